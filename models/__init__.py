@@ -1,0 +1,15 @@
+"""Generative programs p(x, latents): plain modules whose ``forward`` is a Pyro model."""
+
+from .bernoulli import BernoulliDecoder
+from .gaussian import ConstrainedVariance, FixedVariance, LearnedVariance
+from .mixture import GaussianMixture
+from .vae import VAE
+
+__all__ = [
+    "VAE",
+    "BernoulliDecoder",
+    "ConstrainedVariance",
+    "FixedVariance",
+    "GaussianMixture",
+    "LearnedVariance",
+]

@@ -1,0 +1,70 @@
+"""A model zoo of variational autoencoders in Pyro.
+
+>>> import zoo
+>>> zoo.list_pairs("gaussian-*")
+['gaussian-constrained', 'gaussian-identity', 'gaussian-learned']
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from zoo import errors, testing
+    from zoo.cards import Card
+    from zoo.catalogue import Pair, card, create, list_pairs, register
+    from zoo.comparison import compare
+    from zoo.data import Data
+    from zoo.evaluation import evaluate
+    from zoo.fitting import fit
+    from zoo.reporting import report
+    from zoo.runs import Run, load_run
+    from zoo.sources import list_data, load_data
+
+__version__ = "0.1.0"
+__all__ = [
+    "Card",
+    "Data",
+    "Pair",
+    "Run",
+    "card",
+    "compare",
+    "create",
+    "errors",
+    "evaluate",
+    "fit",
+    "list_data",
+    "list_pairs",
+    "load_data",
+    "load_run",
+    "register",
+    "report",
+    "testing",
+]
+
+# torch, pyro, xarray and arviz take seconds to import, so each name is fetched from its room on first use
+_ROOMS = {
+    "zoo.cards": ["Card"],
+    "zoo.catalogue": ["Pair", "card", "create", "list_pairs", "register"],
+    "zoo.comparison": ["compare"],
+    "zoo.data": ["Data"],
+    "zoo.evaluation": ["evaluate"],
+    "zoo.fitting": ["fit"],
+    "zoo.reporting": ["report"],
+    "zoo.runs": ["Run", "load_run"],
+    "zoo.sources": ["list_data", "load_data"],
+}
+_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("errors", "testing"):
+        return import_module(f"zoo.{name}")
+    if name not in _ROOM_OF:
+        raise AttributeError(f"module 'zoo' has no attribute {name!r}")
+    value = getattr(import_module(_ROOM_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,79 @@
+"""What a pair claims about itself: plain data, readable without torch."""
+
+import re
+from dataclasses import KW_ONLY, dataclass
+from typing import Literal
+
+from zoo.errors import OptionError
+
+__all__ = ["BaseMeasure", "Card", "Support"]
+
+Support = Literal["real", "unit", "binary", "ordinal", "count"]
+BaseMeasure = Literal["density", "mass"]
+
+# a likelihood for wider support takes narrower data: binary data are unit data are real data
+_TAKES: dict[Support, set[Support]] = {
+    "real": {"real", "unit", "binary", "ordinal", "count"},
+    "unit": {"unit", "binary"},
+    "count": {"count", "ordinal", "binary"},
+    "ordinal": {"ordinal", "binary"},
+    "binary": {"binary"},
+}
+
+
+@dataclass(frozen=True)
+class Card:
+    """The claims of one pair.
+
+    Attributes:
+        name: the catalogue's name for it.
+        title: its name in tables and pictures.
+        summary: one line for a reader who chooses.
+        formula: the likelihood, as a line of text.
+        reference: authors, year and title of the source.
+        link: where to read it.
+        support: the data the likelihood is a probability model of; "real" takes any numbers.
+        base_measure: what the evidence is a logarithm of: a "density" with respect to Lebesgue measure, which
+            may exceed 0, or a "mass", which may not. The two are never ranked against each other.
+        bounded: whether the likelihood of a data set has a finite upper bound over the parameters.
+        bound: that bound per datum, as a formula; D is the number of features.
+        guides: the guides to choose from, the default first.
+        objective: what is maximised unless asked otherwise.
+        learning_rate: Adam's step size unless asked otherwise.
+        remedies: for an unbounded pair, the names of pairs that cure it.
+    """
+
+    name: str
+    _: KW_ONLY
+    title: str
+    summary: str
+    formula: str
+    reference: str
+    support: Support
+    bounded: bool
+    bound: str = ""
+    base_measure: BaseMeasure = "density"
+    link: str = ""
+    guides: tuple[str, ...] = ("mean-field",)
+    objective: str = "elbo"
+    learning_rate: float = 1e-3
+    remedies: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.name):
+            raise OptionError(f"pair name {self.name!r}: use lower-case words and numbers joined by hyphens.")
+        if self.support not in _TAKES:
+            raise OptionError(f"{self.name}: support={self.support!r}; choose from {', '.join(_TAKES)}.")
+        if self.base_measure not in ("density", "mass"):
+            raise OptionError(f"{self.name}: base_measure={self.base_measure!r}; choose density or mass.")
+        if self.base_measure == "mass" and not self.bounded:
+            raise OptionError(f"{self.name}: a mass is at most 1, so bounded=True.")
+
+    def takes(self, support: Support) -> bool:
+        """Whether the likelihood is a probability model of data with this support.
+
+        >>> import zoo
+        >>> zoo.card("bernoulli").takes("unit")
+        False
+        """
+        return support in _TAKES[self.support]

@@ -1,0 +1,253 @@
+"""The registry: from a name to a pair of Pyro programs."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from zoo.cards import Card, Support
+from zoo.errors import DataError, OptionError, UnknownPair
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from zoo.data import Data
+
+__all__ = ["Pair", "card", "create", "list_pairs", "options_of", "register"]
+
+Builder = Callable[["Data", Any], "tuple[nn.Module, nn.Module]"]
+B = TypeVar("B", bound=Builder)
+P = ParamSpec("P")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A card and the function that builds what it describes."""
+
+    card: Card
+    build: Builder
+
+
+_ENTRIES: dict[str, Entry] = {}
+
+
+def _registering(make_card: Callable[P, Card]) -> Callable[P, Callable[[B], B]]:
+    """A decorator factory with the very arguments of ``make_card``."""
+
+    def register(*args: P.args, **kwargs: P.kwargs) -> Callable[[B], B]:
+        """Add a pair to the catalogue; decorates a function ``(data, options) -> (model, guide)``.
+
+        Takes the arguments of :class:`zoo.Card`, the name first. The type of ``options`` is read from its
+        annotation: a frozen dataclass whose fields all have defaults. From ``data`` the function may use all but
+        the rows (``features``, ``image_shape``, ``support``, ...): a saved run rebuilds its networks where the
+        rows are not at hand. A model that wants to start from data has a method ``initialise(x)``, which is
+        called with the training part in scaled units.
+
+        Raises:
+            OptionError: a malformed name, or claims that contradict each other.
+
+        See ``scripts/own_pair.py`` for a pair from the first line to the last.
+        """
+        card = make_card(*args, **kwargs)
+
+        def add(build: B) -> B:
+            _ENTRIES[card.name] = Entry(card, build)
+            return build
+
+        return add
+
+    return register
+
+
+register = _registering(Card)
+
+
+def list_pairs(
+    pattern: str = "*", *, support: Support | None = None, bounded: bool | None = None
+) -> list[str]:
+    """Names in the catalogue that match a wildcard pattern, in natural order.
+
+    Args:
+        pattern: shell wildcards.
+        support: only pairs that take data of this support.
+        bounded: only pairs whose likelihood is bounded above (True) or is not (False).
+
+    >>> import zoo
+    >>> zoo.list_pairs("g*", bounded=False)
+    ['gaussian-learned', 'gmm']
+    """
+    return sorted(
+        (
+            name
+            for name, entry in _entries().items()
+            if fnmatchcase(name, pattern)
+            and (support is None or entry.card.takes(support))
+            and (bounded is None or entry.card.bounded == bounded)
+        ),
+        key=_natural,
+    )
+
+
+def card(name: str) -> Card:
+    """The card of a pair; a name that carries a guide gives the same card.
+
+    Raises:
+        UnknownPair: no pair of that name; the message names the nearest ones.
+
+    >>> import zoo
+    >>> zoo.card("gaussian-constrained").bound
+    '-(D/2) log(2π floor)'
+    """
+    return _entry(name).card
+
+
+def options_of(name: str) -> type[Any]:
+    """The options dataclass of a pair, read from its function's annotation.
+
+    Raises:
+        OptionError: the function has no ``options`` argument annotated with a dataclass.
+    """
+    build = _entry(name).build
+    # only this annotation is resolved: the others may name modules that are imported late
+    annotation = inspect.get_annotations(build).get("options")
+    if isinstance(annotation, str):
+        annotation = eval(annotation, getattr(build, "__globals__", {}))
+    if not (inspect.isclass(annotation) and hasattr(annotation, "__dataclass_fields__")):
+        raise OptionError(
+            f"pair {name!r}: annotate the second argument of {build.__qualname__} with a dataclass of options, "
+            "as in `def build(data: zoo.Data, options: MyOptions)`."
+        )
+    return annotation
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """A model and a guide, with the card and the options that made them.
+
+    Attributes:
+        card: what the pair claims.
+        options: the frozen dataclass it was built from.
+        data: what it was built for.
+        model: the generative Pyro program, a plain ``nn.Module``.
+        guide: the variational Pyro program, a plain ``nn.Module``.
+    """
+
+    card: Card
+    options: Any
+    data: Data
+    model: nn.Module
+    guide: nn.Module
+
+    @property
+    def name(self) -> str:
+        """The catalogue's name, without the guide."""
+        return self.card.name
+
+    @property
+    def guide_name(self) -> str:
+        """Which of the card's guides this pair has."""
+        return str(getattr(self.options, "guide", self.card.guides[0]))
+
+    def replica(self, seed: int) -> Pair:
+        """The same pair with initial weights drawn from ``seed``; the caller's random state is left alone."""
+        model, guide = _build(_entry(self.name).build, self.data, self.options, seed)
+        return replace(self, model=model, guide=guide)
+
+
+def create(name: str, data: Data, **options: Any) -> Pair:
+    """Build a pair by name for these data.
+
+    Args:
+        name: a name in the catalogue, with a guide after a colon if not the default one.
+        data: what the pair will be trained on; decides the shapes, and has to fit the pair's support.
+        **options: fields of the pair's options dataclass; ``zoo show NAME`` lists them.
+
+    Raises:
+        UnknownPair: no such name.
+        OptionError: an unknown option or guide, or a value of the wrong type or range.
+        DataError: data the likelihood is not a probability model of.
+
+    >>> import zoo
+    >>> pair = zoo.create("gaussian-constrained", zoo.load_data("digits"), floor=0.04)
+    >>> pair.options.floor
+    0.04
+    """
+    entry = _entry(name)
+    _, _, guide = name.partition(":")
+    if guide:
+        if guide not in entry.card.guides:
+            raise OptionError(
+                f"{entry.card.name} has no guide {guide!r}; choose from {', '.join(entry.card.guides)}."
+            )
+        options = {"guide": guide, **options}
+    if not entry.card.takes(data.support):
+        remedy = (
+            'Load them as load_data(..., binarize="threshold") or binarize="stochastic"'
+            if entry.card.support == "binary"
+            else f"Declare them with support={entry.card.support!r} if that is what they are"
+        )
+        others = ", ".join(list_pairs(support=data.support))
+        raise DataError(
+            f"{entry.card.name} is a model of {entry.card.support} data, and {data.name} holds {data.support} "
+            f"data. {remedy}, or choose a pair that takes them: {others}."
+        )
+    checked = _checked_options(entry.card.name, options)
+    model, guide_module = _build(entry.build, data, checked, seed=0)
+    return Pair(entry.card, checked, data, model, guide_module)
+
+
+def _build(build: Builder, data: Data, options: Any, seed: int) -> tuple[nn.Module, nn.Module]:
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build(data, options)
+
+
+def _checked_options(name: str, given: dict[str, Any]) -> Any:
+    """The options dataclass, or an error that lists what the pair can be told."""
+    import pydantic
+
+    kind = options_of(name)
+    known = {field.name: field for field in fields(kind)}
+    try:
+        unknown = [option for option in given if option not in known]
+        if unknown:
+            near = difflib.get_close_matches(unknown[0], known, 1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            raise OptionError(f"{name} has no option {unknown[0]!r}{hint}.")
+        return pydantic.TypeAdapter(kind).validate_python(given)
+    except (OptionError, pydantic.ValidationError) as error:
+        wrong = (
+            str(error)
+            if isinstance(error, OptionError)
+            else f"{name}: option {error.errors()[0]['loc'][0]!s}={given.get(str(error.errors()[0]['loc'][0]))!r}: "
+            f"{error.errors()[0]['msg'].lower()}."
+        )
+        listing = ", ".join(f"{f.name}={f.default!r}" for f in known.values())
+        raise OptionError(f"{wrong} Options of {name}: {listing}.") from None
+
+
+def _entries() -> dict[str, Entry]:
+    import zoo.pairs  # noqa: F401  registers the zoo's own pairs on first use
+
+    return _ENTRIES
+
+
+def _entry(name: str) -> Entry:
+    base = name.partition(":")[0]
+    entries = _entries()
+    if base not in entries:
+        near = difflib.get_close_matches(base, entries, 3, 0.4)
+        hint = f"Nearest: {', '.join(near)}." if near else f"There are: {', '.join(sorted(entries))}."
+        raise UnknownPair(f"no pair is called {base!r}. {hint}")
+    return entries[base]
+
+
+def _natural(name: str) -> list[Any]:
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]

@@ -1,0 +1,381 @@
+"""One SVI step for many seeds at once, as a pure function of parameters, batch and noise.
+
+The parameters of seed s are row s of one matrix, so that Adam, clipping and freezing are arithmetic on rows. Random
+numbers are lifted out of the Pyro programs and enter as inputs, drawn from (seed, step) alone: a step is the same
+function in every mode, a seed's numbers do not depend on how many others run beside it, and there is no random
+state to keep. The step is run through Pyro as it is (``off``), recorded once as a graph over all seeds
+and replayed (``capture``), or that graph is compiled (``inductor``).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import prod
+from typing import Any, Literal
+
+import pyro
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value, vmap
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.overrides import TorchFunctionMode
+
+from zoo.catalogue import Pair
+from zoo.objective import Terms
+
+__all__ = ["Engine", "Mode", "State", "pyro_context", "random_stream"]
+
+Mode = Literal["off", "capture", "inductor"]
+Objective = Callable[[Any, Any, Tensor], Terms]
+
+BETAS, EPSILON = (0.9, 0.999), 1e-8  # Adam's, as in Kingma & Ba (2015) and torch.optim.Adam
+NOISE, ORDER, VALIDATION, EVALUATION, START = range(5)  # independent random streams of one seed
+
+
+@contextmanager
+def pyro_context(*, validate: bool = False) -> Iterator[None]:
+    """Parameters stay in the modules; validation costs 15 host synchronisations a step, so it is off but for the first."""
+    with pyro.settings.context(
+        module_local_params=True,
+        validate_distributions_pyro=validate,
+        validate_distributions_torch=validate,
+        validate_infer=validate,
+        validate_poutine=validate,
+    ):
+        yield
+
+
+def random_stream(seed: int, stream: int, step: int = 0) -> int:
+    """A seed for a generator, spread over 32 bits (all that torch's generator on the CPU uses)."""
+    mixed = (seed * 0x9E3779B97F4A7C15 + stream * 0xD1B54A32D192ED03 + step * 0x8CB92BA72F3D8DD7) % 2**64
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
+        mixed = (mixed ^ (mixed >> shift)) * factor % 2**64
+    return mixed >> 32
+
+
+# how each draw of torch.distributions follows from a standard one
+_DRAWS: dict[Any, tuple[str, Callable[..., Tensor]]] = {
+    torch.Tensor.normal_: ("normal", lambda z, mean=0.0, std=1.0: z * std + mean),
+    torch.Tensor.uniform_: ("uniform", lambda u, low=0.0, high=1.0: u * (high - low) + low),
+    torch.Tensor.exponential_: ("uniform", lambda u, rate=1.0: -torch.log1p(-u) / rate),
+    torch.randn_like: ("normal", lambda z: z),
+    torch.rand_like: ("uniform", lambda u: u),
+}
+_SIZED_DRAWS = {torch.randn: "normal", torch.rand: "uniform"}
+
+
+class Tape(TorchFunctionMode):
+    """Feeds the draws of ``torch.distributions`` from flat tensors of standard noise, in the order they are asked for.
+
+    Without tensors it counts: ``used`` then holds how many numbers of each kind a run takes.
+    """
+
+    def __init__(self, **noise: Tensor) -> None:
+        super().__init__()
+        self.noise = noise
+        self.used = {"normal": 0, "uniform": 0}
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in _DRAWS:
+            kind, transform = _DRAWS[func]
+            shape, like, rest = args[0].shape, args[0], args[1:]
+            kwargs = {name: value for name, value in kwargs.items() if name not in ("dtype", "device", "generator")}
+        elif func in _SIZED_DRAWS:
+            kind, transform, rest = _SIZED_DRAWS[func], _identity, ()
+            shape = torch.Size(args[0] if len(args) == 1 and not isinstance(args[0], int) else args)
+            like, kwargs = torch.empty(0, dtype=kwargs.get("dtype"), device=kwargs.get("device")), {}
+        else:
+            return func(*args, **kwargs)
+        start, self.used[kind] = self.used[kind], self.used[kind] + prod(shape)
+        if not self.noise:
+            return transform(torch.full(shape, 0.5, dtype=like.dtype, device=like.device), *rest, **kwargs)
+        return transform(self.noise[kind][start : self.used[kind]].reshape(shape), *rest, **kwargs)
+
+
+def _identity(noise: Tensor) -> Tensor:
+    return noise
+
+
+class Program(nn.Module):
+    """A model and a guide as one module, whose parameters ``functional_call`` can replace."""
+
+    def __init__(self, model: nn.Module, guide: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.guide = guide
+
+    def forward(self, function: Callable[..., Any], *args: Any) -> Any:
+        """``function(model, guide, *args)``."""
+        return function(self.model, self.guide, *args)
+
+
+@dataclass(frozen=True)
+class State:
+    """What a step changes: parameters and Adam's two moments, (S, P) each, and which seeds are alive, (S,)."""
+
+    theta: Tensor
+    first: Tensor
+    second: Tensor
+    alive: Tensor
+
+
+class Engine:
+    """Stacked replicas of a pair and the step that trains them.
+
+    Args:
+        pair: the model and guide.
+        seeds: one replica for each, with its own initial weights, noise and order of the data.
+        x: training data, shape (N, D).
+        objective: (model, guide, batch) -> Terms.
+        batch_size: B.
+        prepare: applied to each batch inside the step; may draw fresh noise.
+        clip: the largest gradient norm of a seed, or None.
+        mode: how the step is run. What cannot be captured is run with "off", and ``note`` says why.
+    """
+
+    def __init__(
+        self,
+        pair: Pair,
+        seeds: Sequence[int],
+        x: Tensor,
+        *,
+        objective: Objective,
+        batch_size: int,
+        prepare: Callable[[Tensor], Tensor] | None = None,
+        clip: float | None = None,
+        mode: Mode = "capture",
+    ) -> None:
+        self.seeds = list(seeds)
+        self.x = x
+        self.objective = objective
+        self.batch_size = min(batch_size, len(x))
+        self.prepare = prepare or _identity
+        self.clip = clip
+        started = time.perf_counter()
+
+        replicas = [_started(pair.replica(seed), seed, x, self.prepare) for seed in self.seeds]
+        self.program = replicas[0]
+        parameters = dict(self.program.named_parameters())
+        self.names = list(parameters)
+        self.shapes = [p.shape for p in parameters.values()]
+        theta = torch.stack(
+            [torch.cat([p.detach().flatten() for p in program.parameters()]) for program in replicas]
+        )
+        self.buffers = {
+            name: torch.stack([dict(program.named_buffers())[name] for program in replicas])
+            for name, _ in self.program.named_buffers()
+        }
+        alive = torch.ones(len(seeds), dtype=torch.bool, device=theta.device)
+        self.state = State(theta, torch.zeros_like(theta), torch.zeros_like(theta), alive)
+        self._generator = torch.Generator(x.device)
+        self._permutations: dict[tuple[int, int], Tensor] = {}
+
+        self.note = ""
+        self.mode: Mode = mode
+        self._liftable = self._rehearse()
+        if not self._liftable and mode != "off":
+            self.mode, self.note = "off", "it draws random numbers that cannot be lifted out of the step"
+        self._advance: Callable[..., tuple[Tensor, ...]] = self._step
+        if self.mode != "off":
+            try:
+                self._advance = self._compiled(self.mode)
+            except Exception as error:  # whatever a program does that cannot be recorded, Pyro itself can run it
+                self.mode, self.note = "off", f"it cannot be captured ({str(error).splitlines()[0][:160]})"
+        self.compile_seconds = time.perf_counter() - started
+
+    # -- one step ------------------------------------------------------------------------------------------------
+
+    def step(self, step: int, rate: float, kl_weight: float = 1.0) -> Tensor:
+        """Take step number ``step`` (from 0) with this learning rate, for every seed alive.
+
+        Returns:
+            ELBO, log likelihood, KL and smallest scale (those of :class:`Terms`) and the gradient norm, shape (5, S),
+            not a number for the seeds that are frozen. A seed whose loss or gradient is not finite is frozen at the
+            parameters it had.
+        """
+        s = self.state
+        corrections = [1 - beta ** (step + 1) for beta in BETAS]
+        rates = torch.tensor([rate, *corrections, kl_weight], dtype=s.theta.dtype).to(s.theta.device)
+        inputs = (s.theta, s.first, s.second, s.alive, self.batch_rows(step), *self.noise(step), rates)
+        with pyro_context():
+            *state, statistics = self._advance(*inputs)
+        self.state = State(*state)
+        return statistics
+
+    def batch_rows(self, step: int) -> Tensor:
+        """Rows of step number ``step`` for every seed, shape (S, B): consecutive pieces of endless permutations."""
+        n, b = len(self.x), self.batch_size
+        epoch, start = divmod(step * b, n)
+        pieces = []
+        for seed in self.seeds:
+            order, rest = self._permutation(seed, epoch), start + b - n
+            piece = order[start : start + b]
+            pieces.append(torch.cat([piece, self._permutation(seed, epoch + 1)[:rest]]) if rest > 0 else piece)
+        return torch.stack(pieces)
+
+    def noise(self, step: int, stream: int = NOISE) -> tuple[Tensor, Tensor]:
+        """Standard normal and uniform noise of step number ``step`` for every seed, shapes (S, .)."""
+        normal, uniform = (
+            torch.empty(len(self.seeds), self._noise_size[kind], dtype=self.x.dtype, device=self.x.device)
+            for kind in ("normal", "uniform")
+        )
+        for row, seed in enumerate(self.seeds):
+            self._generator.manual_seed(random_stream(seed, stream, step))
+            normal[row].normal_(generator=self._generator)
+            uniform[row].uniform_(generator=self._generator)
+        return normal, uniform
+
+    def _permutation(self, seed: int, epoch: int) -> Tensor:
+        if (seed, epoch) not in self._permutations:
+            self._permutations.pop((seed, epoch - 2), None)
+            self._generator.manual_seed(random_stream(seed, ORDER, epoch))
+            order = torch.randperm(len(self.x), generator=self._generator, device=self.x.device)
+            self._permutations[seed, epoch] = order
+        return self._permutations[seed, epoch]
+
+    def _step(
+        self,
+        theta: Tensor,
+        first: Tensor,
+        second: Tensor,
+        alive: Tensor,
+        rows: Tensor,
+        normal: Tensor,
+        uniform: Tensor,
+        rates: Tensor,
+    ) -> tuple[Tensor, ...]:
+        """Adam on every row, but only where the loss and its gradient are finite."""
+        rate, first_correction, second_correction, kl_weight = rates.unbind()
+        per_seed = self._vmapped if self.mode != "off" else self._one_by_one
+        gradient, terms = per_seed(theta, self.x[rows], normal, uniform, kl_weight)
+        norm = gradient.norm(dim=1)
+        alive = alive & terms.elbo.isfinite() & norm.isfinite()
+        if self.clip is not None:
+            gradient = gradient * (self.clip / norm).clamp(max=1.0)[:, None]
+        keep = alive[:, None]
+        next_first = BETAS[0] * first + (1 - BETAS[0]) * gradient
+        next_second = BETAS[1] * second + (1 - BETAS[1]) * gradient.square()
+        denominator = (next_second / second_correction).sqrt() + EPSILON
+        next_theta = theta - rate * (next_first / first_correction) / denominator
+        return (
+            torch.where(keep, next_theta, theta),
+            torch.where(keep, next_first, first),
+            torch.where(keep, next_second, second),
+            alive,
+            torch.where(alive, torch.stack([*terms, norm]), torch.nan),
+        )
+
+    def _loss(
+        self,
+        theta: Tensor,
+        buffers: Mapping[str, Tensor],
+        batch: Tensor,
+        normal: Tensor,
+        uniform: Tensor,
+        kl_weight: Tensor,
+    ) -> tuple[Tensor, Terms]:
+        """Minus the (annealed) objective of one seed, for its row of parameters (P,) and its noise."""
+        with Tape(normal=normal, uniform=uniform):
+            terms = self._terms(theta, buffers, batch)
+        return kl_weight * terms.kl - terms.log_likelihood, terms
+
+    def _terms(self, theta: Tensor, buffers: Mapping[str, Tensor], batch: Tensor) -> Terms:
+        call = (self.objective, self.prepare(batch))
+        return functional_call(self.program, {**self.parameters(theta), **buffers}, call)  # type: ignore[no-any-return]
+
+    def _vmapped(
+        self, theta: Tensor, batches: Tensor, normal: Tensor, uniform: Tensor, kl_weight: Tensor
+    ) -> tuple[Tensor, Terms]:
+        one = grad_and_value(self._loss, has_aux=True)
+        gradient, (_, terms) = vmap(one, in_dims=(0, 0, 0, 0, 0, None))(
+            theta, self.buffers, batches, normal, uniform, kl_weight
+        )
+        return gradient, Terms(*terms)
+
+    def _one_by_one(
+        self, theta: Tensor, batches: Tensor, normal: Tensor, uniform: Tensor, kl_weight: Tensor
+    ) -> tuple[Tensor, Terms]:
+        """The same through Pyro and autograd as they are, a seed at a time."""
+        gradients, terms = [], []
+        for s in range(len(self.seeds)):
+            row = theta[s].detach().requires_grad_()
+            buffers = {name: b[s] for name, b in self.buffers.items()}
+            if self._liftable:
+                loss, of_seed = self._loss(row, buffers, batches[s], normal[s], uniform[s], kl_weight)
+            else:
+                with torch.random.fork_rng(devices=[]):
+                    torch.manual_seed(int(uniform[s, 0] * 2**32))
+                    of_seed = self._terms(row, buffers, batches[s])
+                    loss = kl_weight * of_seed.kl - of_seed.log_likelihood
+            gradients.append(torch.autograd.grad(loss, row)[0])
+            terms.append([term.detach() for term in of_seed])
+        return torch.stack(gradients), Terms(*(torch.stack(column) for column in zip(*terms, strict=True)))
+
+    # -- before the first step -----------------------------------------------------------------------------------
+
+    def _rehearse(self) -> bool:
+        """Run the objective once with validation on; learn how much noise it takes and whether all of it was seen."""
+        batch = self.x[: self.batch_size]
+        with torch.random.fork_rng(devices=[]), torch.no_grad(), pyro_context(validate=True):
+            torch.manual_seed(0)
+            before = torch.random.get_rng_state()
+            with Tape() as tape:
+                self._terms(self.state.theta[0], {k: b[0] for k, b in self.buffers.items()}, batch)
+            untouched = torch.equal(before, torch.random.get_rng_state())
+        self._noise_size = tape.used if untouched else {"normal": 0, "uniform": 1}
+        return untouched
+
+    def _compiled(self, mode: Mode) -> Callable[..., tuple[Tensor, ...]]:
+        s = self.state
+        rates = torch.ones(4, dtype=s.theta.dtype, device=s.theta.device)
+        example = (s.theta, s.first, s.second, s.alive, self.batch_rows(0), *self.noise(0), rates)
+        with pyro_context():
+            graph = make_fx(lambda *inputs: self._step(*inputs))(*example)  # it counts the arguments of a method wrongly
+        graph.graph.eliminate_dead_code()
+        graph.recompile()
+        if mode == "inductor":
+            from torch._inductor import compile as inductor  # loads a compiler, so only when it is wanted
+
+            compiled: Callable[..., tuple[Tensor, ...]] = inductor(graph, list(example))
+            return compiled
+        return graph
+
+    # -- parameters ----------------------------------------------------------------------------------------------
+
+    def parameters(self, theta: Tensor) -> dict[str, Tensor]:
+        """The named parameters in rows of shape (..., P), as views of shape (..., *shape)."""
+        pieces = theta.split([prod(shape) for shape in self.shapes], dim=-1)
+        return {
+            name: piece.unflatten(-1, shape) if len(shape) else piece[..., 0]
+            for name, piece, shape in zip(self.names, pieces, self.shapes, strict=True)
+        }
+
+    def call(self, function: Callable[..., Any], theta: Tensor, *args: Any) -> list[Any]:
+        """``function(model, guide, *args)`` of every seed, at the parameters in ``theta``, shape (S, P)."""
+        results = []
+        with torch.no_grad(), pyro_context():
+            for s, seed in enumerate(self.seeds):
+                buffers = {name: b[s] for name, b in self.buffers.items()}
+                with torch.random.fork_rng(devices=[]):
+                    torch.manual_seed(random_stream(seed, VALIDATION))
+                    results.append(
+                        functional_call(self.program, {**self.parameters(theta[s]), **buffers}, (function, *args))
+                    )
+        return results
+
+
+def _started(replica: Pair, seed: int, x: Tensor, prepare: Callable[[Tensor], Tensor]) -> Program:
+    """A replica on the data's device and in their precision, started from the data if its model wants that."""
+    program = Program(replica.model, replica.guide).to(x.device, x.dtype)
+    initialise = getattr(replica.model, "initialise", None)
+    if initialise is not None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(random_stream(seed, START))
+            initialise(prepare(x))
+    return program

@@ -1,0 +1,126 @@
+"""The neural networks behind the pairs, chosen by option: multilayer perceptrons and convolutions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from math import ceil, prod
+
+from torch import Tensor, nn
+
+from zoo.errors import OptionError
+
+__all__ = ["ACTIVATIONS", "NETWORKS", "Network"]
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "tanh": nn.Tanh,
+    "relu": nn.ReLU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "softplus": nn.Softplus,
+}
+
+
+@dataclass(frozen=True)
+class Network:
+    """How to build the two networks of a VAE.
+
+    ``encoder(shape, hidden, activation, outputs, L)`` maps x (..., D) to (..., outputs, L);
+    ``decoder(shape, hidden, activation, outputs, L)`` maps z (..., L) to (..., outputs, D). ``shape`` is the shape
+    of one datum, (D,) for tables and (H, W) or (C, H, W) for images, with D its product.
+    """
+
+    encoder: Callable[[tuple[int, ...], tuple[int, ...], str, int, int], nn.Module]
+    decoder: Callable[[tuple[int, ...], tuple[int, ...], str, int, int], nn.Module]
+
+
+def _perceptron(
+    inputs: int, hidden: tuple[int, ...], activation: str, outputs: int, width: int
+) -> nn.Module:
+    layers: list[nn.Module] = []
+    for fan_in, fan_out in pairwise((inputs, *hidden)):
+        layers += [nn.Linear(fan_in, fan_out), ACTIVATIONS[activation]()]
+    last = (inputs, *hidden)[-1]
+    return nn.Sequential(*layers, nn.Linear(last, outputs * width), nn.Unflatten(-1, (outputs, width)))
+
+
+def _mlp_encoder(
+    shape: tuple[int, ...], hidden: tuple[int, ...], activation: str, outputs: int, latent_dim: int
+) -> nn.Module:
+    return _perceptron(prod(shape), hidden, activation, outputs, latent_dim)
+
+
+def _mlp_decoder(
+    shape: tuple[int, ...], hidden: tuple[int, ...], activation: str, outputs: int, latent_dim: int
+) -> nn.Module:
+    return _perceptron(latent_dim, hidden[::-1], activation, outputs, prod(shape))
+
+
+class ConvEncoder(nn.Module):
+    """Convolutions of stride 2, one per entry of ``hidden`` (its channels), then a linear layer."""
+
+    def __init__(
+        self, shape: tuple[int, ...], hidden: tuple[int, ...], activation: str, outputs: int, latent_dim: int
+    ) -> None:
+        super().__init__()
+        self.image = _as_image(shape)
+        channels, *size = self.image
+        layers: list[nn.Module] = []
+        for fan_in, fan_out in pairwise((channels, *hidden)):
+            layers += [nn.Conv2d(fan_in, fan_out, 3, stride=2, padding=1), ACTIVATIONS[activation]()]
+            size = [ceil(n / 2) for n in size]
+        flat = ((channels, *hidden)[-1]) * prod(size)
+        self.layers = nn.Sequential(
+            *layers,
+            nn.Flatten(),
+            nn.Linear(flat, outputs * latent_dim),
+            nn.Unflatten(-1, (outputs, latent_dim)),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) to (..., outputs, L)."""
+        out: Tensor = self.layers(x.reshape(-1, *self.image))
+        return out.unflatten(0, x.shape[:-1])
+
+
+class ConvDecoder(nn.Module):
+    """The mirror image of :class:`ConvEncoder`; what transposed convolutions overshoot is cropped."""
+
+    def __init__(
+        self, shape: tuple[int, ...], hidden: tuple[int, ...], activation: str, outputs: int, latent_dim: int
+    ) -> None:
+        super().__init__()
+        channels, *self.size = _as_image(shape)
+        start = [ceil(n / 2 ** len(hidden)) for n in self.size]
+        widths = (*hidden[::-1], outputs * channels)
+        layers: list[nn.Module] = [
+            nn.Linear(latent_dim, widths[0] * prod(start)),
+            nn.Unflatten(-1, (widths[0], *start)),
+        ]
+        for fan_in, fan_out in pairwise(widths):
+            layers += [ACTIVATIONS[activation](), nn.ConvTranspose2d(fan_in, fan_out, 4, stride=2, padding=1)]
+        self.layers = nn.Sequential(*layers)
+        self.outputs = outputs
+
+    def forward(self, z: Tensor) -> Tensor:
+        """(..., L) to (..., outputs, D)."""
+        height, width = self.size
+        out: Tensor = self.layers(z.reshape(-1, z.shape[-1]))[..., :height, :width]
+        return out.reshape(*z.shape[:-1], self.outputs, -1)
+
+
+NETWORKS = {
+    "mlp": Network(_mlp_encoder, _mlp_decoder),
+    "conv": Network(ConvEncoder, ConvDecoder),
+}
+
+
+def _as_image(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """(H, W) or (C, H, W) as (C, H, W)."""
+    if len(shape) not in (2, 3):
+        raise OptionError(
+            'network="conv" needs images, and a row of these data is not one; use network="mlp", or say '
+            "load_data(..., image_shape=(height, width))."
+        )
+    return (1, *shape) if len(shape) == 2 else shape

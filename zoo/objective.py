@@ -1,0 +1,120 @@
+"""What is maximised, as plain functions of (model, guide, batch) that can be captured as one graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import singledispatch
+from typing import Any, NamedTuple
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from torch import Tensor
+
+__all__ = ["OBJECTIVES", "Terms", "column_scale", "elbo", "latent_sites", "log_weights", "traces"]
+
+Program = Callable[[Tensor], Any]
+
+
+class Terms(NamedTuple):
+    """The ELBO of a batch and what it is made of, each a mean over the batch in nats, in scaled units.
+
+    ``elbo`` = ``log_likelihood`` - ``kl``; ``min_scale`` is the smallest decoder standard deviation in the batch.
+    """
+
+    elbo: Tensor
+    log_likelihood: Tensor
+    kl: Tensor
+    min_scale: Tensor
+
+
+def traces(model: Program, guide: Program, x: Tensor, plates: int = 1) -> tuple[Any, Any]:
+    """The guide's trace on x and the model's at the same latents, enumerated sites in dimensions left of the plates."""
+    with poutine.enum(first_available_dim=-1 - plates):
+        guide_trace = poutine.trace(guide).get_trace(x)
+        model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(x)
+    guide_trace.compute_log_prob()
+    model_trace.compute_log_prob()
+    return model_trace, guide_trace
+
+
+def latent_sites(trace: Any, *, enumerated: bool | None = None) -> list[str]:
+    """Names of the latent sites of a trace: all, only those enumerated, or only those drawn."""
+    return [
+        name
+        for name in trace.stochastic_nodes
+        if not site_is_subsample(trace.nodes[name])
+        and (enumerated is None or ("_enumerate_dim" in trace.nodes[name]["infer"]) == enumerated)
+    ]
+
+
+def site_is_subsample(site: dict[str, Any]) -> bool:
+    """Whether a site only holds a plate's indices."""
+    return type(site["fn"]).__name__ == "_Subsample"
+
+
+def elbo(model: Program, guide: Program, x: Tensor) -> Terms:
+    """The evidence lower bound at one draw of every sampled latent, enumerated latents summed out.
+
+    .. math:: \\mathrm{ELBO}(x) = E_{q(z \\mid x)} [\\log p(x \\mid z) + \\log p(z) - \\log q(z \\mid x)]
+
+    The same value and gradient as Pyro's ``Trace_ELBO`` (``TraceEnum_ELBO`` where a latent is enumerated) at the
+    same draws, without its host synchronisation. Draws must be reparametrised.
+
+    Args:
+        model: p(x, z), every site inside one data plate, the datum at site ``x``.
+        guide: q(z | x), with the model's latents.
+        x: a batch, shape (B, D).
+    """
+    p, q = traces(model, guide, x)
+    log_q_enumerated = [q.nodes[name]["log_prob"] for name in latent_sites(q, enumerated=True)]
+    weight = torch.stack(torch.broadcast_tensors(*log_q_enumerated)).sum(0).exp() if log_q_enumerated else 1.0
+    latents = latent_sites(q)
+    log_likelihood = weight * p.nodes["x"]["log_prob"]
+    kl = sum(weight * (q.nodes[name]["log_prob"] - p.nodes[name]["log_prob"]) for name in latents)
+    scale = column_scale(p.nodes["x"]["fn"])
+    log_likelihood, kl = log_likelihood.sum() / len(x), kl.sum() / len(x)
+    return Terms(log_likelihood - kl, log_likelihood, kl, scale.detach().min())
+
+
+OBJECTIVES: dict[str, Callable[[Program, Program, Tensor], Terms]] = {"elbo": elbo}
+
+
+def log_weights(model: Program, guide: Program, x: Tensor, samples: int) -> Tensor:
+    """Log importance weights of the guide's draws, shape (K, B); their log-mean-exp over K estimates log p(x).
+
+    .. math:: \\log w_k = \\log p(x, z_k) - \\log q(z_k \\mid x), \\qquad z_k \\sim q(z \\mid x)
+
+    Enumerated latents are summed out exactly: log p(x, z) is then already a marginal over them, and for a guide
+    that draws nothing every weight is the evidence itself.
+    """
+    with pyro.plate("samples", samples, dim=-2):
+        p, q = traces(model, guide, x, plates=2)
+    log_p = sum(p.nodes[name]["log_prob"] for name in ("x", *latent_sites(q)))
+    log_q = sum(q.nodes[name]["log_prob"] for name in latent_sites(q, enumerated=False))
+    if log_p.dim() > 2:
+        log_p = log_p.flatten(0, -3).logsumexp(0)
+    return log_p - log_q
+
+
+@singledispatch
+def column_scale(likelihood: dist.TorchDistribution) -> Tensor:
+    """Standard deviations of a likelihood by column, shape (..., D); not a number for a discrete one.
+
+    For a full covariance, the standard deviation of each column given the columns before it (the diagonal of
+    the Cholesky factor): the smallest of them vanishes exactly when the determinant does.
+    """
+    deviation: Tensor = likelihood.stddev
+    return torch.full_like(deviation, torch.nan) if likelihood.support.is_discrete else deviation
+
+
+@column_scale.register
+def _(likelihood: dist.Independent) -> Tensor:
+    return column_scale(likelihood.base_dist)
+
+
+@column_scale.register
+def _(likelihood: dist.MultivariateNormal) -> Tensor:
+    scale: Tensor = likelihood.scale_tril.diagonal(dim1=-2, dim2=-1)
+    return scale

@@ -1,0 +1,215 @@
+"""The zoo's own pairs: what each claims, and the model and guide it is made of.
+
+Cards are plain data, so that listing them is instant; torch and pyro are imported when a pair is built.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from annotated_types import Ge, Gt, MinLen
+
+from zoo.catalogue import register
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from zoo.data import Data
+
+__all__ = ["ConstrainedMixtureOptions", "ConstrainedOptions", "IdentityOptions", "MixtureOptions", "VAEOptions"]
+
+Width = Annotated[int, Ge(1)]
+Positive = Annotated[float, Gt(0)]
+
+
+@dataclass(frozen=True)
+class VAEOptions:
+    """What every VAE can be told.
+
+    ``hidden`` is the width of each hidden layer of the encoder, from the data inwards (its channels, for
+    ``network="conv"``); the decoder mirrors it.
+    """
+
+    latent_dim: Width = 8
+    hidden: Annotated[tuple[Width, ...], MinLen(1)] = (128,)
+    activation: Literal["tanh", "relu", "gelu", "silu", "softplus"] = "tanh"
+    network: Literal["mlp", "conv"] = "mlp"
+    guide: Literal["mean-field", "full-rank"] = "mean-field"
+
+
+@dataclass(frozen=True)
+class ConstrainedOptions(VAEOptions):
+    """``floor`` is the smallest variance allowed, in scaled units."""
+
+    floor: Positive = 0.01
+
+
+@dataclass(frozen=True)
+class IdentityOptions(VAEOptions):
+    """``scale`` is the decoder's fixed standard deviation, in scaled units."""
+
+    scale: Positive = 1.0
+
+
+@dataclass(frozen=True)
+class MixtureOptions:
+    """``components`` Gaussians, each with a covariance of the given form."""
+
+    components: Width = 10
+    covariance: Literal["diagonal", "full", "spherical", "tied"] = "diagonal"
+
+
+@dataclass(frozen=True)
+class ConstrainedMixtureOptions(MixtureOptions):
+    """``floor`` is the smallest covariance eigenvalue allowed, a variance in scaled units."""
+
+    floor: Positive = 0.01
+
+
+def decoder(data: Data, options: VAEOptions, outputs: int) -> nn.Module:
+    """The network from z (..., L) to ``outputs`` numbers a feature, (..., outputs, D)."""
+    from zoo.networks import NETWORKS
+
+    shape = data.image_shape or (data.features,)
+    return NETWORKS[options.network].decoder(
+        shape, options.hidden, options.activation, outputs, options.latent_dim
+    )
+
+
+def guide(data: Data, options: VAEOptions) -> nn.Module:
+    """The guide that the options name, with its encoder."""
+    from zoo.guides import FullRankNormal, MeanFieldNormal
+    from zoo.networks import NETWORKS
+
+    kind = {"mean-field": MeanFieldNormal, "full-rank": FullRankNormal}[options.guide]
+    shape = data.image_shape or (data.features,)
+    encoder = NETWORKS[options.network].encoder(
+        shape, options.hidden, options.activation, kind.outputs(options.latent_dim), options.latent_dim
+    )
+    return kind(encoder)
+
+
+@register(
+    "gaussian-learned",
+    title="Gaussian, learned variance",
+    summary="Mean and diagonal covariance both depend on z. Its likelihood is unbounded: the trap itself.",
+    formula="p(x|z) = N(x; μ(z), diag σ²(z))",
+    support="real",
+    bounded=False,
+    reference="Kingma & Welling (2014), Auto-Encoding Variational Bayes, appendix C.2",
+    link="https://arxiv.org/abs/1312.6114",
+    guides=("mean-field", "full-rank"),
+    remedies=("gaussian-constrained", "gaussian-identity"),
+)
+def gaussian_learned(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:
+    """A LearnedVariance decoder."""
+    from zoo.models import LearnedVariance
+
+    network = decoder(data, options, LearnedVariance.outputs)
+    return LearnedVariance(network, options.latent_dim), guide(data, options)
+
+
+@register(
+    "gaussian-constrained",
+    title="Gaussian, variance ≥ floor",
+    summary="As gaussian-learned, but no eigenvalue of the covariance falls below a floor: bounded.",
+    formula="p(x|z) = N(x; μ(z), diag σ²(z)),  σ²(z) = floor + exp v(z)",
+    support="real",
+    bounded=True,
+    bound="-(D/2) log(2π floor)",
+    reference="Mattei & Frellsen (2018), Leveraging the Exact Likelihood of Deep Latent Variable Models",
+    link="https://arxiv.org/abs/1802.04826",
+    guides=("mean-field", "full-rank"),
+)
+def gaussian_constrained(data: Data, options: ConstrainedOptions) -> tuple[nn.Module, nn.Module]:
+    """A ConstrainedVariance decoder."""
+    from zoo.models import ConstrainedVariance
+
+    network = decoder(data, options, ConstrainedVariance.outputs)
+    return ConstrainedVariance(network, options.latent_dim, options.floor), guide(data, options)
+
+
+@register(
+    "gaussian-identity",
+    title="Gaussian, fixed variance",
+    summary="Mean only, covariance scale² I: squared error with its constant kept.",
+    formula="p(x|z) = N(x; μ(z), scale² I)",
+    support="real",
+    bounded=True,
+    bound="-(D/2) log(2π scale²)",
+    reference="Kingma & Welling (2014) with the covariance fixed; the common squared-error VAE",
+    link="https://arxiv.org/abs/1312.6114",
+    guides=("mean-field", "full-rank"),
+)
+def gaussian_identity(data: Data, options: IdentityOptions) -> tuple[nn.Module, nn.Module]:
+    """A FixedVariance decoder."""
+    from zoo.models import FixedVariance
+
+    network = decoder(data, options, FixedVariance.outputs)
+    return FixedVariance(network, options.latent_dim, options.scale), guide(data, options)
+
+
+@register(
+    "bernoulli",
+    title="Bernoulli",
+    summary="Independent binary features given z, for data of zeros and ones only.",
+    formula="P(x|z) = ∏ⱼ yⱼ(z)^xⱼ (1-yⱼ(z))^(1-xⱼ)",
+    support="binary",
+    base_measure="mass",
+    bounded=True,
+    bound="0",
+    reference="Kingma & Welling (2014), Auto-Encoding Variational Bayes, appendix C.1",
+    link="https://arxiv.org/abs/1312.6114",
+    guides=("mean-field", "full-rank"),
+)
+def bernoulli(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:
+    """A BernoulliDecoder."""
+    from zoo.models import BernoulliDecoder
+
+    network = decoder(data, options, BernoulliDecoder.outputs)
+    return BernoulliDecoder(network, options.latent_dim), guide(data, options)
+
+
+@register(
+    "gmm",
+    title="Gaussian mixture",
+    summary="The oldest model with the trap: one component on one datum, its covariance vanishing.",
+    formula="p(x) = Σ_c π_c N(x; μ_c, Σ_c)",
+    support="real",
+    bounded=False,
+    reference="Day (1969), Estimating the components of a mixture of normal distributions",
+    link="https://doi.org/10.1093/biomet/56.3.463",
+    guides=("enumeration",),
+    learning_rate=1e-2,
+    remedies=("gmm-constrained",),
+)
+def gmm(data: Data, options: MixtureOptions) -> tuple[nn.Module, nn.Module]:
+    """A GaussianMixture without a floor."""
+    from zoo.guides import ExactPosterior
+    from zoo.models import GaussianMixture
+
+    model = GaussianMixture(options.components, data.features, options.covariance)
+    return model, ExactPosterior(model)
+
+
+@register(
+    "gmm-constrained",
+    title="Gaussian mixture, Σ ≥ floor",
+    summary="A Gaussian mixture none of whose covariance eigenvalues falls below a floor: bounded.",
+    formula="p(x) = Σ_c π_c N(x; μ_c, Σ_c),  Σ_c = floor I + T_c T_cᵀ",
+    support="real",
+    bounded=True,
+    bound="-(D/2) log(2π floor)",
+    reference="Hathaway (1985), A Constrained Formulation of Maximum-Likelihood Estimation for Normal Mixtures",
+    link="https://doi.org/10.1214/aos/1176349557",
+    guides=("enumeration",),
+    learning_rate=1e-2,
+)
+def gmm_constrained(data: Data, options: ConstrainedMixtureOptions) -> tuple[nn.Module, nn.Module]:
+    """A GaussianMixture with a floor."""
+    from zoo.guides import ExactPosterior
+    from zoo.models import GaussianMixture
+
+    model = GaussianMixture(options.components, data.features, options.covariance, options.floor)
+    return model, ExactPosterior(model)
