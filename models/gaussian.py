@@ -1,5 +1,7 @@
 """Gaussian decoders: what the covariance may be decides whether the likelihood is bounded."""
 
+import math
+
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
@@ -64,6 +66,10 @@ class ConstrainedVariance(VAE):
         mean, log_excess = self.decoder(z).unbind(-2)
         return dist.Normal(mean, (self.floor + log_excess.exp()).sqrt()).to_event(1)
 
+    def log_density_bound(self, features: int) -> float:
+        """-(D/2) log(2 pi xi)."""
+        return -features / 2 * math.log(2 * math.pi * self.floor)
+
 
 class FixedVariance(VAE):
     """Mean only: squared error with its full constant.
@@ -90,3 +96,7 @@ class FixedVariance(VAE):
         """N(mu(z), s^2 I)."""
         (mean,) = self.decoder(z).unbind(-2)
         return dist.Normal(mean, torch.full_like(mean, self.scale)).to_event(1)
+
+    def log_density_bound(self, features: int) -> float:
+        """-(D/2) log(2 pi s^2)."""
+        return -features / 2 * math.log(2 * math.pi * self.scale**2)

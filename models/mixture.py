@@ -91,6 +91,7 @@ class GaussianMixture(nn.Module):
         self.logits = nn.Parameter(torch.zeros(components))
         self.means = nn.Parameter(torch.randn(components, features))
         self.covariance = COVARIANCES[covariance](components, features, floor)
+        self.floor = floor
 
     @torch.no_grad()
     def initialise(self, x: Tensor) -> None:
@@ -109,6 +110,10 @@ class GaussianMixture(nn.Module):
     def likelihood(self, component: Tensor) -> dist.TorchDistribution:
         """p(x | c): batch shape (...), event shape (D,), for components of shape (...)."""
         return self.covariance(self.means[component], component)
+
+    def log_density_bound(self, features: int) -> float:
+        """-(D/2) log(2 pi xi), infinite without a floor."""
+        return -features / 2 * math.log(2 * math.pi * self.floor) if self.floor else math.inf
 
     def forward(self, x: Tensor) -> None:
         """Declare the joint density of x, shape (B, D), and its components."""

@@ -6,12 +6,13 @@ import difflib
 import inspect
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, is_dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from zoo.cards import Card, Support
 from zoo.errors import DataError, OptionError, UnknownPair
+from zoo.options import checked
 
 if TYPE_CHECKING:
     from torch import nn
@@ -117,7 +118,7 @@ def options_of(name: str) -> type[Any]:
     annotation = inspect.get_annotations(build).get("options")
     if isinstance(annotation, str):
         annotation = eval(annotation, getattr(build, "__globals__", {}))
-    if not (inspect.isclass(annotation) and hasattr(annotation, "__dataclass_fields__")):
+    if not (inspect.isclass(annotation) and is_dataclass(annotation)):
         raise OptionError(
             f"pair {name!r}: annotate the second argument of {build.__qualname__} with a dataclass of options, "
             "as in `def build(data: zoo.Data, options: MyOptions)`."
@@ -196,9 +197,9 @@ def create(name: str, data: Data, **options: Any) -> Pair:
             f"{entry.card.name} is a model of {entry.card.support} data, and {data.name} holds {data.support} "
             f"data. {remedy}, or choose a pair that takes them: {others}."
         )
-    checked = _checked_options(entry.card.name, options)
-    model, guide_module = _build(entry.build, data, checked, seed=0)
-    return Pair(entry.card, checked, data, model, guide_module)
+    chosen = checked(options_of(name), options, entry.card.name)
+    model, guide_module = _build(entry.build, data, chosen, seed=0)
+    return Pair(entry.card, chosen, data, model, guide_module)
 
 
 def _build(build: Builder, data: Data, options: Any, seed: int) -> tuple[nn.Module, nn.Module]:
@@ -207,30 +208,6 @@ def _build(build: Builder, data: Data, options: Any, seed: int) -> tuple[nn.Modu
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build(data, options)
-
-
-def _checked_options(name: str, given: dict[str, Any]) -> Any:
-    """The options dataclass, or an error that lists what the pair can be told."""
-    import pydantic
-
-    kind = options_of(name)
-    known = {field.name: field for field in fields(kind)}
-    try:
-        unknown = [option for option in given if option not in known]
-        if unknown:
-            near = difflib.get_close_matches(unknown[0], known, 1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
-            raise OptionError(f"{name} has no option {unknown[0]!r}{hint}.")
-        return pydantic.TypeAdapter(kind).validate_python(given)
-    except (OptionError, pydantic.ValidationError) as error:
-        wrong = (
-            str(error)
-            if isinstance(error, OptionError)
-            else f"{name}: option {error.errors()[0]['loc'][0]!s}={given.get(str(error.errors()[0]['loc'][0]))!r}: "
-            f"{error.errors()[0]['msg'].lower()}."
-        )
-        listing = ", ".join(f"{f.name}={f.default!r}" for f in known.values())
-        raise OptionError(f"{wrong} Options of {name}: {listing}.") from None
 
 
 def _entries() -> dict[str, Entry]:

