@@ -154,6 +154,11 @@ class Pair:
         """Which of the card's guides this pair has."""
         return str(getattr(self.options, "guide", self.card.guides[0]))
 
+    @property
+    def log_volume(self) -> float:
+        """What the scaling takes off a log density in scaled units to give it in the units as loaded."""
+        return self.data.log_volume if self.card.base_measure == "density" else 0.0
+
     def replica(self, seed: int) -> Pair:
         """The same pair with initial weights drawn from ``seed``; the caller's random state is left alone."""
         model, guide = _build(_entry(self.name).build, self.data, self.options, seed)

@@ -144,7 +144,7 @@ def fit(
     )
     if engine.note:
         log.warning("%s is run without %s: %s", pair.name, settings.compile, engine.note)
-    record = Record(engine, data, settings.steps, validation)
+    record = Record(engine, pair, settings.steps, validation)
     watch = Watch(data, chosen_seeds, pair)
 
     started = time.perf_counter()
@@ -185,14 +185,14 @@ class Record:
 
     Args:
         engine: what is trained.
-        data: whose units the traces are in.
+        pair: in whose data's units the traces are.
         steps: T.
         validation: the validation part in scaled units, shape (N, D).
     """
 
-    def __init__(self, engine: Engine, data: Data, steps: int, validation: Tensor) -> None:
+    def __init__(self, engine: Engine, pair: Pair, steps: int, validation: Tensor) -> None:
         self.engine = engine
-        self.data = data
+        self.pair = pair
         self.validation = validation.repeat(max(1, VALIDATION_ROWS // 4 // len(validation)), 1)
         seeds, device = len(engine.seeds), validation.device
         self.trace = torch.full((steps, 5, seeds), math.nan, device=device)
@@ -219,7 +219,7 @@ class Record:
                 strict=True,
             )
         ]
-        elbo = np.array([float(value.mean()) for value, _ in results]) - self.data.log_volume
+        elbo = np.array([float(value.mean()) for value, _ in results]) - self.pair.log_volume
         self.checked.append(step)
         self.elbo.append(np.where(self.alive(), elbo, math.nan))
         self.column_scale.append(np.stack([scale.amin(0).cpu().numpy() for _, scale in results]))
@@ -260,8 +260,8 @@ class Record:
         nats, scaled = {"units": "nats per datum"}, {"units": "scaled units"}
         optimization = xarray.Dataset(
             {
-                "elbo": (per_step, elbo - self.data.log_volume, nats),
-                "log_likelihood": (per_step, log_likelihood - self.data.log_volume, nats),
+                "elbo": (per_step, elbo - self.pair.log_volume, nats),
+                "log_likelihood": (per_step, log_likelihood - self.pair.log_volume, nats),
                 "kl": (per_step, kl, nats),
                 "grad_norm": (per_step, grad_norm),
                 "min_scale": (per_step, min_scale, scaled),
@@ -278,7 +278,7 @@ class Record:
                 "elbo": (("chain", "check"), np.stack(self.elbo, axis=1), nats),
                 "column_scale": (("chain", "check", "feature"), np.stack(self.column_scale, axis=1), scaled),
             },
-            coords={"chain": chain, "step": ("check", self.checked), "feature": list(self.data.columns)},
+            coords={"chain": chain, "step": ("check", self.checked), "feature": list(self.pair.data.columns)},
         )
         return {"optimization": optimization, "validation": validation}
 
@@ -354,7 +354,7 @@ def _attributes(
         "options": json.dumps(options),
         "card": json.dumps(asdict(pair.card)),
         "base_measure": pair.card.base_measure,
-        "bound": _bound(pair, data),
+        "bound": _bound(pair),
         "data": data.name,
         "data_fingerprint": data.fingerprint,
         "data_summary": json.dumps(data.summary()),
@@ -374,11 +374,11 @@ def _attributes(
     }
 
 
-def _bound(pair: Pair, data: Data) -> float:
+def _bound(pair: Pair) -> float:
     """The model's upper bound on log p(x) in the units as loaded, or not a number."""
     bound = getattr(pair.model, "log_density_bound", None)
-    value = bound(data.features) if bound else math.inf
-    return value - data.log_volume if math.isfinite(value) else math.nan
+    value = bound(pair.data.features) if bound else math.inf
+    return value - pair.log_volume if math.isfinite(value) else math.nan
 
 
 def _constants(data: Data) -> dict[str, xarray.Dataset]:

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import safetensors.torch
@@ -25,6 +25,8 @@ from zoo.engine import Program
 from zoo.errors import RunError
 
 __all__ = ["Run", "load_run"]
+
+T = TypeVar("T")
 
 FORMAT = 1
 WEIGHTS, TREE, RECIPE = "weights.safetensors", "run.nc", "run.json"
@@ -59,23 +61,24 @@ class Run:
             x: data in the units as loaded, shape (N, D).
         """
         x = self._scaled(x)
-        return np.stack(self.per_seed(lambda _, guide: inference.encode(guide, x), Stream.POSTERIOR))
+        means = self.each_seed(lambda _, guide: inference.encode(guide, x), Stream.POSTERIOR)
+        return torch.stack(means).numpy()
 
     def reconstruct(self, x: Any, samples: int = 32) -> np.ndarray[Any, Any]:
         """Mean of p(x | z) over posterior draws, in the units as loaded, shape (S, N, D)."""
         x = self._scaled(x)
-        means = self.per_seed(
+        means = self.each_seed(
             lambda model, guide: inference.reconstruct(model, guide, x, samples).mean, Stream.POSTERIOR
         )
-        return self.pair.data.unscale(np.stack(means))
+        return self.pair.data.unscale(torch.stack(means).numpy())
 
     def sample(self, n: int, seed: int = 0) -> np.ndarray[Any, Any]:
         """New data from each seed's model, in the units as loaded, shape (S, n, D)."""
         blank = torch.zeros(n, self.pair.data.features)
-        draws = self.per_seed(
+        draws = self.each_seed(
             lambda model, _: inference.predictive_draws(model, blank, 1)[0], Stream.PREDICTIVE, seed
         )
-        return self.pair.data.unscale(np.stack(draws))
+        return self.pair.data.unscale(torch.stack(draws).numpy())
 
     def log_evidence(self, x: Any, samples: int = 5000) -> np.ndarray[Any, Any]:
         """log p(x) per datum in nats, in the units as loaded, shape (S, N); exact for mixtures.
@@ -84,29 +87,21 @@ class Run:
         the diagnostics of its importance weights.
         """
         x = self._scaled(x)
-        weights = self.per_seed(
+        evidence = self.each_seed(
             lambda model, guide: inference.log_mean_exp(
                 inference.stream_log_weights(model, guide, x, samples)
             ),
             Stream.EVIDENCE,
         )
-        return np.stack(weights).astype(np.float64) - self.pair.data.log_volume
+        return torch.stack(evidence).numpy() - self.pair.log_volume
 
-    def per_seed(
-        self, function: Callable[[Any, Any], Tensor], stream: Stream, step: int = 0
-    ) -> list[np.ndarray[Any, Any]]:
-        """``function(model, guide)`` of every seed as an array, each drawing from a random state of its own."""
-        return [array for (array,) in self.each_seed(lambda m, g: (function(m, g),), stream, step)]
-
-    def each_seed(
-        self, function: Callable[[Any, Any], tuple[Tensor, ...]], stream: Stream, step: int = 0
-    ) -> list[tuple[np.ndarray[Any, Any], ...]]:
-        """The same for a function that returns several tensors."""
+    def each_seed(self, function: Callable[[Any, Any], T], stream: Stream, step: int = 0) -> list[T]:
+        """``function(model, guide)`` of every seed, each drawing from a random state of its own."""
         results = []
         for row, seed in enumerate(self.seeds):
             program = self._program(row)
             with seeded(random_stream(seed, stream, step)), torch.no_grad(), pyro_context():
-                results.append(tuple(tensor.numpy() for tensor in function(program.model, program.guide)))
+                results.append(function(program.model, program.guide))
         return results
 
     def _program(self, row: int) -> Program:

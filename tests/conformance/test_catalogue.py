@@ -1,0 +1,24 @@
+"""Every check of the kit, on every pair of the catalogue and every choice it offers."""
+
+import pytest
+
+import zoo
+from zoo.testing import CHECKS, make_subject, variants
+
+SUBJECTS = [(name, options) for name in zoo.list_pairs() for options in variants(name)]
+
+
+def label(subject):
+    name, options = subject
+    return "-".join([name, *map(str, options.values())])
+
+
+@pytest.fixture(scope="module", params=SUBJECTS, ids=label)
+def subject(request):
+    name, options = request.param
+    return make_subject(name, **options)
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_pair_conforms(subject, check):
+    CHECKS[check](subject)

@@ -1,0 +1,314 @@
+"""The conformance kit: what every pair has to satisfy, whoever wrote it.
+
+>>> import zoo
+>>> zoo.testing.check_pair("gmm-constrained", covariance="tied")[:3]
+['options', 'sites', 'normalised']
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import typing
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pyro import poutine
+from pyro.infer import Trace_ELBO, TraceEnum_ELBO
+from torch import Tensor
+
+from zoo import inference
+from zoo.cards import Support
+from zoo.catalogue import Pair, card, create, options_of
+from zoo.context import pyro_context, seeded
+from zoo.data import Data
+from zoo.engine import Program
+from zoo.fitting import fit
+from zoo.objective import OBJECTIVES, latent_sites, site_is_subsample
+from zoo.runs import load_run
+
+__all__ = ["CHECKS", "Subject", "check_pair", "example_data", "variants"]
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A pair under test, in double precision, with data it takes and a batch x of them, shape (B, D)."""
+
+    pair: Pair
+    data: Data
+    x: Tensor
+
+    def parameters(self) -> dict[str, Tensor]:
+        """Every parameter of model and guide once."""
+        return dict(Program(self.pair.model, self.pair.guide).named_parameters())
+
+
+def check_pair(name: str, data: Data | None = None, **options: Any) -> list[str]:
+    """Run every check of the kit on a pair of the catalogue.
+
+    Args:
+        name: the pair, with a guide after a colon if not the default one.
+        data: data it takes; a small simulated set of its support by default.
+        **options: options of the pair.
+
+    Returns:
+        The names of the checks, all of them passed.
+
+    Raises:
+        AssertionError: a check failed; the message says which, what was expected and what was found.
+    """
+    subject = make_subject(name, data, **options)
+    for check, run in CHECKS.items():
+        try:
+            run(subject)
+        except AssertionError as error:
+            raise AssertionError(f"{name} fails the check {check!r}: {error}") from error
+    return list(CHECKS)
+
+
+def make_subject(name: str, data: Data | None = None, **options: Any) -> Subject:
+    """A pair built for testing."""
+    data = data or example_data(card(name).support)
+    pair = create(name, data, **options)
+    x = torch.as_tensor(data.scaled("train")[:7])
+    pair.model.to(x.dtype)
+    pair.guide.to(x.dtype)
+    return Subject(pair, data, x)
+
+
+def variants(name: str) -> list[dict[str, Any]]:
+    """The default options and every other choice of an option that is a ``Literal``, one at a time.
+
+    >>> variants("gmm")
+    [{}, {'covariance': 'full'}, {'covariance': 'spherical'}, {'covariance': 'tied'}]
+    """
+    kind = options_of(name)
+    hints = typing.get_type_hints(kind)
+    return [{}] + [
+        {field.name: choice}
+        for field in fields(kind)
+        for choice in (typing.get_args(hints[field.name]) if _is_literal(hints[field.name]) else ())
+        if choice != field.default
+    ]
+
+
+@cache
+def example_data(support: Support, features: int = 16) -> Data:
+    """60 simulated rows of some support, 4 x 4 images where ``features`` is 16."""
+    rng = np.random.default_rng(0)
+    factors = rng.normal(size=(60, 2)) @ rng.normal(size=(2, features)) + rng.normal(size=(60, features))
+    x = {
+        "real": lambda: 3 * factors + 10,
+        "unit": lambda: 1 / (1 + np.exp(-factors)),
+        "binary": lambda: (factors > 0).astype(float),
+        "ordinal": lambda: np.clip(np.round(factors + 3), 0, 6),
+        "count": lambda: rng.poisson(np.exp(np.clip(factors, -1, 2))).astype(float),
+    }[support]()
+    return Data.from_array(
+        x, name=f"simulated {support}", support=support, image_shape=(4, 4) if features == 16 else None
+    )
+
+
+def check_options(subject: Subject) -> None:
+    """The options are a frozen dataclass whose fields have defaults, and the pair keeps what it was given."""
+    kind = options_of(subject.pair.name)
+    assert kind.__dataclass_params__.frozen, f"make {kind.__name__} frozen: @dataclass(frozen=True)"
+    kind()
+    assert isinstance(subject.pair.options, kind)
+    assert subject.pair.guide_name in subject.pair.card.guides, (
+        f"the guide {subject.pair.guide_name!r} is not among the card's guides {subject.pair.card.guides}"
+    )
+
+
+def check_sites(subject: Subject) -> None:
+    """x is observed, every site is inside one plate named data, and the guide has the model's latents."""
+    with _drawing():
+        guide = poutine.trace(subject.pair.guide).get_trace(subject.x)
+        model = poutine.trace(subject.pair.model).get_trace(subject.x)
+    observed = [n for n in model.observation_nodes if not site_is_subsample(model.nodes[n])]
+    assert observed == ["x"], f"the model has to observe one site, x; it observes {observed}"
+    assert latent_sites(model) == latent_sites(guide), (
+        f"the model's latents are {latent_sites(model)}, the guide's {latent_sites(guide)}"
+    )
+    for trace in (model, guide):
+        trace.compute_log_prob()
+        for name in [*latent_sites(trace), *(n for n in observed if n in trace.nodes)]:
+            plates = [frame.name for frame in trace.nodes[name]["cond_indep_stack"]]
+            assert plates == ["data"], f"site {name} is in plates {plates}; one plate named data is needed"
+            shape = tuple(trace.nodes[name]["log_prob"].shape)
+            assert shape == (len(subject.x),), f"log_prob of {name} has shape {shape}; use to_event"
+
+
+def check_normalised(subject: Subject) -> None:
+    """p(x | z) integrates, or sums, to one over a single feature."""
+    support = subject.data.support
+    narrow = make_subject(subject.pair.name, example_data(support, features=1), **_without_images(subject))
+    with _drawing():
+        fn = poutine.trace(narrow.pair.model).get_trace(narrow.x).nodes["x"]["fn"]
+    if narrow.pair.card.base_measure == "mass":
+        levels = {"binary": (0.0, 1.0), "count": range(1000)}.get(support, narrow.data.levels)
+        assert levels is not None
+        grid = torch.as_tensor(narrow.data.scale(np.array([levels]).T), dtype=narrow.x.dtype)
+        total = fn.log_prob(grid[:, None]).exp().sum(0)
+    else:
+        # the middle by a fine grid, the tails by one that is fine on a logarithmic scale
+        offsets = torch.cat([torch.linspace(0, 10, 20001), 10 * torch.logspace(0, 4, 20001)[1:]]).double()
+        offsets = torch.cat([-offsets.flip(0), offsets[1:]])
+        grid = fn.mean + fn.stddev * offsets[:, None, None]
+        total = torch.trapezoid(fn.log_prob(grid).exp(), offsets[:, None] * fn.stddev[..., 0], dim=0)
+    error = float((total - 1).abs().max())
+    assert error < 1e-4, f"the likelihood of one feature adds up to 1 only to {error:.2g}"
+
+
+def check_objective(subject: Subject) -> None:
+    """Value and gradients equal those of Pyro's own ELBO at the same draws."""
+    pair, x, parameters = subject.pair, subject.x, subject.parameters()
+    with _drawing():
+        ours = -OBJECTIVES["elbo"](pair.model, pair.guide, x).elbo * len(x)
+    with _drawing():
+        enumerated = latent_sites(
+            poutine.trace(poutine.enum(pair.guide, first_available_dim=-2)).get_trace(x), enumerated=True
+        )
+    reference = TraceEnum_ELBO if enumerated else Trace_ELBO
+    with _drawing():
+        pyros = reference(max_plate_nesting=1).differentiable_loss(pair.model, pair.guide, x)
+    assert math.isclose(ours, pyros, rel_tol=1e-8), f"the loss is {float(ours):.10g}, Pyro's {float(pyros):.10g}"
+    both = (torch.autograd.grad(loss, list(parameters.values())) for loss in (ours, pyros))
+    for name, mine, theirs in zip(parameters, *both, strict=True):
+        scale = theirs.abs().max().clamp(min=1e-6)
+        error = float((mine - theirs).abs().max() / scale)
+        assert error < 1e-8, f"the gradient of {name} differs from Pyro's by {error:.2g} of its size"
+
+
+def check_gradients(subject: Subject) -> None:
+    """Every parameter has a gradient that is not zero everywhere."""
+    parameters = subject.parameters()
+    with _drawing():
+        loss = OBJECTIVES[subject.pair.card.objective](subject.pair.model, subject.pair.guide, subject.x).elbo
+    gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+    idle = [n for n, g in zip(parameters, gradients, strict=True) if g is None or not g.abs().any()]
+    assert not idle, f"no gradient reaches {', '.join(idle)}"
+
+
+def check_sampling(subject: Subject) -> None:
+    """Draws have the data's shape, lie in the support, and are not the data handed back."""
+    pair, x, support = subject.pair, subject.x, subject.data.support
+    for guide in (None, pair.guide):
+        with _drawing():
+            drawn = inference.predictive_draws(pair.model, x, 3, guide)
+        assert drawn.shape == (3, *x.shape), f"draws have shape {tuple(drawn.shape)}, not {(3, *x.shape)}"
+        assert drawn.isfinite().all(), "draws are not all finite"
+        assert not torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], x), "draws repeat the data"
+        if pair.card.base_measure == "mass":
+            values = subject.data.unscale(drawn)
+            inside = {
+                "binary": lambda v=values: np.isin(v, (0, 1)),
+                "count": lambda v=values: (v >= 0) & (v == np.round(v)),
+                "ordinal": lambda v=values: np.isin(np.round(v, 9), subject.data.levels),
+            }[support]()
+            assert inside.all(), f"draws leave the {support} support"
+
+
+def check_weights(subject: Subject) -> None:
+    """Importance weights have a row a draw, and their mean agrees with the evidence from other draws."""
+    pair, x = subject.pair, subject.x
+    with _drawing():
+        first, second = (inference.stream_log_weights(pair.model, pair.guide, x, 4000) for _ in range(2))
+    assert first.shape[1:] == (len(x),), f"log weights have shape {tuple(first.shape)}"
+    gap = (inference.log_mean_exp(first) - inference.log_mean_exp(second)).abs()
+    noise = sum((w - inference.log_mean_exp(w)).exp().std(0, correction=0) / len(w) ** 0.5 for w in (first, second))
+    assert (gap <= 6 * noise + 1e-8).all(), "two importance estimates of the evidence disagree"
+
+
+def check_bound(subject: Subject) -> None:
+    """A likelihood that is called bounded stays below its bound at parameters drawn far and wide."""
+    pair = subject.pair
+    bound_of = getattr(pair.model, "log_density_bound", None)
+    if not pair.card.bounded:
+        assert bound_of is None or math.isinf(bound_of(subject.data.features)), "the card says unbounded"
+        return
+    assert pair.card.bound, "a bounded pair states its bound: register(..., bound=...)"
+    assert bound_of, "a bounded pair computes its bound: def log_density_bound(self, features) on the model"
+    bound = bound_of(subject.data.features)
+    kept = {name: p.detach().clone() for name, p in subject.parameters().items()}
+    try:
+        with _drawing(), torch.no_grad():
+            for scale in (0.1, 1.0, 10.0, 100.0):
+                for _ in range(5):
+                    for parameter in subject.parameters().values():
+                        parameter.normal_(0, scale)
+                    fn = poutine.trace(pair.model).get_trace(subject.x).nodes["x"]["fn"]
+                    # a symmetric density is largest at its mean, a mass near it
+                    at = subject.x if pair.card.base_measure == "mass" else fn.mean
+                    highest = float(fn.log_prob(at).nan_to_num(-math.inf).max())
+                    assert highest <= bound + 1e-9 * abs(bound), f"log density {highest:.6g}, bound {bound:.6g}"
+    finally:
+        with torch.no_grad():
+            for name, parameter in subject.parameters().items():
+                parameter.copy_(kept[name])
+
+
+def check_engine(subject: Subject) -> None:
+    """The step can be captured, equals Pyro as it is, and a seed does not depend on those beside it."""
+    common = {"steps": 3, "batch_size": 16, "checks": 1, "progress": False, "on_divergence": "warn"}
+    together = fit(subject.pair, subject.data, seeds=[1, 3], compile="capture", **common)  # type: ignore[arg-type]
+    assert together.tree.attrs["compile"] == "capture", f"cannot be captured: {together.tree.attrs['compile_note']}"
+    alone = fit(subject.pair, subject.data, seeds=[3], compile="capture", **common)  # type: ignore[arg-type]
+    plain = fit(subject.pair, subject.data, seeds=[3], compile="off", **common)  # type: ignore[arg-type]
+    of_three = together.tree["optimization"]["elbo"].sel(chain=3).values
+    for other, what in ((alone, "beside another seed"), (plain, "captured")):
+        trace = other.tree["optimization"]["elbo"].sel(chain=3).values
+        assert np.allclose(of_three, trace, rtol=1e-4), f"seed 3 alone and as it is gives {trace}, {what} {of_three}"
+    assert not np.allclose(of_three, together.tree["optimization"]["elbo"].sel(chain=1)), "two seeds are the same"
+
+
+def check_saving(subject: Subject) -> None:
+    """A run comes back from disk with the same weights and numbers; the same seed gives the same run."""
+    common = {"seeds": [2], "steps": 3, "checks": 1, "progress": False, "on_divergence": "warn"}
+    run, again = (fit(subject.pair, subject.data, **common) for _ in range(2))  # type: ignore[arg-type]
+    x = subject.data.test.values[:5]
+    with tempfile.TemporaryDirectory() as folder:
+        loaded = load_run(run.save(Path(folder) / "run"))
+    evidence = run.log_evidence(x, samples=10)
+    assert evidence.shape == (1, len(x)) and np.isfinite(evidence).all()
+    assert np.array_equal(evidence, loaded.log_evidence(x, samples=10)), "a run read back gives other numbers"
+    assert np.array_equal(evidence, again.log_evidence(x, samples=10)), "the same seed gives other numbers"
+    assert run.reconstruct(x).shape == (1, *x.shape)
+    assert run.sample(4).shape == (1, 4, x.shape[1])
+
+
+CHECKS: dict[str, Callable[[Subject], None]] = {
+    "options": check_options,
+    "sites": check_sites,
+    "normalised": check_normalised,
+    "objective": check_objective,
+    "gradients": check_gradients,
+    "sampling": check_sampling,
+    "weights": check_weights,
+    "bound": check_bound,
+    "engine": check_engine,
+    "saving": check_saving,
+}
+
+
+@contextmanager
+def _drawing() -> Iterator[None]:
+    """The same draws every time, and Pyro's own checks on."""
+    with seeded(0), pyro_context(validate=True):
+        yield
+
+
+def _without_images(subject: Subject) -> dict[str, Any]:
+    """The subject's options, but for a network that needs images."""
+    options = {f.name: getattr(subject.pair.options, f.name) for f in fields(subject.pair.options)}
+    return {name: value for name, value in options.items() if name != "network"}
+
+
+def _is_literal(hint: Any) -> bool:
+    return typing.get_origin(hint) is typing.Literal
