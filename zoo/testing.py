@@ -67,8 +67,9 @@ def check_pair(name: str, data: Data | None = None, **options: Any) -> list[str]
     for check, run in CHECKS.items():
         try:
             run(subject)
-        except AssertionError as error:
-            raise AssertionError(f"{name} fails the check {check!r}: {error}") from error
+        except Exception as error:  # a program that breaks under a check fails it
+            what = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
+            raise AssertionError(f"{name} fails the check {check!r}: {what}") from error
     return list(CHECKS)
 
 
@@ -128,9 +129,13 @@ def check_options(subject: Subject) -> None:
 
 def check_sites(subject: Subject) -> None:
     """x is observed, every site is inside one plate named data, and the guide has the model's latents."""
-    with _drawing():
-        guide = poutine.trace(subject.pair.guide).get_trace(subject.x)
-        model = poutine.trace(subject.pair.model).get_trace(subject.x)
+    try:
+        with _drawing():
+            guide = poutine.trace(subject.pair.guide).get_trace(subject.x)
+            model = poutine.trace(subject.pair.model).get_trace(subject.x)
+    except ValueError as error:
+        first_line = str(error).splitlines()[0]
+        raise AssertionError(f"shapes do not fit; are the features an event, to_event(1)? {first_line}") from error
     observed = [n for n in model.observation_nodes if not site_is_subsample(model.nodes[n])]
     assert observed == ["x"], f"the model has to observe one site, x; it observes {observed}"
     assert latent_sites(model) == latent_sites(guide), (
@@ -142,7 +147,7 @@ def check_sites(subject: Subject) -> None:
             plates = [frame.name for frame in trace.nodes[name]["cond_indep_stack"]]
             assert plates == ["data"], f"site {name} is in plates {plates}; one plate named data is needed"
             shape = tuple(trace.nodes[name]["log_prob"].shape)
-            assert shape == (len(subject.x),), f"log_prob of {name} has shape {shape}; use to_event"
+            assert shape == (len(subject.x),), f"log_prob of {name} has shape {shape}, not one a datum"
 
 
 def check_normalised(subject: Subject) -> None:
@@ -162,7 +167,7 @@ def check_normalised(subject: Subject) -> None:
         offsets = torch.cat([-offsets.flip(0), offsets[1:]])
         grid = fn.mean + fn.stddev * offsets[:, None, None]
         total = torch.trapezoid(fn.log_prob(grid).exp(), offsets[:, None] * fn.stddev[..., 0], dim=0)
-    error = float((total - 1).abs().max())
+    error = float((total.detach() - 1).abs().max())
     assert error < 1e-4, f"the likelihood of one feature adds up to 1 only to {error:.2g}"
 
 
@@ -178,7 +183,7 @@ def check_objective(subject: Subject) -> None:
     reference = TraceEnum_ELBO if enumerated else Trace_ELBO
     with _drawing():
         pyros = reference(max_plate_nesting=1).differentiable_loss(pair.model, pair.guide, x)
-    assert math.isclose(ours, pyros, rel_tol=1e-8), f"the loss is {float(ours):.10g}, Pyro's {float(pyros):.10g}"
+    assert math.isclose(ours.item(), pyros.item(), rel_tol=1e-8), f"the loss is {ours.item():.10g}, Pyro's {pyros.item():.10g}"
     both = (torch.autograd.grad(loss, list(parameters.values())) for loss in (ours, pyros))
     for name, mine, theirs in zip(parameters, *both, strict=True):
         scale = theirs.abs().max().clamp(min=1e-6)
@@ -287,8 +292,8 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
     "options": check_options,
     "sites": check_sites,
     "normalised": check_normalised,
-    "objective": check_objective,
     "gradients": check_gradients,
+    "objective": check_objective,
     "sampling": check_sampling,
     "weights": check_weights,
     "bound": check_bound,

@@ -1,0 +1,203 @@
+"""Evidence against closed forms, diagnostics against known values."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import nn
+
+import zoo
+from zoo.context import seeded
+from zoo.evaluation import pareto_k
+from zoo.guides import MeanFieldNormal
+from zoo.inference import (
+    columns_log_prob,
+    log_mean_exp,
+    posterior_draws,
+    predictive_draws,
+    stream_log_weights,
+)
+from zoo.models import FixedVariance, GaussianMixture, LearnedVariance
+
+D, L, NOISE = 5, 2, 0.6
+
+
+class ExactEncoder(nn.Module):
+    """The posterior of z for x = W z + m + noise, its scale multiplied and its mean shifted."""
+
+    def __init__(self, weight, offset, spread=1.0, shift=0.0):
+        super().__init__()
+        self.covariance = torch.linalg.inv(torch.eye(L) + weight.T @ weight / NOISE**2)
+        self.gain = self.covariance @ weight.T / NOISE**2
+        self.offset = offset
+        self.spread, self.shift = spread, shift
+
+    def forward(self, x):
+        mean = (x - self.offset) @ self.gain.T
+        scale = self.covariance.diagonal().sqrt()
+        return torch.stack([mean + self.shift * scale, 2 * (self.spread * scale).log().expand_as(mean)], dim=-2)
+
+
+@pytest.fixture(scope="module")
+def linear():
+    """A linear Gaussian model with orthogonal loadings, whose posterior factorises, and its exact evidence."""
+    with seeded(0):
+        weight = torch.linalg.qr(torch.randn(D, L, dtype=torch.float64)).Q * torch.tensor([1.5, 0.8])
+        offset = torch.randn(D, dtype=torch.float64)
+        network = nn.Linear(L, D, dtype=torch.float64)
+    with torch.no_grad():
+        network.weight.copy_(weight)
+        network.bias.copy_(offset)
+    model = FixedVariance(nn.Sequential(network, nn.Unflatten(-1, (1, D))), L, NOISE)
+    covariance = weight.numpy() @ weight.numpy().T + NOISE**2 * np.eye(D)
+    exact = stats.multivariate_normal(offset.numpy(), covariance)
+    x = torch.as_tensor(exact.rvs(400, random_state=1))
+    return model, weight, offset, x, exact
+
+
+def test_an_exact_guide_gives_the_exact_evidence_at_one_draw(linear):
+    model, weight, offset, x, exact = linear
+    guide = MeanFieldNormal(ExactEncoder(weight, offset))
+    with seeded(0), torch.no_grad():
+        weights = stream_log_weights(model, guide, x, 3)
+    np.testing.assert_allclose(weights, np.tile(exact.logpdf(x), (3, 1)), atol=1e-9)
+
+
+@pytest.mark.parametrize(("spread", "shift"), [(1.4, 0.0), (1.2, 0.5), (0.8, 0.3)])
+def test_a_perturbed_guide_is_within_its_standard_errors(linear, spread, shift):
+    model, weight, offset, x, exact = linear
+    guide = MeanFieldNormal(ExactEncoder(weight, offset, spread, shift))
+    with seeded(0), torch.no_grad():
+        weights = stream_log_weights(model, guide, x, 5000)
+    estimate = log_mean_exp(weights)
+    error = (weights - estimate).exp().std(0) / 5000**0.5
+    within = np.abs(estimate.numpy() - exact.logpdf(x)) <= 3 * error.numpy() + 1e-4
+    assert within.mean() >= 0.99
+
+
+def test_the_evidence_of_some_columns_is_their_marginal(linear):
+    model, weight, offset, x, exact = linear
+    columns = torch.tensor([0, 3])
+    marginal = stats.multivariate_normal(exact.mean[[0, 3]], exact.cov_object.covariance[np.ix_([0, 3], [0, 3])])
+    guide = MeanFieldNormal(ExactEncoder(weight, offset, spread=1.5))
+    with seeded(0), torch.no_grad():
+        both = stream_log_weights(model, guide, x, 4000, columns)
+    assert both.shape == (2, 4000, len(x))
+    np.testing.assert_allclose(log_mean_exp(both[0]), exact.logpdf(x), atol=0.2)
+    error = np.abs(log_mean_exp(both[1]).numpy() - marginal.logpdf(x[:, columns]))
+    assert np.median(error) < 0.05 and error.max() < 1
+
+
+@pytest.mark.parametrize("covariance", ["diagonal", "full"])
+def test_columns_of_a_mixture_component_are_its_marginal(covariance):
+    with seeded(0), torch.no_grad():
+        model = GaussianMixture(3, 4, covariance).double()
+        for parameter in model.parameters():
+            parameter.normal_()
+        x = torch.randn(6, 4, dtype=torch.float64)
+        likelihood = model.likelihood(torch.tensor([[0], [1], [2]]))
+        ours = columns_log_prob(likelihood, x, torch.tensor([2, 0]))
+        full = model.likelihood(torch.arange(3))
+    for c in range(3):
+        matrix = getattr(full, "covariance_matrix", None)
+        matrix = torch.diag_embed(full.variance)[c] if matrix is None else matrix[c]
+        exact = stats.multivariate_normal(full.mean[c][[2, 0]], matrix[[2, 0]][:, [2, 0]])
+        np.testing.assert_allclose(ours[c], exact.logpdf(x[:, [2, 0]]), atol=1e-9)
+
+
+@pytest.mark.parametrize("k", [0.2, 0.5, 0.9])
+def test_pareto_k_of_weights_whose_tail_is_known(k):
+    log_weights = -k * np.log(np.random.default_rng(0).uniform(size=(50_000, 4)))
+    assert pareto_k(log_weights).mean() == pytest.approx(k, abs=0.06)
+
+
+def test_pareto_k_of_constant_weights_is_minus_infinity():
+    weights = np.random.default_rng(0).normal(size=(1000, 2))
+    weights[:, 0] = 3.0
+    assert np.isneginf(pareto_k(weights)).tolist() == [True, False]
+
+
+def test_draws_from_the_posterior_and_their_densities(linear):
+    model, weight, offset, x, exact = linear
+    guide = MeanFieldNormal(ExactEncoder(weight, offset))
+    with seeded(0), torch.no_grad():
+        draws = posterior_draws(model, guide, x, 2000)
+        predicted = predictive_draws(model, x, 3000)
+    np.testing.assert_allclose((draws.lp - draws.lq)[0], exact.logpdf(x), atol=1e-9)
+    encoder = ExactEncoder(weight, offset)
+    scale = encoder.covariance.diagonal().sqrt()
+    np.testing.assert_allclose(draws.latents["z"].std(0).mean(0), scale, rtol=0.02)
+    flat = predicted.reshape(-1, D).numpy()
+    np.testing.assert_allclose(np.cov(flat.T), exact.cov_object.covariance, atol=0.05)
+
+
+@pytest.fixture(scope="module")
+def scored(digits):
+    runs = []
+    for name in ("gaussian-constrained", "gmm-constrained"):
+        pair = zoo.create(name, digits)
+        run = zoo.fit(pair, digits, seeds=[4, 9], steps=150, progress=False)
+        zoo.evaluate(run, digits, samples=100)
+        runs.append(run)
+    return runs
+
+
+def test_evaluate_fills_the_groups_of_the_interface(scored):
+    vae, mixture = (run.tree for run in scored)
+    dims = {
+        "optimization/elbo": ("chain", "step"),
+        "validation/elbo": ("chain", "check"),
+        "heldout/log_evidence": ("chain", "obs"),
+        "heldout/log_evidence_varying": ("chain", "obs"),
+        "sample_stats/lp": ("chain", "draw", "obs"),
+        "posterior_predictive/x": ("chain", "draw", "obs", "feature"),
+        "prior_predictive/x": ("chain", "draw", "obs", "feature"),
+        "reconstruction/scale": ("chain", "obs", "feature"),
+        "observed_data/x": ("obs", "feature"),
+        "constant_data/scale": ("feature",),
+    }
+    for tree in (vae, mixture):
+        for path, expected in dims.items():
+            assert tree[path].dims == expected, path
+            assert tree[path].notnull().all(), path
+        assert tree["heldout"]["chain"].values.tolist() == [4, 9]
+    assert vae["posterior/z"].dims == ("chain", "draw", "obs", "latent")
+    assert mixture["posterior/component"].dims == ("chain", "draw", "obs")
+    assert mixture["posterior/responsibility"].dims == ("chain", "obs", "component")
+    assert mixture["heldout"].attrs["exact"] == 1 and vae["heldout"].attrs["exact"] == 0
+    assert (mixture["heldout/log_evidence_se"] == 0).all()
+
+
+def test_the_evidence_is_in_the_units_of_the_data_as_loaded(scored, digits):
+    """The mixture's, by scipy in those units, without any scaling."""
+    _, run = scored
+    weights = {name: tensor[1].double().numpy() for name, tensor in run.weights.items()}
+    scale, center = digits.scaling.scale, digits.scaling.center
+    deviation = np.sqrt(0.01 + np.exp(weights["model.covariance.log_excess"])) * scale
+    means = weights["model.means"] * scale + center
+    log_mix = weights["model.logits"] - np.logaddexp.reduce(weights["model.logits"])
+    x = digits.test.values
+    joint = [w + stats.norm.logpdf(x, m, s).sum(1) for w, m, s in zip(log_mix, means, deviation, strict=True)]
+    np.testing.assert_allclose(run.tree["heldout/log_evidence"].sel(chain=9), np.logaddexp.reduce(joint), rtol=1e-4)
+
+
+def test_other_data_than_the_run_was_trained_on_are_refused(scored):
+    other = zoo.load_data("digits", seed=1)
+    with pytest.raises(zoo.errors.RunError, match="fingerprint"):
+        zoo.evaluate(scored[0], other)
+
+
+def test_no_memory_grows_with_the_number_of_draws():
+    """The decoder never sees more than a chunk of draws at once."""
+    seen = []
+
+    class Watching(nn.Module):
+        def forward(self, z):
+            seen.append(z.shape[:-1].numel())
+            return z.new_zeros(*z.shape[:-1], 2, 64)
+
+    model, guide = LearnedVariance(Watching(), 2), MeanFieldNormal(lambda x: x.new_zeros(len(x), 2, 2))
+    with seeded(0):
+        weights = stream_log_weights(model, guide, torch.zeros(360, 64), 1000)
+    assert weights.shape == (1000, 360)
+    assert max(seen) * 64 <= 2**20 and sum(seen) == 360_000
