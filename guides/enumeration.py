@@ -9,9 +9,9 @@ __all__ = ["ExactPosterior"]
 
 
 class ExactPosterior(nn.Module):
-    """Bayes' rule by enumeration, for a model with one enumerated latent named ``component``.
+    r"""Bayes' rule by enumeration, for a model with one enumerated latent named ``component``.
 
-    .. math:: q(c \\mid x) = \\frac{p(x, c)}{\\sum_{c'} p(x, c')}
+    .. math:: q(c \mid x) = \frac{p(x, c)}{\sum_{c'} p(x, c')}
 
     The ELBO under this guide is the evidence log p(x) itself, and the guide has no parameters of its own.
 

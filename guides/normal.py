@@ -9,9 +9,9 @@ __all__ = ["FullRankNormal", "MeanFieldNormal"]
 
 
 class MeanFieldNormal(nn.Module):
-    """Independent normals whose parameters an encoder reads off the datum.
+    r"""Independent normals whose parameters an encoder reads off the datum.
 
-    .. math:: q(z \\mid x) = N(z; m(x), \\mathrm{diag}\\, s^2(x)), \\qquad (m, \\log s^2)(x) = \\mathrm{encoder}(x)
+    .. math:: q(z \mid x) = N(z; m(x), \mathrm{diag}\, s^2(x)), \qquad (m, \log s^2)(x) = \mathrm{encoder}(x)
 
     Kingma & Welling (2014), https://arxiv.org/abs/1312.6114
 
@@ -36,9 +36,9 @@ class MeanFieldNormal(nn.Module):
 
 
 class FullRankNormal(nn.Module):
-    """A normal with a full covariance, so that latents may be correlated given the datum.
+    r"""A normal with a full covariance, so that latents may be correlated given the datum.
 
-    .. math:: q(z \\mid x) = N(z; m(x), T(x) T(x)'), \\qquad T \\text{ lower triangular}, \\quad T_{ll} > 0
+    .. math:: q(z \mid x) = N(z; m(x), T(x) T(x)'), \qquad T \text{ lower triangular}, \quad T_{ll} > 0
 
     Args:
         encoder: maps x (..., D) to m and the rows of T with the diagonal in logs, shape (..., 1 + L, L).

@@ -9,10 +9,10 @@ __all__ = ["BernoulliDecoder"]
 
 
 class BernoulliDecoder(VAE):
-    """Independent binary features; a probability mass, so the likelihood is at most 1.
+    r"""Independent binary features; a probability mass, so the likelihood is at most 1.
 
-    .. math:: p(x \\mid z) = \\prod_j y_j(z)^{x_j} (1 - y_j(z))^{1 - x_j}, \\qquad
-              \\mathrm{logit}\\, y(z) = \\mathrm{decoder}(z)
+    .. math:: p(x \mid z) = \prod_j y_j(z)^{x_j} (1 - y_j(z))^{1 - x_j}, \qquad
+              \mathrm{logit}\, y(z) = \mathrm{decoder}(z)
 
     Kingma & Welling (2014), appendix C.1, https://arxiv.org/abs/1312.6114
 

@@ -12,10 +12,10 @@ __all__ = ["ConstrainedVariance", "FixedVariance", "LearnedVariance"]
 
 
 class LearnedVariance(VAE):
-    """Mean and diagonal covariance are both functions of z; the likelihood is unbounded.
+    r"""Mean and diagonal covariance are both functions of z; the likelihood is unbounded.
 
-    .. math:: p(x \\mid z) = N(x; \\mu(z), \\mathrm{diag}\\, \\sigma^2(z)), \\qquad
-              (\\mu, \\log \\sigma^2)(z) = \\mathrm{decoder}(z)
+    .. math:: p(x \mid z) = N(x; \mu(z), \mathrm{diag}\, \sigma^2(z)), \qquad
+              (\mu, \log \sigma^2)(z) = \mathrm{decoder}(z)
 
     There is no floor, clamp or epsilon. In float32 the density overflows once sigma is below about 1e-19
     (sigma^2 underflows); the loss is then not finite, and training freezes that seed.
@@ -36,11 +36,11 @@ class LearnedVariance(VAE):
 
 
 class ConstrainedVariance(VAE):
-    """A learned diagonal covariance none of whose eigenvalues falls below ``floor``.
+    r"""A learned diagonal covariance none of whose eigenvalues falls below ``floor``.
 
-    .. math:: p(x \\mid z) = N(x; \\mu(z), \\mathrm{diag}\\, \\sigma^2(z)), \\qquad
-              \\sigma^2(z) = \\xi + e^{v(z)} \\ge \\xi, \\qquad
-              \\log p(x) \\le -\\tfrac{D}{2} \\log 2 \\pi \\xi
+    .. math:: p(x \mid z) = N(x; \mu(z), \mathrm{diag}\, \sigma^2(z)), \qquad
+              \sigma^2(z) = \xi + e^{v(z)} \ge \xi, \qquad
+              \log p(x) \le -\tfrac{D}{2} \log 2 \pi \xi
 
     Mattei & Frellsen (2018), https://arxiv.org/abs/1802.04826
 
@@ -72,9 +72,9 @@ class ConstrainedVariance(VAE):
 
 
 class FixedVariance(VAE):
-    """Mean only: squared error with its full constant.
+    r"""Mean only: squared error with its full constant.
 
-    .. math:: p(x \\mid z) = N(x; \\mu(z), s^2 I), \\qquad \\log p(x) \\le -\\tfrac{D}{2} \\log 2 \\pi s^2
+    .. math:: p(x \mid z) = N(x; \mu(z), s^2 I), \qquad \log p(x) \le -\tfrac{D}{2} \log 2 \pi s^2
 
     Args:
         decoder: maps z (..., L) to mu, shape (..., 1, D).

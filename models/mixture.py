@@ -1,6 +1,7 @@
 """Gaussian mixtures: the same trap as the Gaussian VAE's, in the oldest model that has it."""
 
 import math
+from collections.abc import Callable
 
 import pyro
 import pyro.distributions as dist
@@ -55,8 +56,8 @@ class Full(nn.Module):
         return dist.MultivariateNormal(mean, scale_tril=factor[component])
 
 
-COVARIANCES = {
-    # name: the module, covariances for C components, entries for D features
+COVARIANCES: dict[str, Callable[[int, int, float], Diagonal | Full]] = {
+    # for C components of D features
     "diagonal": lambda c, d, floor: Diagonal(c, d, floor),
     "spherical": lambda c, _, floor: Diagonal(c, 1, floor),
     "full": lambda c, d, floor: Full(c, d, floor),
@@ -65,10 +66,10 @@ COVARIANCES = {
 
 
 class GaussianMixture(nn.Module):
-    """A mixture of Gaussians whose component is an enumerated latent.
+    r"""A mixture of Gaussians whose component is an enumerated latent.
 
-    .. math:: p(x, c) = \\pi_c \\, N(x; \\mu_c, \\Sigma_c), \\qquad
-              \\log p(x) = \\log \\sum_c p(x, c), \\qquad \\Sigma_c \\ge \\xi I
+    .. math:: p(x, c) = \pi_c \, N(x; \mu_c, \Sigma_c), \qquad
+              \log p(x) = \log \sum_c p(x, c), \qquad \Sigma_c \ge \xi I
 
     With ``floor`` xi = 0 the likelihood is unbounded: put one mean on one datum and let its covariance vanish
     (Day 1969, https://doi.org/10.1093/biomet/56.3.463). With xi > 0, log p(x) <= -(D/2) log(2 pi xi).

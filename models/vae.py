@@ -8,9 +8,9 @@ __all__ = ["VAE"]
 
 
 class VAE(nn.Module):
-    """A decoder under a standard normal prior.
+    r"""A decoder under a standard normal prior.
 
-    .. math:: p(x, z) = N(z; 0, I) \\; p(x \\mid z)
+    .. math:: p(x, z) = N(z; 0, I) \; p(x \mid z)
 
     A subclass writes :meth:`likelihood` and inherits the rest.
 

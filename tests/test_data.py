@@ -19,9 +19,7 @@ from zoo.data import PARTS, Data, ScalingKind
 from zoo.errors import DataError
 
 numbers = st.floats(-1e6, 1e6, allow_subnormal=False).map(lambda v: round(v, 3))
-tables = st.tuples(st.integers(5, 30), st.integers(1, 4)).flatmap(
-    lambda shape: arrays(float, shape, elements=numbers)
-)
+tables = st.tuples(st.integers(5, 30), st.integers(1, 4)).flatmap(lambda shape: arrays(float, shape, elements=numbers))
 
 
 def all_rows(data):
@@ -84,9 +82,7 @@ def test_every_class_is_divided_in_proportion(sizes, seed):
 def test_every_row_has_the_same_chance_of_being_tested():
     seeds = range(400)
     x = np.random.default_rng(1).normal(size=(20, 1))
-    tested = Counter(
-        row for seed in seeds for row in Data.from_array(x, seed=seed).test["obs"].values.tolist()
-    )
+    tested = Counter(row for seed in seeds for row in Data.from_array(x, seed=seed).test["obs"].values.tolist())
     counts = [tested[row] for row in range(20)]
     assert sum(counts) == 4 * len(seeds)
     # draws without replacement vary less than multinomial ones, so this is on the safe side
@@ -168,9 +164,7 @@ def test_a_declared_support_names_the_first_offender(support, value):
     x = np.ones((10, 3))
     x[:, 0] = 0
     x[4, 1] = x[6, 0] = value
-    with pytest.raises(
-        DataError, match=r"column 'b', row 4 \(counted from 0\).*2 such values, in a, b.*auto"
-    ):
+    with pytest.raises(DataError, match=r"column 'b', row 4 \(counted from 0\).*2 such values, in a, b.*auto"):
         Data.from_array(x, columns=["a", "b", "c"], support=support)
 
 

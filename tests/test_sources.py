@@ -102,9 +102,7 @@ def write_netcdf(path):
 
 def write_zarr(path):
     pytest.importorskip("zarr")
-    xarray.Dataset(
-        {"x": (("obs", "feature"), X), "kind": ("obs", np.arange(12) % 2)}, {"feature": NAMES}
-    ).to_zarr(path)
+    xarray.Dataset({"x": (("obs", "feature"), X), "kind": ("obs", np.arange(12) % 2)}, {"feature": NAMES}).to_zarr(path)
 
 
 WRITERS = {

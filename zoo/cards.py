@@ -56,7 +56,7 @@ class Card:
     link: str = ""
     guides: tuple[str, ...] = ("mean-field",)
     objective: str = "elbo"
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     remedies: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -68,9 +68,7 @@ def _registering(make_card: Callable[P, Card]) -> Callable[P, Callable[[B], B]]:
 register = _registering(Card)
 
 
-def list_pairs(
-    pattern: str = "*", *, support: Support | None = None, bounded: bool | None = None
-) -> list[str]:
+def list_pairs(pattern: str = "*", *, support: Support | None = None, bounded: bool | None = None) -> list[str]:
     """Names in the catalogue that match a wildcard pattern, in natural order.
 
     Args:
@@ -187,9 +185,7 @@ def create(name: str, data: Data, **options: Any) -> Pair:
     _, _, guide = name.partition(":")
     if guide:
         if guide not in entry.card.guides:
-            raise OptionError(
-                f"{entry.card.name} has no guide {guide!r}; choose from {', '.join(entry.card.guides)}."
-            )
+            raise OptionError(f"{entry.card.name} has no guide {guide!r}; choose from {', '.join(entry.card.guides)}.")
         options = {"guide": guide, **options}
     if not entry.card.takes(data.support):
         remedy = (

@@ -24,7 +24,7 @@ class Stream(IntEnum):
 
 @contextmanager
 def pyro_context(*, validate: bool = False) -> Iterator[None]:
-    """Parameters stay in the modules; validation costs 15 host synchronisations a step, so it is off but for the first."""
+    """Parameters stay in the modules; validation, 15 host synchronisations a step, is off but for the first."""
     with pyro.settings.context(
         module_local_params=True,
         validate_distributions_pyro=validate,

@@ -155,9 +155,7 @@ class Data:
         if noise:
             for part in PARTS[1:]:
                 parts[part] = _corrupt(parts[part], rng.random(parts[part].shape), noise, spacing)
-            notes.append(
-                f"Training draws anew at every step; validation and test were drawn once, seed {seed}."
-            )
+            notes.append(f"Training draws anew at every step; validation and test were drawn once, seed {seed}.")
 
         train = parts["train"]
         if noise == "binarize":
@@ -314,9 +312,7 @@ def _matrix(
         raise DataError(f"the rows do not make an array: {error}") from error
     if values.ndim not in (2, 3, 4) or values.size == 0:
         hint = "; x.reshape(-1, 1) makes one column" if values.ndim == 1 and values.size else ""
-        raise DataError(
-            f"need (N, D), (N, H, W) or (N, C, H, W), none of them 0; the shape is {values.shape}{hint}"
-        )
+        raise DataError(f"need (N, D), (N, H, W) or (N, C, H, W), none of them 0; the shape is {values.shape}{hint}")
     given = tuple(int(side) for side in image_shape) if image_shape else None
     shape = given or (values.shape[1:] if values.ndim > 2 else None)
     values = values.reshape(len(values), -1)
@@ -329,9 +325,7 @@ def _matrix(
         columns = getattr(x, "columns", numbered)
     names = [str(column) for column in columns]
     if len(names) != features or len(set(names)) != features:
-        raise DataError(
-            f"{features} columns need {features} different names; given are {len(names)}: {_few(names)}"
-        )
+        raise DataError(f"{features} columns need {features} different names; given are {len(names)}: {_few(names)}")
     values = _floats(values, names)
     remedy = "fill in the values, or leave out their rows or columns"
     _refuse(np.isnan(values), values, names, "a missing value", remedy)
@@ -362,9 +356,7 @@ def _checked_labels(labels: Any, n: int) -> Array | None:
         return None
     array = np.asarray(labels)
     if array.shape != (n,):
-        raise DataError(
-            f"labels must be ({n},), one for each row, not {labels if array.ndim == 0 else array.shape}"
-        )
+        raise DataError(f"labels must be ({n},), one for each row, not {labels if array.ndim == 0 else array.shape}")
     import pandas as pd  # the one that knows every kind of missing value
 
     missing = np.flatnonzero(pd.isna(array))
@@ -423,9 +415,7 @@ def _checked_levels(levels: Sequence[float]) -> Levels:
     array = np.asarray(levels, dtype=np.float64)
     steps = np.diff(array) if array.ndim == 1 else np.empty(0)
     if not len(steps) or not steps[0] > 0 or not np.allclose(steps, steps[0], rtol=1e-6, atol=0):
-        raise DataError(
-            f"levels={levels!r} must be two or more increasing, equally spaced numbers: levels=range(17)"
-        )
+        raise DataError(f"levels={levels!r} must be two or more increasing, equally spaced numbers: levels=range(17)")
     return tuple(array.tolist())
 
 
@@ -449,9 +439,7 @@ def _split(
     else:
         fractions = np.asarray(split)
         if fractions.dtype.kind not in "iuf" or fractions.shape != (3,) or not np.isclose(fractions.sum(), 1):
-            raise DataError(
-                f"split={split!r} must be three fractions that sum to 1, or the part of each of {n} rows"
-            )
+            raise DataError(f"split={split!r} must be three fractions that sum to 1, or the part of each of {n} rows")
         # Systematic draws from rows that are shuffled, then sorted by label: uniform over rows, and every
         # class, however small, is divided in proportion to within one row.
         order = rng.permutation(n)
@@ -466,15 +454,11 @@ def _split(
         (test, validation), train = drawn, np.sort(order)
     sizes = {"train": len(train), "validation": len(validation), "test": len(test)}
     if not all(sizes.values()):
-        raise DataError(
-            f"every part needs a row, and {n} rows would split into {sizes}: add rows, or change split"
-        )
+        raise DataError(f"every part needs a row, and {n} rows would split into {sizes}: add rows, or change split")
     return train, validation, test
 
 
-def _binarized(
-    x: Array, support: str, grid: Levels | None, how: Binarize | float
-) -> tuple[Array, Noise | None, str]:
+def _binarized(x: Array, support: str, grid: Levels | None, how: Binarize | float) -> tuple[Array, Noise | None, str]:
     """Zeros and ones, or the intensities to draw them from; the noise; how it was done, in words."""
     if support in ("real", "count"):
         raise DataError(
@@ -493,9 +477,7 @@ def _binarized(
 
 def _spacing(support: str, grid: Levels | None) -> float:
     if support in ("real", "unit"):
-        raise DataError(
-            f"dequantize is for discrete data, and these are {support}: leave it out, or name the levels"
-        )
+        raise DataError(f"dequantize is for discrete data, and these are {support}: leave it out, or name the levels")
     return grid[1] - grid[0] if grid else 1.0
 
 
@@ -513,9 +495,7 @@ def _moments(x: Array, added: Array, columns: Sequence[str]) -> tuple[Array, Arr
     lost = ~np.isfinite(std) | ((std == 0) & ~constant)
     if lost.any():
         column = columns[int(np.argmax(lost))]
-        raise DataError(
-            f"column {column!r} varies too much or too little to square in float64: use another unit"
-        )
+        raise DataError(f"column {column!r} varies too much or too little to square in float64: use another unit")
     return np.where(constant, x[0], mean), np.where(constant, 0.0, std)
 
 

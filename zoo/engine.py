@@ -145,9 +145,7 @@ class Engine:
         parameters = dict(self.program.named_parameters())
         self.names = list(parameters)
         self.shapes = [p.shape for p in parameters.values()]
-        theta = torch.stack(
-            [torch.cat([p.detach().flatten() for p in program.parameters()]) for program in replicas]
-        )
+        theta = torch.stack([torch.cat([p.detach().flatten() for p in program.parameters()]) for program in replicas])
         self.buffers = {
             name: torch.stack([dict(program.named_buffers())[name] for program in replicas])
             for name, _ in self.program.named_buffers()

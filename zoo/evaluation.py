@@ -22,12 +22,12 @@ POSTERIOR_DRAWS, PREDICTIVE_DRAWS, PREDICTIVE_ROWS, RECONSTRUCTION_DRAWS = 100, 
 
 
 def evaluate(run: Run, data: Data, *, samples: int = 5000) -> xarray.DataTree:
-    """Fill ``run.tree`` with what the trained pair says about the test part, and return it.
+    r"""Fill ``run.tree`` with what the trained pair says about the test part, and return it.
 
     The evidence of each datum is the log-mean-exp of importance weights, in nats and in the units as loaded:
 
-    .. math:: \\log p(x) \\approx \\log \\tfrac{1}{K} \\sum_k w_k, \\qquad
-              w_k = \\frac{p(x, z_k)}{q(z_k \\mid x)}, \\quad z_k \\sim q(z \\mid x)
+    .. math:: \log p(x) \approx \log \tfrac{1}{K} \sum_k w_k, \qquad
+              w_k = \frac{p(x, z_k)}{q(z_k \mid x)}, \quad z_k \sim q(z \mid x)
 
     a lower bound in expectation (Burda, Grosse & Salakhutdinov 2016, https://arxiv.org/abs/1509.00519). Its
     standard error, the effective sample size and the Pareto k of the weights (Vehtari et al. 2024,

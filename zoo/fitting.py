@@ -140,7 +140,7 @@ def fit(
         batch_size=settings.batch_size,
         prepare=(lambda x: data.corrupt(x, torch.rand_like(x), scale)) if data.noise else None,
         clip=settings.clip,
-        mode=_mode(settings, at),
+        mode=_mode(settings),
     )
     if engine.note:
         log.warning("%s is run without %s: %s", pair.name, settings.compile, engine.note)
@@ -307,7 +307,9 @@ class Watch:
         relative = column_scale / self.spread
         self.history = [*self.history[-FALLING_CHECKS:], relative.min(1)]
         falling = len(self.history) > FALLING_CHECKS and (np.diff(self.history, axis=0) < 0).all(0)
-        alarmed = (relative.min(1) < ALARM) & falling & alive & (self.ran_away_at < 0)
+        alarmed: np.ndarray[Any, np.dtype[np.bool_]] = (
+            (relative.min(1) < ALARM) & falling & alive & (self.ran_away_at < 0)
+        )
         self.ran_away_at[alarmed] = step
         self.smallest[alarmed] = relative[alarmed]
         return alarmed
@@ -426,7 +428,7 @@ def _tensor(array: Any, device: torch.device) -> Tensor:
     return torch.as_tensor(np.asarray(array), dtype=torch.float32, device=device)
 
 
-def _mode(settings: Settings, device: torch.device) -> Mode:
+def _mode(settings: Settings) -> Mode:
     """Compiling takes 5 to 16 s and saves about a millisecond a step; recording takes under a second (two cores)."""
     if settings.compile != "auto":
         return settings.compile
@@ -454,6 +456,8 @@ def _progress(pair: Pair, steps: int, *, shown: bool) -> Iterator[Callable[[int,
 
         def tell(step: int, elbo: np.ndarray[Any, Any]) -> None:
             rate = f"{step / (time.perf_counter() - started):.0f} steps/s"
-            bar.update(task, completed=step, rate=rate, elbo=f"validation ELBO {np.nanmean(elbo):.2f}")
+            alive = elbo[np.isfinite(elbo)]
+            mean = f"validation ELBO {alive.mean():.2f}" if alive.size else ""
+            bar.update(task, completed=step, rate=rate, elbo=mean)
 
         yield tell

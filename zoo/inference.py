@@ -48,12 +48,10 @@ class Reconstruction(NamedTuple):
     scale: Tensor
 
 
-def log_weights(
-    model: Program, guide: Program, x: Tensor, samples: int, columns: Tensor | None = None
-) -> Tensor:
-    """Log importance weights of the guide's draws; their log-mean-exp over K estimates log p(x).
+def log_weights(model: Program, guide: Program, x: Tensor, samples: int, columns: Tensor | None = None) -> Tensor:
+    r"""Log importance weights of the guide's draws; their log-mean-exp over K estimates log p(x).
 
-    .. math:: \\log w_k = \\log p(x, z_k) - \\log q(z_k \\mid x), \\qquad z_k \\sim q(z \\mid x)
+    .. math:: \log w_k = \log p(x, z_k) - \log q(z_k \mid x), \qquad z_k \sim q(z \mid x)
 
     Enumerated latents are summed out exactly: log p(x, z) is then already a marginal over them, and for a guide
     that draws nothing every weight is the evidence itself.
@@ -165,5 +163,5 @@ def _(likelihood: dist.MultivariateNormal, x: Tensor, columns: Tensor) -> Tensor
 
 
 def log_mean_exp(log_weights: Tensor) -> Tensor:
-    """log (1/K) sum_k w_k over the first axis, shape (K, N) to (N,), in double precision."""
+    """Log (1/K) sum_k w_k over the first axis, shape (K, N) to (N,), in double precision."""
     return log_weights.double().logsumexp(0) - torch.tensor(len(log_weights), dtype=torch.float64).log()

@@ -35,9 +35,7 @@ class Network:
     decoder: Callable[[tuple[int, ...], tuple[int, ...], str, int, int], nn.Module]
 
 
-def _perceptron(
-    inputs: int, hidden: tuple[int, ...], activation: str, outputs: int, width: int
-) -> nn.Module:
+def _perceptron(inputs: int, hidden: tuple[int, ...], activation: str, outputs: int, width: int) -> nn.Module:
     layers: list[nn.Module] = []
     for fan_in, fan_out in pairwise((inputs, *hidden)):
         layers += [nn.Linear(fan_in, fan_out), ACTIVATIONS[activation]()]
@@ -81,7 +79,7 @@ class ConvEncoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) to (..., outputs, L)."""
         out: Tensor = self.layers(x.reshape(-1, *self.image))
-        return out.unflatten(0, x.shape[:-1])
+        return out.reshape(*x.shape[:-1], *out.shape[1:])
 
 
 class ConvDecoder(nn.Module):

@@ -54,9 +54,9 @@ def site_is_subsample(site: dict[str, Any]) -> bool:
 
 
 def elbo(model: Program, guide: Program, x: Tensor) -> Terms:
-    """The evidence lower bound at one draw of every sampled latent, enumerated latents summed out.
+    r"""The evidence lower bound at one draw of every sampled latent, enumerated latents summed out.
 
-    .. math:: \\mathrm{ELBO}(x) = E_{q(z \\mid x)} [\\log p(x \\mid z) + \\log p(z) - \\log q(z \\mid x)]
+    .. math:: \mathrm{ELBO}(x) = E_{q(z \mid x)} [\log p(x \mid z) + \log p(z) - \log q(z \mid x)]
 
     The same value and gradient as Pyro's ``Trace_ELBO`` (``TraceEnum_ELBO`` where a latent is enumerated) at the
     same draws, without its host synchronisation. Draws must be reparametrised.

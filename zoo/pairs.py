@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 
     from zoo.data import Data
 
-__all__ = ["ConstrainedMixtureOptions", "ConstrainedOptions", "IdentityOptions", "MixtureOptions", "VAEOptions"]
+__all__ = [
+    "ConstrainedMixtureOptions",
+    "ConstrainedOptions",
+    "IdentityOptions",
+    "MixtureOptions",
+    "VAEOptions",
+]
 
 Width = Annotated[int, Ge(1)]
 Positive = Annotated[float, Gt(0)]
@@ -72,9 +78,7 @@ def decoder(data: Data, options: VAEOptions, outputs: int) -> nn.Module:
     from zoo.networks import NETWORKS
 
     shape = data.image_shape or (data.features,)
-    return NETWORKS[options.network].decoder(
-        shape, options.hidden, options.activation, outputs, options.latent_dim
-    )
+    return NETWORKS[options.network].decoder(shape, options.hidden, options.activation, outputs, options.latent_dim)
 
 
 def guide(data: Data, options: VAEOptions) -> nn.Module:
@@ -82,7 +86,9 @@ def guide(data: Data, options: VAEOptions) -> nn.Module:
     from zoo.guides import FullRankNormal, MeanFieldNormal
     from zoo.networks import NETWORKS
 
-    kind = {"mean-field": MeanFieldNormal, "full-rank": FullRankNormal}[options.guide]
+    kinds: dict[str, type[MeanFieldNormal | FullRankNormal]]
+    kinds = {"mean-field": MeanFieldNormal, "full-rank": FullRankNormal}
+    kind = kinds[options.guide]
     shape = data.image_shape or (data.features,)
     encoder = NETWORKS[options.network].encoder(
         shape, options.hidden, options.activation, kind.outputs(options.latent_dim), options.latent_dim

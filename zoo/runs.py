@@ -75,22 +75,18 @@ class Run:
     def sample(self, n: int, seed: int = 0) -> np.ndarray[Any, Any]:
         """New data from each seed's model, in the units as loaded, shape (S, n, D)."""
         blank = torch.zeros(n, self.pair.data.features)
-        draws = self.each_seed(
-            lambda model, _: inference.predictive_draws(model, blank, 1)[0], Stream.PREDICTIVE, seed
-        )
+        draws = self.each_seed(lambda model, _: inference.predictive_draws(model, blank, 1)[0], Stream.PREDICTIVE, seed)
         return self.pair.data.unscale(torch.stack(draws).numpy())
 
     def log_evidence(self, x: Any, samples: int = 5000) -> np.ndarray[Any, Any]:
-        """log p(x) per datum in nats, in the units as loaded, shape (S, N); exact for mixtures.
+        """Log p(x) per datum in nats, in the units as loaded, shape (S, N); exact for mixtures.
 
         A lower bound in expectation where latents are sampled; ``zoo.evaluate`` also gives its standard error and
         the diagnostics of its importance weights.
         """
         x = self._scaled(x)
         evidence = self.each_seed(
-            lambda model, guide: inference.log_mean_exp(
-                inference.stream_log_weights(model, guide, x, samples)
-            ),
+            lambda model, guide: inference.log_mean_exp(inference.stream_log_weights(model, guide, x, samples)),
             Stream.EVIDENCE,
         )
         return torch.stack(evidence).numpy() - self.pair.log_volume
@@ -127,9 +123,9 @@ class Run:
             RunError: the place exists and is not a run, or cannot be written.
         """
         path = Path(path)
-        if path.exists() and not (path / RECIPE).is_file():
-            if not path.is_dir() or any(path.iterdir()):
-                raise RunError(f"{path} exists and is not a run; choose another place.")
+        empty = path.is_dir() and not any(path.iterdir())
+        if path.exists() and not empty and not (path / RECIPE).is_file():
+            raise RunError(f"{path} exists and is not a run; choose another place.")
         recipe = {
             "format": FORMAT,
             "pair": self.pair.name,

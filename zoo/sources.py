@@ -234,9 +234,7 @@ def _pick(arrays: Mapping[str, Any], label: str | None) -> tuple[str, Any]:
     chosen = tables if len(tables) == 1 else [name for name in tables if name.lower() == "x"]
     if len(chosen) != 1:
         held = ", ".join(f"{name} {tuple(array.shape)}" for name, array in arrays.items())
-        raise DataError(
-            f"need one array of rows and columns, or one called x; the file holds {held or 'none'}"
-        )
+        raise DataError(f"need one array of rows and columns, or one called x; the file holds {held or 'none'}")
     return chosen[0], None if label is None else np.asarray(arrays[label])
 
 
@@ -319,9 +317,7 @@ def _idx_array(path: Path) -> Array:
     with gzip.open(path) if zipped else path.open("rb") as file:
         magic = file.read(4)
         if len(magic) < 4 or magic[:3] != b"\0\0\x08":
-            raise DataError(
-                f"{path.name} is not an IDX file of bytes: it begins {magic.hex(' ')}, not 00 00 08"
-            )
+            raise DataError(f"{path.name} is not an IDX file of bytes: it begins {magic.hex(' ')}, not 00 00 08")
         header = file.read(4 * magic[3])
         shape = tuple(int.from_bytes(header[at : at + 4], "big") for at in range(0, len(header), 4))
         promised = 4 + 4 * magic[3] + math.prod(shape)

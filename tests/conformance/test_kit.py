@@ -71,7 +71,14 @@ BROKEN = {
 
 def register(model, other_guide=None, bounded=False):
     @zoo.register(
-        "broken", title="Broken", summary="", formula="", support="real", bounded=bounded, bound="b", reference=""
+        "broken",
+        title="Broken",
+        summary="",
+        formula="",
+        support="real",
+        bounded=bounded,
+        bound="b",
+        reference="",
     )
     def build(data: zoo.Data, options: VAEOptions):
         network = decoder(data, options, 2)
@@ -121,7 +128,14 @@ def test_options_have_to_be_frozen(catalogue):
 
 def test_a_sound_pair_of_ones_own_passes(catalogue):
     @zoo.register(
-        "own", title="Own", summary="", formula="", support="real", bounded=True, bound="-D/2 log 2πξ", reference=""
+        "own",
+        title="Own",
+        summary="",
+        formula="",
+        support="real",
+        bounded=True,
+        bound="-D/2 log 2πξ",
+        reference="",
     )
     def build(data: zoo.Data, options: ConstrainedOptions):
         model = ConstrainedVariance(decoder(data, options, 2), options.latent_dim, options.floor)

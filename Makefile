@@ -1,0 +1,45 @@
+# `make demo` and `make test` set everything up by themselves; PYTHON=... chooses the interpreter.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint check clean
+
+BIN := .venv/bin
+PYTHONS := $(or $(PYTHON),python3.11 python3.12 python3.13 python3)
+DEMO := demo
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: .venv/.installed  ## Train five pairs on real handwritten digits, print the path of the report
+	$(BIN)/zoo compare gaussian-learned gaussian-constrained gaussian-identity bernoulli gmm \
+		--data digits --binarize threshold --seeds 4 --out $(DEMO) --overwrite
+
+test: .venv/.installed  ## Run the tests
+	OMP_NUM_THREADS=1 $(BIN)/pytest
+
+lint: .venv/.installed  ## Run the linter, the formatter's check and the type checker
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+check:  ## Run all that continuous integration runs
+	.ci/run
+
+clean:  ## Remove the environment, the demo and every cache
+	rm -rf .venv build dist *.egg-info $(DEMO) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamp is written last: an installation that broke off is not taken for done.
+.venv/.installed: pyproject.toml $(wildcard constraints-*.txt)
+	@set -e; \
+	for python in $(PYTHONS); do \
+		version=$$($$python -c 'import sys, venv, ensurepip; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || continue; \
+		[ -f constraints-$$version.txt ] || continue; \
+		echo "Installing into .venv with Python $$version ..."; \
+		$$python -m venv .venv; \
+		$(BIN)/pip install --quiet --disable-pip-version-check -c constraints-$$version.txt -e '.[dev]'; \
+		touch $@; \
+		exit 0; \
+	done; \
+	echo "error: no Python 3.11 to 3.13 with venv among: $(PYTHONS). Name one: make PYTHON=/path/to/python3.11 ..." >&2; \
+	exit 1

@@ -1,0 +1,149 @@
+"""From a name to a pair."""
+
+import subprocess
+import sys
+
+import pytest
+
+import zoo
+from zoo.catalogue import _ENTRIES, options_of
+from zoo.errors import DataError, OptionError, UnknownPair
+
+
+def test_names_are_listed_by_wildcard_support_and_bound_in_natural_order(catalogue):
+    assert zoo.list_pairs("gmm*") == ["gmm", "gmm-constrained"]
+    assert "bernoulli" not in zoo.list_pairs(support="real")
+    assert {"bernoulli", "gaussian-learned"} <= set(zoo.list_pairs(support="binary"))
+    assert set(zoo.list_pairs(bounded=True)) | set(zoo.list_pairs(bounded=False)) == set(zoo.list_pairs())
+    entry = catalogue["gmm"]
+    catalogue.update({"a-10": entry, "a-9": entry})
+    assert zoo.list_pairs("a-*") == ["a-9", "a-10"]
+
+
+def test_an_unknown_name_answers_with_the_nearest(iris):
+    with pytest.raises(UnknownPair, match=r"'gausian-lerned'.* Nearest: gaussian-learned"):
+        zoo.create("gausian-lerned", iris)
+    with pytest.raises(UnknownPair, match=r"There are: .*bernoulli"):
+        zoo.card("zzz")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"flor": 1.0}, "no option is called 'flor'; did you mean 'floor'"),
+        ({"floor": "low"}, "floor='low': input should be a valid number"),
+        ({"floor": 0.0}, "floor=0.0: input should be greater than 0"),
+        ({"latent_dim": 0}, "latent_dim=0: input should be greater than or equal to 1"),
+        ({"hidden": ()}, "hidden=.*: .*at least 1"),
+        ({"activation": "sine"}, "activation='sine': input should be 'tanh', 'relu'"),
+    ],
+)
+def test_a_wrong_option_answers_with_the_option_list(iris, options, said):
+    with pytest.raises(OptionError, match=f"gaussian-constrained: {said}.*Options: latent_dim=8, .*floor=0.01"):
+        zoo.create("gaussian-constrained", iris, **options)
+
+
+def test_a_name_may_carry_a_guide(iris):
+    pair = zoo.create("gaussian-learned:full-rank", iris)
+    assert pair.name == "gaussian-learned" and pair.guide_name == "full-rank"
+    assert type(pair.guide).__name__ == "FullRankNormal"
+    with pytest.raises(OptionError, match="no guide 'flow'; choose from mean-field, full-rank"):
+        zoo.create("gaussian-learned:flow", iris)
+
+
+def test_bernoulli_refuses_grey_pixels_and_says_how_to_binarise(digits):
+    with pytest.raises(DataError, match=r'binarize="threshold".*binarize="stochastic".*gaussian-constrained'):
+        zoo.create("bernoulli", digits)
+
+
+def test_convolutions_want_images(iris, digits):
+    with pytest.raises(OptionError, match="image_shape"):
+        zoo.create("gaussian-learned", iris, network="conv")
+    pair = zoo.create("gaussian-learned", digits, network="conv", hidden=(4, 8))
+    assert any(type(m).__name__ == "ConvTranspose2d" for m in pair.model.modules())
+
+
+@pytest.mark.parametrize("shape", [(1, 5, 7), (3, 8, 8), (28, 28)])
+def test_convolutions_fit_every_image_size(shape):
+    import torch
+
+    from zoo.context import seeded
+    from zoo.networks import NETWORKS
+
+    features = torch.Size(shape).numel()
+    with seeded(0):
+        encoder, decoder = (build(shape, (4, 8, 16), "relu", 2, 3) for build in vars(NETWORKS["conv"]).values())
+    assert encoder(torch.zeros(6, features)).shape == (6, 2, 3)
+    assert decoder(torch.zeros(5, 6, 3)).shape == (5, 6, 2, features)
+
+
+@pytest.mark.parametrize("name", zoo.list_pairs())
+def test_cards_are_complete_and_true_to_the_options(name):
+    card = zoo.card(name)
+    assert card.title and card.summary.endswith(".") and card.formula and card.reference
+    assert card.link.startswith("https://")
+    assert bool(card.bound) == card.bounded
+    assert bool(card.remedies) != card.bounded, "an unbounded pair names its cures, a bounded one needs none"
+    assert all(zoo.card(remedy).bounded for remedy in card.remedies)
+    guide = getattr(options_of(name)(), "guide", card.guides[0])
+    assert guide == card.guides[0]
+
+
+@pytest.mark.parametrize(
+    ("claims", "said"),
+    [
+        ({"name": "Not A Name"}, "lower-case"),
+        ({"support": "anything"}, "choose from real"),
+        ({"base_measure": "mass", "bounded": False}, "a mass is at most 1"),
+    ],
+)
+def test_claims_that_contradict_themselves_are_refused(claims, said):
+    sound = {
+        "name": "x",
+        "title": "",
+        "summary": "",
+        "formula": "",
+        "support": "real",
+        "bounded": False,
+        "reference": "",
+    }
+    with pytest.raises(OptionError, match=said):
+        zoo.register(**sound | claims)
+
+
+def test_options_without_a_dataclass_are_refused(catalogue, iris):
+    @zoo.register("bare", title="", summary="", formula="", support="real", bounded=False, reference="")
+    def build(data, options):
+        return None
+
+    with pytest.raises(OptionError, match="annotate the second argument"):
+        zoo.create("bare", iris)
+
+
+def test_replicas_differ_by_seed_and_only_by_seed(iris):
+    import torch
+
+    pair = zoo.create("gaussian-learned", iris)
+
+    def weight(seed):
+        return pair.replica(seed).model.decoder[0].weight
+
+    assert torch.equal(weight(1), weight(1)) and not torch.equal(weight(1), weight(2))
+
+
+def test_listing_needs_neither_torch_nor_xarray():
+    code = (
+        "import sys, zoo; assert zoo.list_pairs() and zoo.card('gmm');"
+        "print([m for m in ('torch', 'pyro', 'xarray', 'pandas', 'matplotlib', 'pydantic') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "[]"
+
+
+def test_every_public_name_is_there():
+    for name in zoo.__all__:
+        assert getattr(zoo, name) is not None
+    assert set(zoo.__all__) <= set(dir(zoo))
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        _ = zoo.trian
+    assert _ENTRIES

@@ -1,0 +1,317 @@
+"""The command line, called as a person calls it: what is printed where, and with which exit status."""
+
+import inspect
+import json
+import subprocess
+import sys
+import warnings
+from dataclasses import fields
+
+import pytest
+import xarray
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+import zoo
+from zoo.catalogue import options_of
+from zoo.command_line import DataCall, Loading, Training, _assignment, app
+from zoo.errors import DivergenceWarning
+
+QUICK = ["--steps", "20", "--seeds", "2", "--compile", "off", "--quiet"]
+BROKEN = """
+import zoo
+from zoo.guides import ExactPosterior
+from zoo.models import GaussianMixture
+from zoo.pairs import MixtureOptions
+
+class Broken(GaussianMixture):
+    def forward(self, x):
+        raise RuntimeError("no such luck")
+
+@zoo.register("broken", title="Broken", summary="", formula="", support="real", bounded=False, reference="")
+def broken(data: zoo.Data, options: MixtureOptions):
+    model = Broken(options.components, data.features, options.covariance)
+    return model, ExactPosterior(model)
+"""
+
+
+def call(*arguments, status=0):
+    """What the command prints on stdout and on stderr."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    unforeseen = None if isinstance(result.exception, SystemExit) else result.exception
+    assert (result.exit_code, unforeseen) == (status, None), result.output
+    return result.stdout, result.stderr
+
+
+@pytest.fixture
+def forbid_training(monkeypatch):
+    monkeypatch.setattr(zoo, "fit", lambda *_, **__: pytest.fail("training began"))
+
+
+@pytest.fixture
+def broken(tmp_path, catalogue, monkeypatch):
+    """A plugin whose pair fails while it is trained."""
+    path = tmp_path / "broken.py"
+    path.write_text(BROKEN)
+    monkeypatch.setitem(sys.modules, "zoo_plugin_broken", None)  # whatever is put there is taken away again
+    return path
+
+
+def test_list_shows_every_pair_and_filters():
+    out, _ = call("list")
+    assert all(name in out and zoo.card(name).summary in out for name in zoo.list_pairs())
+    cards = json.loads(call("list", "g*", "--unbounded", "--support", "binary", "--json")[0])
+    assert [card["name"] for card in cards] == zoo.list_pairs("g*", bounded=False, support="binary")
+    assert "no pair matches 'nothing*'" in call("list", "nothing*")[1]
+
+
+@pytest.mark.parametrize("name", zoo.list_pairs())
+def test_show_tells_every_option(name):
+    out, _ = call("show", name)
+    assert zoo.card(name).title in out
+    assert zoo.card(name).formula in out
+    told = json.loads(call("show", name, "--json")[0])["options"]
+    assert {option: entry["default"] for option, entry in told.items()} == {
+        f.name: list(f.default) if isinstance(f.default, tuple) else f.default for f in fields(options_of(name))
+    }
+    assert all(option in out and entry["type"] in out for option, entry in told.items())
+
+
+def test_looking_around_imports_neither_torch_nor_xarray():
+    code = (
+        "import sys; from zoo.command_line import app\n"
+        "for words in ['list'], ['show', 'gmm'], ['data'], ['train', '--help'], ['--version']:\n"
+        "    app(words, standalone_mode=False)\n"
+        "assert not {'torch', 'pyro', 'xarray', 'pandas', 'arviz'} & set(sys.modules)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert zoo.__version__ in ended.stdout
+
+
+@pytest.mark.parametrize("command", ["list", "show", "data", "train", "evaluate", "compare", "report"])
+def test_every_command_has_help(command):
+    assert "Usage" in call(command, "--help")[0]
+
+
+TRAIN_GMM = ["train", "gmm", "--out", "new", "--data"]
+COMPARE = ["compare", "gmm", "gmm-constrained", "--out", "new", "--data", "iris"]
+MISTAKES = {
+    "unknown pair": (["show", "gmn"], "Nearest: gmm"),
+    "unknown pair to train": (["train", "gmn", "--data", "iris", "--out", "new"], "Nearest: gmm"),
+    "unknown guide": (["train", "gmm:flow", "--data", "iris", "--out", "new"], "choose from enumeration"),
+    "unknown data": ([*TRAIN_GMM, "digit"], "nearest: 'digits'"),
+    "missing file": ([*TRAIN_GMM, "no/where.csv"], "no such folder"),
+    "wrong support": (["train", "bernoulli", "--data", "digits", "--out", "new"], "binarize"),
+    "ill-typed option": ([*TRAIN_GMM, "iris", "--set", "components=few"], "components='few'"),
+    "unknown option": ([*TRAIN_GMM, "iris", "--set", "component=3"], "did you mean 'components'?"),
+    "no assignment": ([*TRAIN_GMM, "iris", "--set", "components"], "OPTION=VALUE"),
+    "ill setting": ([*TRAIN_GMM, "iris", "--steps", "0"], "steps=0"),
+    "two kinds of seeds": ([*TRAIN_GMM, "iris", "--seeds", "2", "--seed", "3"], "leave one of them out"),
+    "missing plugin": ([*TRAIN_GMM, "iris", "--plugin", "none.py"], "no such Python file"),
+    "not a run": (["evaluate", "none"], "no run at none"),
+    "no runs to report": (["report", "none", "--out", "new"], "no run at none"),
+    "a pair twice": ([*COMPARE, "--set", "gmm.components=2"][:2] + COMPARE[1:], "more than once"),
+    "an ill setting for all": ([*COMPARE, "--schedule", "linear"], "schedule='linear'"),
+    "an option of no pair": ([*COMPARE, "--set", "latent_dim=3"], "no pair has an option 'latent_dim'"),
+    "an option of another pair": ([*COMPARE, "--set", "bernoulli.latent_dim=3"], "bernoulli is not among"),
+    "nothing to binarize": ([*COMPARE, "--binarize", "threshold"], "none is one"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "expected"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_one_line_and_status_2(arguments, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    out, err = call(*arguments, status=2)
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert expected in err
+    assert not (tmp_path / "new" / "gmm").exists()
+
+
+def test_markup_in_a_message_is_printed_as_it_is():
+    assert "'[bold]x'" in call("show", "[bold]x", status=2)[1]
+
+
+def test_errors_of_a_plugin_name_file_and_line(tmp_path):
+    for text, line in (
+        ("import zoo\n\n1 / 0\n", 3),
+        ("import zoo\ndef\n", 2),
+        ("import zoo\nzoo.register('A b')\n", 2),
+    ):
+        path = tmp_path / "own.py"
+        path.write_text(text)
+        assert f"own.py, line {line})" in call("list", "--plugin", path, status=2)[1]
+
+
+def test_train_evaluate_report(tmp_path):
+    run, page = tmp_path / "run", tmp_path / "report"
+    options = ["--set", "hidden=(8,4)", "--set", "floor=0.5", "--set", "activation=relu", "--split-seed", "5"]
+    out, _ = call("train", "gaussian-constrained", "--data", "iris", "--out", run, *options, *QUICK, "--json")
+    told = json.loads(out)
+    assert told["run"] == str(run)
+    assert len(told["validation_elbo"]) == 2
+    attributes = xarray.load_datatree(run / "run.nc").attrs
+    assert attributes["data_call"] == "load_data('iris', seed=5)"
+    assert "data = zoo.load_data('iris', seed=5)" in attributes["repeat"]
+    assert json.loads(attributes["options"])["hidden"] == [8, 4]
+
+    rows = json.loads(call("evaluate", run, "--samples", 100, "--json")[0])["rows"]
+    held_out = xarray.load_datatree(run / "run.nc")["heldout"]
+    assert held_out.attrs["samples"] == 100
+    assert rows[0]["log_evidence"] == pytest.approx(float(held_out["log_evidence"].mean()))
+
+    assert call("report", run, "--out", page)[0].strip() == str(page / "index.html")
+    assert (page / "index.html").is_file()
+
+
+def test_evaluate_refuses_other_data_than_trained_on(tmp_path):
+    call("train", "gmm-constrained", "--data", "iris", "--out", tmp_path / "run", *QUICK)
+    assert "not what the run was trained on" in call("evaluate", tmp_path / "run", "--data", "wine", status=2)[1]
+
+
+def test_a_seed_repeats_its_numbers_and_needs_no_company(tmp_path):
+    def trace(name, *more):
+        run = tmp_path / name
+        words = ["--data", "iris", "--out", run, "--steps", 15, "--quiet", "--seed", 3, *more]
+        call("train", "gaussian-learned", *words)
+        weights = (run / "weights.safetensors").read_bytes()
+        return weights, xarray.load_datatree(run / "run.nc")["optimization"].to_dataset().sel(chain=3)
+
+    (weights, alone), (same_weights, again), (_, beside) = trace("a"), trace("b"), trace("c", "--seed", 5)
+    assert weights == same_weights
+    assert alone.identical(again)
+    xarray.testing.assert_allclose(alone, beside, rtol=1e-4)
+    assert not alone.equals(trace("d", "--split-seed", 1)[1])
+
+
+def test_a_run_is_replaced_only_if_asked(tmp_path, monkeypatch):
+    arguments = ["train", "gmm-constrained", "--data", "iris", "--out", tmp_path / "run", *QUICK]
+    call(*arguments)
+    written = (tmp_path / "run/run.json").stat().st_mtime_ns
+    with monkeypatch.context() as patch:
+        patch.setattr(zoo, "fit", lambda *_, **__: pytest.fail("training began"))
+        assert "--overwrite" in call(*arguments, status=2)[1]
+        compared = ["compare", "run", "--out", tmp_path, "--data", "iris", "--overwrite"]
+        (tmp_path / "gmm").mkdir()
+        (tmp_path / "gmm/thesis.tex").write_text("years of work")
+        compared[1] = "gmm"
+        assert "choose another --out" in call(*compared, status=2)[1]
+    assert (tmp_path / "run/run.json").stat().st_mtime_ns == written
+    call(*arguments, "--overwrite")
+    assert (tmp_path / "run/run.json").stat().st_mtime_ns > written
+
+
+@pytest.mark.usefixtures("forbid_training")
+def test_a_place_that_cannot_be_written_is_found_before_training(tmp_path):
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file", tmp_path / "file" / "run"):
+        assert str(out) in call("train", "gmm", "--data", "iris", "--out", out, status=2)[1]
+
+
+def test_compare_goes_on_when_a_pair_fails(tmp_path, broken):
+    names = ["broken", "gaussian-identity:full-rank"]
+    options = ["--set", "hidden=4,", "--set", "gaussian-identity:full-rank.scale=0.5", "--samples", 100]
+    arguments = ["--data", "iris", "--out", tmp_path / "all", "--plugin", broken, *QUICK]
+    out, err = call("compare", *names, *arguments, *options, status=1)
+    assert "RuntimeError: no such luck" in out
+    assert "error: broken failed: RuntimeError: no such luck" in err
+    assert "Traceback" not in err
+    assert out.strip().endswith(str(tmp_path / "all/index.html"))
+    run = xarray.load_datatree(tmp_path / "all/gaussian-identity-full-rank/run.nc")
+    told = json.loads(run.attrs["options"])
+    assert (told["guide"], told["hidden"], told["scale"]) == ("full-rank", [4], 0.5)
+    assert run.attrs["on_divergence"] == "warn"
+    assert "heldout" in run
+
+    out, _ = call("compare", "broken", *arguments, "--json", status=1)
+    assert json.loads(out)["rows"] == []
+    assert "no such luck" in json.loads(out)["failures"]["broken"]
+
+
+def test_compare_binarizes_for_binary_pairs_alone(tmp_path):
+    options = [
+        "--binarize",
+        "stochastic",
+        "--dequantize",
+        "--samples",
+        100,
+        "--out",
+        tmp_path,
+        *QUICK,
+        "--json",
+    ]
+    out, _ = call("compare", "bernoulli", "gmm-constrained", "--data", "digits", *options)
+    rows = json.loads(out)["rows"]
+    assert {row["pair"]: row["table"].split(",")[0] for row in rows} == {
+        "bernoulli": "mass",
+        "gmm-constrained": "density",
+    }
+    calls = [xarray.load_datatree(tmp_path / row["pair"] / "run.nc").attrs["data_call"] for row in rows]
+    assert sorted(calls) == [
+        "load_data('digits', binarize='stochastic')",
+        "load_data('digits', dequantize=True)",
+    ]
+
+
+def test_an_interruption_says_what_was_kept(tmp_path, monkeypatch):
+    fit = zoo.fit
+
+    def interrupted(pair, *arguments, **settings):
+        if pair.name == "gmm":
+            raise KeyboardInterrupt
+        return fit(pair, *arguments, **settings)
+
+    monkeypatch.setattr(zoo, "fit", interrupted)
+    arguments = ["--data", "iris", "--out", tmp_path, *QUICK]
+    _, err = call("compare", "gmm-constrained", "gmm", *arguments, status=130)
+    assert err == f"interrupted: kept {tmp_path / 'gmm-constrained'}; no report was written.\n"
+    assert (tmp_path / "gmm-constrained/run.json").is_file()
+    assert call("train", "gmm", *arguments[:2], "--out", tmp_path / "x", status=130)[1].startswith(
+        "interrupted: nothing"
+    )
+
+
+def test_a_divergence_is_one_line_and_other_warnings_are_untouched(tmp_path, monkeypatch):
+    fit = zoo.fit
+
+    def diverging(*arguments, **settings):
+        for seed in (0, 1):
+            warnings.warn(f"seed {seed} runs away", DivergenceWarning, stacklevel=1)
+        warnings.warn("of another kind", RuntimeWarning, stacklevel=1)
+        return fit(*arguments, **settings)
+
+    monkeypatch.setattr(zoo, "fit", diverging)
+    with pytest.warns(RuntimeWarning, match="of another kind"):
+        _, err = call("train", "gmm-constrained", "--data", "iris", "--out", tmp_path / "run", *QUICK)
+    assert err == "warning: seed 0 runs away\nwarning: seed 1 runs away\n"
+
+
+@pytest.mark.parametrize(("kind", "function"), [(Training, zoo.fit), (Loading, zoo.load_data)])
+def test_defaults_are_those_of_the_library(kind, function):
+    named = {"split_seed": "seed"} if kind is Loading else {}
+    ours = {named.get(f.name, f.name): f.default for f in fields(kind) if f.name not in ("data", "seed", "seeds")}
+    theirs = inspect.signature(function).parameters
+    settings = Training().settings("stop") | {"seeds": Training().chosen_seeds} if kind is Training else ours
+    assert settings == {name: theirs[name].default for name in settings}
+
+
+literals = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+
+
+@given(st.text(), st.dictionaries(st.sampled_from(["labels", "binarize", "seed"]), literals))
+def test_a_data_call_survives_being_written_down(source, options):
+    data_call = DataCall(source, options)
+    assert DataCall.parse(str(data_call)) == data_call
+
+
+@given(st.from_regex(r"[a-z_.]+", fullmatch=True), literals.filter(lambda x: not isinstance(x, str)))
+def test_values_are_python_literals(name, value):
+    assert _assignment(f"{name}={value!r}") == (name, value)
+
+
+@pytest.mark.parametrize("text", ["conv", "1e", "8, ", "a=b", ""])
+def test_anything_else_is_text(text):
+    assert _assignment(f"x={text}")[1] in (text.strip(), (8,))

@@ -1,0 +1,242 @@
+import itertools
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from scipy.optimize import minimize
+from synthetic_runs import digits_runs, replace, synthetic_run
+
+from zoo.comparison import compare
+from zoo.errors import RunError
+
+
+def run(name, evidence, varying=None, **settings):
+    evidence = np.atleast_2d(np.asarray(evidence, float))
+    varying = None if varying is None else np.atleast_2d(np.asarray(varying, float))
+    constant = [0] if varying is not None else []
+    return synthetic_run(
+        name,
+        evidence=evidence,
+        varying=varying,
+        constant=constant,
+        seeds=len(evidence),
+        obs=evidence.shape[1],
+        steps=40,
+        **settings,
+    )
+
+
+def test_numbers_by_hand():
+    table = compare([run("a", [[-1.0, -2.0, -6.0], [-3.0, -4.0, -8.0]]), run("b", [[-4.0, -4.0, -7.5]])])
+    a, b = table.loc["a"], table.loc["b"]
+    assert a["log_evidence"] == -4.0
+    assert a["median"] == -3.0
+    assert a["worst"] == -7.0
+    assert a["seed_sd"] == pytest.approx(np.sqrt(2))  # seeds at -3 and -5
+    assert a["se"] == pytest.approx(np.sqrt(7 / 3))  # -2, -3, -7: variance 7
+    # paired to a's (-2, -3, -7): -2, -1, -0.5
+    assert b["difference"] == pytest.approx(-3.5 / 3)
+    assert b["difference_se"] == pytest.approx(np.std([-2, -1, -0.5], ddof=1) / np.sqrt(3))
+    assert list(table["rank"]) == [1, 2]
+    assert a["verdict"] == "best"
+    assert b["verdict"] == "worse than a by 1.2 ± 0.4"
+    assert b["seeds"] == "1/1"
+    assert np.isnan(b["seed_sd"])
+
+
+def test_a_difference_within_two_standard_errors_is_none():
+    zero, at_1_8, at_2_2 = [[0.0, 0.0]], [[-0.8, -2.8]], [[-1.2, -3.2]]  # the standard error is 1
+    assert compare([run("a", zero), run("b", at_2_2)]).loc["b", "verdict"] == "worse than a by 2.2 ± 1.0"
+    verdict = compare([run("a", zero), run("b", at_1_8)]).loc["b", "verdict"]
+    assert verdict == "cannot be told apart from a (difference -1.8 ± 1.0)"
+
+
+@pytest.mark.parametrize("level", [0.0, -900.0])
+def test_stacking_weights_are_those_of_a_direct_optimisation(level):
+    rng = np.random.default_rng(3)
+    points = level + rng.normal(0, 1.0, (3, 80)) + np.array([[0.2], [0.0], [-0.4]])
+    table = compare([run(name, row) for name, row in zip("abc", points, strict=True)])
+
+    shifted = np.exp(points - points.max(0))
+
+    def loss(free):  # softmax, so no constraint can be at fault
+        weights = np.exp(np.append(free, 0.0))
+        return -np.log(weights / weights.sum() @ shifted).sum()
+
+    best = np.exp(np.append(minimize(loss, np.zeros(2), tol=1e-12).x, 0.0))
+    np.testing.assert_allclose(table.loc[list("abc"), "weight"], best / best.sum(), atol=2e-3)
+    assert table["weight"].sum() == pytest.approx(1)
+
+
+def test_weights_survive_a_pair_that_is_thousands_of_nats_behind_on_one_datum():
+    rng = np.random.default_rng(0)
+    good, other = rng.normal(-100, 1, (2, 50))
+    other[7] = -21_000.0
+    weights = compare([run("good", good), run("other", other)])["weight"]
+    assert 0.3 < weights["good"] < 0.9
+    assert weights.sum() == pytest.approx(1)
+
+
+def test_a_run_that_ran_away_is_listed_apart_and_says_why():
+    table = compare(digits_runs(steps=60, obs=40))
+    row = table.loc["gaussian-learned"]
+    assert row["log_evidence"] == table[table["table"] == "density, digits"]["log_evidence"].max()
+    assert pd.isna(row["rank"])
+    assert np.isnan(row["weight"])
+    assert np.isnan(row["difference"])
+    for words in (
+        "ran away: decoder scale",
+        "pixel_0_0, pixel_1_0, pixel_2_0 and 5 more (constant in training)",
+        "constant columns gave 95.0 of its -8",
+        "unranked",
+    ):
+        assert words in row["verdict"]
+    density = table[table["table"] == "density, digits"]
+    assert list(density["rank"].dropna()) == [1, 2, 3]
+    assert list(density.index)[-1] == "gaussian-learned"
+    assert density["weight"].sum() == pytest.approx(1)
+
+
+def test_a_lead_that_comes_from_constant_columns_is_listed_apart():
+    table = compare(
+        [
+            run("led by constants", [[10.0, 12.0]], [[-4.0, -6.0]]),  # 11 in all, -5 honestly
+            run("honest", [[5.0, 6.0]], [[1.0, 2.0]]),
+            run("best on both", [[8.0, 9.0]], [[2.0, 3.0]]),  # a bounded pair that leads on both is ranked
+        ]
+    )
+    assert list(table.index) == ["best on both", "honest", "led by constants"]
+    assert list(table["rank"].fillna(0)) == [1, 2, 0]
+    assert table.loc["led by constants", "verdict"] == (
+        "leads honest by 5.5 nats only through the columns constant in training (16.0 of its 11.0 nats); "
+        "without them it is 6.5 behind; unranked"
+    )
+    assert table.loc["honest", "share_constant"] == 4.0
+
+
+def test_a_run_that_ran_away_sets_no_other_row_apart():
+    runaway = run("runaway", [[-50.0, -50.0]], [[9.0, 9.0]], ran_away=True)
+    table = compare([runaway, run("honest", [[5.0, 5.0]], [[1.0, 1.0]])])
+    assert table.loc["honest", "rank"] == 1
+    assert pd.isna(table.loc["runaway", "rank"])
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_ranked_rows_are_in_the_same_order_on_both_scores(seed):
+    scores = np.random.default_rng(seed).integers(-3, 4, (2 + seed % 4, 2)).tolist()  # small range: ties too
+    table = compare([run(f"p{i}", [[t, t + 1.0]], [[v, v + 1.0]]) for i, (t, v) in enumerate(scores)])
+    ranked = [scores[int(name[1:])] for name in table.index[table["rank"].notna()]]
+    apart = [scores[int(name[1:])] for name in table.index[table["rank"].isna()]]
+    assert ranked
+    for (t, v), (t_next, v_next) in itertools.pairwise(ranked):
+        assert t >= t_next
+        assert v >= v_next
+    for t, v in apart:  # it would stand above one that is better without the constant columns
+        assert any(t >= t_ranked and v < v_ranked for t_ranked, v_ranked in ranked)
+
+
+def test_tables_are_never_mixed():
+    table = compare(
+        [
+            run("density", [[-1.0, -2.0]]),
+            run("mass", [[-9.0, -9.0]], base_measure="mass"),
+            run("elsewhere", [[-5.0, -5.0]], data_fingerprint="beef" * 4),
+        ]
+    )
+    assert list(table["rank"]) == [1, 1, 1]
+    assert (table["difference"] == 0).all()
+    assert (table["weight"] == 1).all()
+    assert table["table"].nunique() == 3
+    assert set(table["verdict"]) == {"alone in its table: nothing to rank it against"}
+
+
+def test_frozen_seeds_are_not_scored():
+    table = compare([run("a", [[-1.0, -1.0], [np.nan, -500.0]], frozen=(1,)), run("b", [[-2.0, -2.0]])])
+    assert table.loc["a", "log_evidence"] == -1.0
+    assert table.loc["a", "seeds"] == "1/2"
+    all_frozen = compare(run("a", [[-1.0, -1.0]], frozen=(0,)))
+    assert all_frozen.loc["a", "verdict"] == "not scored: every seed was frozen"
+
+
+def test_not_evaluated_is_listed_apart():
+    table = compare([synthetic_run(evaluated=False), synthetic_run("gmm", constant=[])])
+    assert table.loc["gaussian-identity", "verdict"] == "not evaluated"
+    assert table.loc["gmm", "rank"] == 1
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_values_that_are_not_finite_do_not_crash(seed):
+    values = np.random.default_rng(seed).choice([-1.0, -3.0, -1e300, np.nan, np.inf, -np.inf], (1 + seed % 3, 4))
+    table = compare([run(f"p{i}", row, row[::-1]) for i, row in enumerate(values)])
+    assert len(table) == len(values)
+    assert table["verdict"].str.len().gt(0).all()
+    for i, row in enumerate(values):
+        if np.isnan(row).any() or (row == np.inf).any():
+            assert "is not a number" in table.loc[f"p{i}", "verdict"]
+
+
+def test_a_datum_without_probability_ranks_last():
+    table = compare([run("a", [[-1.0, -np.inf]]), run("b", [[-90.0, -80.0]])])
+    assert list(table.index) == ["b", "a"]
+    assert table.loc["a", "verdict"] == "worse than b: gives some test datum no probability at all"
+
+
+def test_twins_are_told_apart_by_their_options():
+    coarse, fine = (run("gmm", [[-level, -level]], options={"components": level}) for level in (5, 10))
+    assert list(compare([coarse, fine]).index) == ["gmm (components=5)", "gmm (components=10)"]
+    assert list(compare([coarse, fine])["title"]) == ["gmm (components=5)", "gmm (components=10)"]
+    assert sorted(compare([coarse, coarse]).index) == ["gmm #1", "gmm #2"]
+
+
+def test_bad_k_counts_the_worst_seed():
+    tree = run("a", np.full((2, 3), -1.0))
+    replace(tree, "heldout", "pareto_k", np.array([[0.1, 0.71, 0.2], [0.9, 1.2, np.nan]]))
+    row = compare(tree).loc["a"]
+    assert row["bad_k"] == 2
+    assert not row["exact"]
+
+
+def test_sources_of_every_kind(tmp_path):
+    tree = run("a", [[-1.0, -2.0]])
+    (tmp_path / "a").mkdir()
+    tree.to_netcdf(tmp_path / "a" / "run.nc", engine="h5netcdf")
+
+    class Run:
+        def __init__(self, tree):
+            self.tree = tree
+
+    expected = compare(tree)
+    for source in (
+        Run(tree),
+        [tree],
+        tmp_path / "a",
+        str(tmp_path / "a" / "run.nc"),
+        (source for source in [tree]),
+    ):
+        pd.testing.assert_frame_equal(compare(source), expected)
+
+
+def test_mistakes_are_answered_in_words(tmp_path):
+    with pytest.raises(RunError, match="nothing"):
+        compare(tmp_path / "absent")
+    with pytest.raises(RunError, match=r"found 0 \.nc files"):
+        compare(tmp_path)
+    (tmp_path / "broken.nc").write_text("not netCDF")
+    with pytest.raises(RunError, match="not the netCDF file of a run"):
+        compare(tmp_path / "broken.nc")
+    with pytest.raises(RunError, match="no runs"):
+        compare([])
+    with pytest.raises(RunError, match="not a run: int"):
+        compare([3])
+    with pytest.raises(RunError, match=r"base_measure.*missing"):
+        compare(xr.DataTree(xr.Dataset(attrs={"pair": "a"})))
+    with pytest.raises(RunError, match="a 3, b 2"):
+        compare([run("a", [[1.0, 2.0, 3.0]]), run("b", [[1.0, 2.0]])])
+
+
+def test_neither_torch_nor_pyro_is_imported():
+    code = "import sys, zoo.comparison, zoo.reporting; sys.exit(bool({'torch', 'pyro'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,206 @@
+"""The loop around the step: validation, stopping, the watch, and what is recorded."""
+
+import json
+import warnings
+
+import numpy as np
+import pyro.distributions as dist
+import pytest
+import torch
+
+import zoo
+from zoo.errors import DataError, Diverged, DivergenceWarning, OptionError
+from zoo.fitting import ALARM, Watch
+from zoo.models import VAE
+from zoo.pairs import VAEOptions, decoder, guide
+
+QUIET = {"progress": False}
+
+
+@pytest.fixture(scope="module")
+def pair(iris):
+    return zoo.create("gaussian-constrained", iris, latent_dim=2)
+
+
+def test_the_scored_weights_are_those_of_the_best_validation_elbo(pair, iris):
+    run = zoo.fit(pair, iris, seeds=3, steps=400, learning_rate=0.02, checks=20, **QUIET)
+    validation = run.tree["validation"]
+    best = validation["step"].values[validation["elbo"].values.argmax(1)]
+    assert run.tree["optimization"]["best_step"].values.tolist() == best.tolist()
+    assert (best < 400).any(), "the fit was to overfit, so that the last weights are not the best"
+    shorter = zoo.fit(pair, iris, seeds=3, steps=400, learning_rate=0.02, checks=20, patience=3, **QUIET)
+    steps = shorter.tree["optimization"]
+    stopped = steps["stopped_at"].values >= 0
+    assert stopped.any()
+    early = torch.as_tensor(stopped & (best <= steps["stopped_at"].values))
+    assert early.any()
+    for name in ("model.decoder.0.weight", "guide.encoder.2.bias"):
+        assert torch.equal(run.weights[name][early], shorter.weights[name][early])
+    late = steps["elbo"].isel(chain=int(stopped.argmax()), step=slice(int(steps["stopped_at"][stopped.argmax()]), None))
+    assert late.isnull().all()
+
+
+def test_the_test_part_is_untouched(pair, iris):
+    from dataclasses import replace
+
+    spoilt = replace(iris, test=iris.test * np.nan)
+    run, again = (zoo.fit(pair, data, seeds=1, steps=20, **QUIET) for data in (iris, spoilt))
+    assert np.array_equal(run.tree["validation"]["elbo"], again.tree["validation"]["elbo"])
+
+
+def test_traces_are_in_the_units_of_the_data_as_loaded(iris):
+    """In other units of the same flowers, the ELBO moves by exactly the log of the units' ratio."""
+    tens = zoo.Data.from_array(iris_values() * 10, name="millimetres", labels=None)
+    ones = zoo.Data.from_array(iris_values(), name="centimetres", labels=None)
+    traces = [
+        zoo.fit(zoo.create("gaussian-identity", d), d, seeds=1, steps=5, **QUIET).tree["optimization"]["elbo"].values
+        for d in (ones, tens)
+    ]
+    np.testing.assert_allclose(traces[0] - traces[1], 4 * np.log(10), rtol=1e-4)
+
+
+def iris_values():
+    data = zoo.load_data("iris")
+    return np.concatenate([data.train, data.validation, data.test])
+
+
+def test_learned_variance_on_digits_runs_away_and_the_warning_names_the_cause(digits):
+    pair = zoo.create("gaussian-learned", digits)
+    with pytest.warns(DivergenceWarning) as caught:
+        run = zoo.fit(pair, digits, seeds=2, steps=800, on_divergence="stop", **QUIET)
+    said = " ".join(str(w.message) for w in caught)
+    assert "gaussian-learned runs away at step" in said
+    assert "constant columns" in said and "pixel_" in said
+    assert "gaussian-constrained" in said
+    at = run.tree["optimization"]["ran_away_at"].values
+    assert (at > 0).all()
+    assert run.tree["optimization"]["stopped_at"].values.tolist() == at.tolist()
+    with pytest.raises(Diverged, match="runs away"):
+        zoo.fit(pair, digits, seeds=2, steps=800, on_divergence="raise", **QUIET)
+
+
+@pytest.mark.parametrize("name", ["gaussian-constrained", "gaussian-identity", "gmm-constrained"])
+def test_bounded_pairs_do_not_run_away_on_digits(digits, name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DivergenceWarning)
+        run = zoo.fit(zoo.create(name, digits), digits, seeds=2, steps=800, **QUIET)
+    assert (run.tree["optimization"]["ran_away_at"] == -1).all()
+
+
+def test_learned_variance_on_benign_data_is_left_in_peace():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(600, 2)) @ rng.normal(size=(2, 6)) + 0.5 * rng.normal(size=(600, 6))
+    data = zoo.Data.from_array(x, name="two factors in six columns")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DivergenceWarning)
+        zoo.fit(zoo.create("gaussian-learned", data, latent_dim=2), data, seeds=4, steps=1500, **QUIET)
+
+
+def test_the_alarm_wants_a_scale_that_is_small_and_falling(iris):
+    def seen(*relative):
+        watch = Watch(iris, [0], zoo.create("gaussian-learned", iris))
+        spread = iris.train_std / iris.scaling.scale
+        return [bool(watch.alarms(i, (r * spread)[None], alive=np.array([True]))[0]) for i, r in enumerate(relative, 1)]
+
+    a = ALARM
+    assert seen(a / 2, a / 3, a / 4, a / 5) == [False, False, False, True]
+    assert seen(a / 2, a / 2, a / 2, a / 2, a / 2) == [False] * 5
+    assert seen(9 * a, 8 * a, 7 * a, 6 * a, 5 * a) == [False] * 5
+    assert seen(a / 2, a / 3, a / 4, a / 5, a / 6).count(True) == 1
+
+
+class BreaksBeyondTheEdge(VAE):
+    """Not a number as soon as the smallest log variance of a batch falls below an edge."""
+
+    def likelihood(self, z):
+        mean, log_variance = self.decoder(z).unbind(-2)
+        edge = torch.where(log_variance.amin() < -1.5, torch.nan, 0.0)
+        return dist.Normal(mean + edge, (log_variance / 2).exp()).to_event(1)
+
+
+def test_a_seed_that_breaks_is_frozen_marked_and_padded(catalogue):
+    @zoo.register("breaks", title="", summary="", formula="", support="real", bounded=False, reference="")
+    def build(data: zoo.Data, options: VAEOptions):
+        return BreaksBeyondTheEdge(decoder(data, options, 2), options.latent_dim), guide(data, options)
+
+    data = zoo.Data.from_array(np.random.default_rng(0).normal(size=(60, 3)) * [1, 1, 0], name="flat")
+    with pytest.warns(DivergenceWarning, match="not finite"):
+        run = zoo.fit(zoo.create("breaks", data), data, seeds=3, steps=300, on_divergence="warn", **QUIET)
+    steps = run.tree["optimization"]
+    assert (steps["frozen_at"].values >= 0).any()
+    for chain in np.flatnonzero(steps["frozen_at"].values >= 0):
+        at = int(steps["frozen_at"][chain])
+        assert steps["elbo"][chain, :at].notnull().all()
+        assert steps["elbo"][chain, at:].isnull().all()
+    assert all(tensor.isfinite().all() for tensor in run.weights.values())
+
+
+def test_kl_warmup_is_recorded_and_the_elbo_is_not_annealed(pair, iris):
+    run = zoo.fit(pair, iris, seeds=1, steps=10, warmup=5, **QUIET)
+    steps = run.tree["optimization"]
+    np.testing.assert_allclose(steps["kl_weight"], [0.2, 0.4, 0.6, 0.8, 1, 1, 1, 1, 1, 1])
+    np.testing.assert_allclose(steps["elbo"], steps["log_likelihood"] - steps["kl"], rtol=1e-5)
+
+
+def test_fresh_noise_reaches_every_step_and_the_scored_parts_stand_still(digits):
+    data = zoo.load_data("digits", binarize="stochastic")
+    pair = zoo.create("bernoulli", data)
+    run = zoo.fit(pair, data, seeds=1, steps=60, batch_size=2000, learning_rate=1e-9, checks=3, **QUIET)
+    likelihood = run.tree["optimization"]["log_likelihood"].values[0]
+    assert likelihood.std() > 1e-3, "the whole training part at a standstill: only fresh binarisation can move it"
+    assert np.ptp(run.tree["validation"]["elbo"].values) < 1e-3
+    assert set(np.unique(data.test)) == {0, 1}
+
+
+def test_dequantised_data_are_trained_with_fresh_noise():
+    data = zoo.load_data("digits", dequantize=True)
+    run = zoo.fit(zoo.create("gaussian-learned", data), data, seeds=1, steps=300, **QUIET)
+    assert (run.tree["optimization"]["ran_away_at"] == -1).all(), "noise on constant columns keeps their scale up"
+    x = (zoo.load_data("digits").test.values + np.random.default_rng(0).uniform(-0.5, 0.5, (360, 64)))[:50]
+    assert np.isfinite(run.log_evidence(x, samples=50)).all()
+
+
+def test_attributes_say_what_repeats_the_run(pair, iris):
+    run = zoo.fit(pair, iris, seeds=[7], steps=12, batch_size=8, **QUIET)
+    attrs = run.tree.attrs
+    assert attrs["pair"] == "gaussian-constrained" and json.loads(attrs["options"])["latent_dim"] == 2
+    assert json.loads(attrs["seeds"]) == [7] and attrs["steps"] == 12 and attrs["learning_rate"] == 3e-3
+    assert attrs["data_fingerprint"] == iris.fingerprint
+    snippet = attrs["repeat"].replace("data = ...", 'data = zoo.load_data("iris")')
+    snippet = snippet.replace("zoo.evaluate(run, data)", "")
+    names = {}
+    exec(snippet.replace("zoo.fit(pair, data", "zoo.fit(pair, data, progress=False"), names)
+    assert np.array_equal(names["run"].tree["optimization"]["elbo"], run.tree["optimization"]["elbo"])
+
+
+def test_the_bound_is_in_the_units_of_the_data(iris, pair):
+    run = zoo.fit(pair, iris, seeds=1, steps=1, **QUIET)
+    expected = -4 / 2 * np.log(2 * np.pi * 0.01) - np.log(iris.scaling.scale).sum()
+    assert run.tree.attrs["bound"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "said"),
+    [
+        ("steps", 0, "greater than or equal to 1"),
+        ("steps", "many", "valid integer"),
+        ("batch_size", -3, "greater than or equal to 1"),
+        ("learning_rate", -1.0, "greater than 0"),
+        ("schedule", "step", "'cosine' or 'constant'"),
+        ("objective", "mse", "choose from elbo"),
+        ("compile", "jit", "'off', 'capture'"),
+        ("device", "tpu", "device"),
+        ("on_divergence", "ignore", "'warn', 'stop' or 'raise'"),
+        ("seeds", 0, "at least 1"),
+        ("seeds", [1, 1], "different"),
+        ("seeds", [-1], "non-negative"),
+    ],
+)
+def test_a_wrong_argument_is_named_with_its_remedy(pair, iris, argument, value, said):
+    with pytest.raises(OptionError, match=f"fit: .*{argument}.*{said}"):
+        zoo.fit(pair, iris, **{"progress": False, argument: value})
+
+
+def test_other_data_than_the_pair_was_created_for_are_refused(pair, digits):
+    with pytest.raises(DataError, match=r"created for iris \(4 real columns\)"):
+        zoo.fit(pair, digits)

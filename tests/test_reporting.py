@@ -1,0 +1,268 @@
+import re
+import sys
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from synthetic_runs import digits_runs, replace, synthetic_run, table_runs
+
+from zoo.comparison import outcomes
+from zoo.errors import RunError
+from zoo.reporting import figures, report
+from zoo.reporting.page import _environment
+
+VOID = {"meta", "br", "link", "img", "hr"}
+SMALL = {"steps": 60, "obs": 20}
+
+
+class Page(HTMLParser):
+    """Reads a page strictly: every tag closed in order, every id once, and where it reaches out to."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.ids, self.references, self.tags, self.text = [], [], [], [], []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        if tag not in VOID:
+            self.open.append(tag)
+        for name, value in attrs:
+            if name == "id":
+                self.ids.append(value)
+            if name in ("src", "href", "xlink:href", "action"):
+                self.references.append((tag, value))
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def shown(path):
+    page = Page(path.read_text(encoding="utf-8"))
+    return page, " ".join(" ".join(page.text).split())
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    return report(digits_runs(**SMALL), tmp_path_factory.mktemp("digits"))
+
+
+def test_the_page_is_whole_and_needs_no_network(digits):
+    text = digits.read_text(encoding="utf-8")
+    page, words = shown(digits)
+    assert len(page.ids) == len(set(page.ids))
+    for section in ("ranking", "elbo", "scale", "spread", "predictive", "cards", "repeat"):
+        assert section in page.ids
+    for tag, target in page.references:
+        assert target.startswith(("#", "data:image/png")) or (tag == "a" and target.startswith("https://"))
+    assert set(re.findall(r"url\(([^)]{0,6})", text)) <= {f"#{x}" for x in re.findall(r"url\(#([^)]{0,5})", text)}
+    assert "@import" not in text
+    assert not {"script", "iframe", "object"} & set(page.tags)
+    assert len(text) < 3_000_000
+    assert "Listed apart, unranked" in words
+    assert "ran away: decoder scale" in words
+    assert "mass, digits (binarized)" in words
+    assert "different quantities" in words
+
+
+def test_references_inside_every_figure_resolve(digits):
+    text = digits.read_text(encoding="utf-8")
+    page, _ = shown(digits)
+    wanted = set(re.findall(r"url\(#([^)]+)\)", text)) | set(re.findall(r'href="#([^"]+)"', text))
+    assert wanted <= set(page.ids)
+
+
+def test_figures_lie_beside_the_page(digits):
+    folder = digits.parent / "figures"
+    pictures = {path.stem for path in folder.glob("*.png")}
+    assert pictures == {path.stem for path in folder.glob("*.svg")}
+    for section in (
+        "ranking-1",
+        "ranking-2",
+        "elbo-1-gaussian-learned",
+        "scale-1-gaussian-learned",
+        "columns-1-gaussian-learned",
+        "spread-5-gmm",
+        "predictive-4-bernoulli",
+    ):
+        assert section in pictures
+    assert "scale-4-bernoulli" not in pictures  # a mass has no scale
+    for path in folder.glob("*.svg"):
+        ET.parse(path)
+    for path in folder.glob("*.png"):
+        assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_colours_follow_the_page(digits):
+    text = digits.read_text(encoding="utf-8")
+    for drawn in re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL):
+        colours = set(re.findall(r"(?:fill|stroke): (#[0-9a-f]+)", drawn))
+        assert colours <= {"#ffffff"}, colours  # crosses on the map of scales
+        assert "currentColor" in drawn or "var(--" in drawn
+
+
+def test_names_from_anywhere_are_escaped(tmp_path):
+    evil = '<script>alert("x")</script>&$\\frac'
+    columns = [evil, "$", "$$x", *[f"c{i}" for i in range(5)]]
+    tree = synthetic_run(
+        evil,
+        title=evil,
+        data=evil,
+        images=False,
+        columns=columns,
+        constant=[0],
+        ran_away=True,
+        machine=evil,
+        repeat=evil,
+        options={evil: evil},
+        **SMALL,
+    )
+    page, words = shown(report(tree, tmp_path))
+    assert "script" not in page.tags
+    assert words.count(evil) >= 6
+
+
+def test_a_link_that_is_not_of_the_web_is_no_link():
+    web = _environment().filters["web"]
+    assert web("https://arxiv.org/abs/1") == "https://arxiv.org/abs/1"
+    assert [web(link) for link in ("javascript:alert(1)", "data:text/html,x", "", "file:///etc")] == [""] * 4
+
+
+def test_nothing_global_changes(tmp_path):
+    with mpl.rc_context({"text.usetex": True, "figure.dpi": 7}):  # nor does the caller's style reach the page
+        settings, random = dict.copy(mpl.rcParams), np.random.get_state()[1].tolist()
+        report(table_runs(**SMALL), tmp_path)
+        assert dict.copy(mpl.rcParams) == settings
+        assert np.random.get_state()[1].tolist() == random
+    if "matplotlib.pyplot" in sys.modules:
+        assert sys.modules["matplotlib.pyplot"].get_fignums() == []
+
+
+def test_tables_say_which_columns_are_shown(tmp_path):
+    wide = synthetic_run(images=False, columns=[f"column {i}" for i in range(40)], **SMALL)
+    _, words = shown(report([wide, *table_runs(**SMALL)], tmp_path))
+    assert "The first 15 of 40 columns." in words
+    assert "The 24 columns with the smallest scale, of 40." in words
+    assert "frozen (1 of 4 seeds, step 30)" in words
+
+
+def test_trained_but_not_evaluated(tmp_path):
+    _, words = shown(report(synthetic_run(evaluated=False, **SMALL), tmp_path))
+    assert words.count("gaussian-identity: not evaluated.") == 2
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite_do_not_crash(tmp_path, bad):
+    runs = [*digits_runs(**SMALL)[::4], table_runs(**SMALL)[0]]
+    for tree in runs:
+        for group, name in (
+            ("optimization", "elbo"),
+            ("optimization", "min_scale"),
+            ("validation", "elbo"),
+            ("validation", "column_scale"),
+            ("heldout", "log_evidence"),
+            ("heldout", "pareto_k"),
+            ("posterior_predictive", "x"),
+            ("reconstruction", "scale"),
+        ):
+            values = tree[group][name].values.copy()
+            values[0, 1:4], values[-1] = bad, bad
+            replace(tree, group, name, values)
+    shown(report(runs, tmp_path))
+
+
+def test_minimal_sizes(tmp_path):
+    shown(report(synthetic_run(seeds=1, steps=21, obs=2, latents=1, images=False, columns=["only"]), tmp_path))
+
+
+def test_the_page_is_replaced_in_one_piece(tmp_path, monkeypatch):
+    first = report(synthetic_run(evaluated=False, **SMALL), tmp_path).read_text(encoding="utf-8")
+    monkeypatch.setattr(figures, "traces", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        report(synthetic_run("gmm", evaluated=False, **SMALL), tmp_path)
+    assert (tmp_path / "index.html").read_text(encoding="utf-8") == first
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="it is a file"):
+        report(synthetic_run(evaluated=False, **SMALL), tmp_path / "file")
+
+
+def test_a_wild_seed_does_not_flatten_the_others():
+    tree = synthetic_run(level=-100, steps=400)
+    elbo = tree["optimization"]["elbo"].values.copy()
+    elbo[0] = np.linspace(0, 1e6, 400)
+    replace(tree, "optimization", "elbo", elbo)
+    figure, note = figures.traces(outcomes(tree)[0], "#0067a5")
+    low, high = figure.axes[0].get_ylim()
+    assert -400 < low < high < 200
+    assert "lie outside the view" in note
+
+
+def test_thinning_keeps_the_extremes_and_the_gaps():
+    y = np.random.default_rng(0).normal(size=20_000)
+    y[777], y[12_345], y[5_000:6_000] = 50, -50, np.nan
+    x, kept = figures.thin(np.arange(20_000), y)
+    assert len(x) <= figures.POINTS
+    assert np.nanmax(kept) == 50
+    assert np.nanmin(kept) == -50
+    gap = kept[(x >= 5_100) & (x < 5_900)]
+    assert gap.size
+    assert np.isnan(gap).all()
+    assert (np.diff(x) > 0).all()
+
+
+@pytest.mark.parametrize(("low", "high"), [(1e-8, 2.0), (0.15, 0.36), (0.3, 40.0), (0.2, 0.21), (1e-300, 1e300)])
+def test_ticks_of_logarithmic_axes_are_few(low, high):
+    ticks = figures._log_ticks(low, high)
+    assert 2 <= len(ticks) <= 6
+    assert low <= min(ticks) < max(ticks) <= high
+    assert len(figures._log_ticks(0.4, 0.4)) == 1
+
+
+def test_a_scale_that_never_moves_can_be_drawn(tmp_path):
+    runs = [synthetic_run(**SMALL), synthetic_run("gmm", images=False, **SMALL)]
+    for tree in runs:
+        replace(tree, "optimization", "min_scale", np.ones((4, 60)))
+        replace(tree, "validation", "column_scale", np.ones_like(tree["validation"]["column_scale"]))
+    _, words = shown(report(runs, tmp_path))
+    assert "Smallest value: 1.00." in words
+
+
+def test_contraction_and_active_units_are_those_of_known_posteriors():
+    rng = np.random.default_rng(0)
+    seeds, draws, obs, sds = 2, 400, 300, np.array([1.0, 0.1, 0.5])
+    mean = rng.normal(size=(seeds, 1, obs, 3)) * np.sqrt(1 - sds**2)
+    tree = synthetic_run(seeds=seeds, obs=obs, latents=3, steps=40)
+    z = mean + sds * rng.normal(size=(seeds, draws, obs, 3))
+    dims = ("chain", "draw", "obs", "latent")
+    tree["posterior"] = tree["posterior"].to_dataset().drop_vars("z").assign(z=(dims, z))
+    run = outcomes(tree)[0]
+    np.testing.assert_allclose(np.median(figures.contraction(run), -1), [[0.99, 0.75, 0.0]] * 2, atol=0.03)
+    assert figures.active_units(run) == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (-111.44, "-111.4"),
+        (-21_345.6, "-21,346"),
+        (0.0731, "0.073"),
+        (4.31e-8, "4.31 \N{MULTIPLICATION SIGN} 10⁻⁸"),
+        (np.nan, "\N{EN DASH}"),
+        (None, "\N{EN DASH}"),
+        (-np.inf, "-∞"),
+        (0.0, "0"),
+    ],
+)
+def test_numbers_for_people(value, text):
+    assert figures.number(value) == text.replace("-", "\N{MINUS SIGN}")

@@ -1,0 +1,116 @@
+"""What a fit leaves behind, in memory and on disk."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import xarray
+
+import zoo
+from zoo.errors import RunError, UnknownPair
+
+
+@pytest.fixture(scope="module")
+def run(iris):
+    pair = zoo.create("gaussian-constrained:full-rank", iris, latent_dim=2, hidden=(16, 8))
+    run = zoo.fit(pair, iris, seeds=[3, 8], steps=60, progress=False)
+    zoo.evaluate(run, iris, samples=50)
+    return run
+
+
+@pytest.fixture
+def saved(run, tmp_path):
+    return run.save(tmp_path / "run")
+
+
+def test_it_comes_back_whole(run, saved, iris):
+    loaded = zoo.load_run(saved)
+    assert loaded.pair.options == run.pair.options and loaded.seeds == run.seeds
+    xarray.testing.assert_identical(loaded.tree.to_dataset(), run.tree.to_dataset())
+    for group in run.tree.children:
+        xarray.testing.assert_equal(loaded.tree[group].to_dataset(), run.tree[group].to_dataset())
+    x = iris.test.values
+    for method in ("encode", "reconstruct", "log_evidence"):
+        assert np.array_equal(getattr(loaded, method)(x), getattr(run, method)(x)), method
+    assert np.array_equal(loaded.sample(5), run.sample(5))
+    zoo.evaluate(loaded, iris, samples=50)
+    assert np.array_equal(loaded.tree["heldout/log_evidence"], run.tree["heldout/log_evidence"])
+
+
+def test_its_arrays_have_a_leading_seed_axis_and_the_units_of_the_data(run, iris):
+    x = iris.test.values
+    assert run.encode(x).shape == (2, 30, 2)
+    assert run.reconstruct(x).shape == (2, 30, 4)
+    assert np.abs(run.reconstruct(x) - x).mean() < iris.train_std.mean()
+    assert run.log_evidence(x, samples=7).shape == (2, 30)
+    samples = run.sample(4000)
+    assert samples.shape == (2, 4000, 4)
+    assert np.abs(samples.mean((0, 1)) - x.mean(0)).max() < iris.train_std.max()
+
+
+def test_the_file_opens_with_xarray_alone_and_holds_no_pickle(saved):
+    assert len(list(saved.glob("*.nc"))) == 1
+    assert sorted(p.suffix for p in saved.iterdir()) == [".json", ".nc", ".safetensors"]
+    code = (
+        "import sys, xarray; tree = xarray.open_datatree(sys.argv[1]);"
+        "assert 'zoo' not in sys.modules and 'torch' not in sys.modules;"
+        "print(sorted(tree.children), dict(tree['optimization'].sizes))"
+    )
+    out = subprocess.run(
+        [sys.executable, "-I", "-c", code, str(saved / "run.nc")], capture_output=True, text=True, check=True
+    ).stdout
+    assert "'heldout'" in out and "'chain': 2" in out and "'step': 60" in out
+
+
+def test_saving_again_replaces_a_run_and_nothing_else(run, saved, tmp_path):
+    run.save(saved)
+    assert zoo.load_run(saved).seeds == run.seeds
+    other = tmp_path / "thesis"
+    other.mkdir()
+    (other / "chapter.tex").write_text("years of work")
+    with pytest.raises(RunError, match="is not a run"):
+        run.save(other)
+    assert (other / "chapter.tex").read_text() == "years of work"
+    assert {p.name for p in tmp_path.iterdir()} == {"run", "thesis"}
+
+
+def test_a_place_that_cannot_be_written_is_named(run, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="cannot write"):
+        run.save(tmp_path / "file" / "run")
+
+
+@pytest.mark.parametrize("damaged", ["run.json", "run.nc", "weights.safetensors"])
+@pytest.mark.parametrize("share", [None, 0, 0.5])
+def test_a_damaged_run_says_so(saved, damaged, share):
+    content = (saved / damaged).read_bytes()
+    (saved / damaged).unlink()
+    if share is not None:
+        (saved / damaged).write_bytes(content[: int(share * len(content))])
+    with pytest.raises(RunError, match=r"damaged|no run"):
+        zoo.load_run(saved)
+
+
+def test_weights_of_another_architecture_are_refused(saved):
+    recipe = json.loads((saved / "run.json").read_text())
+    recipe["options"]["hidden"] = [16, 9]
+    (saved / "run.json").write_text(json.dumps(recipe))
+    with pytest.raises(RunError, match=r"has shape \(2, .*\), not \(2, .*\)"):
+        zoo.load_run(saved)
+
+
+def test_a_run_of_a_later_format_or_an_unknown_pair_is_refused(saved):
+    recipe = json.loads((saved / "run.json").read_text())
+    (saved / "run.json").write_text(json.dumps(recipe | {"format": 99}))
+    with pytest.raises(RunError, match="format 99"):
+        zoo.load_run(saved)
+    (saved / "run.json").write_text(json.dumps(recipe | {"pair": "gaussian-unheard-of"}))
+    with pytest.raises(UnknownPair, match="Nearest"):
+        zoo.load_run(saved)
+
+
+def test_data_of_another_width_are_refused(run):
+    with pytest.raises(RunError, match=r"x has shape \(3, 7\); this run takes \(N, 4\)"):
+        run.encode(np.zeros((3, 7)))

@@ -1,0 +1,57 @@
+"""The scripts are examples: they have to run."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from zoo.command_line import app
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+
+
+@pytest.fixture
+def script(monkeypatch, catalogue):
+    """Imports a script by name; the pairs it registers are forgotten after the test."""
+
+    def load(name):
+        spec = importlib.util.spec_from_file_location(f"script_{name}", SCRIPTS / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, spec.name, module)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+def test_train(script, tmp_path, capsys):
+    script("train").main("gmm-constrained", "iris", tmp_path / "run", steps=20, seeds=2)
+    assert (tmp_path / "run/run.nc").is_file()
+    assert "(2, 8, 4)" in capsys.readouterr().out
+
+
+def test_compare_then_report(script, tmp_path, capsys):
+    names = ["gmm-constrained", "gmm"]
+    script("compare").main("iris", tmp_path / "all", names, steps=20, seeds=2)
+    assert "best" in capsys.readouterr().out
+    script("report").main(tmp_path / "report", [tmp_path / "all" / name for name in names])
+    assert capsys.readouterr().out.strip().endswith(str(tmp_path / "report/index.html"))
+
+
+def test_own_pair(script, tmp_path, capsys):
+    script("own_pair").main("iris", tmp_path / "own", steps=20, seeds=2)
+    assert "laplace" in capsys.readouterr().out
+    assert (tmp_path / "own/index.html").is_file()
+
+
+@pytest.mark.usefixtures("catalogue")
+def test_own_pair_as_a_plugin(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "zoo_plugin_own_pair", None)
+    words = "compare laplace gmm-constrained --data iris --steps 20 --seeds 1 --samples 100 --quiet --json"
+    arguments = [*words.split(), "--out", str(tmp_path), "--plugin", str(SCRIPTS / "own_pair.py")]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert {row["pair"] for row in json.loads(result.stdout)["rows"]} == {"laplace", "gmm-constrained"}

@@ -1,0 +1,583 @@
+"""The ``zoo`` command: reads what was typed, calls the library, prints what comes back."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import inspect
+import json
+import math
+import os
+import sys
+import time
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
+from functools import partial, wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+import typer
+from typer import Argument, Option
+from typer.core import TyperGroup
+
+import zoo
+from zoo.cards import Card, Support
+from zoo.errors import DivergenceWarning, OptionError, RunError, ZooError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from zoo.catalogue import Pair
+    from zoo.data import Data
+    from zoo.runs import Run
+
+__all__ = ["app", "main"]
+
+
+class Commands(TyperGroup):
+    """A person's mistake, a warning and an interruption each become one line on stderr."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; a mistake exits with status 2, an interruption with 130."""
+        with warnings.catch_warnings():
+            shown_before = warnings.showwarning
+
+            def show(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
+                if issubclass(category, DivergenceWarning):
+                    _tell(f"warning: {message}", "yellow")
+                else:
+                    shown_before(message, category, *where, **more)
+
+            warnings.simplefilter("always", DivergenceWarning)
+            warnings.showwarning = show
+            try:
+                return super().invoke(ctx)
+            except ZooError as error:
+                _tell(f"error: {error}", "red")
+                raise typer.Exit(2) from None
+            except KeyboardInterrupt as interruption:
+                _tell(f"interrupted: {str(interruption) or 'nothing was written.'}", "red")
+                raise typer.Exit(130) from None
+
+
+app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+main = app  # what the installed command calls
+
+WIDTH_IN_A_PIPE = 160
+
+DATA = partial(Option, rich_help_panel="Data")
+TRAINING = partial(Option, rich_help_panel="Training")
+
+Plugins = Annotated[
+    list[Path] | None,
+    Option("--plugin", metavar="FILE.py", help="Python file that registers your own pairs."),
+]
+Assignments = Annotated[
+    list[str] | None, Option("--set", metavar="OPTION=VALUE", help="An option of the pair; may be repeated.")
+]
+AsJSON = Annotated[bool, Option("--json", help="Print JSON, for scripts.")]
+Quiet = Annotated[bool, Option("--quiet", help="No progress on stderr; warnings and errors remain.")]
+Overwrite = Annotated[bool, Option("--overwrite", help="Replace what an earlier command left there.")]
+Samples = Annotated[int, Option(help="Importance samples per held-out datum.")]
+
+
+@dataclass(frozen=True)
+class DataCall:
+    """A call of ``zoo.load_data`` that can be written down in a run and made again."""
+
+    source: str
+    options: dict[str, Any]
+
+    def __str__(self) -> str:
+        arguments = [repr(self.source), *(f"{name}={value!r}" for name, value in self.options.items())]
+        return f"load_data({', '.join(arguments)})"
+
+    @classmethod
+    def parse(cls, text: str) -> DataCall:
+        """The inverse of ``str``; reads literals and runs nothing."""
+        call: Any = ast.parse(text, mode="eval").body
+        options = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+        return cls(ast.literal_eval(call.args[0]), options)
+
+    def load(self) -> Data:
+        """The data."""
+        return zoo.load_data(self.source, **self.options)
+
+
+@dataclass(frozen=True)
+class Loading:
+    """What the command line says about the data."""
+
+    data: Annotated[str, DATA(metavar="NAME|FILE", help="A name that `zoo data` prints, or a file.")]
+    labels: Annotated[str | None, DATA(metavar="COLUMN", help="Column of classes: stratifies the split.")] = None
+    support: Annotated[str, DATA(help="real, unit, binary, ordinal, count, or auto to infer it.")] = "auto"
+    scaling: Annotated[str, DATA(help="none, scalar, column, or auto.")] = "auto"
+    binarize: Annotated[
+        str | None,
+        DATA(
+            metavar="threshold|stochastic|NUMBER",
+            help="Make zeros and ones (compare: for binary pairs).",
+        ),
+    ] = None
+    dequantize: Annotated[bool, DATA("--dequantize", help="Spread discrete values by uniform noise.")] = False
+    split_seed: Annotated[int, DATA(help="Seed of the split into train, validation and test.")] = 0
+
+    @property
+    def call(self) -> DataCall:
+        """The call of ``zoo.load_data``, without the arguments left as they are."""
+        names = {"split_seed": "seed"}
+        given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+        if self.binarize is not None:
+            given["binarize"] = _value(self.binarize)
+        return DataCall(given.pop("data"), {names.get(name, name): value for name, value in given.items()})
+
+    def call_for(self, card: Card) -> DataCall:
+        """In a comparison the data are binarized for binary pairs alone, and dequantized for the others."""
+        binary = card.support == "binary" and self.binarize is not None
+        return (replace(self, dequantize=False) if binary else replace(self, binarize=None)).call
+
+
+@dataclass(frozen=True)
+class Training:
+    """What the command line says about training: arguments of ``zoo.fit``."""
+
+    seeds: Annotated[int | None, TRAINING(help="How many seeds, counted from 0.", show_default="4")] = None
+    seed: Annotated[list[int] | None, TRAINING(help="This very seed instead; may be repeated.")] = None
+    steps: Annotated[int, TRAINING(help="Gradient steps.")] = 2000
+    batch_size: Annotated[int, TRAINING(help="Data per step.")] = 128
+    learning_rate: Annotated[float | None, TRAINING(help="Of Adam.", show_default="the card's")] = None
+    schedule: Annotated[str, TRAINING(help="Of the learning rate: cosine or constant.")] = "cosine"
+    warmup: Annotated[int, TRAINING(help="Steps until the KL term has its full weight.")] = 0
+    clip: Annotated[float | None, TRAINING(help="Largest gradient norm.", show_default="none")] = None
+    patience: Annotated[
+        int | None, TRAINING(help="Stop a seed after so many checks without progress.", show_default="never")
+    ] = None
+    compile: Annotated[str, TRAINING(help="off, capture, inductor, or auto for what pays.")] = "auto"
+    device: Annotated[str, TRAINING(help="cpu, cuda, or auto.")] = "auto"
+    on_divergence: Annotated[
+        str | None,
+        TRAINING(help="When a scale runs to zero: stop, warn, raise.", show_default="stop; in a comparison, warn"),
+    ] = None
+
+    def settings(self, on_divergence: str) -> dict[str, Any]:
+        """All but the seeds, with what to do about divergence unless it was said."""
+        given = asdict(self) | {"on_divergence": self.on_divergence or on_divergence}
+        return {name: value for name, value in given.items() if name not in ("seed", "seeds")}
+
+    @property
+    def chosen_seeds(self) -> int | list[int]:
+        """A count, or the seeds themselves."""
+        if self.seeds is not None and self.seed:
+            raise OptionError("--seeds says how many and --seed says which: leave one of them out.")
+        return self.seed or (4 if self.seeds is None else self.seeds)
+
+
+def _spread(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with every dataclass among its parameters replaced by the fields, as typer is to see it."""
+    groups: dict[str, Any] = {n: hint for n, hint in get_type_hints(command).items() if is_dataclass(hint)}
+    parameters = []
+    for parameter in inspect.signature(command, eval_str=True).parameters.values():
+        if parameter.name not in groups:
+            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+            continue
+        group = groups[parameter.name]
+        hints = get_type_hints(group, include_extras=True)
+        parameters += [
+            inspect.Parameter(
+                field.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=inspect.Parameter.empty if field.default is MISSING else field.default,
+                annotation=hints[field.name],
+            )
+            for field in fields(group)
+        ]
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        gathered = {
+            name: group(**{field.name: given.pop(field.name) for field in fields(group)})
+            for name, group in groups.items()
+        }
+        command(**given, **gathered)
+
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return run
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(zoo.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def about(
+    version: Annotated[
+        bool, Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Train pairs of Pyro models and guides by name, score and compare them on held-out data."""
+
+
+@app.command("list")
+def list_pairs(
+    pattern: Annotated[str, Argument(help="Shell wildcards, such as 'gaussian-*'.")] = "*",
+    support: Annotated[Support | None, Option(help="Only pairs that take such data.")] = None,
+    bounded: Annotated[
+        bool | None,
+        Option("--bounded/--unbounded", help="Only pairs whose likelihood is bounded, or is not."),
+    ] = None,
+    plugin: Plugins = None,
+    as_json: AsJSON = False,
+) -> None:
+    """List the pairs of the catalogue."""
+    _run_plugins(plugin)
+    cards = [zoo.card(name) for name in zoo.list_pairs(pattern, support=support, bounded=bounded)]
+    if as_json:
+        _print_json([asdict(card) for card in cards])
+    elif not cards:
+        _tell(f"no pair matches {pattern!r} and the filters.")
+    else:
+        rows = [(c.name, c.support, "yes" if c.bounded else "no", f"{c.title}\n{c.summary}") for c in cards]
+        _print_table(["name", "support", "bounded", "title and summary"], rows)
+
+
+@app.command()
+def show(
+    name: Annotated[str, Argument(help="A name that `zoo list` prints.")],
+    plugin: Plugins = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Show what a pair claims, its guides and its options."""
+    from zoo.catalogue import options_of
+
+    _run_plugins(plugin)
+    card, kind = zoo.card(name), options_of(name)
+    hints = get_type_hints(kind)
+    options = {f.name: (_type_text(hints[f.name]), f.default) for f in fields(kind)}
+    if as_json:
+        listed = {option: {"type": told, "default": default} for option, (told, default) in options.items()}
+        _print_json(asdict(card) | {"options": listed})
+        return
+    claims = {
+        "name": card.name,
+        "title": card.title,
+        "summary": card.summary,
+        "likelihood": card.formula,
+        "data": f"{card.support}; the evidence is a log {card.base_measure}",
+        "bounded": f"yes, by {card.bound} nats per datum" if card.bounded else "no: it can run away",
+        "instead": ", ".join(card.remedies),
+        "guides": f"{card.guides[0]} (default)" + "".join(f", {guide}" for guide in card.guides[1:]),
+        "objective": f"{card.objective}, learning rate {card.learning_rate:g}",
+        "reference": card.reference,
+        "link": card.link,
+    }
+    _print_table([], [(claim, text) for claim, text in claims.items() if text])
+    typer.echo()
+    _print_table(["option", "type", "default"], [(option, *map(str, told)) for option, told in options.items()])
+    for ancestor in reversed(kind.__mro__):
+        if is_dataclass(ancestor) and ancestor.__doc__:
+            typer.echo("\n" + inspect.cleandoc(ancestor.__doc__).replace("``", "`"))
+
+
+@app.command()
+def data() -> None:
+    """List the data sets that come with the zoo; any file of numbers does as well."""
+    for name in zoo.list_data():
+        typer.echo(name)
+
+
+@app.command()
+@_spread
+def train(
+    name: Annotated[str, Argument(help="A pair, with a guide after a colon if not its default one.")],
+    loading: Loading,
+    training: Training,
+    out: Annotated[Path, Option(metavar="RUN", help="Directory that the run is saved in.")],
+    assignments: Assignments = None,
+    plugin: Plugins = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    as_json: AsJSON = False,
+) -> None:
+    """Train a pair and save the run."""
+    _run_plugins(plugin)
+    zoo.card(name)
+    _check_free(out, overwrite)
+    call = loading.call
+    data = call.load()
+    pair = zoo.create(name, data, **dict(_assignment(text) for text in assignments or ()))
+    run = _train(pair, data, call, training.chosen_seeds, training.settings("stop"), out, quiet)
+    best = run.tree["validation"].to_dataset()["elbo"].max("check").values.tolist()
+    if as_json:
+        scores = [elbo if math.isfinite(elbo) else None for elbo in best]
+        _print_json({"run": str(out), "pair": name, "seeds": run.seeds, "validation_elbo": scores})
+    else:
+        typer.echo(f"Best validation ELBO, nats per datum: {', '.join(f'{elbo:.2f}' for elbo in best)}")
+        typer.echo(out)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, Argument(help="Directory of a run.")],
+    data: Annotated[
+        str | None,
+        DATA(metavar="NAME|FILE", help="Where the data are now.", show_default="as they were loaded to train"),
+    ] = None,
+    samples: Samples = 5000,
+    plugin: Plugins = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Score a run on the held-out part of its data and save what comes out in the run."""
+    _run_plugins(plugin)
+    loaded = zoo.load_run(run)
+    text = loaded.tree.attrs.get("data_call")
+    if text is None and data is None:
+        raise RunError(f"{run} does not say how its data were loaded: name them with --data.")
+    call = DataCall.parse(text) if text else DataCall(str(data), {})
+    zoo.evaluate(loaded, replace(call, source=data or call.source).load(), samples=samples)
+    loaded.save(run)
+    _print_ranking(zoo.compare([loaded]), {}, as_json)
+
+
+@app.command()
+@_spread
+def compare(
+    names: Annotated[list[str], Argument(help="Pairs, with a guide after a colon if not the default one.")],
+    loading: Loading,
+    training: Training,
+    out: Annotated[Path, Option(metavar="DIR", help="Directory for a run of each pair and the report.")],
+    assignments: Annotated[
+        list[str] | None,
+        Option(
+            "--set",
+            metavar="[PAIR.]OPTION=VALUE",
+            help="An option of one pair, or of every pair that has it; may be repeated.",
+        ),
+    ] = None,
+    samples: Samples = 5000,
+    plugin: Plugins = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    as_json: AsJSON = False,
+) -> None:
+    """Train, score and rank pairs on the same data, and write the report.
+
+    A pair that fails does not stop the others; the exit status is then 1.
+    """
+    _run_plugins(plugin)
+    cards = {name: zoo.card(name) for name in names}
+    if loading.binarize is not None and all(card.support != "binary" for card in cards.values()):
+        raise OptionError(f"--binarize is for pairs of binary data, and of {', '.join(names)} none is one.")
+    options = _options_by_pair(names, assignments or ())
+    places = {name: out / name.replace(":", "-") for name in names}
+    for place, count in Counter(places[name] for name in names).items():
+        if count > 1:
+            raise OptionError(f"{place.name} is named more than once: each pair has one run.")
+        _check_free(place, overwrite)
+    calls = {name: loading.call_for(card) for name, card in cards.items()}
+    data = {str(call): call.load() for call in calls.values()}
+    pairs = {name: zoo.create(name, data[str(calls[name])], **options[name]) for name in names}
+    seeds, settings = training.chosen_seeds, _checked_settings(training.settings("warn"))
+
+    runs: dict[str, Run] = {}
+    failures: dict[str, str] = {}
+    for name, pair in pairs.items():
+        started = time.perf_counter()
+        try:
+            runs[name] = _train(pair, pair.data, calls[name], seeds, settings, places[name], quiet)
+            zoo.evaluate(runs[name], pair.data, samples=samples)
+            runs[name].save(places[name])
+        except KeyboardInterrupt:
+            kept = ", ".join(str(places[done]) for done in runs) or "no run"
+            raise KeyboardInterrupt(f"kept {kept}; no report was written.") from None
+        except Exception as error:  # the other pairs have a right to their turn
+            failures[name] = _reason(error)
+        if not quiet:
+            outcome = "failed" if name in failures else "trained, scored and saved"
+            _tell(f"{name}: {outcome} ({time.perf_counter() - started:.0f} s)", "dim")
+
+    page = zoo.report(list(runs.values()), out) if runs else None
+    _print_ranking(zoo.compare(list(runs.values())) if runs else None, failures, as_json, page)
+    for name, reason in failures.items():
+        _tell(f"error: {name} failed: {reason}", "red")
+    if failures:
+        raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], Argument(help="Directories of runs.")],
+    out: Annotated[Path, Option(metavar="DIR", help="Directory for the page and its figures.")],
+) -> None:
+    """Write the report on saved runs and print the path of its page."""
+    typer.echo(zoo.report(list(runs), out))
+
+
+def _train(
+    pair: Pair,
+    data: Data,
+    call: DataCall,
+    seeds: int | list[int],
+    settings: Mapping[str, Any],
+    place: Path,
+    quiet: bool,
+) -> Run:
+    """Train, note how the data were loaded, and save."""
+    run = zoo.fit(pair, data, seeds=seeds, progress=not quiet, **settings)
+    run.tree.attrs["data_call"] = str(call)
+    run.tree.attrs["repeat"] = run.tree.attrs["repeat"].replace("data = ...", f"data = zoo.{call}")
+    run.save(place)
+    return run
+
+
+def _checked_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings, found wrong before the first pair is trained and not after."""
+    from zoo.fitting import Settings
+    from zoo.options import checked
+
+    checked(Settings, settings, "fit")
+    return settings
+
+
+def _check_free(place: Path, overwrite: bool) -> None:
+    """Refuse a place that a run could not be saved in, before hours are spent on training it."""
+    occupied = place.is_file() or (place.is_dir() and any(place.iterdir()))
+    if occupied and not (overwrite and (place / "run.json").is_file()):
+        remedy = "say --overwrite to replace it, or " if (place / "run.json").is_file() else ""
+        raise RunError(f"{place} exists: {remedy}choose another --out.")
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot write {place}: {error.strerror}.") from error
+    if not os.access(place.parent, os.W_OK):
+        raise RunError(f"cannot write {place}: no permission in {place.parent}.")
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    """``"floor=0.04"`` as a name and a Python value."""
+    name, equals, value = text.partition("=")
+    if not (equals and name):
+        raise OptionError(f"--set {text}: write it as OPTION=VALUE, such as floor=0.04.")
+    return name.strip(), _value(value.strip())
+
+
+def _value(text: str) -> Any:
+    """A Python literal, or the text itself."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _options_by_pair(names: Sequence[str], assignments: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """``PAIR.option=value`` for that pair, ``option=value`` for every pair that has the option."""
+    from zoo.catalogue import options_of
+
+    known = {name: {field.name for field in fields(options_of(name))} for name in names}
+    options: dict[str, dict[str, Any]] = {name: {} for name in names}
+    for text in assignments:
+        path, value = _assignment(text)
+        pair, _, option = path.rpartition(".")
+        owners = [pair] if pair else [name for name in names if option in known[name]]
+        if not owners or owners[0] not in names:
+            trouble = f"{pair} is not among {', '.join(names)}" if pair else f"no pair has an option {option!r}"
+            raise OptionError(f"--set {text}: {trouble}; `zoo show NAME` lists the options of a pair.")
+        for owner in owners:
+            options[owner][option] = value
+    return options
+
+
+def _run_plugins(paths: Iterable[Path] | None) -> None:
+    """Execute Python files, so that they register their pairs."""
+    for path in paths or ():
+        spec = importlib.util.spec_from_file_location(f"zoo_plugin_{path.stem}", path)
+        if spec is None or spec.loader is None or not path.is_file():
+            raise OptionError(f"--plugin {path}: there is no such Python file.")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # dataclasses look their annotations up there
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            raise OptionError(f"--plugin {path}: {_reason(error, path)}") from error
+
+
+def _reason(error: Exception, within: Path | None = None) -> str:
+    """One line on an exception: what it says and, if it is not the zoo's own, where it was raised."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if within is None or Path(f.filename) == within]
+    if isinstance(error, SyntaxError):
+        where: tuple[Any, Any] | None = error.filename, error.lineno
+    else:
+        where = (frames[-1].filename, frames[-1].lineno) if frames else None
+    text = str(error) if isinstance(error, ZooError) else f"{type(error).__name__}: {error}"
+    own = isinstance(error, ZooError) and within is None
+    return text if own or where is None else f"{text} ({where[0]}, line {where[1]})"
+
+
+def _type_text(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return " | ".join(map(str, get_args(hint)))
+    return str(hint) if get_args(hint) else str(getattr(hint, "__name__", hint))
+
+
+def _print_ranking(
+    table: pd.DataFrame | None, failures: Mapping[str, str], as_json: bool, page: Path | None = None
+) -> None:
+    """A table for each base measure and data set, the pairs that failed, the path of the report."""
+    if as_json:
+        rows = [] if table is None else json.loads(table.reset_index().to_json(orient="records"))
+        _print_json({"rows": rows, "failures": failures, "report": page and str(page)})
+        return
+    for label, rows in [] if table is None else table.groupby("table", sort=False):
+        cells = [
+            (
+                "-" if row["rank"] is None else str(row["rank"]),
+                name,
+                _plus_minus(row["log_evidence"], row["se"]),
+                _plus_minus(row["difference"], row["difference_se"]),
+                "-" if row["weight"] is None else f"{row['weight']:.2f}",
+                row["verdict"],
+            )
+            for name, row in json.loads(rows.to_json(orient="index")).items()
+        ]
+        _print_table(["rank", "pair", "held-out, nats", "difference", "weight", "verdict"], cells, str(label))
+    if failures:
+        _print_table(["pair", "reason"], list(failures.items()), "failed")
+    if page:
+        typer.echo(page)
+
+
+def _plus_minus(value: float | None, error: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}" + ("" if error is None else f" ± {error:.2f}")
+
+
+def _print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> None:
+    """A table as wide as the terminal; in a pipe wide enough that lines stay whole."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(markup=False, highlight=False)
+    if not console.is_terminal:
+        console.width = WIDTH_IN_A_PIPE
+    table = Table(title=title, title_justify="left", box=box.SIMPLE, show_header=bool(columns), pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def _tell(text: str, style: str | None = None) -> None:
+    """One line on stderr, whatever the width of the terminal."""
+    from rich.console import Console
+
+    console = Console(stderr=True, markup=False, highlight=False)
+    console.print(" ".join(text.split()), style=style, soft_wrap=True)

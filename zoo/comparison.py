@@ -1,0 +1,425 @@
+"""Which pair explains held-out data best: the paired comparison of runs, from their DataTrees alone."""
+
+import json
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias, cast
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpy.typing import NDArray
+
+from zoo.errors import RunError
+
+__all__ = ["HasTree", "Outcome", "Source", "compare", "outcomes"]
+
+COLLAPSED = 1e-3  # a decoder scale below this, in scaled units, is one that a run-away took there
+BAD_K = 0.7  # above it an importance-sampling estimate is not to be trusted (Vehtari et al., 2024)
+NEGLIGIBLE = -30.0  # nats below the best pair for a datum: exp of it no longer moves a stacking weight
+
+Floats: TypeAlias = NDArray[np.float64]
+
+
+class HasTree(Protocol):
+    """Anything that carries the record of a run, such as a ``Run``."""
+
+    @property
+    def tree(self) -> xr.DataTree:
+        """The record of the run."""
+        ...
+
+
+Source: TypeAlias = xr.DataTree | HasTree | str | Path
+
+
+def compare(runs: Source | Iterable[Source]) -> pd.DataFrame:
+    """Rank runs by held-out log evidence, in nats per datum: one row a pair, best first.
+
+    Rows fall into tables that share a base measure and the very same data; ``rank``, ``difference`` and
+    ``weight`` restart in each: a density and a mass, or densities of other data, are different quantities.
+
+    A row is listed apart, below the ranked ones and without rank, difference and weight, when
+
+    - a seed of it ran away: its score is a matter of when it was stopped;
+    - it leads another row with every column counted, yet trails it on the columns that vary in training. Of
+      the two the leader goes apart, never the one it leads. Among the ranked rows, however many, both scores
+      therefore agree on the order, and a bounded pair that leads on both stays. Rows that ran away set no
+      other row apart;
+    - it was not evaluated, or its evidence is not a number.
+
+    Columns: ``table``, ``rank``, ``title``, ``log_evidence`` (mean over test data of the average over seeds),
+    ``se`` (over data), ``seed_sd`` (over seeds), ``median`` and ``worst`` datum, ``difference`` to the best
+    ranked row and ``difference_se`` (paired per datum), ``weight`` (stacking), ``share_constant`` (nats that
+    the columns constant in training give, NaN without such columns), ``bad_k`` (data with Pareto k
+    above 0.7, in the worst seed), ``exact``, ``seeds`` (scored/trained: a frozen seed is not scored) and
+    ``verdict``, a sentence. A difference within two standard errors is called none.
+
+    ``runs`` are runs, DataTrees, or paths of a run's directory or netCDF file: one or several. Raises
+    ``RunError`` for a path without a run, a tree without its attributes, or evidence of unequal length on the
+    same data.
+
+    >>> def run(pair, evidence):
+    ...     about = dict(pair=pair, base_measure="density", data="toy", data_fingerprint="f00d")
+    ...     heldout = xr.Dataset({"log_evidence": (("chain", "obs"), evidence)})
+    ...     return xr.DataTree.from_dict({"/": xr.Dataset(attrs=about), "heldout": heldout})
+    >>> table = compare([run("plain", [[-5.0, -6.0, -7.0]]), run("better", [[-1.0, -2.0, -3.1]])])
+    >>> table[["rank", "log_evidence", "difference", "verdict"]].round(2)
+            rank  log_evidence  difference                        verdict
+    pair
+    better     1         -2.03        0.00                           best
+    plain      2         -6.00       -3.97  worse than better by 4.0 ± 0.0
+    """
+    tables: dict[tuple[str, str], list[Outcome]] = {}
+    for outcome in outcomes(runs):
+        tables.setdefault(outcome.table, []).append(outcome)
+    labels = [_table_label(rows[0]) for rows in tables.values()]
+    frames = []
+    with np.errstate(invalid="ignore", over="ignore"):  # a seed may hold infinities; the verdict tells
+        for (_, fingerprint), rows, label in zip(tables, tables.values(), labels, strict=True):
+            unique = label if labels.count(label) == 1 else f"{label} [{fingerprint[:8]}]"
+            frames.append(_table(unique, rows))
+    return pd.concat(frames)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one run says about itself: attributes read from JSON, evidence averaged over the seeds that count.
+
+    ``label`` is the pair's name, made unique among the runs it was read with.
+    """
+
+    label: str
+    tree: xr.DataTree
+
+    def read(self, name: str, default: Any = None) -> Any:
+        """The root attribute ``name``, decoded if it is JSON text."""
+        value = self.tree.attrs.get(name, default)
+        if isinstance(value, str) and value[:1] in "[{":
+            with suppress(json.JSONDecodeError):
+                return json.loads(value)
+        return value
+
+    def get(self, path: str) -> xr.DataArray | None:
+        """The variable at ``group/name``, or None where the run has none."""
+        group, name = path.split("/")
+        return self.tree[group].data_vars.get(name) if group in self.tree.children else None
+
+    @property
+    def title(self) -> str:
+        """The name for tables, with what tells it apart from its twins."""
+        pair = str(self.read("pair", ""))
+        return str(self.read("title", pair)) + self.label.removeprefix(pair)
+
+    @property
+    def data_name(self) -> str:
+        """The name of the data."""
+        return str(self.read("data", "unnamed data"))
+
+    @property
+    def bound(self) -> float:
+        """The upper bound of the log likelihood, NaN without one."""
+        return float(self.read("bound", np.nan))
+
+    @property
+    def table(self) -> tuple[str, str]:
+        """What two runs must share to be ranked against each other."""
+        return str(self.read("base_measure")), str(self.read("data_fingerprint"))
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """What the run records about its data."""
+        return dict(self.read("data_summary") or {})
+
+    @cached_property
+    def constant_columns(self) -> list[str]:
+        """Names of the columns that are constant in training."""
+        return [str(name) for name in self.summary.get("constant_columns") or ()]
+
+    @property
+    def exact(self) -> bool:
+        """Whether the evidence was computed rather than estimated."""
+        return "heldout" in self.tree.children and bool(self.tree["heldout"].attrs.get("exact", 0))
+
+    @cached_property
+    def ran_away(self) -> bool:
+        """Whether the divergence watch fired in any seed."""
+        at = self.get("optimization/ran_away_at")
+        return at is not None and bool((at >= 0).any())
+
+    @cached_property
+    def used(self) -> NDArray[np.bool_]:
+        """(S,) which seeds are scored: those never frozen by a non-finite loss."""
+        frozen = self.get("optimization/frozen_at")
+        evidence = self.get("heldout/log_evidence")
+        if frozen is None:
+            return np.ones(0 if evidence is None else evidence.sizes["chain"], bool)
+        return np.asarray(~(frozen >= 0))
+
+    def pointwise(self, name: str = "log_evidence") -> Floats | None:
+        """(S, N) evidence of the seeds that are scored, or None."""
+        values = self.get(f"heldout/{name}")
+        if values is None or not self.used.any() or not values.size:
+            return None
+        return np.asarray(values.transpose("chain", "obs"), np.float64)[self.used]
+
+    @cached_property
+    def evidence(self) -> Floats | None:
+        """(N,) log evidence averaged over seeds, or None."""
+        values = self.pointwise()
+        return None if values is None else values.mean(0)
+
+    @cached_property
+    def varying(self) -> Floats | None:
+        """(N,) log evidence of the columns that vary in training, averaged over seeds, or None."""
+        values = self.pointwise("log_evidence_varying")
+        return None if values is None else values.mean(0)
+
+    @cached_property
+    def share_constant(self) -> float:
+        """Nats per datum that the columns constant in training give, NaN where there are none."""
+        if self.evidence is None or self.varying is None:
+            return float("nan")
+        return float((self.evidence - self.varying).mean())
+
+    @cached_property
+    def score(self) -> float:
+        """Mean log evidence, NaN without one; -inf if some datum is given no probability at all."""
+        return float("nan") if self.evidence is None else float(self.evidence.mean())
+
+    @cached_property
+    def last_scales(self) -> Floats | None:
+        """(D,) smallest decoder scale of a column in any seed, at the seed's last finite check, or None."""
+        scales = self.get("validation/column_scale")
+        if scales is None:
+            return None
+        values = np.asarray(scales.transpose("chain", "check", "feature"), np.float64)
+        last = [seed[np.isfinite(seed).any(1)][-1] for seed in values if np.isfinite(seed).any()]
+        return np.asarray(np.fmin.reduce(last)) if last else None
+
+
+def outcomes(runs: Source | Iterable[Source]) -> list[Outcome]:
+    """Read runs, paths or DataTrees, and give each pair a name of its own.
+
+    Two runs of one pair are told apart by the options in which they differ: ``gmm (components=10)``.
+    """
+    single = isinstance(runs, str | Path | xr.DataTree) or hasattr(runs, "tree")
+    trees = [_tree(source) for source in (cast(list[Source], [runs]) if single else cast(list[Source], runs))]
+    if not trees:
+        raise RunError("no runs to compare: pass at least one run, DataTree or path of a run's directory")
+    plain = [Outcome(str(tree.attrs["pair"]), tree) for tree in trees]
+    settings = [
+        {name: run.read(name) for name in ("guide", "data", "steps", "learning_rate")} | dict(run.read("options") or {})
+        for run in plain
+    ]
+    labels = []
+    for run, own in zip(plain, settings, strict=True):
+        twins = [other for twin, other in zip(plain, settings, strict=True) if twin.label == run.label]
+        differing = [key for key in own if any(other.get(key) != own[key] for other in twins)]
+        told_apart = ", ".join(str(own[key]) if key == "data" else f"{key}={own[key]}" for key in differing)
+        labels.append(f"{run.label} ({told_apart})" if told_apart else run.label)
+    repeats = [labels[:i].count(label) + 1 for i, label in enumerate(labels)]
+    total = Counter(labels)
+    return [
+        Outcome(f"{label} #{n}" if total[label] > 1 else label, run.tree)
+        for label, n, run in zip(labels, repeats, plain, strict=True)
+    ]
+
+
+def _tree(source: Source) -> xr.DataTree:
+    """The DataTree of a run, from memory or disk."""
+    if isinstance(source, xr.DataTree):
+        tree, where = source, "the DataTree"
+    elif isinstance(source, str | Path):
+        path, where = Path(source), str(source)
+        files = sorted(path.glob("*.nc")) if path.is_dir() else [path] if path.is_file() else []
+        if len(files) != 1:
+            found = f"{len(files)} .nc files" if path.is_dir() else "nothing"
+            raise RunError(f"no run at {where}: expected a directory with one .nc file, or that file; found {found}")
+        try:
+            tree = xr.load_datatree(files[0], engine="h5netcdf")
+        except (OSError, ValueError) as error:
+            raise RunError(f"{files[0]} is not the netCDF file of a run ({error}); train it again") from error
+    elif isinstance(getattr(source, "tree", None), xr.DataTree):
+        tree, where = source.tree, "the run"
+    else:
+        raise RunError(f"not a run: {type(source).__name__}; pass a run, a DataTree or the path of a run")
+    missing = {"pair", "base_measure", "data_fingerprint"} - set(tree.attrs)
+    if missing:
+        raise RunError(f"{where} is not a run of the zoo: root attributes {sorted(missing)} are missing")
+    return tree
+
+
+def _table_label(run: Outcome) -> str:
+    """What a table holds, in words: 'mass, digits (binarized)'."""
+    done = {"binarize": " (binarized)", "dequantize": " (dequantized)"}
+    return f"{run.table[0]}, {run.data_name}{done.get(run.summary.get('noise') or '', '')}"
+
+
+def _table(label: str, rows: Sequence[Outcome]) -> pd.DataFrame:
+    """The rows of one table: ranked ones best first, then those listed apart."""
+    lengths = {row.label: row.evidence.size for row in rows if row.evidence is not None}
+    if len(set(lengths.values())) > 1:
+        counts = ", ".join(f"{name} {size}" for name, size in lengths.items())
+        raise RunError(f"unequal numbers of held-out data ({counts}): evaluate every run on the whole test part")
+    apart = {row.label: reason for row in rows if (reason := _reason_apart(row, rows))}
+    ranked = sorted((row for row in rows if row.label not in apart), key=lambda row: -row.score)
+    below = sorted((row for row in rows if row.label in apart), key=lambda row: -np.nan_to_num(row.score, nan=-np.inf))
+    weights = _stacking_weights(ranked)
+    frame = pd.DataFrame([_row(row) for row in ranked + below], index=[row.label for row in ranked + below])
+    frame.index.name = "pair"
+    frame.insert(0, "table", label)
+    frame["rank"] = pd.array([*range(1, len(ranked) + 1), *[pd.NA] * len(below)], dtype="Int64")
+    differences = [_difference(row, ranked[0]) for row in ranked] + [(np.nan, np.nan)] * len(below)
+    frame["difference"], frame["difference_se"] = np.array(differences).T
+    frame["weight"] = [weights.get(name, np.nan) for name in frame.index]
+    verdicts = ["best" if len(rows) > 1 else "alone in its table: nothing to rank it against"][: len(ranked)]
+    verdicts += [_verdict(ranked[0], *pair) for pair in differences[1 : len(ranked)]]
+    frame["verdict"] = verdicts + [apart[row.label] for row in below]
+    order = "table rank title log_evidence se seed_sd median worst difference difference_se weight share_constant"
+    return frame[[*order.split(), "bad_k", "exact", "seeds", "verdict"]]
+
+
+def _row(run: Outcome) -> dict[str, Any]:
+    """The columns that a run decides alone."""
+    per_seed = run.pointwise()
+    evidence = np.full(1, np.nan) if run.evidence is None else run.evidence
+    k = run.pointwise("pareto_k")
+    return {
+        "title": run.title,
+        "log_evidence": run.score,
+        "se": _standard_error(evidence),
+        "seed_sd": np.nan if per_seed is None else _deviation(np.array([seed.mean() for seed in per_seed])),
+        "median": float(np.median(evidence)),
+        "worst": float(evidence.min()),
+        "share_constant": run.share_constant,
+        "bad_k": 0 if k is None else int((k > BAD_K).sum(1).max()),
+        "exact": run.exact,
+        "seeds": f"{run.used.sum()}/{run.used.size}",
+    }
+
+
+def _reason_apart(row: Outcome, rows: Sequence[Outcome]) -> str:
+    """Why a row is not ranked; empty if it is."""
+    if row.ran_away:
+        return _run_away(row)
+    if row.evidence is None:
+        return "not scored: every seed was frozen" if row.used.size and not row.used.any() else "not evaluated"
+    if np.isnan(row.score) or row.score == np.inf:
+        count = int((~np.isfinite(row.evidence)).sum())
+        return f"unranked: the evidence of {count} test data is not a number"
+    for other in rows:
+        if other.ran_away or other.varying is None or row.varying is None:
+            continue
+        lead, honest = row.score - other.score, float(row.varying.mean() - other.varying.mean())
+        if lead >= 0 and honest < 0:
+            return (
+                f"leads {other.label} by {lead:,.1f} nats only through the columns constant in training "
+                f"({row.share_constant:,.1f} of its {row.score:,.1f} nats); "
+                f"without them it is {-honest:,.1f} behind; unranked"
+            )
+    return ""
+
+
+def _run_away(run: Outcome) -> str:
+    """What ran away, and how much of the score the columns constant in training gave."""
+    text = "ran away"
+    if run.last_scales is not None:
+        names = [str(name) for name in run.summary.get("columns") or range(run.last_scales.size)]
+        scales = np.nan_to_num(run.last_scales, nan=np.inf)
+        fallen = np.flatnonzero(scales < COLLAPSED) if scales.min() < COLLAPSED else np.array([scales.argmin()])
+        constant = sum(names[i] in run.constant_columns for i in fallen)
+        shown = ", ".join(names[i] for i in fallen[:3]) + (f" and {len(fallen) - 3} more" if len(fallen) > 3 else "")
+        which = (
+            ""
+            if not constant
+            else "constant in training"
+            if constant == len(fallen)
+            else f"{constant} constant in training"
+        )
+        text += f": decoder scale {_power(scales.min())} on column{'s' * (len(fallen) > 1)} {shown}"
+        text += f" ({which})" if which else ""
+    elif (smallest := run.get("optimization/min_scale")) is not None and smallest.notnull().any():
+        text += f": decoder scale {_power(float(smallest.min()))}"
+    if np.isfinite(run.share_constant) and run.constant_columns:
+        text += f"; constant columns gave {run.share_constant:,.1f} of its {run.score:,.1f} nats"
+    return text + "; unranked"
+
+
+def _difference(row: Outcome, best: Outcome) -> tuple[float, float]:
+    """Mean and standard error of the paired difference to the best row."""
+    if row is best:
+        return 0.0, 0.0
+    assert row.evidence is not None and best.evidence is not None  # noqa: PT018 (ranked rows have evidence)
+    paired = row.evidence - best.evidence
+    return float(paired.mean()), _standard_error(paired)
+
+
+def _verdict(best: Outcome, difference: float, se: float) -> str:
+    """How a ranked row stands to the best one."""
+    if not np.isfinite(difference):
+        return f"worse than {best.label}: gives some test datum no probability at all"
+    if abs(difference) < 2 * se:
+        return f"cannot be told apart from {best.label} (difference {difference:,.1f} ± {se:,.1f})"
+    return f"worse than {best.label} by {-difference:,.1f} ± {se:,.1f}"
+
+
+def _stacking_weights(ranked: Sequence[Outcome]) -> dict[str, float]:
+    """Weights of the mixture of pairs with the best held-out score, through ArviZ's ``compare``.
+
+    A datum's best pair is subtracted first: the weights stay the same, and exp no longer overflows.
+    """
+    if len(ranked) < 2:
+        return {row.label: 1.0 for row in ranked}
+    from inspect import signature
+
+    import arviz_stats
+    from arviz_stats.utils import ELPDData
+
+    table = np.stack([row.evidence for row in ranked if row.evidence is not None])
+    table = table[:, np.isfinite(table).any(0)]
+    if not table.size:
+        return {}
+    table = np.maximum(table - table.max(0), NEGLIGIBLE)
+    # ArviZ 0 wants the kind and never rounds; ArviZ 1 takes no kind and rounds unless told not to.
+    kind = {"kind": "held-out"} if "kind" in signature(ELPDData).parameters else {}
+    exactly = {"round_to": "none"} if "round_to" in signature(arviz_stats.compare).parameters else {}
+    heldout = {
+        row.label: ELPDData(
+            elpd=values.sum(),
+            se=float(np.sqrt(values.size * values.var())),
+            p=0.0,
+            n_samples=1,
+            n_data_points=values.size,
+            scale="log",
+            warning=False,
+            good_k=BAD_K,
+            elpd_i=xr.DataArray(values, dims="obs"),
+            **kind,
+        )
+        for row, values in zip(ranked, table, strict=True)
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # ArviZ 0 uses what pandas 3 deprecates
+        weights = arviz_stats.compare(heldout, **exactly)["weight"]
+    return {str(name): float(weight) for name, weight in weights.items()}
+
+
+def _power(value: float) -> str:
+    """A scale as 3e-7."""
+    return f"{value:.0e}".replace("e-0", "e-").replace("e+00", "")
+
+
+def _deviation(values: Floats) -> float:
+    """The standard deviation of a sample; NaN for a sample of one or a value that is not finite."""
+    return float(values.std(ddof=1)) if values.size > 1 and np.isfinite(values).all() else float("nan")
+
+
+def _standard_error(values: Floats) -> float:
+    """The standard error of the mean."""
+    return float(_deviation(values) / np.sqrt(values.size))

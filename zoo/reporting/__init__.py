@@ -1,0 +1,5 @@
+"""One self-contained page that shows how runs compare, from their DataTrees alone: neither torch nor Pyro."""
+
+from zoo.reporting.page import report
+
+__all__ = ["report"]

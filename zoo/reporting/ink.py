@@ -1,0 +1,103 @@
+"""How every figure of the report looks, on paper and on a page that may be light or dark."""
+
+import io
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+__all__ = [
+    "DASH",
+    "INK",
+    "LINE",
+    "MINUS",
+    "PALETTE",
+    "PAPER",
+    "SOFT",
+    "STYLE",
+    "TIMES",
+    "Panel",
+    "canvas",
+    "panel",
+]
+
+# Drawn in these colours, which the page then replaces by its own: the ink follows light and dark.
+INK, SOFT, LINE, PAPER = "#1c2028", "#6a7180", "#d8dce4", "#fefefe"
+PALETTE = ("#0067a5", "#c4500c", "#00805d", "#a03c86", "#80690a", "#4c5fc4", "#a3303f", "#3d7f8f")
+_ROLES = {INK: "currentColor", SOFT: "var(--soft)", LINE: "var(--line)", PAPER: "var(--panel)"} | {
+    colour: f"var(--pair-{number})" for number, colour in enumerate(PALETTE)
+}
+
+MINUS, DASH, TIMES = "\N{MINUS SIGN}", "\N{EN DASH}", " \N{MULTIPLICATION SIGN} "  # as set in print
+WIDTH = 4.15  # inches: at 72 units an inch as wide as a phone, where text then keeps its size
+
+STYLE = {
+    "axes.edgecolor": LINE,
+    "axes.facecolor": "none",
+    "axes.formatter.useoffset": False,
+    "axes.grid": False,
+    "axes.labelcolor": SOFT,
+    "axes.labelsize": 10.5,
+    "axes.linewidth": 0.8,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.unicode_minus": True,
+    "figure.constrained_layout.use": True,
+    "figure.edgecolor": "none",
+    "figure.facecolor": PAPER,
+    "font.size": 10.5,
+    "lines.solid_capstyle": "round",
+    "path.simplify": True,
+    "svg.fonttype": "none",  # text stays text: it takes the page's font and can be read out and searched
+    "text.color": INK,
+    "text.parse_math": False,  # a column may be called "$"
+    "xtick.color": LINE,
+    "xtick.labelcolor": SOFT,
+    "xtick.labelsize": 10,
+    "ytick.color": LINE,
+    "ytick.labelcolor": SOFT,
+    "ytick.labelsize": 10,
+}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One small figure of the page: what it shows, in a picture and in words."""
+
+    title: str
+    note: str
+    alt: str
+    colour: int
+    svg: Markup
+
+
+def canvas(height: float) -> tuple[Figure, Axes]:
+    """An empty figure that no global registry knows of."""
+    figure = Figure(figsize=(WIDTH, height))
+    return figure, figure.subplots()
+
+
+def panel(figure: Figure, folder: Path, name: str, *, title: str, alt: str, colour: int = 0, note: str = "") -> Panel:
+    """Write a figure as PNG and SVG and make it ready for the page."""
+    FigureCanvasAgg(figure)
+    figure.patch.set_gid("paper")
+    figure.savefig(folder / f"{name}.png", dpi=200)
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    (folder / f"{name}.svg").write_text(text.getvalue(), encoding="utf-8")
+    return Panel(title, note, alt, colour, _inline(text.getvalue(), name))
+
+
+def _inline(svg: str, name: str) -> Markup:
+    """An SVG that can stand on a page beside others: ids of its own, colours of the page, no fixed size."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\b(id="|url\(#|href="#)', rf"\g<1>{name}-", svg)
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub("|".join(_ROLES), lambda match: _ROLES[match[0]], svg)
+    return Markup(svg.replace("<svg", '<svg aria-hidden="true"', 1))

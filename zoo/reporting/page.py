@@ -1,0 +1,163 @@
+"""The report: reads runs, draws every figure, and writes one page that needs no network."""
+
+import re
+import warnings
+from collections.abc import Iterable, Iterator
+from numbers import Integral
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from zoo.comparison import COLLAPSED, Outcome, Source, compare, outcomes
+from zoo.errors import RunError
+from zoo.reporting import figures
+from zoo.reporting.ink import MINUS, PALETTE, STYLE, Panel, panel
+
+__all__ = ["report"]
+
+HERE = Path(__file__).parent
+
+
+def report(runs: Source | Iterable[Source], path: str | Path) -> Path:
+    """Write a report on runs and return the path of its page, ``path/index.html``.
+
+    The page holds everything it shows; every figure also lies beside it as PNG and SVG, in ``path/figures``.
+    Runs that were trained but not evaluated are shown as far as they go. The page is written last.
+
+    ``runs`` are runs, DataTrees, or paths of a run's directory or netCDF file: one or several. Raises
+    ``RunError`` as ``compare`` does, and for a ``path`` that is a file.
+
+    >>> report([], "report")
+    Traceback (most recent call last):
+    zoo.errors.RunError: no runs to compare: pass at least one run, DataTree or path of a run's directory
+    """
+    read = outcomes(runs)
+    folder = Path(path)
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"cannot write a report to {folder}: it is a file; name a directory")
+    pictures = folder / "figures"
+    pictures.mkdir(parents=True, exist_ok=True)
+    with mpl.rc_context(), warnings.catch_warnings():
+        mpl.rcdefaults()  # whatever style the caller has set
+        mpl.rcParams.update(STYLE)
+        warnings.simplefilter("ignore", RuntimeWarning)  # of means over seeds that hold no finite value
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # the page's own font may have it
+        page = _environment().get_template("page.html.j2").render(_content(read, pictures))
+    unfinished = folder / ".index.html.part"
+    unfinished.write_text(page, encoding="utf-8")
+    return unfinished.replace(folder / "index.html")
+
+
+def _environment() -> Environment:
+    """Names of columns and data come from anywhere: every string is escaped."""
+    environment = Environment(
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = figures.number
+    environment.filters["plain"] = lambda value: f"{value:,}" if isinstance(value, Integral) else str(value)
+    environment.filters["typeset"] = _typeset
+    environment.filters["web"] = lambda link: link if urlsplit(str(link)).scheme in ("http", "https") else ""
+    return environment
+
+
+def _typeset(sentence: str) -> str:
+    """A verdict with true minus signs and no line break around plus-minus."""
+    return re.sub(r"(?<!\S)-(?=\d)", MINUS, sentence).replace(" ± ", "\u00a0±\u00a0")
+
+
+def _content(runs: list[Outcome], folder: Path) -> dict[str, Any]:
+    """Everything the template shows."""
+    table = compare([run.tree for run in runs])
+    hue = {run.label: i % len(PALETTE) for i, run in enumerate(runs)}
+    tables = list(_tables(table, runs, hue, folder))
+    return {
+        "css": Markup((HERE / "page.css").read_text(encoding="utf-8")),
+        "palette": PALETTE,
+        "runs": {run.label: run for run in runs},
+        "hue": hue,
+        "datasets": list({run.read("data_fingerprint"): run for run in runs}.values()),
+        "tables": tables,
+        "panels": _panels(runs, hue, folder) | {"ranking": [table["picture"] for table in tables if table["picture"]]},
+        "limit": COLLAPSED,
+    }
+
+
+def _tables(table: pd.DataFrame, runs: list[Outcome], hue: dict[str, int], folder: Path) -> Iterator[dict[str, Any]]:
+    """Each table's rows, ranked and apart, with its picture and what kind of number it ranks."""
+    by_label = {run.label: run for run in runs}
+    for i, (label, rows) in enumerate(table.groupby("table", sort=False)):
+        colours = {name: PALETTE[number] for name, number in hue.items()}
+        picture = None
+        if np.isfinite(rows["log_evidence"]).any():
+            figure, note = figures.ranking(rows, by_label, colours)
+            scores = zip(rows["title"], rows["log_evidence"].astype(float), strict=True)
+            alt = "; ".join(f"{title}: {figures.number(score)}" for title, score in scores)
+            picture = panel(figure, folder, f"ranking-{i + 1}", title=str(label), note=note, alt=f"Log evidence. {alt}")
+        records = [dict(row, pair=name, apart=pd.isna(row["rank"])) for name, row in rows.iterrows()]
+        yield {
+            "label": label,
+            "base_measure": by_label[str(rows.index[0])].table[0],
+            "ranked": [row for row in records if not row["apart"]],
+            "apart": [row for row in records if row["apart"]],
+            "picture": picture,
+            "constant": bool(rows["share_constant"].notna().any()),
+        }
+
+
+def _panels(runs: list[Outcome], hue: dict[str, int], folder: Path) -> dict[str, list[Panel]]:
+    """The panels of every section: one per run that has what the section shows."""
+    sections: dict[str, list[Panel]] = {
+        "elbo": [],
+        "scale": [],
+        "columns": [],
+        "spread": [],
+        "predictive": [],
+    }
+    limits = figures.scale_limits(runs)
+    for i, run in enumerate(runs):
+        colour, stem = (
+            PALETTE[hue[run.label]],
+            f"{i + 1}-{re.sub(r'[^a-z0-9-]+', '-', run.label.lower())[:40]}",
+        )
+
+        def add(section: str, drawn: tuple[Figure, str], alt: str, run: Outcome = run, stem: str = stem) -> None:
+            figure, note = drawn
+            made = panel(figure, folder, f"{section}-{stem}", title=run.title, note=note,
+                         alt=f"{alt}, {run.title}. {note}", colour=hue[run.label])  # fmt: skip
+            sections[section].append(made)
+
+        if (elbo := run.get("optimization/elbo")) is not None and elbo.size:
+            add("elbo", figures.traces(run, colour), "ELBO along training, every seed")
+        if (scale := run.get("optimization/min_scale")) is not None and bool((scale > 0).any()):
+            smallest = figures.number(float(scale.min()))
+            add(
+                "scale",
+                (figures.scales(run, colour, limits), f"Smallest value: {smallest}."),
+                "Smallest decoder scale",
+            )
+        if run.last_scales is not None and (run.last_scales > 0).any():
+            add("columns", figures.columns(run, colour), "Smallest decoder scale of every column")
+        if (contraction := figures.contraction(run)) is not None:
+            add(
+                "spread",
+                figures.spread(run, contraction, colour),
+                "Posterior contraction of every latent, every seed",
+            )
+        elif (memberships := figures.memberships(run)) is not None:
+            add("spread", figures.components(run, memberships, colour), "Component weights of every seed")
+        if (shape := figures.image_shape(run)) and run.get("reconstruction/mean") is not None:
+            add("predictive", figures.images(run, shape), "Observed, reconstructed and drawn pictures")
+        elif not shape and run.get("observed_data/x") is not None and run.get("posterior_predictive/x") is not None:
+            add("predictive", figures.marginals(run, colour), "Marginal distribution of every column")
+    return sections
