@@ -7,6 +7,9 @@ BIN := .venv/bin
 PYTHONS := $(or $(PYTHON),python3.11 python3.12 python3.13 python3)
 DEMO := demo
 
+# Networks this small gain little from a second thread, and threads that wait for each other lose much on shared cores.
+export OMP_NUM_THREADS ?= 1
+
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -15,7 +18,7 @@ demo: .venv/.installed  ## Train five pairs on real handwritten digits, print th
 		--data digits --binarize threshold --seeds 4 --out $(DEMO) --overwrite
 
 test: .venv/.installed  ## Run the tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest
+	$(BIN)/pytest -n auto --maxprocesses 4
 
 lint: .venv/.installed  ## Run the linter, the formatter's check and the type checker
 	$(BIN)/ruff check

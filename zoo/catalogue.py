@@ -183,7 +183,7 @@ def create(name: str, data: Data, **options: Any) -> Pair:
     """
     entry = _entry(name)
     _, _, guide = name.partition(":")
-    if guide:
+    if guide and guide != entry.card.guides[0]:
         if guide not in entry.card.guides:
             raise OptionError(f"{entry.card.name} has no guide {guide!r}; choose from {', '.join(entry.card.guides)}.")
         options = {"guide": guide, **options}

@@ -232,12 +232,21 @@ def list_pairs(
     ] = None,
     plugin: Plugins = None,
     as_json: AsJSON = False,
+    as_markdown: Annotated[bool, Option("--markdown", help="Print a table for a page.")] = False,
 ) -> None:
     """List the pairs of the catalogue."""
     _run_plugins(plugin)
     cards = [zoo.card(name) for name in zoo.list_pairs(pattern, support=support, bounded=bounded)]
     if as_json:
         _print_json([asdict(card) for card in cards])
+    elif as_markdown:
+        typer.echo("| name | data | likelihood | bounded above, per datum | source |\n|---|---|---|---|---|")
+        for card in cards:
+            bounded = f"`{card.bound}`" if card.bounded else "**no**"
+            typer.echo(
+                f"| `{card.name}` | {card.support} | `{card.formula.replace('|', '∣')}` | {bounded} "
+                f"| [{card.reference.partition(',')[0]}]({card.link}) |"
+            )
     elif not cards:
         _tell(f"no pair matches {pattern!r} and the filters.")
     else:
@@ -581,3 +590,7 @@ def _tell(text: str, style: str | None = None) -> None:
 
     console = Console(stderr=True, markup=False, highlight=False)
     console.print(" ".join(text.split()), style=style, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()

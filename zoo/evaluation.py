@@ -19,6 +19,7 @@ __all__ = ["evaluate", "pareto_k"]
 
 # Predictive groups hold pictures and marginals, not data: caps on what is kept of them.
 POSTERIOR_DRAWS, PREDICTIVE_DRAWS, PREDICTIVE_ROWS, RECONSTRUCTION_DRAWS = 100, 20, 64, 32
+FEWEST_FOR_K = 25  # the tail is a fifth of the weights and five numbers at least
 
 
 def evaluate(run: Run, data: Data, *, samples: int = 5000) -> xarray.DataTree:
@@ -78,7 +79,7 @@ def pareto_k(log_weights: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Shape k of the generalised Pareto distribution fitted to the largest weights, (K, N) to (N,).
 
     Below 0.5 the estimate is good, up to 0.7 usable, above it is not to be trusted. Minus infinity where all weights
-    are the same.
+    are the same, not a number where they are too few to have a tail.
 
     >>> uniform = np.random.default_rng(0).uniform(size=(20000, 1))
     >>> bool(abs(pareto_k(-0.8 * np.log(uniform)) - 0.8) < 0.1)
@@ -88,6 +89,8 @@ def pareto_k(log_weights: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
     varying = np.ptp(log_weights, axis=0) > 0
     k = np.full(log_weights.shape[1], -np.inf)
+    if len(log_weights) < FEWEST_FOR_K:
+        return np.where(varying, np.nan, k)
     # arviz-stats takes log likelihoods and negates them: minus log weights are what it must be given
     if varying.any():
         k[varying] = array_stats.psislw(-log_weights[:, varying], axis=0)[1]

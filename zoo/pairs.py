@@ -23,6 +23,8 @@ __all__ = [
     "IdentityOptions",
     "MixtureOptions",
     "VAEOptions",
+    "decoder",
+    "guide",
 ]
 
 Width = Annotated[int, Ge(1)]

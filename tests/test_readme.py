@@ -1,0 +1,47 @@
+"""What the README says is so."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import zoo
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_catalogue_table_is_the_catalogue():
+    told = README.partition("<!-- catalogue -->\n")[2].partition("<!-- /catalogue -->")[0]
+    command = [sys.executable, "-m", "zoo.command_line", "list", "--markdown"]
+    assert told == subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_the_python_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    code = re.search(r"```python\n(import zoo\n.*?)```", README, re.S)[1]
+    names = {}
+    exec(
+        compile(code.replace("seeds=4, steps=1000)", "seeds=2, steps=50, progress=False)"), "README.md", "exec"), names
+    )
+    out = capsys.readouterr().out
+    assert "gmm-constrained" in out and "report/index.html" in out
+    assert zoo.load_run("runs/constrained").pair.name == "gaussian-constrained"
+
+
+def test_the_pair_of_ones_own_is_the_script():
+    told = re.search(r"```python\n(@dataclass.*?)```", README, re.S)[1]
+    script = (ROOT / "scripts" / "own_pair.py").read_text(encoding="utf-8")
+    assert told.strip() in script, "copy it from scripts/own_pair.py"
+
+
+def test_every_command_named_is_one():
+    from typer.main import get_command
+
+    from zoo.command_line import app
+
+    commands = set(get_command(app).commands)
+    assert set(re.findall(r"\bzoo (\w+) [\w<-]", "\n".join(re.findall(r"```sh\n(.*?)```", README, re.S)))) <= commands
+    assert set(re.findall(r"`zoo (\w+)[ `]", README)) <= commands
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M))
+    assert set(re.findall(r"\bmake (\w+)\b[`# ]", README)) <= targets
