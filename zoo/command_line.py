@@ -242,11 +242,10 @@ def list_pairs(
     elif as_markdown:
         typer.echo("| name | data | likelihood | bounded above, per datum | source |\n|---|---|---|---|---|")
         for card in cards:
-            bounded = f"`{card.bound}`" if card.bounded else "**no**"
-            typer.echo(
-                f"| `{card.name}` | {card.support} | `{card.formula.replace('|', '∣')}` | {bounded} "
-                f"| [{card.reference.partition(',')[0]}]({card.link}) |"
-            )
+            bound = f"`{card.bound}`" if card.bounded else "**no**"
+            source = f"[{card.reference.partition(',')[0]}]({card.link})" if card.link else card.reference
+            formula = card.formula.replace("|", "∣")
+            typer.echo(f"| `{card.name}` | {card.support} | `{formula}` | {bound} | {source} |")
     elif not cards:
         _tell(f"no pair matches {pattern!r} and the filters.")
     else:

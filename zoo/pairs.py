@@ -146,7 +146,7 @@ def gaussian_constrained(data: Data, options: ConstrainedOptions) -> tuple[nn.Mo
     support="real",
     bounded=True,
     bound="-(D/2) log(2π scale²)",
-    reference="Kingma & Welling (2014) with the covariance fixed; the common squared-error VAE",
+    reference="Kingma & Welling (2014), with the covariance fixed: the common squared-error VAE",
     link="https://arxiv.org/abs/1312.6114",
     guides=("mean-field", "full-rank"),
 )
