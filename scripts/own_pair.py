@@ -19,38 +19,38 @@ from zoo.pairs import VAEOptions, decoder, guide
 
 @dataclass(frozen=True)
 class LaplaceOptions(VAEOptions):
-    """``floor`` is the smallest scale b allowed, in scaled units."""
+    """``smallest`` is the smallest b allowed, in scaled units."""
 
-    floor: float = 0.1
+    smallest: float = 0.1
 
 
 class LaplaceDecoder(VAE):
-    """p(x | z) = ∏ⱼ exp(-|xⱼ - μⱼ(z)| / bⱼ(z)) / (2 bⱼ(z)), with b(z) = floor + exp v(z)."""
+    """p(x | z) = ∏ⱼ exp(-|xⱼ - μⱼ(z)| / bⱼ(z)) / (2 bⱼ(z)), with b(z) = smallest + exp v(z)."""
 
     outputs = 2
 
     def __init__(self, decoder: nn.Module, options: LaplaceOptions) -> None:
         super().__init__(decoder, options.latent_dim)
-        self.floor = options.floor
+        self.smallest = options.smallest
 
     def likelihood(self, z: Tensor) -> dist.TorchDistribution:
         """Independent Laplace distributions, heavier in the tails than normal ones."""
         median, v = self.decoder(z).unbind(-2)
-        return dist.Laplace(median, self.floor + v.exp()).to_event(1)
+        return dist.Laplace(median, self.smallest + v.exp()).to_event(1)
 
     def log_density_bound(self, features: int) -> float:
-        """-D log(2 floor)."""
-        return -features * math.log(2 * self.floor)
+        """-D log(2 smallest)."""
+        return -features * math.log(2 * self.smallest)
 
 
 @zoo.register(
     "laplace",
-    title="Laplace, scale ≥ floor",
+    title="Laplace, b ≥ smallest",
     summary="Absolute instead of squared error: single wild values cost less.",
-    formula="p(x|z) = ∏ⱼ Laplace(xⱼ; μⱼ(z), bⱼ(z)),  b(z) = floor + exp v(z)",
+    formula="p(x|z) = ∏ⱼ Laplace(xⱼ; μⱼ(z), bⱼ(z)),  b(z) = smallest + exp v(z)",
     support="real",
     bounded=True,
-    bound="-D log(2 floor)",
+    bound="-D log(2 smallest)",
     reference="Laplace (1774), Mémoire sur la probabilité des causes par les évènements",
 )
 def laplace(data: zoo.Data, options: LaplaceOptions) -> tuple[nn.Module, nn.Module]:

@@ -141,6 +141,23 @@ class Outcome:
         """Names of the columns that are constant in training."""
         return [str(name) for name in self.summary.get("constant_columns") or ()]
 
+    @cached_property
+    def constants(self) -> dict[str, str]:
+        """The options that are a variance or a standard deviation in scaled units, told in the data's units."""
+        options = self.read("options") or {}
+        scale = self.get("constant_data/scale")
+        if scale is None:
+            return {}
+        told = {}
+        for name, deviation in (("floor", lambda floor: floor**0.5), ("scale", float)):
+            if name in options and str(self.read("base_measure")) == "density":
+                low, high = (float(end) * deviation(options[name]) for end in (scale.min(), scale.max()))
+                span = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}, by column"
+                told[name] = (
+                    f"a standard deviation of {deviation(options[name]):.3g} in scaled units, {span} in the data's"
+                )
+        return told
+
     @property
     def exact(self) -> bool:
         """Whether the evidence was computed rather than estimated."""

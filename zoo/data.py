@@ -512,10 +512,11 @@ def _constant_notes(columns: Sequence[str], constant: Array, varying_in_test: Se
     names = np.array(columns)[constant].tolist()
     if not names:
         return []
-    run_away = "is constant in the training part ({}): a learned variance runs away on it."
-    if len(names) > 1:
-        run_away = "are constant in the training part ({}): a learned variance runs away on them."
-    notes = [f"{len(names)} of {len(columns)} columns {run_away.format(_few(names))}"]
+    are, them = ("is", "it") if len(names) == 1 else ("are", "them")
+    notes = [
+        f"{len(names)} of {len(columns)} columns {are} constant in the training part ({_few(names)}): a learned "
+        f"variance runs away on {them}, which gains density and says nothing about the data."
+    ]
     if varying_in_test:
         notes.append(f"Constant in training, but not in the test part: {_few(varying_in_test)}.")
     return notes
