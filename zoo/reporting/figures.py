@@ -110,8 +110,8 @@ def traces(run: Outcome, colour: str) -> tuple[Figure, str]:
             ax.annotate(f"bound {number(bound)}", (1, bound), (0, -4), xycoords=("axes fraction", "data"),
                         textcoords="offset points", ha="right", va="top")  # fmt: skip
         else:
-            ax.annotate(f"bound {number(bound)} ↑", (1, 1), (0, -2), xycoords="axes fraction",
-                        textcoords="offset points", ha="right", va="top")  # fmt: skip
+            ax.annotate(f"bound {number(bound)} ↑", (1, 1), (0, 3), xycoords="axes fraction",
+                        textcoords="offset points", ha="right", va="bottom")  # fmt: skip
             remarks.append("the bound lies above the view")
     elif not bool((run.read("card") or {}).get("bounded", True)):
         remarks.append("no bound")
