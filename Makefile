@@ -1,7 +1,7 @@
 # `make demo` and `make test` set everything up by themselves; PYTHON=... chooses the interpreter.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint check clean
+.PHONY: help demo test lint conformance bench check clean
 
 BIN := .venv/bin
 PYTHONS := $(or $(PYTHON),python3.11 python3.12 python3.13 python3)
@@ -11,7 +11,7 @@ DEMO := demo
 export OMP_NUM_THREADS ?= 1
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: .venv/.installed  ## Train five pairs on real handwritten digits, print the path of the report
 	$(BIN)/zoo compare gaussian-learned gaussian-constrained gaussian-identity bernoulli gmm \
@@ -24,6 +24,12 @@ lint: .venv/.installed  ## Run the linter, the formatter's check and the type ch
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+conformance: .venv/.installed  ## Hold every pair, compiled, to Pyro's own loss and gradients (minutes)
+	$(BIN)/pytest -m slow tests/conformance
+
+bench: .venv/.installed  ## Measure the cost of a step against torch by hand, Pyro and NumPyro (minutes)
+	$(BIN)/python scripts/benchmark.py 64-128-8 784-400-20 --out benchmark
 
 check:  ## Run all that continuous integration runs
 	.ci/run

@@ -74,6 +74,10 @@ def test_every_datum_is_used_once_an_epoch_in_an_order_of_the_seeds_own(iris, x)
             assert sorted(epoch.tolist()) == list(range(n))
     assert not torch.equal(rows[0], rows[1])
     assert not torch.equal(rows[0, :n], rows[0, n : 2 * n])
+    shared = engine(zoo.create("gmm", iris), [4, 1], x, mode="off", same_batches=True)
+    alone = engine(zoo.create("gmm", iris), [1], x, mode="off", same_batches=True)
+    assert torch.equal(shared.batch_rows(3)[0], shared.batch_rows(3)[1])
+    assert torch.equal(shared.batch_rows(3)[1], alone.batch_rows(3)[0])
 
 
 def test_a_loss_that_is_not_finite_freezes_its_seed_alone(iris, x):

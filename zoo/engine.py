@@ -117,6 +117,7 @@ class Engine:
         batch_size: B.
         prepare: applied to each batch inside the step; may draw fresh noise.
         clip: the largest gradient norm of a seed, or None.
+        same_batches: whether all seeds see the data in one order, that of seed 0.
         mode: how the step is run. What cannot be captured is run with "off", and ``note`` says why.
     """
 
@@ -130,6 +131,7 @@ class Engine:
         batch_size: int,
         prepare: Callable[[Tensor], Tensor] | None = None,
         clip: float | None = None,
+        same_batches: bool = False,
         mode: Mode = "capture",
     ) -> None:
         self.seeds = list(seeds)
@@ -138,6 +140,7 @@ class Engine:
         self.batch_size = min(batch_size, len(x))
         self.prepare = prepare or _identity
         self.clip = clip
+        self.same_batches = same_batches
         started = time.perf_counter()
 
         replicas = [_started(pair.replica(seed), seed, x, self.prepare) for seed in self.seeds]
@@ -182,8 +185,7 @@ class Engine:
         corrections = [1 - beta ** (step + 1) for beta in BETAS]
         rates = torch.tensor([rate, *corrections, kl_weight], dtype=s.theta.dtype).to(s.theta.device)
         inputs = (s.theta, s.first, s.second, s.alive, self.batch_rows(step), *self.noise(step), rates)
-        with pyro_context():
-            *state, statistics = self._advance(*inputs)
+        *state, statistics = self._advance(*inputs)
         self.state = State(*state)
         return statistics
 
@@ -197,7 +199,7 @@ class Engine:
         n, b = len(self.x), self.batch_size
         epoch, start = divmod(step * b, n)
         pieces = []
-        for seed in self.seeds:
+        for seed in [0] * len(self.seeds) if self.same_batches else self.seeds:
             order, rest = self._permutation(seed, epoch), start + b - n
             piece = order[start : start + b]
             pieces.append(torch.cat([piece, self._permutation(seed, epoch + 1)[:rest]]) if rest > 0 else piece)
@@ -290,12 +292,13 @@ class Engine:
         for s in range(len(self.seeds)):
             row = theta[s].detach().requires_grad_()
             buffers = {name: b[s] for name, b in self.buffers.items()}
-            if self._liftable:
-                loss, of_seed = self._loss(row, buffers, batches[s], normal[s], uniform[s], kl_weight)
-            else:
-                with seeded(int(uniform[s, 0] * 2**32)):
-                    of_seed = self._terms(row, buffers, batches[s])
-                    loss = kl_weight * of_seed.kl - of_seed.log_likelihood
+            with pyro_context():
+                if self._liftable:
+                    loss, of_seed = self._loss(row, buffers, batches[s], normal[s], uniform[s], kl_weight)
+                else:
+                    with seeded(int(uniform[s, 0] * 2**32)):
+                        of_seed = self._terms(row, buffers, batches[s])
+                        loss = kl_weight * of_seed.kl - of_seed.log_likelihood
             gradients.append(torch.autograd.grad(loss, row)[0])
             terms.append([term.detach() for term in of_seed])
         return torch.stack(gradients), Terms(*(torch.stack(column) for column in zip(*terms, strict=True)))

@@ -56,6 +56,7 @@ class Settings:
     objective: str | None = None
     warmup: Annotated[int, Ge(0)] = 0
     clip: Annotated[float, Gt(0)] | None = None
+    same_batches: bool = False
     checks: Annotated[int, Ge(1)] = 50
     patience: Annotated[int, Ge(1)] | None = None
     compile: Literal["off", "capture", "inductor", "auto"] = "auto"
@@ -75,6 +76,7 @@ def fit(
     objective: str | None = None,
     warmup: int = 0,
     clip: float | None = None,
+    same_batches: bool = False,
     checks: int = 50,
     patience: int | None = None,
     compile: str = "auto",
@@ -98,6 +100,7 @@ def fit(
         objective: what is maximised; None takes the card's.
         warmup: steps over which the weight of the KL term rises to 1. The recorded ELBO is never annealed.
         clip: the largest gradient norm of a seed; None does not clip.
+        same_batches: give all seeds the data in the same order, so that they differ by start and noise alone.
         checks: how often the validation ELBO is taken.
         patience: stop a seed whose validation ELBO has not improved for so many checks; None never does.
         compile: "off" runs Pyro as it is, "capture" replays a recorded graph, "inductor" compiles it, "auto"
@@ -140,6 +143,7 @@ def fit(
         batch_size=settings.batch_size,
         prepare=(lambda x: data.corrupt(x, torch.rand_like(x), scale)) if data.noise else None,
         clip=settings.clip,
+        same_batches=settings.same_batches,
         mode=_mode(settings),
     )
     if engine.note:

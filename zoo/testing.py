@@ -28,7 +28,7 @@ from zoo.cards import Support
 from zoo.catalogue import Pair, card, create, options_of
 from zoo.context import pyro_context, seeded
 from zoo.data import Data
-from zoo.engine import Program
+from zoo.engine import BETAS, Engine, Mode, Program, Tape
 from zoo.fitting import fit
 from zoo.objective import OBJECTIVES, latent_sites, site_is_subsample
 from zoo.runs import load_run
@@ -176,13 +176,9 @@ def check_objective(subject: Subject) -> None:
     pair, x, parameters = subject.pair, subject.x, subject.parameters()
     with _drawing():
         ours = -OBJECTIVES["elbo"](pair.model, pair.guide, x).elbo * len(x)
+    elbo = _pyros_elbo(pair.guide, x)
     with _drawing():
-        enumerated = latent_sites(
-            poutine.trace(poutine.enum(pair.guide, first_available_dim=-2)).get_trace(x), enumerated=True
-        )
-    reference = TraceEnum_ELBO if enumerated else Trace_ELBO
-    with _drawing():
-        pyros = reference(max_plate_nesting=1).differentiable_loss(pair.model, pair.guide, x)
+        pyros = elbo.differentiable_loss(pair.model, pair.guide, x)
     assert math.isclose(ours.item(), pyros.item(), rel_tol=1e-8), (
         f"the loss is {ours.item():.10g}, Pyro's {pyros.item():.10g}"
     )
@@ -257,19 +253,36 @@ def check_bound(subject: Subject) -> None:
                 parameter.copy_(kept[name])
 
 
-def check_engine(subject: Subject) -> None:
-    """The step can be captured, equals Pyro as it is, and a seed does not depend on those beside it."""
-    common = {"steps": 3, "batch_size": 16, "checks": 1, "progress": False, "on_divergence": "warn"}
-    together = fit(subject.pair, subject.data, seeds=[1, 3], compile="capture", **common)  # type: ignore[arg-type]
-    assert together.tree.attrs["compile"] == "capture", f"cannot be captured: {together.tree.attrs['compile_note']}"
-    alone = fit(subject.pair, subject.data, seeds=[3], compile="capture", **common)  # type: ignore[arg-type]
-    plain = fit(subject.pair, subject.data, seeds=[3], compile="off", **common)  # type: ignore[arg-type]
-    both = together.tree["optimization"].to_dataset()["elbo"]
-    of_three = both.sel(chain=3).values
-    for other, what in ((alone, "beside another seed"), (plain, "captured")):
-        trace = other.tree["optimization"].to_dataset()["elbo"].sel(chain=3).values
-        assert np.allclose(of_three, trace, rtol=1e-4), f"seed 3 alone and as it is gives {trace}, {what} {of_three}"
-    assert not np.allclose(of_three, both.sel(chain=1).values), "two seeds are the same"
+def check_engine(subject: Subject, mode: Mode = "capture") -> None:
+    """A recorded step has the loss and the gradient of Pyro's own ELBO, for each seed whatever stands beside it."""
+    pair, x = subject.pair, torch.as_tensor(subject.data.scaled("train"))
+    settings: dict[str, Any] = {"objective": OBJECTIVES[pair.card.objective], "batch_size": 16, "mode": mode}
+    engine, alone = Engine(pair, [1, 3], x, **settings), Engine(pair, [3], x, **settings)
+    assert engine.mode == mode, f"the step is not run with {mode!r}: {engine.note}"
+    parameters, rows, noise = engine.parameters(engine.state.theta), engine.batch_rows(0), engine.noise(0)
+    statistics, of_one = engine.step(0, 1e-3), alone.step(0, 1e-3)
+    for row, seed in enumerate(engine.seeds):
+        replica = pair.replica(seed)
+        program = Program(replica.model, replica.guide).double()
+        with torch.no_grad():
+            for name, parameter in program.named_parameters():
+                parameter.copy_(parameters[name][row])
+        batch, elbo = x[rows[row]], _pyros_elbo(program.guide, x)
+        with Tape(normal=noise[0][row], uniform=noise[1][row]), pyro_context():
+            loss = elbo.differentiable_loss(program.model, program.guide, batch) / len(batch)
+        gradients = torch.autograd.grad(loss, list(program.parameters()))
+        gradient = torch.cat([g.flatten() for g in gradients])
+        ours = engine.state.first[row] / (1 - BETAS[0])  # Adam's first moment after one step
+        found, expected = statistics[0, row].item(), -loss.item()
+        assert math.isclose(found, expected, rel_tol=1e-8), (
+            f"the ELBO of a step is {found:.10g}, Pyro's {expected:.10g}"
+        )
+        error = float((ours - gradient).abs().max() / gradient.abs().max())
+        assert error < 1e-8, f"the gradient of a step differs from Pyro's by {error:.2g} of its size"
+    assert torch.allclose(statistics[:4, 1:], of_one[:4], rtol=1e-8, equal_nan=True), (
+        "seed 3 depends on seed 1 beside it"
+    )
+    assert not torch.equal(statistics[0, 0], statistics[0, 1]), "two seeds are the same"
 
 
 def check_saving(subject: Subject) -> None:
@@ -300,6 +313,14 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
     "engine": check_engine,
     "saving": check_saving,
 }
+
+
+def _pyros_elbo(guide: Any, x: Tensor) -> Trace_ELBO | TraceEnum_ELBO:
+    """The class of Pyro's that suits the guide."""
+    with _drawing(), torch.no_grad():
+        trace = poutine.trace(poutine.enum(guide, first_available_dim=-2)).get_trace(x)
+    kind = TraceEnum_ELBO if latent_sites(trace, enumerated=True) else Trace_ELBO
+    return kind(max_plate_nesting=1)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import pytest
 
 import zoo
-from zoo.testing import CHECKS, make_subject, variants
+from zoo.testing import CHECKS, check_engine, make_subject, variants
 
 SUBJECTS = [(name, options) for name in zoo.list_pairs() for options in variants(name)]
 
@@ -22,3 +22,8 @@ def subject(request):
 @pytest.mark.parametrize("check", CHECKS)
 def test_pair_conforms(subject, check):
     CHECKS[check](subject)
+
+
+@pytest.mark.slow
+def test_the_compiled_step_is_pyros_too(subject):
+    check_engine(subject, mode="inductor")
