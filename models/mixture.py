@@ -31,7 +31,11 @@ class Diagonal(nn.Module):
 
 
 class Full(nn.Module):
-    """Covariances floor I + T_c T_c', T_c lower triangular; one for all components if ``components`` is 1."""
+    """Covariances floor I + T_c T_c', T_c lower triangular; one for all components if ``components`` is 1.
+
+    Each row of T is its diagonal entry times (B, 1): a step of the optimiser is then small against the column it
+    belongs to, however narrow that has become.
+    """
 
     def __init__(self, components: int, width: int, floor: float) -> None:
         super().__init__()
@@ -45,10 +49,10 @@ class Full(nn.Module):
 
     def forward(self, mean: Tensor, component: Tensor) -> dist.TorchDistribution:
         """N(mean, Sigma_component) for means of shape (..., D)."""
-        factor = self.below.tril(-1) + torch.diag_embed(self.log_diagonal.exp())
+        identity = torch.eye(self.below.shape[-1], dtype=self.below.dtype, device=self.below.device)
+        factor = self.log_diagonal.exp()[..., None] * (self.below.tril(-1) + identity)
         if self.floor:
-            floor = self.floor * torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device)
-            factor, failed = torch.linalg.cholesky_ex(factor @ factor.mT + floor)
+            factor, failed = torch.linalg.cholesky_ex(factor @ factor.mT + self.floor * identity)
             # one seed's failure must be that seed's NaN, not an exception for all
             factor = factor.masked_fill((failed > 0)[..., None, None], math.nan)
         if len(factor) == 1:

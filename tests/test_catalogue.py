@@ -147,3 +147,28 @@ def test_every_public_name_is_there():
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
         _ = zoo.trian
     assert _ENTRIES
+
+
+def test_a_name_that_is_taken_is_refused(catalogue):
+    def register(name):
+        @zoo.register(name, title="", summary="", formula="", support="real", bounded=False, reference="")
+        def build(data: zoo.Data, options: object):
+            return None
+
+    with pytest.raises(OptionError, match=r"called 'gmm' already, by zoo.pairs"):
+        register("gmm")
+    register("mine")
+    register("mine")  # as a notebook's cell does that is run again
+
+
+def test_a_builder_that_returns_something_else_is_told(catalogue, iris):
+    from zoo.pairs import VAEOptions
+
+    @zoo.register("empty", title="", summary="", formula="", support="real", bounded=False, reference="")
+    def build(data: zoo.Data, options: VAEOptions):
+        return None
+
+    with pytest.raises(OptionError, match=r"returned NoneType; it has to return \(model, guide\)"):
+        zoo.create("empty", iris)
+    with pytest.raises(DataError, match="data is a str; load it first"):
+        zoo.create("gmm", "iris")

@@ -2,16 +2,18 @@
 
 import math
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 
 import zoo
-from zoo.engine import Engine, Program, Tape
+from zoo.engine import Engine, Replica, Tape
+from zoo.errors import OptionError
 from zoo.guides import MeanFieldNormal
-from zoo.models import VAE
-from zoo.objective import elbo
+from zoo.models import VAE, LearnedVariance
+from zoo.objective import column_scale, elbo
 from zoo.pairs import VAEOptions, decoder, guide
 
 
@@ -50,7 +52,7 @@ def test_adam_is_torchs(iris, x):
     pair = zoo.create("gaussian-identity", iris, latent_dim=2, hidden=(8,))
     ours = engine(pair, [7], x)
     replica = pair.replica(7)
-    program = Program(replica.model, replica.guide).double()
+    program = Replica(replica.model, replica.guide).double()
     adam = torch.optim.Adam(program.parameters(), lr=0.01)
     for step in range(20):
         ours.step(step, 0.01)
@@ -193,3 +195,155 @@ def test_the_tape_feeds_draws_of_the_right_distribution(draw):
     with Tape(**noise):
         drawn = draw.rsample((4000,))
     assert stats.kstest(draw.cdf(drawn).flatten().numpy(), "uniform").pvalue > 1e-3
+
+
+@pytest.mark.parametrize("kl_weight", [1.0, 0.3])
+def test_a_steps_statistics_and_gradient_are_pyros(iris, x, kl_weight):
+    pair = zoo.create("gaussian-constrained:full-rank", iris, latent_dim=2, hidden=(8,))
+    ours = engine(pair, [7], x)
+    program = ours.program
+    normal, uniform = ours.noise(0)
+    with Tape(normal=normal[0], uniform=uniform[0]), pyro.settings.context(module_local_params=True):
+        terms = elbo(program.model, program.guide, x[ours.batch_rows(0)[0]])
+    gradient = torch.autograd.grad(kl_weight * terms.kl - terms.log_likelihood, list(program.parameters()))
+    flat = torch.cat([g.flatten() for g in gradient])
+    told = ours.step(0, 1e-3, kl_weight)[:, 0]
+    torch.testing.assert_close(told, torch.stack([*(t.detach() for t in terms), flat.norm()]), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(ours.state.first[0], 0.1 * flat, rtol=1e-9, atol=1e-12)
+
+
+def test_the_smallest_scale_is_the_decoders(iris, x):
+    plain = engine(zoo.create("gaussian-constrained", iris, latent_dim=2, hidden=(8,)), [7], x, mode="off")
+    model, seen = plain.program.model, []
+
+    def spy(z):
+        fn = type(model).likelihood(model, z)
+        seen.append(fn.stddev.min().item())
+        return fn
+
+    model.likelihood = spy
+    assert plain.step(0, 1e-3)[3, 0].item() == pytest.approx(seen[-1])
+
+
+def test_every_step_and_every_seed_has_noise_of_its_own(iris, x):
+    e = engine(zoo.create("gaussian-learned", iris), [0, 1], x, mode="off")
+    first, second = e.noise(0)[0], e.noise(1)[0]
+    assert not torch.isclose(first, second).any()
+    assert not torch.isclose(first[0], first[1]).any()
+
+
+def test_a_gradient_within_the_limit_is_not_clipped(iris, x):
+    pair = zoo.create("gaussian-learned", iris, latent_dim=2)
+    free, wide = engine(pair, [0], x), engine(pair, [0], x, clip=1e6)
+    free.step(0, 1e-3)
+    wide.step(0, 1e-3)
+    assert torch.equal(free.state.first, wide.state.first)
+
+
+def test_the_scale_of_a_full_covariance_vanishes_with_its_determinant():
+    tril = torch.tensor([[1.0, 0.0], [1.0, 1e-4]])
+    assert column_scale(dist.MultivariateNormal(torch.zeros(2), scale_tril=tril)).tolist() == pytest.approx([1, 1e-4])
+
+
+class NoisyDecoder(VAE):
+    """Draws in the ways that a program may, besides through torch.distributions."""
+
+    draw = staticmethod(lambda mean: torch.randn(size=mean.shape, dtype=mean.dtype))
+
+    def likelihood(self, z):
+        mean = self.decoder(z)[..., 0, :]
+        return dist.Normal(mean + self.draw(mean), 1.0).to_event(1)
+
+
+def in_place(mean):
+    noise = torch.empty_like(mean)
+    noise.normal_()
+    return noise
+
+
+class Counter:
+    """State that a recorded step would not see change."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, mean):
+        self.calls += 1
+        return torch.full_like(mean, self.calls)
+
+
+@pytest.mark.parametrize(
+    ("draw", "mode"),
+    [
+        (NoisyDecoder.draw, "capture"),
+        (in_place, "off"),
+        (Counter(), "off"),
+        (lambda mean: torch.as_tensor(np.random.default_rng().normal(size=mean.shape)), "off"),
+    ],
+    ids=["by size", "in place", "python state", "numpy"],
+)
+def test_a_program_is_captured_only_if_the_graph_repeats_it(iris, x, catalogue, draw, mode):
+    class Noisy(NoisyDecoder):
+        pass
+
+    Noisy.draw = staticmethod(draw)
+
+    @zoo.register("noisy", title="", summary="", formula="", support="real", bounded=True, bound="b", reference="")
+    def build(data: zoo.Data, options: VAEOptions):
+        return Noisy(decoder(data, options, 1), options.latent_dim), guide(data, options)
+
+    taken = engine(zoo.create("noisy", iris), [0, 1], x)
+    assert taken.mode == mode, taken.note
+    assert bool(taken.note) == (mode == "off")
+
+
+def registered(model_of):
+    @zoo.register("own", title="", summary="", formula="", support="real", bounded=True, bound="b", reference="")
+    def build(data: zoo.Data, options: VAEOptions):
+        return model_of(data, options), guide(data, options)
+
+
+def test_parameters_that_want_no_gradient_stand_still(iris, x, catalogue):
+    def frozen(data, options):
+        model = LearnedVariance(decoder(data, options, 2), options.latent_dim)
+        model.decoder.requires_grad_(False)
+        return model
+
+    registered(frozen)
+    taken = engine(zoo.create("own", iris), [0, 1], x)
+    before = {name: b.clone() for name, b in taken.buffers.items()}
+    trained(taken, 3)
+    assert all(name.startswith("guide.") for name in taken.names)
+    assert {name for name in before if name.startswith("model.decoder")}
+    assert all(torch.equal(taken.buffers[name], b) for name, b in before.items())
+
+
+def test_batch_normalisation_is_refused_with_the_reason(iris, x, catalogue):
+    def normalised(data, options):
+        network = torch.nn.Sequential(torch.nn.BatchNorm1d(options.latent_dim), decoder(data, options, 2))
+        return LearnedVariance(network, options.latent_dim)
+
+    registered(normalised)
+    with pytest.raises(OptionError, match=r"changes model.decoder.0.running_mean .*layer normalisation"):
+        engine(zoo.create("own", iris), [0], x)
+
+
+def test_dropout_is_on_in_training_and_off_in_scoring(iris, x, catalogue):
+    def dropping(data, options):
+        network = torch.nn.Sequential(decoder(data, options, 2), torch.nn.Dropout(0.5))
+        return LearnedVariance(network, options.latent_dim)
+
+    registered(dropping)
+    run = zoo.fit(zoo.create("own", iris), iris, seeds=1, steps=5, progress=False)
+    assert not run._program(0).training
+
+
+def test_an_objective_with_a_penalty_is_what_is_trained(iris, x):
+    def penalised(model, guide, batch):
+        terms = elbo(model, guide, batch)
+        return terms._replace(elbo=terms.elbo - 100 * terms.kl)
+
+    pair = zoo.create("gaussian-constrained", iris, latent_dim=2)
+    plain, held = engine(pair, [0], x), engine(pair, [0], x, objective=penalised)
+    trained(plain, 5), trained(held, 5)
+    assert not torch.allclose(plain.state.theta, held.state.theta)

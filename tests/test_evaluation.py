@@ -7,7 +7,7 @@ from scipy import stats
 from torch import nn
 
 import zoo
-from zoo.context import seeded
+from zoo.context import Stream, seeded
 from zoo.evaluation import pareto_k
 from zoo.guides import MeanFieldNormal
 from zoo.inference import (
@@ -201,3 +201,82 @@ def test_no_memory_grows_with_the_number_of_draws():
         weights = stream_log_weights(model, guide, torch.zeros(360, 64), 1000)
     assert weights.shape == (1000, 360)
     assert max(seen) * 64 <= 2**20 and sum(seen) == 360_000
+
+
+@pytest.fixture(scope="module")
+def pairs_of_runs():
+    iris = zoo.load_data("iris")
+    values = np.concatenate([iris.train, iris.validation, iris.test])
+    runs = []
+    for unit in (1, 10):
+        d = zoo.Data.from_array(
+            np.column_stack([values, np.full(len(values), 3.0)]) * unit, name=f"x{unit}", scaling="scalar"
+        )
+        run = zoo.fit(zoo.create("gaussian-constrained", d, latent_dim=2), d, seeds=1, steps=60, progress=False)
+        zoo.evaluate(run, d, samples=200)
+        runs.append((run, d))
+    return runs
+
+
+@pytest.mark.parametrize(
+    ("path", "shift"),
+    [("heldout/log_evidence", 5), ("heldout/log_evidence_varying", 4), ("sample_stats/lp", 5), ("sample_stats/lq", 0)],
+)
+def test_log_densities_move_by_the_log_of_the_unit(pairs_of_runs, path, shift):
+    one, ten = (run.tree[path].values for run, _ in pairs_of_runs)
+    np.testing.assert_allclose(one - ten, shift * np.log(10), atol=0.02)
+
+
+def test_reconstructions_are_in_the_units_as_loaded(pairs_of_runs):
+    for name in ("mean", "scale"):
+        one, ten = (run.tree[f"reconstruction/{name}"].values for run, _ in pairs_of_runs)
+        np.testing.assert_allclose(10 * one, ten, rtol=1e-2)
+
+
+def test_diagnostics_by_their_definitions(pairs_of_runs):
+    run, d = pairs_of_runs[0]
+    x = torch.as_tensor(d.scaled("test"), dtype=torch.float32)
+    columns = torch.tensor([0, 1, 2, 3])
+    (logw,) = run.each_seed(lambda m, g: stream_log_weights(m, g, x, 200, columns), Stream.EVIDENCE)
+    w = np.exp(logw[0].double().numpy() - logw[0].double().numpy().max(0))
+    held = run.tree["heldout"]
+    np.testing.assert_allclose(held["log_evidence_se"][0], w.std(0, ddof=1) / np.sqrt(200) / w.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(held["ess"][0], w.sum(0) ** 2 / (w**2).sum(0), rtol=1e-6)
+
+
+def test_samples_follow_their_seed(pairs_of_runs):
+    run, _ = pairs_of_runs[0]
+    assert not np.array_equal(run.sample(5, seed=0), run.sample(5, seed=1))
+
+
+def test_one_draw_is_not_exact_and_has_no_error(pairs_of_runs):
+    run, d = pairs_of_runs[0]
+    held = zoo.evaluate(zoo.runs.Run(run.pair, run.seeds, run.weights, run.tree.copy()), d, samples=1)["heldout"]
+    assert held.attrs["exact"] == 0
+    assert held["pareto_k"].isnull().all()
+    assert held["log_evidence_se"].isnull().all()
+
+
+def test_weights_that_are_not_numbers_are_not_called_good():
+    weights = np.random.default_rng(0).normal(size=(100, 4))
+    weights[3, 0], weights[:, 1], weights[:50, 2] = np.nan, -np.inf, -np.inf
+    k = pareto_k(weights)
+    assert np.isnan(k[:2]).all()
+    assert np.isfinite(k[2:]).all()
+    assert np.isnan(pareto_k(weights[:20])).all()
+
+
+def test_memory_does_not_grow_with_the_rows(monkeypatch):
+    """Posterior draws and reconstructions decode a block of rows at a time."""
+    seen = []
+
+    class Watching(nn.Module):
+        def forward(self, z):
+            seen.append(z.shape[:-1].numel())
+            return z.new_zeros(*z.shape[:-1], 2, 64)
+
+    model, guide = LearnedVariance(Watching(), 2), MeanFieldNormal(lambda x: x.new_zeros(len(x), 2, 2))
+    with seeded(0):
+        draws = posterior_draws(model, guide, torch.zeros(3000, 64), 100)
+    assert draws.latents["z"].shape == (100, 3000, 2)
+    assert max(seen) * 64 <= 2**20

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import zoo
+from zoo.divergence import ALARM, Watch
 from zoo.errors import DataError, Diverged, DivergenceWarning, OptionError
-from zoo.fitting import ALARM, Watch
 from zoo.models import VAE
 from zoo.pairs import VAEOptions, decoder, guide
 
@@ -98,7 +98,7 @@ def test_learned_variance_on_benign_data_is_left_in_peace():
 
 def test_the_alarm_wants_a_scale_that_is_small_and_falling(iris):
     def seen(*relative):
-        watch = Watch(iris, [0], zoo.create("gaussian-learned", iris))
+        watch = Watch(zoo.create("gaussian-learned", iris), [0])
         spread = iris.train_std / iris.scaling.scale
         return [bool(watch.alarms(i, (r * spread)[None], alive=np.array([True]))[0]) for i, r in enumerate(relative, 1)]
 
@@ -130,8 +130,8 @@ def test_a_seed_that_breaks_is_frozen_marked_and_padded(catalogue):
     assert (steps["frozen_at"].values >= 0).any()
     for chain in np.flatnonzero(steps["frozen_at"].values >= 0):
         at = int(steps["frozen_at"][chain])
-        assert steps["elbo"][chain, :at].notnull().all()
-        assert steps["elbo"][chain, at:].isnull().all()
+        assert steps["elbo"][chain, : at - 1].notnull().all()
+        assert steps["elbo"][chain, at - 1 :].isnull().all()
     assert all(tensor.isfinite().all() for tensor in run.weights.values())
 
 
@@ -202,5 +202,29 @@ def test_a_wrong_argument_is_named_with_its_remedy(pair, iris, argument, value, 
 
 
 def test_other_data_than_the_pair_was_created_for_are_refused(pair, digits):
-    with pytest.raises(DataError, match=r"created for iris \(4 real columns\)"):
+    with pytest.raises(DataError, match=r"created for <Data 'iris'.* asked to fit <Data 'digits'"):
         zoo.fit(pair, digits)
+
+
+def test_the_watch_measures_a_scale_against_its_own_columns_spread():
+    rng = np.random.default_rng(0)
+    data = zoo.Data.from_array(rng.normal(size=(200, 2)) * [1, 1e-3], name="narrow", scaling="scalar")
+    watch = Watch(zoo.create("gaussian-learned", data), [0])
+    spread = data.train_std / data.scaling.scale
+    alive = np.array([True])
+    assert not any(watch.alarms(i, (s * spread)[None], alive=alive)[0] for i, s in enumerate([1.0, 0.9, 0.8, 0.7]))
+
+
+def test_few_checks_do_not_blind_the_watch(digits):
+    with pytest.warns(DivergenceWarning, match="runs away"):
+        zoo.fit(zoo.create("gaussian-learned", digits), digits, seeds=1, steps=800, checks=2, **QUIET)
+
+
+def test_every_validation_row_counts_alike(monkeypatch, iris):
+    from zoo import fitting
+
+    run = zoo.fit(zoo.create("gmm", iris), iris, seeds=1, steps=6, **QUIET)
+    monkeypatch.setattr(fitting, "VALIDATION_ROWS", 7)
+    monkeypatch.setattr(fitting, "REPEATED_ROWS", 0)
+    in_blocks = zoo.fit(zoo.create("gmm", iris), iris, seeds=1, steps=6, **QUIET)
+    np.testing.assert_allclose(in_blocks.tree["validation/elbo"], run.tree["validation/elbo"], rtol=1e-5)

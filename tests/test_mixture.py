@@ -38,7 +38,7 @@ def test_density_and_memberships_equal_sklearns_at_the_same_parameters(tables, i
         else:
             factors = torch.as_tensor(factors)
             model.covariance.log_diagonal.copy_(factors.diagonal(dim1=-2, dim2=-1).log())
-            model.covariance.below.copy_(factors.tril(-1))
+            model.covariance.below.copy_(factors.tril(-1) / factors.diagonal(dim1=-2, dim2=-1)[..., None])
         x = torch.as_tensor(test)
         evidence = log_mean_exp(stream_log_weights(model, pair.guide, x, samples=5))
         memberships = encode(pair.guide, x)

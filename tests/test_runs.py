@@ -9,7 +9,7 @@ import pytest
 import xarray
 
 import zoo
-from zoo.errors import RunError, UnknownPair
+from zoo.errors import DataError, OptionError, RunError, UnknownPair
 
 
 @pytest.fixture(scope="module")
@@ -112,5 +112,29 @@ def test_a_run_of_a_later_format_or_an_unknown_pair_is_refused(saved):
 
 
 def test_data_of_another_width_are_refused(run):
-    with pytest.raises(RunError, match=r"x has shape \(3, 7\); this run takes \(N, 4\)"):
+    with pytest.raises(DataError, match=r"x has shape \(3, 7\); this run takes \(N, 4\)"):
         run.encode(np.zeros((3, 7)))
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda run: run.log_evidence(np.zeros((2, 4)), samples=0), "samples=0; give a positive integer"),
+        (lambda run: run.sample(-1), "n=-1; give a positive integer"),
+        (lambda run: run.reconstruct(np.zeros((2, 4)), samples=1.5), "samples=1.5"),
+    ],
+)
+def test_a_count_that_is_none_is_named(run, call, said):
+    with pytest.raises(OptionError, match=said):
+        call(run)
+
+
+def test_numbers_outside_the_support_are_refused(run, digits):
+    x = np.zeros((2, 4))
+    x[1, 2] = np.nan
+    with pytest.raises(DataError, match=r"nan in row 1, column 'petal length.*finite numbers"):
+        run.encode(x)
+    data = zoo.load_data("digits", binarize="threshold")
+    binary = zoo.fit(zoo.create("bernoulli", data), data, seeds=1, steps=2, progress=False)
+    with pytest.raises(DataError, match="bernoulli is a model of binary data"):
+        binary.log_evidence(digits.test.values, samples=2)

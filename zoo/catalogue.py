@@ -10,6 +10,8 @@ from dataclasses import dataclass, is_dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+import numpy as np
+
 from zoo.cards import Card, Support
 from zoo.errors import DataError, OptionError, UnknownPair
 from zoo.options import checked
@@ -17,7 +19,7 @@ from zoo.options import checked
 if TYPE_CHECKING:
     from torch import nn
 
-    from zoo.data import Data
+    from zoo.data import Data, Scaling
 
 __all__ = ["Pair", "card", "create", "list_pairs", "options_of", "register"]
 
@@ -57,6 +59,12 @@ def _registering(make_card: Callable[P, Card]) -> Callable[P, Callable[[B], B]]:
         card = make_card(*args, **kwargs)
 
         def add(build: B) -> B:
+            taken = _entries().get(card.name)
+            # the same function again is a cell or a plugin run twice
+            if taken and (taken.build.__module__, taken.build.__qualname__) != (build.__module__, build.__qualname__):
+                raise OptionError(
+                    f"a pair is called {card.name!r} already, by {taken.build.__module__}: choose another name."
+                )
             _ENTRIES[card.name] = Entry(card, build)
             return build
 
@@ -153,9 +161,31 @@ class Pair:
         return str(getattr(self.options, "guide", self.card.guides[0]))
 
     @property
+    def scaling(self) -> Scaling:
+        """From the units as loaded to those the model sees: the data's, but none where the support is not all reals.
+
+        A likelihood of counts, levels or numbers between 0 and 1 has to see them as they are.
+        """
+        from zoo.data import Scaling
+
+        if self.card.support == "real":
+            return self.data.scaling
+        return Scaling(kind="none", center=0 * self.data.scaling.center, scale=0 * self.data.scaling.scale + 1)
+
+    @property
     def log_volume(self) -> float:
-        """What the scaling takes off a log density in scaled units to give it in the units as loaded."""
-        return self.data.log_volume if self.card.base_measure == "density" else 0.0
+        """What the scaling takes off a log density in the model's units to give it in the units as loaded."""
+        return float(np.log(self.scaling.scale).sum())
+
+    def scale(self, x: Any) -> np.ndarray[Any, Any]:
+        """Values (..., D) from the units as loaded to the model's."""
+        scaled: np.ndarray[Any, Any] = (np.asarray(x, dtype=np.float64) - self.scaling.center) / self.scaling.scale
+        return scaled
+
+    def unscale(self, x: Any) -> np.ndarray[Any, Any]:
+        """Values (..., D) from the model's units to those as loaded."""
+        unscaled: np.ndarray[Any, Any] = np.asarray(x, dtype=np.float64) * self.scaling.scale + self.scaling.center
+        return unscaled
 
     def replica(self, seed: int) -> Pair:
         """The same pair with initial weights drawn from ``seed``; the caller's random state is left alone."""
@@ -182,6 +212,10 @@ def create(name: str, data: Data, **options: Any) -> Pair:
     0.04
     """
     entry = _entry(name)
+    if not hasattr(data, "fingerprint"):
+        raise DataError(
+            f"create: data is a {type(data).__name__}; load it first, with zoo.load_data or zoo.Data.from_array."
+        )
     _, _, guide = name.partition(":")
     if guide and guide != entry.card.guides[0]:
         if guide not in entry.card.guides:
@@ -204,11 +238,13 @@ def create(name: str, data: Data, **options: Any) -> Pair:
 
 
 def _build(build: Builder, data: Data, options: Any, seed: int) -> tuple[nn.Module, nn.Module]:
-    import torch
+    from zoo.context import seeded
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return build(data, options)
+    with seeded(seed):
+        built = build(data, options)
+    if not (isinstance(built, tuple) and len(built) == 2):
+        raise OptionError(f"{build.__qualname__} returned {type(built).__name__}; it has to return (model, guide).")
+    return built
 
 
 def _entries() -> dict[str, Entry]:

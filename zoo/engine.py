@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,11 +21,14 @@ from torch.func import functional_call, grad_and_value, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 
-from zoo.catalogue import Pair
 from zoo.context import Stream, pyro_context, random_stream, seeded
+from zoo.errors import OptionError
 from zoo.objective import Terms
 
-__all__ = ["Engine", "Mode", "Objective", "Program", "State"]
+if TYPE_CHECKING:
+    from zoo.catalogue import Pair
+
+__all__ = ["Engine", "Mode", "Objective", "Replica", "State", "Tape"]
 
 Mode = Literal["off", "capture", "inductor"]
 Objective = Callable[[Any, Any, Tensor], Terms]
@@ -47,7 +50,8 @@ _SIZED_DRAWS = {torch.randn: "normal", torch.rand: "uniform"}
 class Tape(TorchFunctionMode):
     """Feeds the draws of ``torch.distributions`` from flat tensors of standard noise, in the order they are asked for.
 
-    Without tensors it counts: ``used`` then holds how many numbers of each kind a run takes.
+    Without tensors it counts: ``used`` then holds how many numbers of each kind a run takes. A draw into a tensor that
+    is then used in place of the draw cannot be lifted; counting, that tensor is left not a number.
     """
 
     def __init__(self, **noise: Tensor) -> None:
@@ -65,14 +69,26 @@ class Tape(TorchFunctionMode):
             kwargs = {name: value for name, value in kwargs.items() if name not in ("dtype", "device", "generator")}
         elif func in _SIZED_DRAWS:
             kind, transform, rest = _SIZED_DRAWS[func], _identity, ()
-            shape = torch.Size(args[0] if len(args) == 1 and not isinstance(args[0], int) else args)
+            size = kwargs.get("size", args)
+            shape = torch.Size(size[0] if len(size) == 1 and not isinstance(size[0], int) else size)
             like, kwargs = torch.empty(0, dtype=kwargs.get("dtype"), device=kwargs.get("device")), {}
         else:
             return func(*args, **kwargs)
         start, self.used[kind] = self.used[kind], self.used[kind] + prod(shape)
-        if not self.noise:
-            return transform(torch.full(shape, 0.5, dtype=like.dtype, device=like.device), *rest, **kwargs)
-        return transform(self.noise[kind][start : self.used[kind]].reshape(shape), *rest, **kwargs)
+        if self.noise:
+            return transform(self.noise[kind][start : self.used[kind]].reshape(shape), *rest, **kwargs)
+        if func.__name__.endswith("_"):  # out of place only if the caller goes on with the result: else it meets this
+            args[0].fill_(torch.nan)
+        return transform(torch.full(shape, 0.5, dtype=like.dtype, device=like.device), *rest, **kwargs)
+
+
+def _annealed(terms: Terms, kl_weight: Tensor) -> Tensor:
+    """Minus the objective with its KL term weighted."""
+    return (kl_weight - 1) * terms.kl - terms.elbo
+
+
+def _random_state(device: torch.device) -> Tensor:
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.random.get_rng_state()
 
 
 def _first_line(error: Exception) -> str:
@@ -83,7 +99,7 @@ def _identity(noise: Tensor) -> Tensor:
     return noise
 
 
-class Program(nn.Module):
+class Replica(nn.Module):
     """A model and a guide as one module, whose parameters ``functional_call`` can replace."""
 
     def __init__(self, model: nn.Module, guide: nn.Module) -> None:
@@ -141,23 +157,22 @@ class Engine:
         self.prepare = prepare or _identity
         self.clip = clip
         self.same_batches = same_batches
-        started = time.perf_counter()
 
         replicas = [_started(pair.replica(seed), seed, x, self.prepare) for seed in self.seeds]
         self.program = replicas[0]
-        parameters = dict(self.program.named_parameters())
-        self.names = list(parameters)
-        self.shapes = [p.shape for p in parameters.values()]
-        theta = torch.stack([torch.cat([p.detach().flatten() for p in program.parameters()]) for program in replicas])
-        self.buffers = {
-            name: torch.stack([dict(program.named_buffers())[name] for program in replicas])
-            for name, _ in self.program.named_buffers()
-        }
-        alive = torch.ones(len(seeds), dtype=torch.bool, device=theta.device)
+        trained = {name: p.shape for name, p in self.program.named_parameters() if p.requires_grad}
+        self.names, self.shapes = list(trained), list(trained.values())
+        tensors = [dict([*replica.named_parameters(), *replica.named_buffers()]) for replica in replicas]
+        theta = torch.stack([torch.cat([of[name].detach().flatten() for name in trained]) for of in tensors])
+        fixed = [name for name in tensors[0] if name not in trained]
+        self.buffers = {name: torch.stack([of[name].detach() for of in tensors]) for name in fixed}
+        alive = torch.ones(len(self.seeds), dtype=torch.bool, device=theta.device)
         self.state = State(theta, torch.zeros_like(theta), torch.zeros_like(theta), alive)
         self._generator = torch.Generator(x.device)
         self._permutations: dict[tuple[int, int], Tensor] = {}
+        self._step_number = 0
 
+        started = time.perf_counter()
         self.note = ""
         self.mode: Mode = mode
         self._liftable = self._rehearse()
@@ -166,9 +181,9 @@ class Engine:
         self._advance: Callable[..., tuple[Tensor, ...]] = self._step
         if self.mode != "off":
             try:
-                self._advance = self._compiled(self.mode)
+                self._advance = self._compiled()
             except Exception as error:  # whatever a program does that cannot be recorded, Pyro itself can run it
-                self.mode, self.note = "off", f"it cannot be captured ({_first_line(error)})"
+                self.mode, self.note, self._advance = "off", _first_line(error), self._step
         self.compile_seconds = time.perf_counter() - started
 
     # -- one step ------------------------------------------------------------------------------------------------
@@ -181,7 +196,7 @@ class Engine:
             not a number for the seeds that are frozen. A seed whose loss or gradient is not finite is frozen at the
             parameters it had.
         """
-        s = self.state
+        s, self._step_number = self.state, step
         corrections = [1 - beta ** (step + 1) for beta in BETAS]
         rates = torch.tensor([rate, *corrections, kl_weight], dtype=s.theta.dtype).to(s.theta.device)
         inputs = (s.theta, s.first, s.second, s.alive, self.batch_rows(step), *self.noise(step), rates)
@@ -205,14 +220,14 @@ class Engine:
             pieces.append(torch.cat([piece, self._permutation(seed, epoch + 1)[:rest]]) if rest > 0 else piece)
         return torch.stack(pieces)
 
-    def noise(self, step: int, stream: Stream = Stream.NOISE) -> tuple[Tensor, Tensor]:
+    def noise(self, step: int) -> tuple[Tensor, Tensor]:
         """Standard normal and uniform noise of step number ``step`` for every seed, shapes (S, .)."""
         normal, uniform = (
             torch.empty(len(self.seeds), self._noise_size[kind], dtype=self.x.dtype, device=self.x.device)
             for kind in ("normal", "uniform")
         )
         for row, seed in enumerate(self.seeds):
-            self._generator.manual_seed(random_stream(seed, stream, step))
+            self._generator.manual_seed(random_stream(seed, Stream.NOISE, step))
             normal[row].normal_(generator=self._generator)
             uniform[row].uniform_(generator=self._generator)
         return normal, uniform
@@ -269,7 +284,7 @@ class Engine:
         """Minus the (annealed) objective of one seed, for its row of parameters (P,) and its noise."""
         with Tape(normal=normal, uniform=uniform):
             terms = self._terms(theta, buffers, batch)
-        return kl_weight * terms.kl - terms.log_likelihood, terms
+        return _annealed(terms, kl_weight), terms
 
     def _terms(self, theta: Tensor, buffers: Mapping[str, Tensor], batch: Tensor) -> Terms:
         call = (self.objective, self.prepare(batch))
@@ -296,9 +311,9 @@ class Engine:
                 if self._liftable:
                     loss, of_seed = self._loss(row, buffers, batches[s], normal[s], uniform[s], kl_weight)
                 else:
-                    with seeded(int(uniform[s, 0] * 2**32)):
+                    with seeded(random_stream(self.seeds[s], Stream.NOISE, self._step_number)):
                         of_seed = self._terms(row, buffers, batches[s])
-                        loss = kl_weight * of_seed.kl - of_seed.log_likelihood
+                        loss = _annealed(of_seed, kl_weight)
             gradients.append(torch.autograd.grad(loss, row)[0])
             terms.append([term.detach() for term in of_seed])
         return torch.stack(gradients), Terms(*(torch.stack(column) for column in zip(*terms, strict=True)))
@@ -307,28 +322,48 @@ class Engine:
 
     def _rehearse(self) -> bool:
         """Run the objective once with validation on; learn how much noise it takes and whether all of it was seen."""
+        row = (self.state.theta[0], {name: b[0].clone() for name, b in self.buffers.items()})
         batch = self.x[: self.batch_size]
         with seeded(0), torch.no_grad(), pyro_context(validate=True):
-            before = torch.random.get_rng_state()
+            as_it_is = self._terms(*row, batch).elbo
+        with seeded(0), torch.no_grad(), pyro_context():
+            before = _random_state(self.x.device)
             with Tape() as tape:
-                self._terms(self.state.theta[0], {k: b[0] for k, b in self.buffers.items()}, batch)
-            untouched = torch.equal(before, torch.random.get_rng_state())
-        self._noise_size = tape.used if untouched else {"normal": 0, "uniform": 1}
-        return untouched
+                lifted = self._terms(*row, batch).elbo
+            untouched = torch.equal(before, _random_state(self.x.device))
+        changed = [name for name, b in row[1].items() if not torch.equal(b, self.buffers[name][0])]
+        if changed:
+            raise OptionError(
+                f"the pair changes {changed[0]} while it runs (batch normalisation?), so that a datum's density "
+                "depends on the batch it is in: use layer normalisation, or a buffer that stands still."
+            )
+        liftable = untouched and not (lifted.isnan() and as_it_is.isfinite())
+        self._noise_size = tape.used if liftable else {"normal": 0, "uniform": 0}
+        return liftable
 
-    def _compiled(self, mode: Mode) -> Callable[..., tuple[Tensor, ...]]:
+    def _compiled(self) -> Callable[..., tuple[Tensor, ...]]:
+        """The step as a graph; one that does not repeat the step it was not recorded from is refused."""
         s = self.state
-        rates = torch.ones(4, dtype=s.theta.dtype, device=s.theta.device)
-        example = (s.theta, s.first, s.second, s.alive, self.batch_rows(0), *self.noise(0), rates)
+
+        def inputs(step: int) -> tuple[Tensor, ...]:
+            rates = torch.tensor([1e-3, 0.5, 0.5, 0.5], dtype=s.theta.dtype, device=s.theta.device)
+            return s.theta, s.first, s.second, s.alive, self.batch_rows(step), *self.noise(step), rates
+
         with pyro_context():
-            graph = make_fx(lambda *inputs: self._step(*inputs))(*example)
-        graph.graph.eliminate_dead_code()
-        graph.recompile()
-        if mode == "inductor":
+            graph = make_fx(lambda *tensors: self._step(*tensors))(*inputs(0))
+            graph.graph.eliminate_dead_code()
+            graph.recompile()
+            replayed, taken = graph(*inputs(1)), self._step(*inputs(1))
+        if not all(
+            torch.allclose(a.double(), b.double(), rtol=1e-3, equal_nan=True)
+            for a, b in zip(replayed, taken, strict=True)
+        ):
+            raise RuntimeError("its forward depends on more than parameters, data and Pyro's draws")
+        if self.mode == "inductor":
             from torch._inductor import compile as inductor  # loads a compiler, so only when it is wanted
 
             try:
-                compiled: Callable[..., tuple[Tensor, ...]] = inductor(graph, list(example))
+                compiled: Callable[..., tuple[Tensor, ...]] = inductor(graph, list(inputs(0)))
                 return compiled
             except Exception as error:  # no C++ compiler, say: the recorded graph still runs
                 self.mode, self.note = "capture", f"the compiler failed ({_first_line(error)})"
@@ -347,16 +382,18 @@ class Engine:
     def call(self, function: Callable[..., Any], *args: Any) -> list[Any]:
         """``function(model, guide, *args)`` of every seed as it stands, with the same noise at every call."""
         results = []
+        self.program.eval()
         for row, seed in enumerate(self.seeds):
             state = self.parameters(self.state.theta[row]) | {name: b[row] for name, b in self.buffers.items()}
             with seeded(random_stream(seed, Stream.VALIDATION)), torch.no_grad(), pyro_context():
                 results.append(functional_call(self.program, state, (function, *args)))
+        self.program.train()
         return results
 
 
-def _started(replica: Pair, seed: int, x: Tensor, prepare: Callable[[Tensor], Tensor]) -> Program:
+def _started(replica: Pair, seed: int, x: Tensor, prepare: Callable[[Tensor], Tensor]) -> Replica:
     """A replica on the data's device and in their precision, started from the data if its model wants that."""
-    program = Program(replica.model, replica.guide).to(x.device, x.dtype)
+    program = Replica(replica.model, replica.guide).to(x.device, x.dtype)
     initialise = getattr(replica.model, "initialise", None)
     if initialise is not None:
         with seeded(random_stream(seed, Stream.START)):

@@ -12,8 +12,8 @@ from torch import Tensor
 from zoo import inference
 from zoo.context import Stream
 from zoo.data import Data
-from zoo.errors import OptionError, RunError
-from zoo.runs import Run
+from zoo.errors import RunError
+from zoo.runs import Run, positive_count
 
 __all__ = ["evaluate", "pareto_k"]
 
@@ -39,7 +39,7 @@ def evaluate(run: Run, data: Data, *, samples: int = 5000) -> xarray.DataTree:
     Args:
         run: from :func:`zoo.fit` or :func:`zoo.load_run`.
         data: the very data it was trained on, or its test part would not be held out.
-        samples: K, importance draws per datum. Memory: the weights, 4 K N bytes a seed, and a few times 4 MiB.
+        samples: K, importance draws per datum. Memory: a few tens of MiB beside what is returned, whatever K and N.
 
     Raises:
         RunError: other data than the run was trained on.
@@ -52,8 +52,7 @@ def evaluate(run: Run, data: Data, *, samples: int = 5000) -> xarray.DataTree:
     >>> tree["heldout"]["log_evidence"].sizes
     Frozen({'chain': 2, 'obs': 30})
     """
-    if not isinstance(samples, int) or samples < 1:
-        raise OptionError(f"evaluate: samples={samples!r}; give a positive integer.")
+    samples = positive_count("samples", samples)
     trained_on = run.tree.attrs["data_fingerprint"]
     if data.fingerprint != trained_on:
         raise RunError(
@@ -61,17 +60,19 @@ def evaluate(run: Run, data: Data, *, samples: int = 5000) -> xarray.DataTree:
             f"({run.tree.attrs['data']}, {trained_on[:12]}): its test part may have been trained on. Load the data "
             "as they were loaded for training, with the same split and seed."
         )
-    x = torch.as_tensor(data.scaled("test"), dtype=torch.float32)
+    x = torch.as_tensor(run.pair.scale(data.test.values), dtype=torch.float32)
     chain, obs = np.array(run.seeds), data.test["obs"].values
     for name, group in {
         "heldout": _heldout(run, data, x, samples),
         **_posterior(run, x),
-        **_predictive(run, data, x[:PREDICTIVE_ROWS]),
+        **_predictive(run, x[:PREDICTIVE_ROWS]),
         "observed_data": xarray.Dataset({"x": data.test}),
     }.items():
         coords = {"chain": chain, "obs": obs[: group.sizes["obs"]], "feature": list(data.columns)}
         present = {dim: values for dim, values in coords.items() if dim in group.dims and dim not in group.coords}
         run.tree[name] = xarray.DataTree(group.assign_coords(present))
+    trained, _, _ = run.tree.attrs["repeat"].partition("\nzoo.evaluate")
+    run.tree.attrs["repeat"] = f"{trained}\nzoo.evaluate(run, data, samples={samples})"
     return run.tree
 
 
@@ -79,7 +80,7 @@ def pareto_k(log_weights: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Shape k of the generalised Pareto distribution fitted to the largest weights, (K, N) to (N,).
 
     Below 0.5 the estimate is good, up to 0.7 usable, above it is not to be trusted. Minus infinity where all weights
-    are the same, not a number where they are too few to have a tail.
+    are the same; not a number where they are too few to have a tail, or some are not numbers.
 
     >>> uniform = np.random.default_rng(0).uniform(size=(20000, 1))
     >>> bool(abs(pareto_k(-0.8 * np.log(uniform)) - 0.8) < 0.1)
@@ -87,40 +88,44 @@ def pareto_k(log_weights: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """
     from arviz_stats.base import array_stats
 
-    varying = np.ptp(log_weights, axis=0) > 0
-    k = np.full(log_weights.shape[1], -np.inf)
     if len(log_weights) < FEWEST_FOR_K:
-        return np.where(varying, np.nan, k)
-    # arviz-stats takes log likelihoods and negates them: minus log weights are what it must be given
+        return np.full(log_weights.shape[1], np.nan)
+    highest = log_weights.max(0)
+    k = np.where(np.isfinite(highest), -np.inf, np.nan)
+    # a weight of zero is far from the tail: any low number serves, and minus infinity would not
+    with np.errstate(invalid="ignore"):
+        log_weights = np.maximum(log_weights - highest, -1e6)
+    varying = log_weights.min(0) < 0  # False where not a number
     if varying.any():
+        # arviz-stats takes log likelihoods and negates them: minus log weights are what it must be given
         k[varying] = array_stats.psislw(-log_weights[:, varying], axis=0)[1]
     return k
 
 
 def _heldout(run: Run, data: Data, x: Tensor, samples: int) -> xarray.Dataset:
     constant = data.train_std == 0
-    columns = torch.as_tensor(np.flatnonzero(~constant)) if constant.any() and not constant.all() else None
+    columns = torch.as_tensor(np.flatnonzero(~constant)) if constant.any() else None
 
     def score(model: Any, guide: Any) -> tuple[Tensor, ...]:
-        weights = inference.stream_log_weights(model, guide, x, samples, columns)
-        both = weights if columns is not None else weights[None]
-        of_all = both[0].double()
-        evidence = inference.log_mean_exp(of_all)
-        relative = (of_all - evidence).exp()  # w / mean(w)
-        count = len(of_all)
-        error = relative.std(0, correction=min(1, count - 1)) / count**0.5
-        varying = inference.log_mean_exp(both[1]) if columns is not None else torch.empty(0)
-        size = count / relative.square().mean(0)
-        return evidence, error, size, torch.as_tensor(pareto_k(of_all.numpy())), varying
+        exact = inference.draws_nothing(guide, x)
+        blocks = (
+            _scores(inference.stream_log_weights(model, guide, rows, samples, columns), exact=exact)
+            for rows in inference.row_blocks(x, samples)
+        )
+        return tuple(torch.cat(parts, dim=-1) for parts in zip(*blocks, strict=True))
 
-    scores = run.each_seed(score, Stream.EVIDENCE)
-    evidence, error, size, k, varying = (torch.stack(column).numpy() for column in zip(*scores, strict=True))
+    try:
+        scores = run.each_seed(score, Stream.EVIDENCE)
+    except NotImplementedError:  # a likelihood whose marginals are not known
+        columns = None
+        scores = run.each_seed(score, Stream.EVIDENCE)
+    evidence, error, k, size = (torch.stack(column).numpy() for column in zip(*scores, strict=True))
     dims = ("chain", "obs")
     nats = {"units": "nats per datum"}
     exact = bool(np.isneginf(k).all())
     group = xarray.Dataset(
         {
-            "log_evidence": (dims, evidence - run.pair.log_volume, nats),
+            "log_evidence": (dims, evidence[:, 0] - run.pair.log_volume, nats),
             "log_evidence_se": (dims, error, nats),
             "pareto_k": (dims, k),
             "ess": (dims, size),
@@ -128,9 +133,21 @@ def _heldout(run: Run, data: Data, x: Tensor, samples: int) -> xarray.Dataset:
         attrs={"samples": 1 if exact else samples, "exact": int(exact), "part": "test"},
     )
     if columns is not None:
-        volume = float(np.log(data.scaling.scale[~constant]).sum()) if run.pair.card.base_measure == "density" else 0.0
-        group["log_evidence_varying"] = (dims, varying - volume, nats)
+        volume = np.log(run.pair.scaling.scale[~constant]).sum()
+        group["log_evidence_varying"] = (dims, evidence[:, 1] - volume, nats)
     return group
+
+
+def _scores(log_weights: Tensor, *, exact: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Evidence (1 or 2, N), its standard error, Pareto k and effective sample size (N,), of weights ([2,] K, N)."""
+    log_weights = log_weights.double().reshape(-1, *log_weights.shape[-2:])
+    evidence = torch.stack([inference.log_mean_exp(of_columns) for of_columns in log_weights])
+    count, n = log_weights.shape[1:]
+    if exact:
+        return evidence, torch.zeros(n).double(), torch.full((n,), -torch.inf).double(), torch.ones(n).double()
+    relative = (log_weights[0] - evidence[0]).exp()  # w / mean(w)
+    error = relative.std(0) / count**0.5 if count > 1 else torch.full((n,), torch.nan).double()
+    return evidence, error, torch.as_tensor(pareto_k(log_weights[0].numpy())), count / relative.square().mean(0)
 
 
 def _posterior(run: Run, x: Tensor) -> dict[str, xarray.Dataset]:
@@ -156,7 +173,7 @@ def _posterior(run: Run, x: Tensor) -> dict[str, xarray.Dataset]:
     return {"posterior": xarray.Dataset(posterior), "sample_stats": stats}
 
 
-def _predictive(run: Run, data: Data, x: Tensor) -> dict[str, xarray.Dataset]:
+def _predictive(run: Run, x: Tensor) -> dict[str, xarray.Dataset]:
     """Draws of x and reconstructions of the first test rows, in the units as loaded."""
 
     def draw(model: Any, guide: Any) -> tuple[Tensor, ...]:
@@ -172,7 +189,7 @@ def _predictive(run: Run, data: Data, x: Tensor) -> dict[str, xarray.Dataset]:
     dims, per_datum = ("chain", "draw", "obs", "feature"), ("chain", "obs", "feature")
 
     def single(x: Any) -> Any:
-        return data.unscale(x).astype(np.float32)
+        return run.pair.unscale(x).astype(np.float32)
 
     return {
         "posterior_predictive": xarray.Dataset({"x": (dims, single(posterior))}, attrs=note),
@@ -180,7 +197,7 @@ def _predictive(run: Run, data: Data, x: Tensor) -> dict[str, xarray.Dataset]:
             {"x": (dims, single(prior))}, attrs={"note": f"{PREDICTIVE_DRAWS} x {len(x)} draws, of no datum"}
         ),
         "reconstruction": xarray.Dataset(
-            {"mean": (per_datum, data.unscale(mean)), "scale": (per_datum, scale * data.scaling.scale)},
+            {"mean": (per_datum, run.pair.unscale(mean)), "scale": (per_datum, scale * run.pair.scaling.scale)},
             attrs={"note": f"the first {len(x)} test rows, over {RECONSTRUCTION_DRAWS} draws"},
         ),
     }

@@ -6,6 +6,7 @@ import datetime
 import json
 import logging
 import math
+import operator
 import platform
 import time
 import warnings
@@ -18,14 +19,15 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 import xarray
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Lt
 from torch import Tensor
 
 from zoo.catalogue import Pair
 from zoo.data import Data
+from zoo.divergence import FALLING_CHECKS, Watch
 from zoo.engine import Engine, Mode
 from zoo.errors import DataError, Diverged, DivergenceWarning, OptionError
-from zoo.objective import OBJECTIVES, Terms, column_scale, elbo, traces
+from zoo.objective import OBJECTIVES, column_scale, terms, traces
 from zoo.options import checked
 from zoo.runs import Run
 
@@ -38,11 +40,8 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
     "constant": lambda _: 1.0,
 }
-VALIDATION_ROWS = 4096  # rows per pass; a smaller validation part is drawn several times to quieten its ELBO
-
-# The alarm: a decoder scale below 1/200 of its column's training standard deviation and falling at three checks in a
-# row. A fixed or constrained scale comes to rest; on wine and breast-cancer a learned one does too.
-ALARM, FALLING_CHECKS = 1 / 200, 3
+VALIDATION_ROWS = 4096  # rows per pass
+REPEATED_ROWS = 1024  # a smaller validation part is drawn several times to quieten its ELBO
 
 
 @dataclass(frozen=True)
@@ -51,11 +50,11 @@ class Settings:
 
     steps: Annotated[int, Ge(1)] = 2000
     batch_size: Annotated[int, Ge(1)] = 128
-    learning_rate: Annotated[float, Gt(0)] | None = None
+    learning_rate: Annotated[float, Gt(0), Lt(math.inf)] | None = None
     schedule: Literal["cosine", "constant"] = "cosine"
     objective: str | None = None
     warmup: Annotated[int, Ge(0)] = 0
-    clip: Annotated[float, Gt(0)] | None = None
+    clip: Annotated[float, Gt(0), Lt(math.inf)] | None = None
     same_batches: bool = False
     checks: Annotated[int, Ge(1)] = 50
     patience: Annotated[int, Ge(1)] | None = None
@@ -133,8 +132,8 @@ def fit(
     rate = settings.learning_rate or pair.card.learning_rate
 
     at = _device(settings.device)
-    train, validation = (_tensor(data.scaled(part), at) for part in ("train", "validation"))
-    scale = _tensor(data.scaling.scale, at)
+    train, validation = (_tensor(pair.scale(part.values), at) for part in (data.train, data.validation))
+    scale = _tensor(pair.scaling.scale, at)
     engine = Engine(
         pair,
         chosen_seeds,
@@ -147,12 +146,15 @@ def fit(
         mode=_mode(settings),
     )
     if engine.note:
-        log.warning("%s is run without %s: %s", pair.name, settings.compile, engine.note)
+        log.warning(
+            "%s is run with compile=%r instead of %r: %s", pair.name, engine.mode, settings.compile, engine.note
+        )
     record = Record(engine, pair, settings.steps, validation)
-    watch = Watch(data, chosen_seeds, pair)
+    watch = Watch(pair, chosen_seeds)
 
     started = time.perf_counter()
-    every = max(1, settings.steps // settings.checks)
+    # the watch needs a few checks to see a scale falling, however few were asked for
+    every = max(1, settings.steps // max(settings.checks, 2 * FALLING_CHECKS))
     with _progress(pair, settings.steps, shown=progress) as tell:
         for step in range(settings.steps):
             kl_weight = min(1.0, (step + 1) / settings.warmup) if settings.warmup else 1.0
@@ -197,7 +199,7 @@ class Record:
     def __init__(self, engine: Engine, pair: Pair, steps: int, validation: Tensor) -> None:
         self.engine = engine
         self.pair = pair
-        self.validation = validation.repeat(max(1, VALIDATION_ROWS // 4 // len(validation)), 1)
+        self.validation = validation.repeat(max(1, REPEATED_ROWS // len(validation)), 1)
         seeds, device = len(engine.seeds), validation.device
         self.trace = torch.full((steps, 5, seeds), math.nan, device=device)
         self.kl_weight = np.ones(steps)
@@ -216,17 +218,11 @@ class Record:
 
     def check(self, step: int) -> None:
         """Take the validation ELBO and the decoder's scales, and keep the weights that are the best so far."""
-        results = [
-            [torch.stack(column) for column in zip(*batches, strict=True)]
-            for batches in zip(
-                *(self.engine.call(_validate, rows) for rows in self.validation.split(VALIDATION_ROWS)),
-                strict=True,
-            )
-        ]
-        elbo = np.array([float(value.mean()) for value, _ in results]) - self.pair.log_volume
+        results = self.engine.call(_validate, self.validation)
+        elbo = np.array([float(value) for value, _ in results]) - self.pair.log_volume
         self.checked.append(step)
         self.elbo.append(np.where(self.alive(), elbo, math.nan))
-        self.column_scale.append(np.stack([scale.amin(0).cpu().numpy() for _, scale in results]))
+        self.column_scale.append(np.stack([scale.cpu().numpy() for _, scale in results]))
         better = self.alive() & (elbo > self.best_elbo)
         self.best_elbo = np.where(better, elbo, self.best_elbo)
         self.best_step = np.where(better, step, self.best_step)
@@ -246,9 +242,9 @@ class Record:
         self.engine.freeze(which)
 
     def frozen_at(self) -> np.ndarray[Any, Any]:
-        """The step at which a seed's loss was not finite, or -1."""
+        """The step, counted from 1, at which a seed's loss was not finite, or -1."""
         broken = ~self.trace[:, 0].isfinite().cpu().numpy() & (np.arange(len(self.trace)) < self.checked[-1])[:, None]
-        return np.where(broken.any(0) & (self.stopped_at < 0), broken.argmax(0), -1)
+        return np.where(broken.any(0) & (self.stopped_at < 0), broken.argmax(0) + 1, -1)
 
     def best_weights(self) -> dict[str, Tensor]:
         """Parameters of the best validation ELBO and the buffers, each with a leading seed axis."""
@@ -287,62 +283,15 @@ class Record:
         return {"optimization": optimization, "validation": validation}
 
 
-class Watch:
-    """Sees a decoder scale running to zero, relative to its column's spread in the training part.
-
-    A seed is alarmed once, when the smallest relative scale is below ``ALARM`` and has fallen at each of the last
-    ``FALLING_CHECKS`` checks. A column constant in training is measured against one scaled unit.
-    """
-
-    def __init__(self, data: Data, seeds: list[int], pair: Pair) -> None:
-        self.data = data
-        self.seeds = seeds
-        self.pair = pair
-        spread = data.train_std / data.scaling.scale
-        self.spread = np.where(spread > 0, spread, 1.0)
-        self.history: list[np.ndarray[Any, Any]] = []
-        self.ran_away_at = np.full(len(seeds), -1)
-        self.smallest = np.full((len(seeds), data.features), math.nan)
-
-    def alarms(
-        self, step: int, column_scale: np.ndarray[Any, Any], alive: np.ndarray[Any, Any]
-    ) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Which seeds run away at this check, shape (S,), from their smallest scales by column (S, D)."""
-        relative = column_scale / self.spread
-        self.history = [*self.history[-FALLING_CHECKS:], relative.min(1)]
-        falling = len(self.history) > FALLING_CHECKS and (np.diff(self.history, axis=0) < 0).all(0)
-        alarmed: np.ndarray[Any, np.dtype[np.bool_]] = (
-            (relative.min(1) < ALARM) & falling & alive & (self.ran_away_at < 0)
-        )
-        self.ran_away_at[alarmed] = step
-        self.smallest[alarmed] = relative[alarmed]
-        return alarmed
-
-    def message(self, alarmed: np.ndarray[Any, np.dtype[np.bool_]]) -> str:
-        """What happened, where, and what would cure it."""
-        rows = np.flatnonzero(alarmed)
-        columns = np.flatnonzero((self.smallest[rows] < ALARM).any(0))
-        constant = [self.data.columns[j] for j in columns if self.data.train_std[j] == 0]
-        varying = [self.data.columns[j] for j in columns if self.data.train_std[j] > 0]
-        where = [
-            f"{kind} {', '.join(names[:8])}{f' and {len(names) - 8} more' if len(names) > 8 else ''}"
-            for kind, names in (("constant columns", constant), ("columns", varying))
-            if names
-        ]
-        remedies = self.pair.card.remedies
-        cure = f" Bounded instead: {', '.join(remedies)}." if remedies else ""
-        return (
-            f"{self.pair.name} runs away at step {self.ran_away_at[rows[0]]} "
-            f"({'seed' if len(rows) == 1 else 'seeds'} {', '.join(str(self.seeds[r]) for r in rows)}): decoder scale "
-            f"below {ALARM:g} of the training standard deviation, and falling, on {' and '.join(where)}.{cure}"
-        )
-
-
 def _validate(model: Any, guide: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The ELBO of x and the smallest decoder scale of every column."""
-    terms: Terms = elbo(model, guide, x)
-    scale = column_scale(traces(model, guide, x)[0].nodes["x"]["fn"])
-    return terms.elbo, scale.reshape(-1, x.shape[-1]).amin(0)
+    """The mean ELBO of x, and the smallest decoder scale of every column, a block of rows at a time."""
+    total, smallest = x.new_zeros(()), x.new_full((x.shape[-1],), math.inf)
+    for rows in x.split(VALIDATION_ROWS):
+        p, q = traces(model, guide, rows)
+        total = total + terms(p, q, len(x)).elbo
+        scale = column_scale(p.nodes["x"]["fn"])
+        smallest = torch.minimum(smallest, scale.reshape(-1, x.shape[-1]).amin(0))
+    return total, smallest
 
 
 def _attributes(
@@ -365,7 +314,7 @@ def _attributes(
         "data_fingerprint": data.fingerprint,
         "data_summary": json.dumps(data.summary()),
         "seeds": json.dumps(engine.seeds),
-        **{name: json.dumps(value) if value is None else value for name, value in arguments.items()},
+        **{name: json.dumps(v) if v is None or isinstance(v, bool) else v for name, v in arguments.items()},
         "compile_note": engine.note,
         "compile_seconds": engine.compile_seconds,
         "train_seconds": seconds,
@@ -375,8 +324,7 @@ def _attributes(
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "repeat": f"import zoo\n\ndata = ...  # {data.name}, fingerprint {data.fingerprint[:12]}\n"
         f"pair = zoo.create({pair.name!r}, data{told})\n"
-        f"run = zoo.fit(pair, data, {fitted})\n"
-        "zoo.evaluate(run, data)",
+        f"run = zoo.fit(pair, data, {fitted})",
     }
 
 
@@ -401,19 +349,26 @@ def _constants(data: Data) -> dict[str, xarray.Dataset]:
     return {"constant_data": constant}
 
 
-def _seeds(seeds: int | Iterable[int]) -> list[int]:
-    chosen = list(range(seeds)) if isinstance(seeds, int) else [int(seed) for seed in seeds]
-    if not chosen or min(chosen) < 0 or len(set(chosen)) < len(chosen):
-        raise OptionError(f"fit: seeds={seeds!r}; give a count of at least 1, or different non-negative integers.")
+def _seeds(seeds: Any) -> list[int]:
+    try:
+        chosen = (
+            list(range(operator.index(seeds))) if not isinstance(seeds, Iterable) else [*map(operator.index, seeds)]
+        )
+    except TypeError:
+        chosen = []
+    sound = chosen and min(chosen) >= 0 and max(chosen) < 2**63 and len(set(chosen)) == len(chosen)
+    if not sound or isinstance(seeds, bool):
+        raise OptionError(
+            f"fit: seeds={seeds!r}; give a count of at least 1, or different non-negative integers below 2**63."
+        )
     return chosen
 
 
 def _check_data(pair: Pair, data: Data) -> None:
-    built = pair.data
-    if (data.features, data.support, data.image_shape) != (built.features, built.support, built.image_shape):
+    if data.fingerprint != pair.data.fingerprint:
         raise DataError(
-            f"{pair.name} was created for {built.name} ({built.features} {built.support} columns) and is asked to fit "
-            f"{data.name} ({data.features} {data.support} columns); create it for the data it is to fit."
+            f"{pair.name} was created for {pair.data!r} and is asked to fit {data!r}: other values, another split or "
+            "other options. Create it for the data it is to fit, since its scaling is theirs."
         )
 
 

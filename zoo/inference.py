@@ -15,22 +15,26 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from zoo.context import seeded
 from zoo.objective import Program, latent_sites, traces
 
 __all__ = [
     "Draws",
     "Reconstruction",
     "columns_log_prob",
+    "draws_nothing",
     "encode",
     "log_mean_exp",
     "log_weights",
     "posterior_draws",
     "predictive_draws",
     "reconstruct",
+    "row_blocks",
     "stream_log_weights",
+    "width",
 ]
 
-CHUNK = 2**20  # numbers in the largest intermediate of a decoder pass: 4 MiB in single precision
+CHUNK = 2**20  # numbers in the widest layer of a pass: 4 MiB in single precision
 
 
 class Draws(NamedTuple):
@@ -68,6 +72,8 @@ def log_weights(model: Program, guide: Program, x: Tensor, samples: int, columns
     """
     with pyro.plate("samples", samples, dim=-2):
         p, q = traces(model, guide, x, plates=2)
+    if latent_sites(q, enumerated=True) and latent_sites(q, enumerated=False):
+        raise NotImplementedError("a guide that both enumerates and draws has no importance weights here yet")
     log_prior = sum(p.nodes[name]["log_prob"] for name in latent_sites(q))
     log_q = sum(q.nodes[name]["log_prob"] for name in latent_sites(q, enumerated=False))
     likelihoods = [p.nodes["x"]["log_prob"]]
@@ -83,23 +89,46 @@ def log_weights(model: Program, guide: Program, x: Tensor, samples: int, columns
 def stream_log_weights(
     model: Program, guide: Program, x: Tensor, samples: int, columns: Tensor | None = None
 ) -> Tensor:
-    """:func:`log_weights` a few draws at a time: the decoder's memory does not grow with K or N.
+    """:func:`log_weights` a few draws at a time: the decoder's memory does not grow with K.
 
     A guide that draws nothing gives one exact row, K = 1, whatever was asked.
     """
-    with poutine.enum(first_available_dim=-2):
-        exact = not latent_sites(poutine.trace(guide).get_trace(x[:1]), enumerated=False)
-    rows = x.split(max(1, min(len(x), CHUNK // x.shape[-1])))
-    pieces = []
-    for part in rows:
-        chunk = 1 if exact else max(1, min(samples, CHUNK // part.numel()))
-        sizes = [1] if exact else [chunk] * (samples // chunk) + [samples % chunk] * (samples % chunk > 0)
-        pieces.append(torch.cat([log_weights(model, guide, part, size, columns) for size in sizes], dim=-2))
-    return torch.cat(pieces, dim=-1)
+    if draws_nothing(guide, x):
+        return log_weights(model, guide, x, 1, columns)
+    chunk = max(1, min(samples, CHUNK // (len(x) * width(model, x))))
+    sizes = [chunk] * (samples // chunk) + [samples % chunk] * (samples % chunk > 0)
+    return torch.cat([log_weights(model, guide, x, size, columns) for size in sizes], dim=-2)
+
+
+def draws_nothing(guide: Program, x: Tensor) -> bool:
+    """Whether every latent is enumerated, so that the evidence is exact."""
+    with seeded(0), poutine.enum(first_available_dim=-2):
+        return not latent_sites(poutine.trace(guide).get_trace(x[:1]), enumerated=False)
+
+
+def width(model: Program, x: Tensor) -> int:
+    """Numbers that a decoder pass holds for one draw of one datum: its widest layer, or the data's own width.
+
+    A parameter of shape (a, b, ...) stands for a layer of width a.
+    """
+    parameters = model.parameters() if isinstance(model, torch.nn.Module) else []
+    return max([x.shape[-1], *(p.shape[0] for p in parameters if p.dim() > 1)])
+
+
+def row_blocks(x: Tensor, numbers_per_row: int) -> tuple[Tensor, ...]:
+    """x, shape (N, D), in blocks of rows that hold about ``CHUNK`` numbers each."""
+    blocks: tuple[Tensor, ...] = x.split(max(1, CHUNK // numbers_per_row))
+    return blocks
 
 
 def posterior_draws(model: Program, guide: Program, x: Tensor, samples: int) -> Draws:
-    """K draws of every latent, enumerated ones included, from q(z | x) for each datum."""
+    """K draws of every latent, enumerated ones included, from q(z | x) for each datum, a block of rows at a time."""
+    blocks = [_posterior_draws(model, guide, rows, samples) for rows in row_blocks(x, samples * width(model, x))]
+    latents = {name: torch.cat([block.latents[name] for block in blocks], dim=1) for name in blocks[0].latents}
+    return Draws(latents, *(torch.cat([getattr(block, name) for block in blocks], dim=1) for name in ("lp", "lq")))
+
+
+def _posterior_draws(model: Program, guide: Program, x: Tensor, samples: int) -> Draws:
     with pyro.plate("samples", samples, dim=-2):
         q = poutine.trace(guide).get_trace(x)
         p = poutine.trace(poutine.replay(model, trace=q)).get_trace(x)
@@ -134,7 +163,12 @@ def encode(guide: Program, x: Tensor) -> Tensor:
 
 
 def reconstruct(model: Program, guide: Program, x: Tensor, samples: int) -> Reconstruction:
-    """Mean and root mean variance of p(x | z_k) over K posterior draws."""
+    """Mean and root mean variance of p(x | z_k) over K posterior draws, a block of rows at a time."""
+    blocks = [_reconstruct(model, guide, rows, samples) for rows in row_blocks(x, samples * width(model, x))]
+    return Reconstruction(*(torch.cat(parts) for parts in zip(*blocks, strict=True)))
+
+
+def _reconstruct(model: Program, guide: Program, x: Tensor, samples: int) -> Reconstruction:
     with pyro.plate("samples", samples, dim=-2):
         q = poutine.trace(guide).get_trace(x)
         fn = poutine.trace(poutine.replay(model, trace=q)).get_trace(x).nodes["x"]["fn"]
@@ -153,9 +187,16 @@ def _(likelihood: dist.Independent, x: Tensor, columns: Tensor) -> Tensor:
 
 
 @columns_log_prob.register
+def _(likelihood: dist.LowRankMultivariateNormal, x: Tensor, columns: Tensor) -> Tensor:
+    factor, diagonal = likelihood.cov_factor[..., columns, :], likelihood.cov_diag[..., columns]
+    marginal = dist.LowRankMultivariateNormal(likelihood.loc[..., columns], factor, diagonal)
+    return marginal.log_prob(x[..., columns])  # type: ignore[no-any-return]
+
+
+@columns_log_prob.register
 def _(likelihood: dist.MultivariateNormal, x: Tensor, columns: Tensor) -> Tensor:
     # Sigma_cc = A A' with A the rows c of the Cholesky factor, and A' = Q R: no Cholesky of a collapsed matrix
-    rows = likelihood._unbroadcasted_scale_tril[..., columns, :]
+    rows = likelihood._unbroadcasted_scale_tril[..., columns, :]  # the public one would repeat the QR for every datum
     factor = torch.linalg.qr(rows.mT).R.mT
     factor = factor * factor.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2)
     marginal = dist.MultivariateNormal(likelihood.loc[..., columns], scale_tril=factor)

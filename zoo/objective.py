@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import pyro.distributions as dist
 import torch
 from pyro import poutine
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-__all__ = ["OBJECTIVES", "Program", "Terms", "column_scale", "elbo", "latent_sites", "traces"]
+__all__ = ["OBJECTIVES", "Program", "Terms", "column_scale", "elbo", "latent_sites", "terms", "traces"]
 
 Program = Callable[[Tensor], Any]
 
@@ -48,11 +49,6 @@ def latent_sites(trace: Any, *, enumerated: bool | None = None) -> list[str]:
     ]
 
 
-def site_is_subsample(site: dict[str, Any]) -> bool:
-    """Whether a site only holds a plate's indices."""
-    return type(site["fn"]).__name__ == "_Subsample"
-
-
 def elbo(model: Program, guide: Program, x: Tensor) -> Terms:
     r"""The evidence lower bound at one draw of every sampled latent, enumerated latents summed out.
 
@@ -66,15 +62,19 @@ def elbo(model: Program, guide: Program, x: Tensor) -> Terms:
         guide: q(z | x), with the model's latents.
         x: a batch, shape (B, D).
     """
-    p, q = traces(model, guide, x)
+    return terms(*traces(model, guide, x), len(x))
+
+
+def terms(model_trace: Any, guide_trace: Any, size: int) -> Terms:
+    """The ELBO's terms from a pair of :func:`traces` on a batch of so many data."""
+    p, q = model_trace, guide_trace
     log_q_enumerated = [q.nodes[name]["log_prob"] for name in latent_sites(q, enumerated=True)]
     weight = torch.stack(torch.broadcast_tensors(*log_q_enumerated)).sum(0).exp() if log_q_enumerated else 1.0
-    latents = latent_sites(q)
-    log_likelihood = weight * p.nodes["x"]["log_prob"]
-    kl = sum(weight * (q.nodes[name]["log_prob"] - p.nodes[name]["log_prob"]) for name in latents)
-    scale = column_scale(p.nodes["x"]["fn"])
-    log_likelihood, kl = log_likelihood.sum() / len(x), kl.sum() / len(x)
-    return Terms(log_likelihood - kl, log_likelihood, kl, scale.detach().min())
+    log_likelihood = (weight * p.nodes["x"]["log_prob"]).sum() / size
+    gaps = (q.nodes[name]["log_prob"] - p.nodes[name]["log_prob"] for name in latent_sites(q))
+    kl = sum(weight * gap for gap in gaps).sum() / size
+    scale = column_scale(p.nodes["x"]["fn"]).detach().min()
+    return Terms(log_likelihood - kl, log_likelihood, kl, scale)
 
 
 OBJECTIVES: dict[str, Callable[[Program, Program, Tensor], Terms]] = {"elbo": elbo}
@@ -88,7 +88,10 @@ def column_scale(likelihood: dist.TorchDistribution) -> Tensor:
     the Cholesky factor): the smallest of them vanishes exactly when the determinant does.
     """
     deviation: Tensor = likelihood.stddev
-    return torch.full_like(deviation, torch.nan) if likelihood.support.is_discrete else deviation
+    if likelihood.support.is_discrete:
+        return torch.full_like(deviation, torch.nan)
+    # heavy tails have no standard deviation, but a scale that can vanish
+    return torch.where(deviation.isfinite(), deviation, getattr(likelihood, "scale", deviation))
 
 
 @column_scale.register

@@ -5,10 +5,11 @@ Cards are plain data, so that listing them is instant; torch and pyro are import
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from annotated_types import Ge, Gt, MinLen
+from annotated_types import Ge, Gt, Lt, MinLen
 
 from zoo.catalogue import register
 
@@ -28,7 +29,7 @@ __all__ = [
 ]
 
 Width = Annotated[int, Ge(1)]
-Positive = Annotated[float, Gt(0)]
+Positive = Annotated[float, Gt(0), Lt(math.inf)]
 
 
 @dataclass(frozen=True)

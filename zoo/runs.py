@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,11 +21,11 @@ from torch import Tensor
 from zoo import inference
 from zoo.catalogue import Pair, create
 from zoo.context import Stream, pyro_context, random_stream, seeded
-from zoo.data import Data
-from zoo.engine import Program
-from zoo.errors import RunError
+from zoo.data import Data, outside_support
+from zoo.engine import Replica
+from zoo.errors import DataError, OptionError, RunError
 
-__all__ = ["Run", "load_run"]
+__all__ = ["Run", "load_run", "positive_count"]
 
 T = TypeVar("T")
 
@@ -60,23 +61,23 @@ class Run:
         Args:
             x: data in the units as loaded, shape (N, D).
         """
-        x = self._scaled(x)
+        x = self._checked(x)
         means = self.each_seed(lambda _, guide: inference.encode(guide, x), Stream.POSTERIOR)
         return torch.stack(means).numpy()
 
     def reconstruct(self, x: Any, samples: int = 32) -> np.ndarray[Any, Any]:
         """Mean of p(x | z) over posterior draws, in the units as loaded, shape (S, N, D)."""
-        x = self._scaled(x)
+        x, samples = self._checked(x), positive_count("samples", samples)
         means = self.each_seed(
             lambda model, guide: inference.reconstruct(model, guide, x, samples).mean, Stream.POSTERIOR
         )
-        return self.pair.data.unscale(torch.stack(means).numpy())
+        return self.pair.unscale(torch.stack(means).numpy())
 
     def sample(self, n: int, seed: int = 0) -> np.ndarray[Any, Any]:
         """New data from each seed's model, in the units as loaded, shape (S, n, D)."""
-        blank = torch.zeros(n, self.pair.data.features)
+        blank = torch.zeros(positive_count("n", n), self.pair.data.features)
         draws = self.each_seed(lambda model, _: inference.predictive_draws(model, blank, 1)[0], Stream.PREDICTIVE, seed)
-        return self.pair.data.unscale(torch.stack(draws).numpy())
+        return self.pair.unscale(torch.stack(draws).numpy())
 
     def log_evidence(self, x: Any, samples: int = 5000) -> np.ndarray[Any, Any]:
         """Log p(x) per datum in nats, in the units as loaded, shape (S, N); exact for mixtures.
@@ -84,11 +85,14 @@ class Run:
         A lower bound in expectation where latents are sampled; ``zoo.evaluate`` also gives its standard error and
         the diagnostics of its importance weights.
         """
-        x = self._scaled(x)
-        evidence = self.each_seed(
-            lambda model, guide: inference.log_mean_exp(inference.stream_log_weights(model, guide, x, samples)),
-            Stream.EVIDENCE,
-        )
+        x, samples = self._checked(x), positive_count("samples", samples)
+
+        def score(model: Any, guide: Any) -> Tensor:
+            blocks = inference.row_blocks(x, samples)
+            weights = (inference.stream_log_weights(model, guide, rows, samples) for rows in blocks)
+            return torch.cat([inference.log_mean_exp(block) for block in weights])
+
+        evidence = self.each_seed(score, Stream.EVIDENCE)
         return torch.stack(evidence).numpy() - self.pair.log_volume
 
     def each_seed(self, function: Callable[[Any, Any], T], stream: Stream, step: int = 0) -> list[T]:
@@ -100,19 +104,32 @@ class Run:
                 results.append(function(program.model, program.guide))
         return results
 
-    def _program(self, row: int) -> Program:
+    def _program(self, row: int) -> Replica:
         replica = self.pair.replica(self.seeds[row])
-        program = Program(replica.model, replica.guide)
+        program = Replica(replica.model, replica.guide)
         with torch.no_grad():
             for name, tensor in [*program.named_parameters(), *program.named_buffers()]:
                 tensor.copy_(self.weights[name][row])
-        return program.requires_grad_(False)
+        return program.requires_grad_(False).eval()
 
-    def _scaled(self, x: Any) -> Tensor:
-        x = np.asarray(x, dtype=np.float64)
-        if x.ndim != 2 or x.shape[1] != self.pair.data.features:
-            raise RunError(f"x has shape {x.shape}; this run takes (N, {self.pair.data.features}).")
-        return torch.as_tensor(self.pair.data.scale(x), dtype=torch.float32)
+    def _checked(self, x: Any) -> Tensor:
+        """Data (N, D) in the model's units, if it is a model of such data."""
+        data = self.pair.data
+        try:
+            x = np.asarray(x, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise DataError(f"x is a {type(x).__name__} and no array of numbers.") from None
+        if x.ndim != 2 or x.shape[1] != data.features:
+            raise DataError(f"x has shape {x.shape}; this run takes (N, {data.features}).")
+        support = "binary" if self.pair.card.support == "binary" else data.support
+        wrong = ~np.isfinite(x) if self.pair.card.support == "real" else outside_support(x, support, data.levels)
+        if wrong.any():
+            row, column = np.argwhere(wrong)[0]
+            raise DataError(
+                f"x holds {x[row, column]:g} in row {row}, column {data.columns[column]!r}: {self.pair.name} is a "
+                f"model of {'finite numbers' if self.pair.card.support == 'real' else f'{support} data'}."
+            )
+        return torch.as_tensor(self.pair.scale(x), dtype=torch.float32)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the run into a directory: the tree as netCDF, weights as safetensors, options as JSON.
@@ -178,7 +195,7 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     except Exception as error:
         raise RunError(f"the run at {path} is damaged: {str(error).splitlines()[0]}.") from error
     pair = create(name, data, **options)
-    program = Program(pair.model, pair.guide)
+    program = Replica(pair.model, pair.guide)
     expected = {n: (len(seeds), *t.shape) for n, t in [*program.named_parameters(), *program.named_buffers()]}
     found = {n: tuple(t.shape) for n, t in weights.items()}
     if found != expected:
@@ -187,3 +204,10 @@ def load_run(path: str | os.PathLike[str]) -> Run:
             f"the run at {path} is damaged: {wrong} has shape {found.get(wrong)}, not {expected.get(wrong)}."
         )
     return Run(pair, seeds, weights, tree)
+
+
+def positive_count(argument: str, value: Any) -> int:
+    """The value, if it is a positive integer."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+        raise OptionError(f"{argument}={value!r}; give a positive integer.")
+    return int(value)

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from pyro import poutine
 from pyro.infer import Trace_ELBO, TraceEnum_ELBO
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from zoo import inference
@@ -28,9 +29,9 @@ from zoo.cards import Support
 from zoo.catalogue import Pair, card, create, options_of
 from zoo.context import pyro_context, seeded
 from zoo.data import Data
-from zoo.engine import BETAS, Engine, Mode, Program, Tape
+from zoo.engine import BETAS, Engine, Mode, Replica, Tape
 from zoo.fitting import fit
-from zoo.objective import OBJECTIVES, latent_sites, site_is_subsample
+from zoo.objective import OBJECTIVES, column_scale, latent_sites
 from zoo.runs import load_run
 
 __all__ = ["CHECKS", "Subject", "check_pair", "example_data", "variants"]
@@ -46,7 +47,7 @@ class Subject:
 
     def parameters(self) -> dict[str, Tensor]:
         """Every parameter of model and guide once."""
-        return dict(Program(self.pair.model, self.pair.guide).named_parameters())
+        return dict(Replica(self.pair.model, self.pair.guide).named_parameters())
 
 
 def check_pair(name: str, data: Data | None = None, **options: Any) -> list[str]:
@@ -77,7 +78,7 @@ def make_subject(name: str, data: Data | None = None, **options: Any) -> Subject
     """A pair built for testing."""
     data = data or example_data(card(name).support)
     pair = create(name, data, **options)
-    x = torch.as_tensor(data.scaled("train")[:7])
+    x = torch.as_tensor(pair.scale(data.train.values)[:7])
     pair.model.to(x.dtype)
     pair.guide.to(x.dtype)
     return Subject(pair, data, x)
@@ -159,14 +160,11 @@ def check_normalised(subject: Subject) -> None:
     if narrow.pair.card.base_measure == "mass":
         levels = {"binary": (0.0, 1.0), "count": range(1000)}.get(support, narrow.data.levels)
         assert levels is not None
-        grid = torch.as_tensor(narrow.data.scale(np.array([levels]).T), dtype=narrow.x.dtype)
+        grid = torch.as_tensor(narrow.pair.scale(np.array([levels]).T), dtype=narrow.x.dtype)
         total = fn.log_prob(grid[:, None]).exp().sum(0)
     else:
-        # the middle by a fine grid, the tails by one that is fine on a logarithmic scale
-        offsets = torch.cat([torch.linspace(0, 10, 20001), 10 * torch.logspace(0, 4, 20001)[1:]]).double()
-        offsets = torch.cat([-offsets.flip(0), offsets[1:]])
-        grid = fn.mean + fn.stddev * offsets[:, None, None]
-        total = torch.trapezoid(fn.log_prob(grid).exp(), offsets[:, None] * fn.stddev[..., 0], dim=0)
+        grid = _grid(fn) if support == "real" else torch.linspace(0, 1, 200_001).double()[1:-1, None, None]
+        total = torch.trapezoid(fn.log_prob(grid).exp(), grid[..., 0], dim=0)
     error = float((total.detach() - 1).abs().max())
     assert error < 1e-4, f"the likelihood of one feature adds up to 1 only to {error:.2g}"
 
@@ -209,7 +207,7 @@ def check_sampling(subject: Subject) -> None:
         assert drawn.isfinite().all(), "draws are not all finite"
         assert not any(torch.equal(drawn[0], other) for other in (drawn[1], x)), "draws repeat the data"
         if pair.card.base_measure == "mass":
-            values = np.round(subject.data.unscale(drawn), 9)
+            values = np.round(subject.pair.unscale(drawn), 9)
             levels = subject.data.levels or ((0, 1) if support == "binary" else np.arange(values.max() + 1))
             assert np.isin(values, levels).all(), f"draws leave the {support} support"
 
@@ -255,7 +253,8 @@ def check_bound(subject: Subject) -> None:
 
 def check_engine(subject: Subject, mode: Mode = "capture") -> None:
     """A recorded step has the loss and the gradient of Pyro's own ELBO, for each seed whatever stands beside it."""
-    pair, x = subject.pair, torch.as_tensor(subject.data.scaled("train"))
+    pair = subject.pair
+    x = torch.as_tensor(pair.scale(subject.data.train.values))
     settings: dict[str, Any] = {"objective": OBJECTIVES[pair.card.objective], "batch_size": 16, "mode": mode}
     engine, alone = Engine(pair, [1, 3], x, **settings), Engine(pair, [3], x, **settings)
     assert engine.mode == mode, f"the step is not run with {mode!r}: {engine.note}"
@@ -263,7 +262,7 @@ def check_engine(subject: Subject, mode: Mode = "capture") -> None:
     statistics, of_one = engine.step(0, 1e-3), alone.step(0, 1e-3)
     for row, seed in enumerate(engine.seeds):
         replica = pair.replica(seed)
-        program = Program(replica.model, replica.guide).double()
+        program = Replica(replica.model, replica.guide).double()
         with torch.no_grad():
             for name, parameter in program.named_parameters():
                 parameter.copy_(parameters[name][row])
@@ -313,6 +312,15 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
     "engine": check_engine,
     "saving": check_saving,
 }
+
+
+def _grid(fn: Any) -> Tensor:
+    """A grid around the middle of a distribution of one feature, fine there and logarithmic in the tails, (G, B, 1)."""
+    offsets = torch.cat([torch.linspace(0, 10, 20001), 10 * torch.logspace(0, 4, 20001)[1:]]).double()
+    offsets = torch.cat([-offsets.flip(0), offsets[1:]])
+    middle = fn.mean if fn.mean.isfinite().all() else fn.base_dist.loc
+    grid: Tensor = middle + column_scale(fn) * offsets[:, None, None]
+    return grid
 
 
 def _pyros_elbo(guide: Any, x: Tensor) -> Trace_ELBO | TraceEnum_ELBO:

@@ -1,0 +1,67 @@
+"""The watch: sees, while a pair trains, a decoder scale that runs to zero."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from zoo.catalogue import Pair
+
+__all__ = ["ALARM", "FALLING_CHECKS", "Watch"]
+
+# The alarm: a decoder scale below 1/200 of its column's training standard deviation and falling at three checks in a
+# row. A fixed or constrained scale comes to rest; on wine and breast-cancer a learned one does too.
+ALARM, FALLING_CHECKS = 1 / 200, 3
+
+
+class Watch:
+    """Sees a decoder scale running to zero, relative to its column's spread in the training part.
+
+    Only pairs without a bound are watched. A seed is alarmed once, when the smallest relative scale is below
+    ``ALARM`` and has fallen at each of the last ``FALLING_CHECKS`` checks. A column constant in training is measured
+    against one scaled unit.
+    """
+
+    def __init__(self, pair: Pair, seeds: list[int]) -> None:
+        self.data = data = pair.data
+        self.seeds = seeds
+        self.pair = pair
+        spread = data.train_std / pair.scaling.scale
+        self.spread = np.where(spread > 0, spread, 1.0)
+        self.history: list[np.ndarray[Any, Any]] = []
+        self.ran_away_at = np.full(len(seeds), -1)
+        self.smallest = np.full((len(seeds), data.features), np.nan)
+
+    def alarms(
+        self, step: int, column_scale: np.ndarray[Any, Any], alive: np.ndarray[Any, Any]
+    ) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Which seeds run away at this check, shape (S,), from their smallest scales by column (S, D)."""
+        relative = column_scale / self.spread
+        self.history = [*self.history[-FALLING_CHECKS:], relative.min(1)]
+        falling = len(self.history) > FALLING_CHECKS and (np.diff(self.history, axis=0) < 0).all(0)
+        alarmed: np.ndarray[Any, np.dtype[np.bool_]] = (
+            (relative.min(1) < ALARM) & falling & alive & (self.ran_away_at < 0) & (not self.pair.card.bounded)
+        )
+        self.ran_away_at[alarmed] = step
+        self.smallest[alarmed] = relative[alarmed]
+        return alarmed
+
+    def message(self, alarmed: np.ndarray[Any, np.dtype[np.bool_]]) -> str:
+        """What happened, where, and what would cure it."""
+        rows = np.flatnonzero(alarmed)
+        columns = np.flatnonzero((self.smallest[rows] < ALARM).any(0))
+        constant = [self.data.columns[j] for j in columns if self.data.train_std[j] == 0]
+        varying = [self.data.columns[j] for j in columns if self.data.train_std[j] > 0]
+        where = [
+            f"{kind} {', '.join(names[:8])}{f' and {len(names) - 8} more' if len(names) > 8 else ''}"
+            for kind, names in (("constant columns", constant), ("columns", varying))
+            if names
+        ]
+        remedies = self.pair.card.remedies
+        cure = f" Bounded instead: {', '.join(remedies)}." if remedies else ""
+        return (
+            f"{self.pair.name} runs away at step {self.ran_away_at[rows[0]]} "
+            f"({'seed' if len(rows) == 1 else 'seeds'} {', '.join(str(self.seeds[r]) for r in rows)}): decoder scale "
+            f"below {ALARM:g} of the training standard deviation, and falling, on {' and '.join(where)}.{cure}"
+        )
