@@ -135,6 +135,8 @@ class Engine:
         clip: the largest gradient norm of a seed, or None.
         same_batches: whether all seeds see the data in one order, that of seed 0.
         mode: how the step is run. What cannot be captured is run with "off", and ``note`` says why.
+
+    ``lifts_noise`` says whether every random number of the programs is an input of the step.
     """
 
     def __init__(
@@ -175,8 +177,8 @@ class Engine:
         started = time.perf_counter()
         self.note = ""
         self.mode: Mode = mode
-        self._liftable = self._rehearse()
-        if not self._liftable and mode != "off":
+        self.lifts_noise = self._rehearse()
+        if not self.lifts_noise and mode != "off":
             self.mode, self.note = "off", "it draws random numbers that cannot be lifted out of the step"
         self._advance: Callable[..., tuple[Tensor, ...]] = self._step
         if self.mode != "off":
@@ -308,7 +310,7 @@ class Engine:
             row = theta[s].detach().requires_grad_()
             buffers = {name: b[s] for name, b in self.buffers.items()}
             with pyro_context():
-                if self._liftable:
+                if self.lifts_noise:
                     loss, of_seed = self._loss(row, buffers, batches[s], normal[s], uniform[s], kl_weight)
                 else:
                     with seeded(random_stream(self.seeds[s], Stream.NOISE, self._step_number)):

@@ -88,15 +88,18 @@ def column_scale(likelihood: dist.TorchDistribution) -> Tensor:
     the Cholesky factor): the smallest of them vanishes exactly when the determinant does.
     """
     deviation: Tensor = likelihood.stddev
-    if likelihood.support.is_discrete:
-        return torch.full_like(deviation, torch.nan)
-    # heavy tails have no standard deviation, but a scale that can vanish
-    return torch.where(deviation.isfinite(), deviation, getattr(likelihood, "scale", deviation))
+    return torch.full_like(deviation, torch.nan) if likelihood.support.is_discrete else deviation
 
 
 @column_scale.register
 def _(likelihood: dist.Independent) -> Tensor:
     return column_scale(likelihood.base_dist)
+
+
+@column_scale.register
+def _(likelihood: dist.StudentT) -> Tensor:
+    scale: Tensor = likelihood.scale  # heavy tails may have no standard deviation
+    return scale
 
 
 @column_scale.register

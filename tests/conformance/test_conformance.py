@@ -1,8 +1,11 @@
 """Every check of the kit, on every pair of the catalogue and every choice it offers."""
 
 import pytest
+import torch
 
 import zoo
+from zoo.engine import Engine
+from zoo.objective import elbo
 from zoo.testing import CHECKS, check_engine, make_subject, variants
 
 SUBJECTS = [(name, options) for name in zoo.list_pairs() for options in variants(name)]
@@ -24,6 +27,16 @@ def test_pair_conforms(subject, check):
     CHECKS[check](subject)
 
 
+def test_the_step_is_captured(subject):
+    assert engine_of(subject, "capture").mode == "capture"
+
+
 @pytest.mark.slow
 def test_the_compiled_step_is_pyros_too(subject):
+    assert engine_of(subject, "inductor").mode == "inductor"
     check_engine(subject, mode="inductor")
+
+
+def engine_of(subject, mode):
+    x = torch.as_tensor(subject.pair.scale(subject.data.train.values))
+    return Engine(subject.pair, [0], x, objective=elbo, batch_size=16, mode=mode)

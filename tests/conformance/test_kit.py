@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -143,3 +144,64 @@ def test_a_sound_pair_of_ones_own_passes(catalogue):
 
     assert zoo.testing.check_pair("own") == list(zoo.testing.CHECKS)
     assert "own" in zoo.list_pairs()
+
+
+class PoissonDecoder(VAE):
+    def likelihood(self, z):
+        return dist.Poisson(self.decoder(z)[..., 0, :].exp()).to_event(1)
+
+    def log_density_bound(self, features):  # noqa: ARG002
+        return 0.0
+
+
+class BetaDecoder(VAE):
+    def likelihood(self, z):
+        a, b = self.decoder(z).unbind(-2)
+        return dist.Beta(1 + a.exp(), 1 + b.exp()).to_event(1)
+
+
+class StudentDecoder(VAE):
+    """Heavy tails: no standard deviation."""
+
+    def likelihood(self, z):
+        mean, log_scale = self.decoder(z).unbind(-2)
+        return dist.StudentT(2.0, mean, log_scale.exp()).to_event(1)
+
+
+class LowRankDecoder(VAE):
+    def likelihood(self, z):
+        mean, factor, log_diagonal = self.decoder(z).unbind(-2)
+        return dist.LowRankMultivariateNormal(mean, factor[..., None], log_diagonal.exp())
+
+
+@pytest.mark.parametrize(
+    ("model", "outputs", "support", "measure"),
+    [
+        (PoissonDecoder, 1, "count", "mass"),
+        (BetaDecoder, 2, "unit", "density"),
+        (StudentDecoder, 2, "real", "density"),
+        (LowRankDecoder, 3, "real", "density"),
+    ],
+)
+def test_likelihoods_of_other_kinds_pass_and_are_scored(catalogue, model, outputs, support, measure):
+    """One class and one registration, whatever the support, on data with a constant column too."""
+    bounded = measure == "mass"
+
+    @zoo.register(
+        "other", title="", summary="", formula="", support=support, base_measure=measure,
+        bounded=bounded, bound="0" if bounded else "", reference="",
+    )  # fmt: skip
+    def build(data: zoo.Data, options: VAEOptions):
+        return model(decoder(data, options, outputs), options.latent_dim), guide(data, options)
+
+    assert zoo.testing.check_pair("other") == list(zoo.testing.CHECKS)
+    example = zoo.testing.example_data(support)
+    values = np.concatenate([example.train, example.validation, example.test])
+    values[:, 3] = 1.0 if support == "count" else 0.25
+    data = zoo.Data.from_array(values, name="with a constant column", support=support)
+    run = zoo.fit(zoo.create("other", data), data, seeds=1, steps=5, progress=False, on_divergence="warn")
+    tree = zoo.evaluate(run, data, samples=30)
+    assert tree["heldout/log_evidence"].notnull().all()
+    assert tree["heldout/log_evidence_varying"].notnull().all()
+    if bounded:
+        assert (tree["heldout/log_evidence"] <= 0).all()
