@@ -49,6 +49,7 @@ def synthetic_run(
     """One run; ``level`` is the height of its evidence, ``evidence`` and ``varying`` fix the values."""
     rng = np.random.default_rng(abs(hash_of(pair + json.dumps(options))))
     mass = base_measure == "mass"
+    name = f"{data} (binarized by threshold)" if mass else data
     features = SIDE * SIDE if images else len(columns or "x" * 13)
     names = columns or (
         [f"pixel_{i // 8}_{i % 8}" for i in range(64)] if images else [f"column {i}" for i in range(13)]
@@ -125,7 +126,7 @@ def synthetic_run(
             rng, x, unit, flat, chain, latents, components, mass, level, evidence, varying, share_constant
         )
     summary = {
-        "name": data, "train": TRAIN, "validation": VALIDATION, "test": obs, "features": features,
+        "name": name, "train": TRAIN, "validation": VALIDATION, "test": obs, "features": features,
         "support": "binary" if mass else "ordinal" if images else "real", "levels": None,
         "image_shape": [SIDE, SIDE] if images else None,
         "scaling": "none" if mass else "scalar" if images else "column",
@@ -146,7 +147,7 @@ def synthetic_run(
         "pair": pair, "guide": "mean-field", "title": card["title"], "card": json.dumps(card),
         "options": json.dumps({"latent_dim": latents, "hidden": [128]} if options is None else options),
         "objective": "elbo",
-        "base_measure": base_measure, "bound": bound, "data": data, "data_summary": json.dumps(summary),
+        "base_measure": base_measure, "bound": bound, "data": name, "data_summary": json.dumps(summary),
         "data_fingerprint": f"{abs(hash_of(data + base_measure + str(features))):016x}",
         "data_call": f'load_data("{data}")', "seeds": json.dumps(chain.tolist()), "steps": steps,
         "batch_size": 128, "learning_rate": 1e-3, "schedule": "cosine", "warmup_steps": 0, "patience": "null",

@@ -35,6 +35,8 @@ def broken(data: zoo.Data, options: MixtureOptions):
     return model, ExactPosterior(model)
 """
 
+OWN = BROKEN.replace("broken", "own").replace('raise RuntimeError("no such luck")', "return super().forward(x)")
+
 
 def call(*arguments, status=0):
     """What the command prints on stdout and on stderr."""
@@ -56,6 +58,14 @@ def broken(tmp_path, catalogue, monkeypatch):
     path.write_text(BROKEN)
     monkeypatch.setitem(sys.modules, "zoo_plugin_broken", None)  # whatever is put there is taken away again
     return path
+
+
+@pytest.fixture(scope="module")
+def gmm(tmp_path_factory):
+    """The directory of a run."""
+    place = tmp_path_factory.mktemp("runs") / "gmm"
+    call("train", "gmm-constrained", "--data", "iris", "--out", place, *QUICK)
+    return place
 
 
 def test_list_shows_every_pair_and_filters():
@@ -110,6 +120,12 @@ MISTAKES = {
     "ill setting": ([*TRAIN_GMM, "iris", "--steps", "0"], "steps=0"),
     "two kinds of seeds": ([*TRAIN_GMM, "iris", "--seeds", "2", "--seed", "3"], "leave one of them out"),
     "missing plugin": ([*TRAIN_GMM, "iris", "--plugin", "none.py"], "no such Python file"),
+    "a seed twice": ([*TRAIN_GMM, "iris", "--seed", "2", "--seed", "2"], "different whole numbers"),
+    "an enormous seed": ([*TRAIN_GMM, "iris", "--seed", "9" * 23], "2**63"),
+    "no seeds": ([*COMPARE, "--seeds", "0"], "at least 1"),
+    "an enormous seed for all": ([*COMPARE, "--seed", "9" * 23], "2**63"),
+    "a negative split seed": ([*TRAIN_GMM, "iris", "--split-seed", "-1"], "seed=-1"),
+    "no samples": ([*COMPARE, "--samples", "0"], "samples=0"),
     "not a run": (["evaluate", "none"], "no run at none"),
     "no runs to report": (["report", "none", "--out", "new"], "no run at none"),
     "a pair twice": ([*COMPARE, "--set", "gmm.components=2"][:2] + COMPARE[1:], "more than once"),
@@ -121,6 +137,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize(("arguments", "expected"), MISTAKES.values(), ids=MISTAKES)
+@pytest.mark.usefixtures("forbid_training")
 def test_a_mistake_is_one_line_and_status_2(arguments, expected, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     out, err = call(*arguments, status=2)
@@ -128,7 +145,7 @@ def test_a_mistake_is_one_line_and_status_2(arguments, expected, tmp_path, monke
     assert err.startswith("error: ")
     assert err.count("\n") == 1
     assert expected in err
-    assert not (tmp_path / "new" / "gmm").exists()
+    assert not (tmp_path / "new").exists()
 
 
 def test_markup_in_a_message_is_printed_as_it_is():
@@ -207,8 +224,80 @@ def test_a_run_is_replaced_only_if_asked(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("forbid_training")
 def test_a_place_that_cannot_be_written_is_found_before_training(tmp_path):
     (tmp_path / "file").touch()
-    for out in (tmp_path / "file", tmp_path / "file" / "run"):
-        assert str(out) in call("train", "gmm", "--data", "iris", "--out", out, status=2)[1]
+    for out in (tmp_path / "file", tmp_path / "file" / "run", tmp_path / "file" / "a" / "run"):
+        err = call("train", "gmm", "--data", "iris", "--out", out, status=2)[1]
+        assert str(out) in err
+        assert f"{tmp_path / 'file'} is a file" in err
+    err = call("compare", "gmm", "--data", "iris", "--out", tmp_path / "file", status=2)[1]
+    assert f"{tmp_path / 'file'} is a file" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_report_under_a_file_is_refused(tmp_path, gmm):
+    (tmp_path / "ok.csv").touch()
+    err = call("report", gmm, "--out", tmp_path / "ok.csv" / "sub", status=2)[1]
+    assert (
+        err == f"error: cannot write a report to {tmp_path}/ok.csv/sub: {tmp_path}/ok.csv is a file; name a directory\n"
+    )
+
+
+def test_samples_of_an_evaluation_are_checked(gmm):
+    assert "samples=0" in call("evaluate", gmm, "--samples", 0, status=2)[1]
+
+
+def test_a_run_in_which_every_seed_broke_is_saved_and_says_so(tmp_path, monkeypatch):
+    fit = zoo.fit
+
+    def broken_fit(*arguments, **settings):
+        run = fit(*arguments, **settings)
+        validation = run.tree["validation"].to_dataset()
+        run.tree["validation"] = xarray.DataTree(validation.assign(elbo=validation["elbo"] * float("nan")))
+        return run
+
+    monkeypatch.setattr(zoo, "fit", broken_fit)
+    arguments = ["train", "gmm-constrained", "--data", "iris", *QUICK]
+    _, err = call(*arguments, "--out", tmp_path / "a", status=1)
+    assert err.startswith("error: every seed of gmm-constrained broke")
+    assert err.count("\n") == 1
+    assert (tmp_path / "a/run.json").is_file()
+    out, _ = call(*arguments, "--out", tmp_path / "b", "--json", status=1)
+    assert json.loads(out)["validation_elbo"] == [None, None]
+
+
+def test_a_file_is_found_again_from_another_directory(tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    monkeypatch.chdir(tmp_path / "a")
+    rows = "".join(f"{i % 7 + 0.5},{i % 5 + 0.25}\n" for i in range(60))
+    (tmp_path / "a" / "own.csv").write_text("x,y\n" + rows)
+    call("train", "gmm-constrained", "--data", "own.csv", "--out", "run", *QUICK)
+    monkeypatch.chdir(tmp_path)
+    call("evaluate", "a/run", "--samples", 10)
+    (tmp_path / "a" / "own.csv").rename(tmp_path / "moved.csv")
+    err = call("evaluate", "a/run", status=2)[1]
+    assert f"{tmp_path}/a/own.csv: no such file" in err
+    assert "--data" in err
+    call("evaluate", "a/run", "--data", "moved.csv")
+
+
+def test_a_pair_of_a_plugin_says_where_it_comes_from(tmp_path, catalogue, monkeypatch):
+    monkeypatch.setitem(sys.modules, "zoo_plugin_own", None)
+    (tmp_path / "own.py").write_text(OWN)
+    arguments = ["--data", "iris", "--out", tmp_path / "run", "--plugin", tmp_path / "own.py", *QUICK]
+    call("train", "own", *arguments)
+    repeat = xarray.load_datatree(tmp_path / "run/run.nc").attrs["repeat"]
+    assert repeat.startswith(f"# first run {tmp_path}/own.py, which registers own\nimport zoo\n")
+    compile(repeat, "repeat", "exec")
+    del catalogue["own"]
+    assert "--plugin" in call("evaluate", tmp_path / "run", status=2)[1]
+    call("evaluate", tmp_path / "run", "--plugin", tmp_path / "own.py")
+
+
+def test_pairs_of_an_earlier_comparison_are_left_alone(tmp_path):
+    options = ["--data", "iris", "--out", tmp_path, "--overwrite", "--samples", 10, *QUICK]
+    call("compare", "gmm", *options)
+    call("compare", "gmm-constrained", *options)
+    assert (tmp_path / "gmm/run.json").is_file()
+    assert not list((tmp_path / "figures").glob("*-gmm.*"))
 
 
 def test_compare_goes_on_when_a_pair_fails(tmp_path, broken):

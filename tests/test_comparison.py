@@ -1,4 +1,5 @@
 import itertools
+import re
 import subprocess
 import sys
 
@@ -13,7 +14,7 @@ from zoo.comparison import compare
 from zoo.errors import RunError
 
 
-def run(name, evidence, varying=None, **settings):
+def run(name, evidence, varying=None, bounded=True, **settings):
     evidence = np.atleast_2d(np.asarray(evidence, float))
     varying = None if varying is None else np.atleast_2d(np.asarray(varying, float))
     constant = [0] if varying is not None else []
@@ -25,7 +26,7 @@ def run(name, evidence, varying=None, **settings):
         seeds=len(evidence),
         obs=evidence.shape[1],
         steps=40,
-        **settings,
+        **{"bound": 0.0 if bounded else np.nan} | settings,
     )
 
 
@@ -42,7 +43,7 @@ def test_numbers_by_hand():
     assert b["difference_se"] == pytest.approx(np.std([-2, -1, -0.5], ddof=1) / np.sqrt(3))
     assert list(table["rank"]) == [1, 2]
     assert a["verdict"] == "best"
-    assert b["verdict"] == "worse than a by 1.2 ± 0.4"
+    assert b["verdict"] == "worse than a by 1.17 ± 0.44"
     assert b["seeds"] == "1/1"
     assert np.isnan(b["seed_sd"])
 
@@ -90,7 +91,7 @@ def test_a_run_that_ran_away_is_listed_apart_and_says_why():
     for words in (
         "ran away: decoder scale",
         "pixel_0_0, pixel_1_0, pixel_2_0 and 5 more (constant in training)",
-        "constant columns gave 95.0 of its -8",
+        "; constant columns gave +95.0 nats, the others -1",
         "unranked",
     ):
         assert words in row["verdict"]
@@ -111,10 +112,89 @@ def test_a_lead_that_comes_from_constant_columns_is_listed_apart():
     assert list(table.index) == ["best on both", "honest", "led by constants"]
     assert list(table["rank"].fillna(0)) == [1, 2, 0]
     assert table.loc["led by constants", "verdict"] == (
-        "leads honest by 5.5 nats only through the columns constant in training (16.0 of its 11.0 nats); "
-        "without them it is 6.5 behind; unranked"
+        "leads honest by 5.5 nats only through the columns constant in training (constant columns gave +16.0 nats, "
+        "the others -5.0); without them it is 6.5 behind; unranked"
     )
     assert table.loc["honest", "share_constant"] == 4.0
+
+
+NOISE = np.array([3e-7, -2e-7, 4e-7, 1e-7])  # what float32 leaves behind
+
+
+@pytest.mark.parametrize("noise", [NOISE, NOISE * 0 + 1e-6, np.array([1.0, -0.9, 0.8, -0.7])])
+def test_nothing_is_decided_by_noise(noise):
+    rows = [run("a", -5 + noise, -5 - noise), run("b", np.full(4, -5.0), np.full(4, -5.0), bounded=False)]
+    for table in (compare(rows), compare(rows[::-1])):
+        assert table["rank"].notna().all()
+        assert "cannot be told apart from a (difference" in table.loc["b", "verdict"]
+        assert not re.search(r"-?0\.0+ ", table.loc["b", "verdict"])
+
+
+def test_one_datum_decides_nothing():
+    table = compare([run("a", [[9.0]], [[-9.0]], bounded=False), run("b", [[1.0]], [[1.0]])])
+    assert table.loc["a", "verdict"].startswith("best")
+    assert table.loc["b", "verdict"] == "cannot be told apart from a: one test datum"
+
+
+@pytest.mark.parametrize(
+    ("worse", "told"),
+    [
+        ([-1.0, -1.0], "worse than a by 1.0 ± 0.0"),
+        ([-0.030, -0.031], "worse than a by 0.03050 ± 0.00050"),
+        ([-3_000.0, -5_000.0], "worse than a by 4,000 ± 1,000"),
+        ([-0.009, -0.009], "cannot be told apart from a (difference of at most 0.01 nats)"),
+    ],
+)
+def test_differences_have_the_digits_they_need(worse, told):
+    assert compare([run("a", [[0.0, 0.0]]), run("b", [worse])]).loc["b", "verdict"] == told
+
+
+def test_an_unbounded_pair_does_not_win_through_constant_columns():
+    rows = [
+        run("better", [[10.0, 11.0]], [[2.0, 3.0]], bounded=False),  # leads good by 6, 5 of them constant
+        run("good", [[4.0, 5.0]], [[1.0, 2.0]], bounded=False),  # leads honest by 2, all of them constant
+        run("honest", [[2.0, 3.0]], [[1.0, 2.0]]),
+    ]
+    verdicts = compare(rows)["verdict"]
+    assert verdicts["honest"] == "best"
+    assert verdicts["better"] == (
+        "most of its lead of 6.0 nats, 5.0, comes from columns constant in training; unranked"
+    )
+    assert verdicts["good"] == "all of its lead of 2.0 nats comes from columns constant in training; unranked"
+
+
+def test_a_lead_that_constant_columns_helped_says_so():
+    for given, said in ((5.0, "; 5.0 of its lead come from constant columns"), (0.04, "")):
+        rows = [run("bounded", [[10.0 + given, 11.0 + given]], [[9.0, 10.0]]), run("next", [[5.0, 6.0]], [[4.0, 5.0]])]
+        assert compare(rows).loc["bounded", "verdict"] == "best" + said
+    second = [run("top", [[30.0, 31.0]], [[30.0, 31.0]]), *rows]
+    assert compare(second).loc["bounded", "verdict"].startswith("worse than top")
+    assert "of its lead over next" not in compare(second).loc["bounded", "verdict"]  # 0.04 of it
+    second[1] = run("bounded", [[11.0, 12.0]], [[9.0, 10.0]])
+    assert compare(second).loc["bounded", "verdict"].endswith("; 1.0 of its lead over next come from constant columns")
+    less_than_half = [run("a", [[9.0, 10.0]], [[7.0, 8.0]], bounded=False), run("b", [[4.0, 5.0]], [[4.0, 5.0]])]
+    assert compare(less_than_half).loc["a", "verdict"] == "best; 2.0 of its lead come from constant columns"
+    every_column = [run("a", [[9.0, 10.0]], [[0.0, 0.0]]), run("b", [[4.0, 5.0]], [[0.0, 0.0]])]
+    assert compare(every_column).loc["a", "verdict"] == "best; all of its lead comes from constant columns"
+
+
+def test_weights_of_the_first_checks_are_remarked_on():
+    steps = run("a", [[0.0, 1.0]])["validation"]["step"].values
+    told = []
+    for best in ([steps[1], steps[1]], [steps[0], steps[-1]], [steps[2], steps[2]]):
+        tree = run("a", [[0.0, 1.0], [0.0, 1.0]])
+        replace(tree, "optimization", "best_step", np.array(best))
+        told.append(compare([tree, run("b", [[-5.0, -5.0]])]).loc["a", "verdict"])
+    assert told == [
+        f"best; scored at step {steps[1]} of 40: it only got worse after that",
+        f"best; 1 of 2 seeds scored at step {steps[0]} of 40: it only got worse after that",
+        "best",
+    ]
+
+
+def test_zero_has_no_sign():
+    table = compare(run("a", [[4.0, 5.0]], [[4.01, 5.01]], ran_away=True))
+    assert "constant columns gave +0.0 nats, the others 4.5" in table.loc["a", "verdict"]
 
 
 def test_a_run_that_ran_away_sets_no_other_row_apart():
@@ -151,6 +231,15 @@ def test_tables_are_never_mixed():
     assert (table["weight"] == 1).all()
     assert table["table"].nunique() == 3
     assert set(table["verdict"]) == {"alone in its table: nothing to rank it against"}
+
+
+def test_a_table_is_named_once_and_unmistakably():
+    digits = "digits (dequantized)"
+    tables = [
+        run(name, [[0.0, 1.0]], data=digits, data_fingerprint=print_) for name, print_ in (("a", "f00"), ("b", "bad"))
+    ]
+    assert list(compare(tables[0])["table"]) == ["density, digits (dequantized)"]
+    assert sorted(compare(tables)["table"]) == [f"density, digits (dequantized) [{f}]" for f in ("bad", "f00")]
 
 
 def test_frozen_seeds_are_not_scored():
@@ -193,9 +282,17 @@ def test_twins_are_told_apart_by_their_options():
 
 def test_bad_k_counts_the_worst_seed():
     tree = run("a", np.full((2, 3), -1.0))
-    replace(tree, "heldout", "pareto_k", np.array([[0.1, 0.71, 0.2], [0.9, 1.2, np.nan]]))
+    replace(tree, "heldout", "pareto_k", np.array([[0.1, 0.71, 0.2], [0.9, 1.2, -np.inf]]))
     row = compare(tree).loc["a"]
     assert row["bad_k"] == 2
+    assert not row["exact"]
+
+
+def test_an_unknown_k_is_not_a_good_one():
+    tree = run("a", np.full((2, 3), -1.0))
+    replace(tree, "heldout", "pareto_k", np.full((2, 3), np.nan))
+    row = compare(tree).loc["a"]
+    assert pd.isna(row["bad_k"])
     assert not row["exact"]
 
 

@@ -10,6 +10,7 @@ from typing import get_args
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse
 import scipy.stats
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -309,6 +310,15 @@ def test_noise_is_arithmetic_on_tensors():
         ({"image_shape": (3, 3)}, "multiply to 4 columns"),
         ({"columns": ["a", "a", "b", "c"]}, "4 different names"),
         ({"columns": ["a"]}, "4 different names"),
+        ({"image_shape": "ab"}, "image_shape='ab'"),
+        ({"image_shape": ""}, "image_shape=''"),
+        ({"image_shape": 4}, "image_shape=4"),
+        ({"image_shape": (2.0, 2.0)}, "image_shape="),
+        ({"image_shape": (-2, -2)}, "image_shape="),
+        *(({"seed": seed}, "seed=.*0 to 2") for seed in (-1, "a", 1.5, None, True, 2**63)),
+        ({"levels": "ab"}, "levels='ab'"),
+        ({"split": 0.5}, "split=0.5"),
+        ({"support": "unit", "binarize": [0.5]}, "binarize="),
         ({"labels": [1, 2]}, r"labels must be \(10,\)"),
         ({"labels": "target"}, r"labels must be \(10,\).*target"),
         ({"labels": [1.0] * 7 + [np.nan] * 3}, "label of row 7"),
@@ -324,6 +334,28 @@ def test_bad_options(options, match):
 def test_part_by_name():
     with pytest.raises(DataError, match="'train', 'validation', 'test'"):
         Data.from_array([[0.5], [1.5], [2.5]]).scaled("tests")
+
+
+@pytest.mark.parametrize(
+    ("x", "match"),
+    [
+        (scipy.sparse.eye_array(4, format="csr"), r"x is sparse.*x\.toarray\(\)"),
+        (np.ma.masked_equal([[1, 2], [3, 4], [5, 6]], 3), "x has masked entries"),
+        (
+            np.array([["2020-01-01"]] * 4, dtype="datetime64[ns]"),
+            r"column 'x0', row 0 \(counted from 0\): 2020-01-01.* is not a number",
+        ),
+        ([["1,5", "2"]] * 4, "column 'x0', row 0.*'1,5' is not a number.*decimal commas are not read; write 1.5"),
+        ([[1, 2], [3]], "rows of x do not make an array"),
+    ],
+)
+def test_what_is_no_table_of_numbers_is_told_by_name(x, match):
+    with pytest.raises(DataError, match=match):
+        Data.from_array(x)
+
+
+def test_masked_arrays_without_masked_entries_pass():
+    assert Data.from_array(np.ma.array([[1.5], [2.5], [3.5]])).features == 1
 
 
 @given(

@@ -1,3 +1,5 @@
+import errno
+import itertools
 import re
 import sys
 import xml.etree.ElementTree as ET
@@ -6,11 +8,13 @@ from html.parser import HTMLParser
 import matplotlib as mpl
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from synthetic_runs import digits_runs, replace, synthetic_run, table_runs
 
-from zoo.comparison import outcomes
+from zoo.comparison import compare, outcomes
 from zoo.errors import RunError
 from zoo.reporting import figures, report
+from zoo.reporting.ink import STYLE
 from zoo.reporting.page import _environment
 
 VOID = {"meta", "br", "link", "img", "hr"}
@@ -72,7 +76,7 @@ def test_the_page_is_whole_and_needs_no_network(digits):
     assert len(text) < 3_000_000
     assert "Listed apart, unranked" in words
     assert "ran away: decoder scale" in words
-    assert "mass, digits (binarized)" in words
+    assert "mass, digits (binarized by threshold)" in words
     assert "different quantities" in words
 
 
@@ -229,6 +233,112 @@ def test_ticks_of_logarithmic_axes_are_few(low, high):
     assert len(figures._log_ticks(0.4, 0.4)) == 1
 
 
+def crowded(figure):
+    """Pairs of neighbouring tick labels that touch, on the figure as it is drawn."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    found = []
+    for ax in figure.axes:
+        for axis, low, high in ((ax.xaxis, "x0", "x1"), (ax.yaxis, "y0", "y1")):
+            ticks = [tick.label1 if tick.label1.get_visible() else tick.label2 for tick in axis.get_major_ticks()]
+            view = sorted(axis.get_view_interval())
+            inside = [
+                label
+                for label, at in zip(ticks, axis.get_majorticklocs(), strict=False)
+                if view[0] <= at <= view[1] and label.get_text()
+            ]
+            boxes = sorted(
+                (label.get_window_extent(canvas.get_renderer()) for label in inside), key=lambda b: b.x0 + b.y0
+            )
+            found += [
+                (a, b) for a, b in itertools.pairwise(boxes) if getattr(b, low) - getattr(a, high) < 3 * (low == "x0")
+            ]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [
+        (0.09, 0.14),
+        (0.2, 0.21),
+        (0.0021, 0.0049),
+        (2e-4, 5e-4),
+        (0.11, 9.5),
+        (4e-5, 2e-3),
+        (1e-8, 2.0),
+        (1.1, 9.9),
+        (2100, 8700),
+    ],
+)
+def test_tick_labels_do_not_touch(low, high):
+    with mpl.rc_context(STYLE):
+        for images in (True, False):
+            tree = synthetic_run(images=images, constant=[], **SMALL)
+            scale = tree["validation"]["column_scale"]
+            replace(
+                tree,
+                "validation",
+                "column_scale",
+                np.broadcast_to(np.geomspace(low, high, scale.shape[-1]), scale.shape),
+            )
+            run = outcomes(tree)[0]
+            assert not crowded(figures.columns(run, "#0067a5")[0])
+            assert not crowded(figures.scales(run, "#0067a5", (low, high)))
+
+
+@pytest.mark.parametrize("level", [-110.0, -1e5 - 0.35, -21_000_000.0, 1e-5])
+def test_tick_labels_of_a_ranking_do_not_touch(level):
+    evidence = level + np.random.default_rng(0).normal(0, 1e-3, (2, 20))
+    runs = {run.label: run for run in outcomes(synthetic_run("gmm", evidence=evidence, seeds=2, obs=20, steps=40))}
+    with mpl.rc_context(STYLE):
+        figure, _ = figures.ranking(compare([run.tree for run in runs.values()]), runs, {"gmm": "#0067a5"})
+        assert not crowded(figure)
+        assert figure.axes[0].get_xticklabels()
+
+
+def test_ticks_on_a_logarithmic_axis_are_told_apart():
+    for low, high in ((2e-4, 5e-4), (3e-7, 9e-7), (2e4, 6e4)):
+        labels = [figures._decade(tick) for tick in figures._log_ticks(low, high)]
+        assert len(set(labels)) == len(labels) > 1
+    assert figures._decade(2e-4) == "2 \N{MULTIPLICATION SIGN} 10⁻⁴"
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    tree = synthetic_run(evaluated=False, **SMALL)
+    (tmp_path / "ok.csv").touch()
+    for place, blocking in (
+        ("ok.csv", "it"),
+        ("ok.csv/sub", f"{tmp_path}/ok.csv"),
+        ("ok.csv/a/b", f"{tmp_path}/ok.csv"),
+    ):
+        with pytest.raises(RunError, match=f"{place}: {blocking} is a file; name a directory"):
+            report(tree, tmp_path / place)
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", full)
+    with pytest.raises(RunError, match=f"cannot write a report to {tmp_path}/new: No space left"):
+        report(tree, tmp_path / "new")
+
+
+def test_figures_of_an_earlier_report_are_removed_and_no_others(tmp_path):
+    kept = {"mine.png", "elbo.svg", "elbo-1-gmm.txt"}
+    report(digits_runs(**SMALL)[3:], tmp_path)
+    for name in kept:
+        (tmp_path / "figures" / name).touch()
+    report(synthetic_run(evaluated=False, **SMALL), tmp_path)
+    there = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert kept < there
+    assert not [name for name in there - kept if "gmm" in name or "bernoulli" in name or "ranking" in name]
+
+
+def test_an_unknown_k_is_called_unknown(tmp_path):
+    tree = synthetic_run(**SMALL)
+    replace(tree, "heldout", "pareto_k", np.full((4, 20), np.nan))
+    assert ">unknown</td>" in report(tree, tmp_path).read_text(encoding="utf-8")
+
+
 def test_a_scale_that_never_moves_can_be_drawn(tmp_path):
     runs = [synthetic_run(**SMALL), synthetic_run("gmm", images=False, **SMALL)]
     for tree in runs:
@@ -262,6 +372,7 @@ def test_contraction_and_active_units_are_those_of_known_posteriors():
         (None, "\N{EN DASH}"),
         (-np.inf, "-∞"),
         (0.0, "0"),
+        (-0.0, "0"),
     ],
 )
 def test_numbers_for_people(value, text):

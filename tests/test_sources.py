@@ -168,6 +168,27 @@ def test_headers(tmp_path, text, columns):
         assert load_data(tmp_path / "a.csv").columns == columns
 
 
+@pytest.mark.parametrize(
+    ("first", "column"), [("oops,2,3", 1), ("1,2,n.d.", 3), ("1,1.2.3,NA", 2), ("a,b,3,4", 1), (",x,2001,2002", 2)]
+)
+def test_a_stray_word_does_not_make_the_first_row_a_header(tmp_path, first, column):
+    (tmp_path / "a.csv").write_text(first + "".join(f"\n{','.join('1234'[: first.count(',') + 1])}" for _ in range(9)))
+    with pytest.raises(DataError, match=rf"a.csv: row 1, column {column}: '.*' is a word among numbers"):
+        load_data(tmp_path / "a.csv")
+
+
+def test_a_header_may_have_a_few_numbers_among_its_names(tmp_path):
+    (tmp_path / "a.csv").write_text("a,b,2001\n" + "1,2,3\n" * 9)
+    assert load_data(tmp_path / "a.csv").columns == ("a", "b", "2001")
+
+
+@pytest.mark.parametrize("text", ["a;b\n1,5;2,5\n" + "1,5;3,5\n" * 5, "1,5;2,5\n" * 5, "a;b\n" + "1;2,5\n" * 5])
+def test_decimal_commas_are_refused_with_a_hint(tmp_path, text):
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(DataError, match=r"is not a number.*decimal commas are not read; write 1.5"):
+        load_data(tmp_path / "a.csv")
+
+
 def test_headerless_table_with_classes(tmp_path):
     lines = [f"{i}.5,{i % 3},{'setosa' if i % 2 else 'virginica'}" for i in range(12)]
     (tmp_path / "a.data.csv").write_text("\n".join(lines))

@@ -25,7 +25,7 @@ from typer.core import TyperGroup
 
 import zoo
 from zoo.cards import Card, Support
-from zoo.errors import DivergenceWarning, OptionError, RunError, ZooError
+from zoo.errors import DataError, DivergenceWarning, OptionError, RunError, UnknownPair, ZooError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -132,7 +132,10 @@ class Loading:
         given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
         if self.binarize is not None:
             given["binarize"] = _value(self.binarize)
-        return DataCall(given.pop("data"), {names.get(name, name): value for name, value in given.items()})
+        source = given.pop("data")
+        if source not in zoo.list_data() and (path := Path(source).expanduser()).exists():
+            source = str(path.resolve())  # found again from any directory
+        return DataCall(source, {names.get(name, name): value for name, value in given.items()})
 
     def call_for(self, card: Card) -> DataCall:
         """In a comparison the data are binarized for binary pairs alone, and dequantized for the others."""
@@ -172,6 +175,11 @@ class Training:
         """A count, or the seeds themselves."""
         if self.seeds is not None and self.seed:
             raise OptionError("--seeds says how many and --seed says which: leave one of them out.")
+        if self.seed and not (min(self.seed) >= 0 and max(self.seed) < 2**63 and len({*self.seed}) == len(self.seed)):
+            told = " ".join(f"--seed {seed}" for seed in self.seed)
+            raise OptionError(f"{told}: give different whole numbers from 0 to 2**63 - 1.")
+        if self.seeds is not None and self.seeds < 1:
+            raise OptionError(f"--seeds {self.seeds}: give a count of at least 1.")
         return self.seed or (4 if self.seeds is None else self.seeds)
 
 
@@ -311,14 +319,18 @@ def train(
     quiet: Quiet = False,
     as_json: AsJSON = False,
 ) -> None:
-    """Train a pair and save the run."""
-    _run_plugins(plugin)
+    """Train a pair and save the run.
+
+    If no seed ever had a finite validation ELBO, the exit status is 1.
+    """
+    registered = _run_plugins(plugin)
     zoo.card(name)
     _check_free(out, overwrite)
     call = loading.call
     data = call.load()
     pair = zoo.create(name, data, **dict(_assignment(text) for text in assignments or ()))
-    run = _train(pair, data, call, training.chosen_seeds, training.settings("stop"), out, quiet)
+    seeds, settings = training.chosen_seeds, _checked_settings(training.settings("stop"))
+    run = _train(pair, data, call, seeds, settings, out, quiet, registered)
     best = run.tree["validation"].to_dataset()["elbo"].max("check").values.tolist()
     if as_json:
         scores = [elbo if math.isfinite(elbo) else None for elbo in best]
@@ -326,6 +338,9 @@ def train(
     else:
         typer.echo(f"Best validation ELBO, nats per datum: {', '.join(f'{elbo:.2f}' for elbo in best)}")
         typer.echo(out)
+    if not any(map(math.isfinite, best)):
+        _tell(f"error: every seed of {name} broke before its first finite validation ELBO; saved all the same.", "red")
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -341,12 +356,21 @@ def evaluate(
 ) -> None:
     """Score a run on the held-out part of its data and save what comes out in the run."""
     _run_plugins(plugin)
-    loaded = zoo.load_run(run)
+    try:
+        loaded = zoo.load_run(run)
+    except UnknownPair as error:
+        raise UnknownPair(f"{error} If a file of yours registers it, name that with --plugin.") from error
     text = loaded.tree.attrs.get("data_call")
     if text is None and data is None:
         raise RunError(f"{run} does not say how its data were loaded: name them with --data.")
     call = DataCall.parse(text) if text else DataCall(str(data), {})
-    zoo.evaluate(loaded, replace(call, source=data or call.source).load(), samples=samples)
+    try:
+        now = (call if data is None else replace(call, source=data)).load()
+    except DataError as error:
+        if data or Path(call.source).exists() or call.source in zoo.list_data():
+            raise
+        raise DataError(f"{error}; if the data have moved, say where they are with --data.") from error
+    zoo.evaluate(loaded, now, samples=samples)
     loaded.save(run)
     _print_ranking(zoo.compare([loaded]), {}, as_json)
 
@@ -376,8 +400,11 @@ def compare(
 
     A pair that fails does not stop the others; the exit status is then 1.
     """
-    _run_plugins(plugin)
+    from zoo.runs import positive_count
+
+    registered = _run_plugins(plugin)
     cards = {name: zoo.card(name) for name in names}
+    positive_count("samples", samples)
     if loading.binarize is not None and all(card.support != "binary" for card in cards.values()):
         raise OptionError(f"--binarize is for pairs of binary data, and of {', '.join(names)} none is one.")
     options = _options_by_pair(names, assignments or ())
@@ -396,7 +423,7 @@ def compare(
     for name, pair in pairs.items():
         started = time.perf_counter()
         try:
-            runs[name] = _train(pair, pair.data, calls[name], seeds, settings, places[name], quiet)
+            runs[name] = _train(pair, pair.data, calls[name], seeds, settings, places[name], quiet, registered)
             zoo.evaluate(runs[name], pair.data, samples=samples)
             runs[name].save(places[name])
         except KeyboardInterrupt:
@@ -433,11 +460,15 @@ def _train(
     settings: Mapping[str, Any],
     place: Path,
     quiet: bool,
+    registered: Mapping[str, Path],
 ) -> Run:
-    """Train, note how the data were loaded, and save."""
+    """Train, note how the data were loaded and where the pair comes from, and save."""
     run = zoo.fit(pair, data, seeds=seeds, progress=not quiet, **settings)
     run.tree.attrs["data_call"] = str(call)
-    run.tree.attrs["repeat"] = run.tree.attrs["repeat"].replace("data = ...", f"data = zoo.{call}")
+    repeat = run.tree.attrs["repeat"].replace("data = ...", f"data = zoo.{call}")
+    plugin = registered.get(pair.card.name)
+    first = f"# first run {plugin}, which registers {pair.card.name}\n" if plugin else ""
+    run.tree.attrs["repeat"] = first + repeat
     run.save(place)
     return run
 
@@ -453,16 +484,16 @@ def _checked_settings(settings: dict[str, Any]) -> dict[str, Any]:
 
 def _check_free(place: Path, overwrite: bool) -> None:
     """Refuse a place that a run could not be saved in, before hours are spent on training it."""
-    occupied = place.is_file() or (place.is_dir() and any(place.iterdir()))
-    if occupied and not (overwrite and (place / "run.json").is_file()):
+    if place.is_file():
+        raise RunError(f"{place} is a file: choose another --out.")
+    if place.is_dir() and any(place.iterdir()) and not (overwrite and (place / "run.json").is_file()):
         remedy = "say --overwrite to replace it, or " if (place / "run.json").is_file() else ""
         raise RunError(f"{place} exists: {remedy}choose another --out.")
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"cannot write {place}: {error.strerror}.") from error
-    if not os.access(place.parent, os.W_OK):
-        raise RunError(f"cannot write {place}: no permission in {place.parent}.")
+    nearest = next(folder for folder in place.absolute().parents if folder.exists())
+    if not nearest.is_dir():
+        raise RunError(f"cannot write {place}: {nearest} is a file.")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise RunError(f"cannot write {place}: no permission in {nearest}.")
 
 
 def _assignment(text: str) -> tuple[str, Any]:
@@ -499,9 +530,11 @@ def _options_by_pair(names: Sequence[str], assignments: Iterable[str]) -> dict[s
     return options
 
 
-def _run_plugins(paths: Iterable[Path] | None) -> None:
-    """Execute Python files, so that they register their pairs."""
+def _run_plugins(paths: Iterable[Path] | None) -> dict[str, Path]:
+    """Execute Python files, so that they register their pairs; say which file registered which."""
+    registered: dict[str, Path] = {}
     for path in paths or ():
+        known = zoo.list_pairs()
         spec = importlib.util.spec_from_file_location(f"zoo_plugin_{path.stem}", path)
         if spec is None or spec.loader is None or not path.is_file():
             raise OptionError(f"--plugin {path}: there is no such Python file.")
@@ -511,6 +544,8 @@ def _run_plugins(paths: Iterable[Path] | None) -> None:
             spec.loader.exec_module(module)
         except Exception as error:
             raise OptionError(f"--plugin {path}: {_reason(error, path)}") from error
+        registered |= dict.fromkeys(set(zoo.list_pairs()) - set(known), path.resolve())
+    return registered
 
 
 def _reason(error: Exception, within: Path | None = None) -> str:
@@ -559,7 +594,7 @@ def _print_ranking(
 
 
 def _plus_minus(value: float | None, error: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}" + ("" if error is None else f" ± {error:.2f}")
+    return "-" if value is None else f"{round(value, 2) + 0.0:.2f}" + ("" if error is None else f" ± {error:.2f}")
 
 
 def _print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> None:

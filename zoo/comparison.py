@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
+from operator import add
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, cast
 
@@ -22,6 +24,8 @@ __all__ = ["HasTree", "Outcome", "Source", "compare", "outcomes"]
 COLLAPSED = 1e-3  # a decoder scale below this, in scaled units, is one that a run-away took there
 BAD_K = 0.7  # above it an importance-sampling estimate is not to be trusted (Vehtari et al., 2024)
 NEGLIGIBLE = -30.0  # nats below the best pair for a datum: exp of it no longer moves a stacking weight
+NOISE = 0.01  # nats per datum: a smaller difference may be rounding, however small its standard error
+SHARE = 0.05  # nats of a lead that constant columns gave, from which on the verdict says so
 
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -47,18 +51,21 @@ def compare(runs: Source | Iterable[Source]) -> pd.DataFrame:
     A row is listed apart, below the ranked ones and without rank, difference and weight, when
 
     - a seed of it ran away: its score is a matter of when it was stopped;
-    - it leads another row with every column counted, yet trails it on the columns that vary in training. Of
-      the two the leader goes apart, never the one it leads. Among the ranked rows, however many, both scores
-      therefore agree on the order, and a bounded pair that leads on both stays. Rows that ran away set no
-      other row apart;
+    - it leads another row with every column counted, yet trails it on the columns that vary in training, both
+      beyond noise. Of the two the leader goes apart, never the one it leads, so that among the ranked rows
+      both scores agree on the order. Rows that ran away set no other row apart;
+    - its likelihood is not bounded, it leads all rows that are left, and more than half of its lead over the
+      best of them comes from columns constant in training. A bounded pair that leads on both scores stays, and
+      its verdict says how much of the lead they gave;
     - it was not evaluated, or its evidence is not a number.
 
     Columns: ``table``, ``rank``, ``title``, ``log_evidence`` (mean over test data of the average over seeds),
     ``se`` (over data), ``seed_sd`` (over seeds), ``median`` and ``worst`` datum, ``difference`` to the best
     ranked row and ``difference_se`` (paired per datum), ``weight`` (stacking), ``share_constant`` (nats that
     the columns constant in training give, NaN without such columns), ``bad_k`` (data with Pareto k
-    above 0.7, in the worst seed), ``exact``, ``seeds`` (scored/trained: a frozen seed is not scored) and
-    ``verdict``, a sentence. A difference within two standard errors is called none.
+    above 0.7, in the worst seed; NA where a k is unknown), ``exact``, ``seeds`` (scored/trained: a frozen seed
+    is not scored) and ``verdict``, a sentence. Noise is two paired standard errors, and at least 0.01 nats; a
+    difference within it is called none.
 
     ``runs`` are runs, DataTrees, or paths of a run's directory or netCDF file: one or several. Raises
     ``RunError`` for a path without a run, a tree without its attributes, or evidence of unequal length on the
@@ -70,10 +77,10 @@ def compare(runs: Source | Iterable[Source]) -> pd.DataFrame:
     ...     return xr.DataTree.from_dict({"/": xr.Dataset(attrs=about), "heldout": heldout})
     >>> table = compare([run("plain", [[-5.0, -6.0, -7.0]]), run("better", [[-1.0, -2.0, -3.1]])])
     >>> table[["rank", "log_evidence", "difference", "verdict"]].round(2)
-            rank  log_evidence  difference                        verdict
+            rank  log_evidence  difference                            verdict
     pair
-    better     1         -2.03        0.00                           best
-    plain      2         -6.00       -3.97  worse than better by 4.0 ± 0.0
+    better     1         -2.03        0.00                               best
+    plain      2         -6.00       -3.97  worse than better by 3.967 ± 0.033
     """
     tables: dict[tuple[str, str], list[Outcome]] = {}
     for outcome in outcomes(runs):
@@ -120,6 +127,11 @@ class Outcome:
     def data_name(self) -> str:
         """The name of the data."""
         return str(self.read("data", "unnamed data"))
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the card claims a bound of the likelihood."""
+        return bool((self.read("card") or {}).get("bounded", True))
 
     @property
     def bound(self) -> float:
@@ -209,6 +221,11 @@ class Outcome:
         """Mean log evidence, NaN without one; -inf if some datum is given no probability at all."""
         return float("nan") if self.evidence is None else float(self.evidence.mean())
 
+    @property
+    def checks(self) -> NDArray[Any]:
+        """The steps at which the run was validated."""
+        return np.asarray(self.tree["validation"]["step"] if "validation" in self.tree.children else [])
+
     @cached_property
     def last_scales(self) -> Floats | None:
         """(D,) smallest decoder scale of a column in any seed, at the seed's last finite check, or None."""
@@ -273,9 +290,8 @@ def _tree(source: Source) -> xr.DataTree:
 
 
 def _table_label(run: Outcome) -> str:
-    """What a table holds, in words: 'mass, digits (binarized)'."""
-    done = {"binarize": " (binarized)", "dequantize": " (dequantized)"}
-    return f"{run.table[0]}, {run.data_name}{done.get(run.summary.get('noise') or '', '')}"
+    """What a table holds, in words: 'mass, digits (binarized by threshold)'."""
+    return f"{run.table[0]}, {run.data_name}"
 
 
 def _table(label: str, rows: Sequence[Outcome]) -> pd.DataFrame:
@@ -284,20 +300,23 @@ def _table(label: str, rows: Sequence[Outcome]) -> pd.DataFrame:
     if len(set(lengths.values())) > 1:
         counts = ", ".join(f"{name} {size}" for name, size in lengths.items())
         raise RunError(f"unequal numbers of held-out data ({counts}): evaluate every run on the whole test part")
-    apart = {row.label: reason for row in rows if (reason := _reason_apart(row, rows))}
-    ranked = sorted((row for row in rows if row.label not in apart), key=lambda row: -row.score)
+    apart = _apart(rows)
+    ranked = sorted((row for row in rows if row.label not in apart), key=_height)
     below = sorted((row for row in rows if row.label in apart), key=lambda row: -np.nan_to_num(row.score, nan=-np.inf))
     weights = _stacking_weights(ranked)
     frame = pd.DataFrame([_row(row) for row in ranked + below], index=[row.label for row in ranked + below])
     frame.index.name = "pair"
     frame.insert(0, "table", label)
     frame["rank"] = pd.array([*range(1, len(ranked) + 1), *[pd.NA] * len(below)], dtype="Int64")
+    frame["bad_k"] = frame["bad_k"].astype("Int64")
     differences = [_difference(row, ranked[0]) for row in ranked] + [(np.nan, np.nan)] * len(below)
     frame["difference"], frame["difference_se"] = np.array(differences).T
     frame["weight"] = [weights.get(name, np.nan) for name in frame.index]
     verdicts = ["best" if len(rows) > 1 else "alone in its table: nothing to rank it against"][: len(ranked)]
     verdicts += [_verdict(ranked[0], *pair) for pair in differences[1 : len(ranked)]]
-    frame["verdict"] = verdicts + [apart[row.label] for row in below]
+    gifts = [_gift(row, lower, best=row is ranked[0]) for row, lower in pairwise(ranked)] + [""]
+    said = [*map(add, verdicts, gifts), *(apart[row.label] for row in below)]
+    frame["verdict"] = [text + _early(row) for text, row in zip(said, ranked + below, strict=True)]
     order = "table rank title log_evidence se seed_sd median worst difference difference_se weight share_constant"
     return frame[[*order.split(), "bad_k", "exact", "seeds", "verdict"]]
 
@@ -315,14 +334,28 @@ def _row(run: Outcome) -> dict[str, Any]:
         "median": float(np.median(evidence)),
         "worst": float(evidence.min()),
         "share_constant": run.share_constant,
-        "bad_k": 0 if k is None else int((k > BAD_K).sum(1).max()),
+        "bad_k": pd.NA if k is None or np.isnan(k).any() else int((k > BAD_K).sum(1).max()),
         "exact": run.exact,
         "seeds": f"{run.used.sum()}/{run.used.size}",
     }
 
 
-def _reason_apart(row: Outcome, rows: Sequence[Outcome]) -> str:
-    """Why a row is not ranked; empty if it is."""
+def _height(row: Outcome) -> tuple[float, float]:
+    """Sorts the best first; of equal scores the one that needs its constant columns least."""
+    return -row.score, -np.inf if row.varying is None else -float(row.varying.mean())
+
+
+def _apart(rows: Sequence[Outcome]) -> dict[str, str]:
+    """Why a row is not ranked, for each that is not."""
+    apart = {row.label: reason for row in rows if (reason := _unscored(row) or _led_by_constants(row, rows))}
+    left = sorted((row for row in rows if row.label not in apart), key=_height)
+    while len(left) > 1 and (reason := _won_by_constants(*left[:2])):
+        apart[left.pop(0).label] = reason
+    return apart
+
+
+def _unscored(row: Outcome) -> str:
+    """Why a row has no score that counts; empty if it has one."""
     if row.ran_away:
         return _run_away(row)
     if row.evidence is None:
@@ -330,17 +363,74 @@ def _reason_apart(row: Outcome, rows: Sequence[Outcome]) -> str:
     if np.isnan(row.score) or row.score == np.inf:
         count = int((~np.isfinite(row.evidence)).sum())
         return f"unranked: the evidence of {count} test data is not a number"
+    return ""
+
+
+def _led_by_constants(row: Outcome, rows: Sequence[Outcome]) -> str:
+    """Whether a row leads one that is better on the columns that vary, and by how much."""
     for other in rows:
-        if other.ran_away or other.varying is None or row.varying is None:
+        if other.ran_away or (leads := _leads(row, other)) is None:
             continue
-        lead, honest = row.score - other.score, float(row.varying.mean() - other.varying.mean())
-        if lead >= 0 and honest < 0:
+        lead, honest = leads
+        if _beyond_noise(lead) and _beyond_noise(-honest):
             return (
-                f"leads {other.label} by {lead:,.1f} nats only through the columns constant in training "
-                f"({row.share_constant:,.1f} of its {row.score:,.1f} nats); "
-                f"without them it is {-honest:,.1f} behind; unranked"
+                f"leads {other.label} by {_nats(lead.mean())} nats only through the columns constant in training "
+                f"({_parts(row)}); without them it is {_nats(-honest.mean())} behind; unranked"
             )
     return ""
+
+
+def _won_by_constants(best: Outcome, next_best: Outcome) -> str:
+    """Whether an unbounded pair has most of its lead from the columns constant in training."""
+    if best.bounded or (leads := _leads(best, next_best)) is None:
+        return ""
+    lead, honest = leads
+    given = lead - honest
+    if not (_beyond_noise(lead) and _beyond_noise(given) and given.mean() > lead.mean() / 2):
+        return ""
+    most = f"most of its lead of {_nats(lead.mean())} nats, {_nats(given.mean())}, comes"
+    every = f"all of its lead of {_nats(lead.mean())} nats comes"
+    return f"{most if given.mean() < lead.mean() else every} from columns constant in training; unranked"
+
+
+def _gift(row: Outcome, below: Outcome, *, best: bool) -> str:
+    """What the columns constant in training add to the lead over the next row, if it is worth a remark."""
+    if (leads := _leads(row, below)) is None:
+        return ""
+    lead, honest = (float(values.mean()) for values in leads)
+    if not (lead > 0 and lead - honest > SHARE):
+        return ""
+    over = "" if best else f" over {below.label}"
+    if honest > 0:
+        return f"; {_nats(lead - honest)} of its lead{over} come from constant columns"
+    return f"; all of its lead{over} comes from constant columns"
+
+
+def _leads(row: Outcome, other: Outcome) -> tuple[Floats, Floats] | None:
+    """(N,) paired leads with every column counted and with those that vary alone, or None."""
+    if row.evidence is None or other.evidence is None or row.varying is None or other.varying is None:
+        return None
+    return row.evidence - other.evidence, row.varying - other.varying
+
+
+def _beyond_noise(values: Floats) -> bool:
+    """Whether a mean is positive by more than two standard errors and more than rounding; never with one datum."""
+    mean = float(values.mean())
+    return mean > NOISE and mean > 2 * _standard_error(values)
+
+
+def _early(row: Outcome) -> str:
+    """A remark if the scored weights are those of the first two of several checks."""
+    best, checks = row.get("optimization/best_step"), row.checks
+    if row.evidence is None or best is None or checks.size < 3:
+        return ""
+    scored = np.asarray(best)[row.used]
+    early = scored[(scored >= 0) & (scored <= float(checks[1]))]
+    if not early.size:
+        return ""
+    who = "" if early.size == scored.size else f"{early.size} of {scored.size} seeds "
+    steps = " and ".join(f"{step:,.0f}" for step in np.unique(early))
+    return f"; {who}scored at step {steps} of {int(row.read('steps', checks[-1])):,}: it only got worse after that"
 
 
 def _run_away(run: Outcome) -> str:
@@ -364,7 +454,7 @@ def _run_away(run: Outcome) -> str:
     elif (smallest := run.get("optimization/min_scale")) is not None and smallest.notnull().any():
         text += f": decoder scale {_power(float(smallest.min()))}"
     if np.isfinite(run.share_constant) and run.constant_columns:
-        text += f"; constant columns gave {run.share_constant:,.1f} of its {run.score:,.1f} nats"
+        text += f"; {_parts(run)}"
     return text + "; unranked"
 
 
@@ -379,11 +469,19 @@ def _difference(row: Outcome, best: Outcome) -> tuple[float, float]:
 
 def _verdict(best: Outcome, difference: float, se: float) -> str:
     """How a ranked row stands to the best one."""
+    apart = f"cannot be told apart from {best.label}"
+    if best.score == -np.inf:
+        return f"{apart}: both give some test datum no probability at all"
     if not np.isfinite(difference):
         return f"worse than {best.label}: gives some test datum no probability at all"
-    if abs(difference) < 2 * se:
-        return f"cannot be told apart from {best.label} (difference {difference:,.1f} ± {se:,.1f})"
-    return f"worse than {best.label} by {-difference:,.1f} ± {se:,.1f}"
+    if np.isnan(se):
+        return f"{apart}: one test datum"
+    if abs(difference) <= NOISE:
+        return f"{apart} (difference of at most {NOISE} nats)"
+    places = _places(se or abs(difference))
+    if not abs(difference) > 2 * se:
+        return f"{apart} (difference {_nats(difference, places)} ± {_nats(se, places)})"
+    return f"worse than {best.label} by {_nats(-difference, places)} ± {_nats(se, places)}"
 
 
 def _stacking_weights(ranked: Sequence[Outcome]) -> dict[str, float]:
@@ -430,6 +528,23 @@ def _stacking_weights(ranked: Sequence[Outcome]) -> dict[str, float]:
 def _power(value: float) -> str:
     """A scale as 3e-7."""
     return f"{value:.0e}".replace("e-0", "e-").replace("e+00", "")
+
+
+def _places(value: float) -> int:
+    """Decimals that show two significant digits of a positive value."""
+    return max(1 - int(f"{value:.1e}".partition("e")[2]), 0)
+
+
+def _nats(value: float, places: int = 1) -> str:
+    """A number of nats, never a minus zero."""
+    return f"{round(float(value), places) + 0.0:,.{places}f}"
+
+
+def _parts(run: Outcome) -> str:
+    """What the columns constant in training and the others gave."""
+    rest = run.score - run.share_constant
+    given = _nats(run.share_constant)
+    return f"constant columns gave {'' if given.startswith('-') else '+'}{given} nats, the others {_nats(rest)}"
 
 
 def _deviation(values: Floats) -> float:

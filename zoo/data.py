@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
 
 import numpy as np
@@ -17,7 +19,7 @@ from zoo.errors import DataError
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["Binarize", "Data", "Noise", "Part", "Scaling", "ScalingKind"]
+__all__ = ["Binarize", "Data", "Noise", "Part", "Scaling", "ScalingKind", "outside_support"]
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Levels: TypeAlias = tuple[float, ...]
@@ -131,7 +133,7 @@ class Data:
         resulting = "binary" if binarize is not None else "real" if dequantize else None
         declared = "auto" if support == resulting else support
         support, grid = _resolve_support(values, names, declared, levels, shape is not None)
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(_checked_seed(seed))
         rows = dict(zip(PARTS, _split(len(values), split, labels, rng), strict=True))
 
         if kind == "auto":
@@ -286,6 +288,12 @@ def _checked(argument: str, value: Any, allowed: Sequence[str]) -> Any:
     return value
 
 
+def _checked_seed(seed: Any) -> int:
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**63:
+        raise DataError(f"seed={seed!r} must be a whole number from 0 to 2**63 - 1")
+    return int(seed)
+
+
 def _few(names: Sequence[str], most: int = 8) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
@@ -294,7 +302,8 @@ def _refuse(bad: Array, values: Array, columns: Sequence[str], complaint: str, r
     """Name the first of the bad entries (N, D), if there are any, in the order of the rows."""
     if bad.any():
         row, j = divmod(int(np.argmax(bad)), len(columns))
-        found = f"{values[row].tolist()[j]!r} is {complaint}"
+        value = values[row, j] if values.dtype.kind in "mM" else values[row].tolist()[j]
+        found = f"{str(value) if values.dtype.kind in 'mM' else repr(value)} is {complaint}"
         where = _few(np.array(columns)[bad.any(axis=0)].tolist())
         more = f" ({bad.sum()} such values, in {where})" if bad.sum() > 1 else ""
         raise DataError(f"column {columns[j]!r}, row {row} (counted from 0): {found}{more}; {remedy}")
@@ -305,16 +314,17 @@ def _matrix(
 ) -> tuple[Array, list[str], tuple[int, ...] | None]:
     """Finite float64 values (N, D), the names of the columns, and the shape of a row that is an image."""
     if np.ma.is_masked(x):
-        raise DataError("masked entries are missing values: fill them in, or leave out their rows")
+        raise DataError("x has masked entries, which are missing values: fill them in, or leave out their rows")
+    if hasattr(x, "toarray"):
+        raise DataError(f"x is sparse ({type(x).__name__}): pass x.toarray()")
     try:
         values = np.asarray(x)
-    except ValueError as error:
-        raise DataError(f"the rows do not make an array: {error}") from error
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"the rows of x do not make an array: {error}") from error
     if values.ndim not in (2, 3, 4) or values.size == 0:
         hint = "; x.reshape(-1, 1) makes one column" if values.ndim == 1 and values.size else ""
         raise DataError(f"need (N, D), (N, H, W) or (N, C, H, W), none of them 0; the shape is {values.shape}{hint}")
-    given = tuple(int(side) for side in image_shape) if image_shape else None
-    shape = given or (values.shape[1:] if values.ndim > 2 else None)
+    shape = _checked_sides(image_shape) or (values.shape[1:] if values.ndim > 2 else None)
     values = values.reshape(len(values), -1)
     features = values.shape[1]
     if shape and (math.prod(shape) != features or len(shape) not in (2, 3)):
@@ -333,12 +343,23 @@ def _matrix(
     return values, names, shape
 
 
+def _checked_sides(image_shape: Any) -> tuple[int, ...] | None:
+    if image_shape is None:
+        return None
+    sides = np.asarray(image_shape)
+    if sides.dtype.kind not in "iu" or sides.ndim != 1 or not np.all(sides > 0):
+        raise DataError(f"image_shape={image_shape!r} must be positive whole numbers: (H, W) or (C, H, W)")
+    return tuple(sides.tolist())
+
+
 def _floats(values: Array, columns: Sequence[str]) -> Array:
     """float64, with -0 made 0 so that equal values have equal bytes."""
     if values.dtype.kind not in "biuf":
         bad = np.vectorize(_not_a_number, otypes=[bool])(values.astype(object)) | (values.dtype.kind in "mM")
-        offender = columns[int(np.argmax(bad)) % len(columns)]
-        remedy = f"leave the column out, encode it, or, if it holds the classes, say labels={offender!r}"
+        row, j = divmod(int(np.argmax(bad)), len(columns))
+        remedy = f"leave the column out, encode it, or, if it holds the classes, say labels={columns[j]!r}"
+        if re.fullmatch(r"\s*[-+]?\d+[,;][-+]?\d+\s*", str(values[row, j])):
+            remedy = "decimal commas are not read; write 1.5"
         _refuse(bad, values, columns, "not a number", remedy)
     return values.astype(np.float64) + 0.0
 
@@ -380,7 +401,7 @@ _REMEDY = {
 }
 
 
-def _outside(x: Array, support: str, grid: Levels | None) -> Array:
+def outside_support(x: Array, support: str, grid: Levels | None) -> Array:
     """Which values (N, D) the support does not contain."""
     if support != "ordinal" or not grid:
         return ~_HOLDS[support](x)
@@ -403,20 +424,20 @@ def _resolve_support(
         raise DataError(f"levels belong to ordinal data, not to support={declared!r}: leave one of them out")
     if declared == "auto":
         candidates = ["binary", *(["ordinal"] if grid else []), "count", "unit", "real"]
-        declared = next(support for support in candidates if not _outside(x, support, grid).any())
+        declared = next(support for support in candidates if not outside_support(x, support, grid).any())
     remedy = f'{_REMEDY.get(declared, "")}; support="auto" infers what the values are'
-    _refuse(_outside(x, declared, grid), x, columns, f"outside the support {declared!r}", remedy)
+    _refuse(outside_support(x, declared, grid), x, columns, f"outside the support {declared!r}", remedy)
     if declared == "ordinal" and not grid:
         raise DataError(f"no grid of 2 to {DECLARED_LEVELS} levels holds these values; {remedy}")
     return cast(Support, declared), grid if declared == "ordinal" else None
 
 
 def _checked_levels(levels: Sequence[float]) -> Levels:
-    array = np.asarray(levels, dtype=np.float64)
-    steps = np.diff(array) if array.ndim == 1 else np.empty(0)
+    array = np.asarray(levels)
+    steps = np.diff(array.astype(np.float64)) if array.ndim == 1 and array.dtype.kind in "iuf" else np.empty(0)
     if not len(steps) or not steps[0] > 0 or not np.allclose(steps, steps[0], rtol=1e-6, atol=0):
         raise DataError(f"levels={levels!r} must be two or more increasing, equally spaced numbers: levels=range(17)")
-    return tuple(array.tolist())
+    return tuple(array.astype(np.float64).tolist())
 
 
 def _integer_grid(x: Array, most: int) -> Levels | None:
@@ -433,9 +454,9 @@ def _split(
     n: int, split: Sequence[float] | Sequence[Part], labels: Array | None, rng: np.random.Generator
 ) -> tuple[Array, Array, Array]:
     """The rows of train, validation and test, each in order."""
-    if len(split) == n and all(isinstance(part, str) for part in split):
-        named = np.array([_checked("split", part, PARTS) for part in split])
-        train, validation, test = (np.flatnonzero(named == part) for part in PARTS)
+    if np.shape(split) == (n,) and all(isinstance(part, str) for part in split):
+        parts = np.array([_checked("split", part, PARTS) for part in split])
+        train, validation, test = (np.flatnonzero(parts == part) for part in PARTS)
     else:
         fractions = np.asarray(split)
         if fractions.dtype.kind not in "iuf" or fractions.shape != (3,) or not np.isclose(fractions.sum(), 1):
@@ -470,7 +491,7 @@ def _binarized(x: Array, support: str, grid: Levels | None, how: Binarize | floa
     if how == "stochastic":
         return intensity, "binarize", "stochastically"
     threshold = 0.5 if how == "threshold" else how
-    if isinstance(threshold, str) or not 0 < threshold < 1:
+    if not isinstance(threshold, Real) or not 0 < threshold < 1:
         raise DataError(f'binarize={how!r} must be "threshold", "stochastic" or a number between 0 and 1')
     return (intensity >= threshold) * 1.0, None, "by threshold" if how == "threshold" else f"at {threshold:g}"
 

@@ -81,7 +81,7 @@ def load_data(
             labels=raw.labels if labels is None or label else labels,
             support=support,
             levels=raw.levels if levels is None and support in ("auto", "ordinal") else levels,
-            image_shape=image_shape or raw.image_shape,
+            image_shape=raw.image_shape if image_shape is None else image_shape,
             scaling=scaling,
             split=split,
             seed=seed,
@@ -167,10 +167,23 @@ def _read(path: Path, label: str | None) -> Raw:
 
 def _is_name(cell: str) -> bool:
     try:
-        float(cell)
+        float(cell.replace(",", "."))  # a decimal comma makes no word, though it is refused later
     except ValueError:
         return cell.strip().lower() not in {"", "?", "na", "n/a", "nan", "null", "none"}
     return False
+
+
+def _has_header(first: Sequence[str], second: Sequence[str]) -> bool:
+    """Whether most columns of numbers begin with a word; a column of words looks the same in both rows."""
+    numbers = [(j, a) for j, (a, b) in enumerate(zip(first, second, strict=False)) if a.strip() and not _is_name(b)]
+    words = [(j, a) for j, a in numbers if _is_name(a)]
+    if words and 2 * len(words) <= len(numbers):
+        j, word = words[0]
+        raise DataError(
+            f"row 1, column {j + 1}: {word!r} is a word among numbers; if row 1 holds data, write a number "
+            "there, and if it holds names, let every column have one that is no number"
+        )
+    return bool(words)
 
 
 def _first_rows(path: Path, separator: str) -> list[list[str]]:
@@ -189,9 +202,8 @@ def _separated(*separators: str) -> Callable[[Path, str | None], Raw]:
         )
         if not rows:
             raise DataError("the file is empty")
-        # a column of words looks the same in both rows; a header has a word where the row below has a number
         first, second = rows[0], rows[1] if len(rows) > 1 else [""] * len(rows[0])
-        header = any(_is_name(a) and not _is_name(b) for a, b in zip(first, second, strict=False))
+        header = _has_header(first, second)
         named_rows = header and (first[0] == "" or len(second) == len(first) + 1)
         frame = pd.read_csv(
             path,

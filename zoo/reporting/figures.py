@@ -11,7 +11,7 @@ from arviz_plots import PlotCollection, plot_forest
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from zoo.comparison import COLLAPSED, Outcome
@@ -37,6 +37,7 @@ LATENTS = 16
 COLUMNS = 24
 MARGINALS = 15
 PICTURES = 8
+CHARACTERS = 32  # of tick labels that an x axis has room for, gaps not counted
 
 
 def ranking(table: pd.DataFrame, runs: dict[str, Outcome], colours: dict[str, str]) -> tuple[Figure, str]:
@@ -72,7 +73,7 @@ def ranking(table: pd.DataFrame, runs: dict[str, Outcome], colours: dict[str, st
     ax.set_ylim(len(scored) - 0.5, -0.65)
     ax.set_yticks([])
     ax.spines["left"].set_visible(False)
-    ax.locator_params(axis="x", nbins=5)
+    _few_ticks(ax, 5)
     ax.set_xlabel("held-out log evidence, nats per datum")
     off = len(scored) - len(near)
     return figure, f"{off} beyond the view, drawn as an arrowhead." if off else ""
@@ -152,7 +153,7 @@ def scales(run: Outcome, colour: str, limits: tuple[float, float]) -> Figure:
 
 
 def columns(run: Outcome, colour: str) -> tuple[Figure, str]:
-    """The smallest decoder scale of every column at the last check: a map of an image, a strip of a table."""
+    """The smallest decoder scale for every column at the last check: a map of an image, a strip of a table."""
     values = run.last_scales
     assert values is not None
     flat = np.array([name in run.constant_columns for name in names(run, values.size)])
@@ -424,7 +425,7 @@ def number(value: float | None) -> str:
         exponent = math.floor(math.log10(size))
         return f"{number(value / 10.0**exponent)}{TIMES}{_power_of_ten(exponent)}"
     places = next((places for limit, places in ((1000, 0), (10, 1), (0.1, 2), (1e-3, 3)) if size >= limit), 0)
-    return f"{value:,.{places}f}".replace("-", MINUS)
+    return f"{value + 0.0:,.{places}f}".replace("-", MINUS)
 
 
 def sentence(parts: Sequence[str]) -> str:
@@ -476,7 +477,16 @@ def _axes(ax: Axes, x: str, y: str) -> None:
     ax.set_ylabel(y)
     if ax.get_yscale() == "log":
         _plain_log(ax)
-    ax.locator_params(axis="x", nbins=6)
+    _few_ticks(ax, 6)
+
+
+def _few_ticks(ax: Axes, most: int) -> None:
+    """As many ticks of a linear x axis as have room for their labels side by side."""
+    for bins in range(most, 0, -1):
+        ax.locator_params(axis="x", nbins=bins, min_n_ticks=1)
+        labels = ax.xaxis.get_major_formatter().format_ticks(ax.xaxis.get_majorticklocs().tolist())
+        if sum(map(len, labels)) <= CHARACTERS:
+            return
 
 
 def _plain_log(ax: Axes) -> None:
@@ -489,21 +499,31 @@ def _plain_log(ax: Axes) -> None:
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
-    """At most six round numbers within a range, the roundest of which it holds three or more."""
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    ticks: list[float] = []
-    for steps in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 5, 7), np.arange(10, 100) / 10, np.arange(100, 1000) / 100):
-        ticks = [step * 10.0**decade for decade in decades for step in steps if low <= step * 10.0**decade <= high]
-        if len(ticks) >= 3:
-            break
-    return ticks[:: -(-len(ticks) // 6) or 1] or [math.sqrt(low * high)]
+    """Two to six round numbers within a range, far enough apart for their labels."""
+    short = low >= 1e-3 and high <= 1e4  # labels of other numbers are long, unless they are powers of ten
+    if high < 10 * low:
+        ticks = [float(tick) for tick in MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(low, high)]
+    else:
+        decades = [10.0**decade for decade in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
+        powers = sum(low <= decade <= high for decade in decades) > 2
+        short |= powers
+        ticks = [step * decade for decade in decades for step in ((1,) if powers else (1, 2, 5))]
+    ticks = [tick for tick in ticks if low <= tick <= high]
+    room = math.log(high / low) / (7 if short else 3.5)
+    kept: list[float] = []
+    for tick in ticks[:: -(-len(ticks) // 6) or 1]:
+        if not kept or math.log(tick / kept[-1]) >= room:
+            kept.append(tick)
+    return kept or [math.sqrt(low * high)]
 
 
 def _decade(value: float) -> str:
-    """A tick of a logarithmic axis: 0.02, 10⁻⁶."""
+    """A tick of a logarithmic axis: 0.02, 10⁻⁶, 2 × 10⁻⁶."""
     if 1e-3 <= value <= 1e4:
-        return f"{value:g}"
-    return _power_of_ten(round(math.log10(value)))
+        return f"{value:.6g}"
+    digits, _, exponent = f"{value:.5e}".partition("e")
+    factor = f"{float(digits):g}"
+    return (f"{factor}{TIMES}" if factor != "1" else "") + _power_of_ten(int(exponent))
 
 
 def _power_of_ten(exponent: int) -> str:

@@ -23,16 +23,19 @@ from zoo.reporting.ink import MINUS, PALETTE, STYLE, Panel, panel
 __all__ = ["report"]
 
 HERE = Path(__file__).parent
+SECTIONS = ("elbo", "scale", "columns", "spread", "predictive")
+DRAWN_HERE = re.compile(rf"(ranking-\d+|({'|'.join(SECTIONS)})-\d+-[a-z0-9-]*)\.(png|svg)")
 
 
 def report(runs: Source | Iterable[Source], path: str | Path) -> Path:
     """Write a report on runs and return the path of its page, ``path/index.html``.
 
     The page holds everything it shows; every figure also lies beside it as PNG and SVG, in ``path/figures``.
-    Runs that were trained but not evaluated are shown as far as they go. The page is written last.
+    Runs that were trained but not evaluated are shown as far as they go. The page is written last; figures
+    that an earlier report left there are removed.
 
     ``runs`` are runs, DataTrees, or paths of a run's directory or netCDF file: one or several. Raises
-    ``RunError`` as ``compare`` does, and for a ``path`` that is a file.
+    ``RunError`` as ``compare`` does, and for a ``path`` that cannot be written.
 
     >>> report([], "report")
     Traceback (most recent call last):
@@ -40,16 +43,29 @@ def report(runs: Source | Iterable[Source], path: str | Path) -> Path:
     """
     read = outcomes(runs)
     folder = Path(path)
-    if folder.exists() and not folder.is_dir():
-        raise RunError(f"cannot write a report to {folder}: it is a file; name a directory")
+    try:
+        return _write(read, folder)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            blocking = next(part for part in (folder / "figures", folder, *folder.parents) if part.is_file())
+            reason = f"{'it' if blocking == folder else blocking} is a file; name a directory"
+        raise RunError(f"cannot write a report to {folder}: {reason}") from error
+
+
+def _write(runs: list[Outcome], folder: Path) -> Path:
+    """The figures, then the page."""
     pictures = folder / "figures"
     pictures.mkdir(parents=True, exist_ok=True)
+    for earlier in pictures.iterdir():
+        if DRAWN_HERE.fullmatch(earlier.name):
+            earlier.unlink()
     with mpl.rc_context(), warnings.catch_warnings():
         mpl.rcdefaults()  # whatever style the caller has set
         mpl.rcParams.update(STYLE)
         warnings.simplefilter("ignore", RuntimeWarning)  # of means over seeds that hold no finite value
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # the page's own font may have it
-        page = _environment().get_template("page.html.j2").render(_content(read, pictures))
+        page = _environment().get_template("page.html.j2").render(_content(runs, pictures))
     unfinished = folder / ".index.html.part"
     unfinished.write_text(page, encoding="utf-8")
     return unfinished.replace(folder / "index.html")
@@ -104,7 +120,10 @@ def _tables(table: pd.DataFrame, runs: list[Outcome], hue: dict[str, int], folde
             scores = zip(rows["title"], rows["log_evidence"].astype(float), strict=True)
             alt = "; ".join(f"{title}: {figures.number(score)}" for title, score in scores)
             picture = panel(figure, folder, f"ranking-{i + 1}", title=str(label), note=note, alt=f"Log evidence. {alt}")
-        records = [dict(row, pair=name, apart=pd.isna(row["rank"])) for name, row in rows.iterrows()]
+        records = [
+            dict(row, pair=name, apart=pd.isna(row["rank"]), bad_k="unknown" if pd.isna(row["bad_k"]) else row["bad_k"])
+            for name, row in rows.iterrows()
+        ]
         yield {
             "label": label,
             "base_measure": by_label[str(rows.index[0])].table[0],
@@ -117,13 +136,7 @@ def _tables(table: pd.DataFrame, runs: list[Outcome], hue: dict[str, int], folde
 
 def _panels(runs: list[Outcome], hue: dict[str, int], folder: Path) -> dict[str, list[Panel]]:
     """The panels of every section: one per run that has what the section shows."""
-    sections: dict[str, list[Panel]] = {
-        "elbo": [],
-        "scale": [],
-        "columns": [],
-        "spread": [],
-        "predictive": [],
-    }
+    sections: dict[str, list[Panel]] = {section: [] for section in SECTIONS}
     limits = figures.scale_limits(runs)
     for i, run in enumerate(runs):
         colour, stem = (
@@ -147,7 +160,7 @@ def _panels(runs: list[Outcome], hue: dict[str, int], folder: Path) -> dict[str,
                 "Smallest decoder scale",
             )
         if run.last_scales is not None and (run.last_scales > 0).any():
-            add("columns", figures.columns(run, colour), "Smallest decoder scale of every column")
+            add("columns", figures.columns(run, colour), "Smallest decoder scale for every column")
         if (contraction := figures.contraction(run)) is not None:
             add(
                 "spread",
