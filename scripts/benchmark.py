@@ -8,6 +8,7 @@ Times are milliseconds per step and seed, the smallest and the median over round
 """
 
 import json
+import os
 import platform
 import statistics
 import time
@@ -257,6 +258,7 @@ def picture(results: dict[str, list[dict[str, Any]]], path: Path) -> None:
 def main(
     sizes: list[str], out: Path = Path("benchmark"), threads: int = 1, seeds: int = 8, steps: int = 100, rounds: int = 9
 ) -> None:
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])  # what sets its own threads is held to as many
     torch.set_num_threads(threads)
     results = {}
     for size in sizes:

@@ -347,3 +347,20 @@ def test_an_objective_with_a_penalty_is_what_is_trained(iris, x):
     plain, held = engine(pair, [0], x), engine(pair, [0], x, objective=penalised)
     trained(plain, 5), trained(held, 5)
     assert not torch.allclose(plain.state.theta, held.state.theta)
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_large_products_by_onednn_are_products(seeds):
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(seeds, 50, 70, generator=generator), torch.randn(seeds, 90, 70, generator=generator).mT
+    torch.testing.assert_close(torch.ops.zoo.bmm(a, b), torch.bmm(a, b))
+
+
+@pytest.mark.parametrize("mode", ["capture", "inductor"])
+def test_a_step_with_large_products_is_the_step_without(digits, mode):
+    x = torch.as_tensor(digits.scaled("train"), dtype=torch.float32)
+    pair = zoo.create("gaussian-constrained", digits, hidden=(512,))
+    fast, plain = (engine(pair, [0, 1], x, batch_size=128, mode=m) for m in (mode, "off"))
+    torch.testing.assert_close(fast.step(0, 1e-3), plain.step(0, 1e-3), rtol=1e-4, atol=1e-4)
+    if mode == "capture":
+        assert fast._advance.graph.find_nodes(op="call_function", target=torch.ops.zoo.bmm.default)

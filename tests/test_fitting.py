@@ -228,3 +228,15 @@ def test_every_validation_row_counts_alike(monkeypatch, iris):
     monkeypatch.setattr(fitting, "REPEATED_ROWS", 0)
     in_blocks = zoo.fit(zoo.create("gmm", iris), iris, seeds=1, steps=6, **QUIET)
     np.testing.assert_allclose(in_blocks.tree["validation/elbo"], run.tree["validation/elbo"], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("steps", "seeds", "hidden", "mode"),
+    [(20, 1, (8,), "off"), (2000, 4, (128,), "capture"), (40_000, 1, (8,), "inductor"), (6000, 8, (400,), "inductor")],
+)
+def test_auto_chooses_by_the_work_ahead(digits, steps, seeds, hidden, mode):
+    from zoo.fitting import Settings, _mode
+
+    pair = zoo.create("gaussian-learned", digits, hidden=hidden)
+    assert _mode(Settings(steps=steps), pair, seeds) == mode
+    assert _mode(Settings(steps=steps, compile="off"), pair, seeds) == "off"
