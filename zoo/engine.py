@@ -147,7 +147,7 @@ class Replica(nn.Module):
 
 @dataclass(frozen=True)
 class State:
-    """What a step changes: parameters and Adam's two moments, (S, P) each, and which seeds are alive, (S,)."""
+    """What a step changes, in place: parameters and Adam's moments, (S, P) each, and who is alive, (S,)."""
 
     theta: Tensor
     first: Tensor
@@ -213,7 +213,7 @@ class Engine:
         self.lifts_noise = self._rehearse()
         if not self.lifts_noise and mode != "off":
             self.mode, self.note = "off", "it draws random numbers that cannot be lifted out of the step"
-        self._advance: Callable[..., tuple[Tensor, ...]] = self._step
+        self._advance: Callable[..., Tensor] = self._step
         if self.mode != "off":
             try:
                 self._advance = self._compiled()
@@ -235,9 +235,7 @@ class Engine:
         corrections = [1 - beta ** (step + 1) for beta in BETAS]
         rates = torch.tensor([rate, *corrections, kl_weight], dtype=s.theta.dtype).to(s.theta.device)
         inputs = (s.theta, s.first, s.second, s.alive, self.batch_rows(step), *self.noise(step), rates)
-        *state, statistics = self._advance(*inputs)
-        self.state = State(*state)
-        return statistics
+        return self._advance(*inputs)
 
     def freeze(self, which: Any) -> None:
         """Train these seeds, a boolean array of shape (S,), no further."""
@@ -285,27 +283,26 @@ class Engine:
         normal: Tensor,
         uniform: Tensor,
         rates: Tensor,
-    ) -> tuple[Tensor, ...]:
-        """Adam on every row, but only where the loss and its gradient are finite."""
+    ) -> Tensor:
+        """Adam on every row, in place, but only where the loss and its gradient are finite."""
         rate, first_correction, second_correction, kl_weight = rates.unbind()
         per_seed = self._vmapped if self.mode != "off" else self._one_by_one
         gradient, terms = per_seed(theta, self.x[rows], normal, uniform, kl_weight)
         norm = gradient.norm(dim=1)
+        still_alive = alive
         alive = alive & terms.elbo.isfinite() & norm.isfinite()
         if self.clip is not None:
             gradient = gradient * (self.clip / norm).clamp(max=1.0)[:, None]
-        keep = alive[:, None]
-        next_first = BETAS[0] * first + (1 - BETAS[0]) * gradient
-        next_second = BETAS[1] * second + (1 - BETAS[1]) * gradient.square()
+        statistics = torch.where(alive, torch.stack([*terms, norm]), torch.nan)
+        gradient = torch.where(alive[:, None], gradient, 0.0)
+        share = alive[:, None].to(theta.dtype)  # nothing of the step reaches a seed that is frozen
+        next_first = first + share * (1 - BETAS[0]) * (gradient - first)
+        next_second = second + share * (1 - BETAS[1]) * (gradient.square() - second)
         denominator = (next_second / second_correction).sqrt() + EPSILON
-        next_theta = theta - rate * (next_first / first_correction) / denominator
-        return (
-            torch.where(keep, next_theta, theta),
-            torch.where(keep, next_first, first),
-            torch.where(keep, next_second, second),
-            alive,
-            torch.where(alive, torch.stack([*terms, norm]), torch.nan),
-        )
+        next_theta = theta - share * (rate / first_correction) * next_first / denominator
+        for old, new in ((theta, next_theta), (first, next_first), (second, next_second), (still_alive, alive)):
+            old.copy_(new)  # in place: fresh memory for every step would cost as much as the arithmetic
+        return statistics
 
     def _loss(
         self,
@@ -376,28 +373,30 @@ class Engine:
         self._noise_size = tape.used if liftable else {"normal": 0, "uniform": 0}
         return liftable
 
-    def _compiled(self) -> Callable[..., tuple[Tensor, ...]]:
+    def _compiled(self) -> Callable[..., Tensor]:
         """The step as a graph; one that does not repeat the step it was not recorded from is refused."""
         s = self.state
 
         def inputs(step: int) -> tuple[Tensor, ...]:
             rates = torch.tensor([1e-3, 0.5, 0.5, 0.5], dtype=s.theta.dtype, device=s.theta.device)
-            return s.theta, s.first, s.second, s.alive, self.batch_rows(step), *self.noise(step), rates
+            state = (tensor.clone() for tensor in (s.theta, s.first, s.second, s.alive))
+            return *state, self.batch_rows(step), *self.noise(step), rates
 
         with pyro_context():
             graph = make_fx(lambda *tensors: self._step(*tensors))(*inputs(0))
             graph.graph.eliminate_dead_code()
             _multiply_by_onednn(graph.graph)
             graph.recompile()
-            replayed, taken = graph(*inputs(1)), self._step(*inputs(1))
-        # first moments and statistics: Adam's step itself is all sign where a gradient is all but zero
-        if not all(_close(replayed[i], taken[i]) for i in (1, 4)):
+            by_graph, by_pyro = inputs(1), inputs(1)
+            statistics = graph(*by_graph), self._step(*by_pyro)
+        # first moments, not parameters: Adam's step is all sign where a gradient is all but zero
+        if not (_close(by_graph[1], by_pyro[1]) and _close(*statistics)):
             raise RuntimeError("its forward depends on more than parameters, data and Pyro's draws")
         if self.mode == "inductor":
             from torch._inductor import compile as inductor  # loads a compiler, so only when it is wanted
 
             try:
-                compiled: Callable[..., tuple[Tensor, ...]] = inductor(graph, list(inputs(0)))
+                compiled: Callable[..., Tensor] = inductor(graph, list(inputs(0)))
                 return compiled
             except Exception as error:  # no C++ compiler, say: the recorded graph still runs
                 self.mode, self.note = "capture", f"the compiler failed ({_first_line(error)})"

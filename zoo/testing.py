@@ -260,7 +260,7 @@ def check_engine(subject: Subject, mode: Mode = "capture") -> None:
     x = torch.as_tensor(pair.scale(subject.data.train.values))
     settings: dict[str, Any] = {"objective": OBJECTIVES[pair.card.objective], "batch_size": 16, "mode": mode}
     engine, alone = Engine(pair, [1, 3], x, **settings), Engine(pair, [3], x, **settings)
-    parameters, rows, noise = engine.parameters(engine.state.theta), engine.batch_rows(0), engine.noise(0)
+    parameters, rows, noise = engine.parameters(engine.state.theta.clone()), engine.batch_rows(0), engine.noise(0)
     statistics, of_one = engine.step(0, 1e-3), alone.step(0, 1e-3)
     for row, seed in enumerate(engine.seeds if engine.lifts_noise else []):
         replica = pair.replica(seed)
