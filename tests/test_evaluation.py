@@ -187,8 +187,9 @@ def test_other_data_than_the_run_was_trained_on_are_refused(scored):
         zoo.evaluate(scored[0], other)
 
 
-def test_no_memory_grows_with_the_number_of_draws():
-    """The decoder never sees more than a chunk of draws at once."""
+@pytest.fixture
+def watched():
+    """A model, a guide, and how many latents its decoder was given at each pass."""
     seen = []
 
     class Watching(nn.Module):
@@ -196,7 +197,12 @@ def test_no_memory_grows_with_the_number_of_draws():
             seen.append(z.shape[:-1].numel())
             return z.new_zeros(*z.shape[:-1], 2, 64)
 
-    model, guide = LearnedVariance(Watching(), 2), MeanFieldNormal(lambda x: x.new_zeros(len(x), 2, 2))
+    return LearnedVariance(Watching(), 2), MeanFieldNormal(lambda x: x.new_zeros(len(x), 2, 2)), seen
+
+
+def test_no_memory_grows_with_the_number_of_draws(watched):
+    """The decoder never sees more than a chunk of draws at once."""
+    model, guide, seen = watched
     with seeded(0):
         weights = stream_log_weights(model, guide, torch.zeros(360, 64), 1000)
     assert weights.shape == (1000, 360)
@@ -266,16 +272,9 @@ def test_weights_that_are_not_numbers_are_not_called_good():
     assert np.isnan(pareto_k(weights[:20])).all()
 
 
-def test_memory_does_not_grow_with_the_rows(monkeypatch):
+def test_memory_does_not_grow_with_the_rows(watched):
     """Posterior draws and reconstructions decode a block of rows at a time."""
-    seen = []
-
-    class Watching(nn.Module):
-        def forward(self, z):
-            seen.append(z.shape[:-1].numel())
-            return z.new_zeros(*z.shape[:-1], 2, 64)
-
-    model, guide = LearnedVariance(Watching(), 2), MeanFieldNormal(lambda x: x.new_zeros(len(x), 2, 2))
+    model, guide, seen = watched
     with seeded(0):
         draws = posterior_draws(model, guide, torch.zeros(3000, 64), 100)
     assert draws.latents["z"].shape == (100, 3000, 2)
