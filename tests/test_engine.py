@@ -364,3 +364,27 @@ def test_a_step_with_large_products_is_the_step_without(digits, mode):
     torch.testing.assert_close(fast.step(0, 1e-3), plain.step(0, 1e-3), rtol=1e-4, atol=1e-4)
     if mode == "capture":
         assert fast._advance.graph.find_nodes(op="call_function", target=torch.ops.zoo.bmm.default)
+
+
+def test_draws_without_a_reparametrisation_are_refused_not_trained_wrongly(iris, x, catalogue):
+    class Discrete(VAE):
+        def forward(self, x):
+            with pyro.plate("data", len(x), dim=-1):
+                z = pyro.sample("z", dist.Bernoulli(x.new_full((self.latent_dim,), 0.5)).to_event(1))
+                pyro.sample("x", self.likelihood(z), obs=x)
+
+        def likelihood(self, z):
+            return dist.Normal(self.decoder(z)[..., 0, :], 1.0).to_event(1)
+
+    class DiscreteGuide(MeanFieldNormal):
+        def forward(self, x):
+            with pyro.plate("data", len(x), dim=-1):
+                pyro.sample("z", dist.Bernoulli(logits=self.encoder(x)[..., 0, :]).to_event(1))
+
+    @zoo.register("discrete", title="", summary="", formula="", support="real", bounded=True, bound="b", reference="")
+    def build(data: zoo.Data, options: VAEOptions):
+        model = Discrete(decoder(data, options, 1), options.latent_dim)
+        return model, DiscreteGuide(guide(data, options).encoder)
+
+    with pytest.raises(OptionError, match="'z' from a distribution that cannot be reparametrised"):
+        engine(zoo.create("discrete", iris), [0], x)

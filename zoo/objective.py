@@ -12,6 +12,8 @@ from pyro import poutine
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
+from zoo.errors import OptionError
+
 __all__ = ["OBJECTIVES", "Program", "Terms", "column_scale", "elbo", "latent_sites", "terms", "traces"]
 
 Program = Callable[[Tensor], Any]
@@ -55,12 +57,15 @@ def elbo(model: Program, guide: Program, x: Tensor) -> Terms:
     .. math:: \mathrm{ELBO}(x) = E_{q(z \mid x)} [\log p(x \mid z) + \log p(z) - \log q(z \mid x)]
 
     The same value and gradient as Pyro's ``Trace_ELBO`` (``TraceEnum_ELBO`` where a latent is enumerated) at the
-    same draws, without its host synchronisation. Draws must be reparametrised.
+    same draws, without its host synchronisation.
 
     Args:
         model: p(x, z), every site inside one data plate, the datum at site ``x``.
         guide: q(z | x), with the model's latents.
         x: a batch, shape (B, D).
+
+    Raises:
+        OptionError: a latent is drawn, not enumerated, from a distribution without a reparametrisation.
     """
     return terms(*traces(model, guide, x), len(x))
 
@@ -68,6 +73,12 @@ def elbo(model: Program, guide: Program, x: Tensor) -> Terms:
 def terms(model_trace: Any, guide_trace: Any, size: int) -> Terms:
     """The ELBO's terms from a pair of :func:`traces` on a batch of so many data."""
     p, q = model_trace, guide_trace
+    for name in latent_sites(q, enumerated=False):
+        if not q.nodes[name]["fn"].has_rsample:  # its gradient would be wrong without a word
+            raise OptionError(
+                f"the guide draws site {name!r} from a distribution that cannot be reparametrised: sum it out, with "
+                'infer={"enumerate": "parallel"} on the guide\'s site, or draw from another.'
+            )
     log_q_enumerated = [q.nodes[name]["log_prob"] for name in latent_sites(q, enumerated=True)]
     weight = torch.stack(torch.broadcast_tensors(*log_q_enumerated)).sum(0).exp() if log_q_enumerated else 1.0
     log_likelihood = (weight * p.nodes["x"]["log_prob"]).sum() / size
