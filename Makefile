@@ -18,7 +18,7 @@ demo: .venv/.installed  ## Train five pairs on real handwritten digits, print th
 		--data digits --binarize threshold --seeds 4 --out $(DEMO) --overwrite
 
 test: .venv/.installed  ## Run the tests
-	$(BIN)/pytest -n auto --maxprocesses 4
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4  # a worker a core: more threads wait for each other
 
 lint: .venv/.installed  ## Run the linter, the formatter's check and the type checker
 	$(BIN)/ruff check
