@@ -10,13 +10,12 @@ from dataclasses import dataclass, is_dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-import numpy as np
-
 from zoo.cards import Card, Support
 from zoo.errors import DataError, OptionError, UnknownPair
 from zoo.options import checked
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import nn
 
     from zoo.data import Data, Scaling
@@ -175,17 +174,15 @@ class Pair:
     @property
     def log_volume(self) -> float:
         """What the scaling takes off a log density in the model's units to give it in the units as loaded."""
-        return float(np.log(self.scaling.scale).sum())
+        return self.scaling.log_volume
 
     def scale(self, x: Any) -> np.ndarray[Any, Any]:
         """Values (..., D) from the units as loaded to the model's."""
-        scaled: np.ndarray[Any, Any] = (np.asarray(x, dtype=np.float64) - self.scaling.center) / self.scaling.scale
-        return scaled
+        return self.scaling.apply(x)
 
     def unscale(self, x: Any) -> np.ndarray[Any, Any]:
         """Values (..., D) from the model's units to those as loaded."""
-        unscaled: np.ndarray[Any, Any] = np.asarray(x, dtype=np.float64) * self.scaling.scale + self.scaling.center
-        return unscaled
+        return self.scaling.undo(x)
 
     def replica(self, seed: int) -> Pair:
         """The same pair with initial weights drawn from ``seed``; the caller's random state is left alone."""

@@ -42,6 +42,19 @@ class Scaling:
     center: Array
     scale: Array
 
+    @property
+    def log_volume(self) -> float:
+        """Σ_j log scale_j: log p(x) = log p(x_scaled) - log_volume."""
+        return float(np.log(self.scale).sum())
+
+    def apply(self, x: Any) -> Array:
+        """Values (..., D) from the units as loaded to scaled units."""
+        return cast(Array, (np.asarray(x, dtype=np.float64) - self.center) / self.scale)
+
+    def undo(self, x: Any) -> Array:
+        """Values (..., D) from scaled units back to the units as loaded."""
+        return cast(Array, np.asarray(x, dtype=np.float64) * self.scale + self.center)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Data:
@@ -206,7 +219,7 @@ class Data:
 
         A mass does not change with the units of its values and takes no such term.
         """
-        return float(np.log(self.scaling.scale).sum())
+        return self.scaling.log_volume
 
     def scale(self, x: Any) -> Array:
         """Values (..., D) from the units as loaded to scaled units.
@@ -215,11 +228,11 @@ class Data:
         >>> data.unscale(data.scale([[7.0]])).round(12).tolist()
         [[7.0]]
         """
-        return cast(Array, (np.asarray(x, dtype=np.float64) - self.scaling.center) / self.scaling.scale)
+        return self.scaling.apply(x)
 
     def unscale(self, x: Any) -> Array:
         """Values (..., D) from scaled units back to the units as loaded."""
-        return cast(Array, np.asarray(x, dtype=np.float64) * self.scaling.scale + self.scaling.center)
+        return self.scaling.undo(x)
 
     def scaled(self, part: Part) -> Array:
         """One part as a float64 array (N, D) in scaled units."""
