@@ -3,11 +3,14 @@
 from .bernoulli import BernoulliDecoder
 from .gaussian import ConstrainedVariance, FixedVariance, LearnedVariance
 from .mixture import GaussianMixture
+from .ordinal import BinnedGaussian, CategoricalDecoder
 from .vae import VAE
 
 __all__ = [
     "VAE",
     "BernoulliDecoder",
+    "BinnedGaussian",
+    "CategoricalDecoder",
     "ConstrainedVariance",
     "FixedVariance",
     "GaussianMixture",

@@ -89,9 +89,7 @@ class GaussianMixture(nn.Module):
     torch.Size([4])
     """
 
-    def __init__(
-        self, components: int, features: int, covariance: str = "diagonal", floor: float = 0.0
-    ) -> None:
+    def __init__(self, components: int, features: int, covariance: str = "diagonal", floor: float = 0.0) -> None:
         super().__init__()
         self.logits = nn.Parameter(torch.zeros(components))
         self.means = nn.Parameter(torch.randn(components, features))

@@ -258,7 +258,12 @@ def test_dequantization():
     x = np.arange(4000).reshape(2000, 2) % 5 * 2
     x[:, 1] = 4
     data = Data.from_array(x, support="real", dequantize=True)
-    assert (data.support, data.levels, data.noise, data.spacing) == ("real", None, "dequantize", 2.0)
+    assert (data.support, data.levels, data.noise, data.spacing) == (
+        "real",
+        (0.0, 2.0, 4.0, 6.0, 8.0),
+        "dequantize",
+        2.0,
+    )
     assert data.constant_columns == ()
     assert np.abs(data.test.values - x[data.test["obs"]]).max() <= 1
     u = np.random.default_rng(1).random(data.train.shape)

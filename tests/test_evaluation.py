@@ -8,7 +8,7 @@ from torch import nn
 
 import zoo
 from zoo.context import Stream, seeded
-from zoo.evaluation import pareto_k
+from zoo.evaluation.evidence import pareto_k
 from zoo.guides import MeanFieldNormal
 from zoo.inference import (
     columns_log_prob,

@@ -68,9 +68,11 @@ class Data:
     is constant.
 
     With ``noise``, the training part holds what :meth:`corrupt` draws from, afresh at every step, and
-    validation and test were drawn once; ``spacing`` is then the distance of two levels. ``fingerprint`` is
+    validation and test were drawn once; data that are dequantized keep the ``levels`` they had. ``spacing`` is the
+    distance of two levels of discrete data, dequantized or not, and None of continuous ones. ``fingerprint`` is
     the same in every process; it follows the values, columns, support, split and options, not the name and
-    the labels.
+    the labels; ``mass_fingerprint`` follows the discrete values, columns and split alone, so that it is shared by
+    all data on which log masses may be compared, and is empty for continuous data.
 
     >>> Data.from_array([[k / 3, k / 7] for k in range(20)], name="ramp")
     <Data 'ramp': 14 + 2 + 4 rows, 2 columns, real, scaling column>
@@ -89,6 +91,7 @@ class Data:
     train_std: Array
     varying_in_test: tuple[str, ...]
     fingerprint: str
+    mass_fingerprint: str
     notes: tuple[str, ...]
 
     def __repr__(self) -> str:
@@ -157,26 +160,30 @@ class Data:
         notes: list[str] = []
         if binarize is not None:
             values, noise, how = _binarized(values, support, grid, binarize)
-            name, support, grid = f"{name} (binarized {how})", "binary", None
+            name, support, grid, spacing = f"{name} (binarized {how})", "binary", None, 1.0
             notes.append(f"Binarized {how}: the scores are log masses of zeros and ones.")
         elif dequantize:
             noise, spacing = "dequantize", _spacing(support, grid)
-            name, support, grid = f"{name} (dequantized)", "real", None
+            name, support = f"{name} (dequantized)", "real"
             notes.append(
                 f"Dequantized with uniform noise of width {spacing:g}: the log density is, in expectation, "
                 "a lower bound on the log mass minus D log spacing (Theis et al. 2016)."
             )
+        elif support in ("binary", "ordinal", "count"):
+            spacing = _spacing(support, grid)
         parts = {part: values[index] for part, index in rows.items()}
+        undithered = dict(parts)
         if noise:
             for part in PARTS[1:]:
                 parts[part] = _corrupt(parts[part], rng.random(parts[part].shape), noise, spacing)
             notes.append(f"Training draws anew at every step; validation and test were drawn once, seed {seed}.")
 
         train = parts["train"]
+        added = np.zeros(len(names))
         if noise == "binarize":
             added = np.mean(train * (1 - train), axis=0)
-        else:
-            added = np.full(len(names), (spacing or 0.0) ** 2 / 12)
+        elif noise and spacing:
+            added += spacing**2 / 12
         center, train_std = _moments(train, added, names)
         constant = train_std == 0
         varying = tuple(np.array(names)[constant & np.any(parts["test"] != train[0], axis=0)].tolist())
@@ -195,6 +202,7 @@ class Data:
             train_std=train_std,
             varying_in_test=varying,
             fingerprint=_fingerprint(parts, [names, support, grid, kind, shape, noise, spacing]),
+            mass_fingerprint=_mass_fingerprint(undithered if noise == "dequantize" else parts, names, spacing),
             notes=(*notes, *_constant_notes(names, constant, varying)),
         )
 
@@ -237,6 +245,19 @@ class Data:
     def scaled(self, part: Part) -> Array:
         """One part as a float64 array (N, D) in scaled units."""
         return self.scale(getattr(self, _checked("part", part, PARTS)).values)
+
+    def on_levels(self, x: Any) -> Array:
+        """Dequantized values (..., D), in the units as loaded, back on the levels they came from; others as they are.
+
+        >>> data = Data.from_array([[1, 5], [2, 4], [3, 3], [4, 2], [5, 1]], dequantize=True)
+        >>> data.on_levels([[1.3, 4.6]]).tolist()
+        [[1.0, 5.0]]
+        """
+        values: Array = np.asarray(x, dtype=np.float64)
+        if self.noise != "dequantize" or self.spacing is None:
+            return values
+        low = self.levels[0] if self.levels else 0.0
+        return cast(Array, low + self.spacing * np.rint((values - low) / self.spacing))
 
     def corrupt(self, x: Any, u: Any, scale: Any = 1.0) -> Any:
         """Training values x with fresh noise from u, uniform in [0, 1), both (..., D); without noise, x.
@@ -518,7 +539,7 @@ def _spacing(support: str, grid: Levels | None) -> float:
 def _corrupt(x: Any, u: Any, noise: Noise | None, spacing: float | None, scale: Any = 1.0) -> Any:
     if noise == "binarize":
         return (u < x) + 0 * x  # the sum has the type of x
-    return x + (u - 0.5) * (spacing / scale) if spacing is not None else x
+    return x + (u - 0.5) * (spacing / scale) if noise == "dequantize" and spacing is not None else x
 
 
 def _moments(x: Array, added: Array, columns: Sequence[str]) -> tuple[Array, Array]:
@@ -562,6 +583,10 @@ def _fingerprint(parts: dict[Part, Array], options: list[Any]) -> str:
     for part in parts.values():
         digest.update(np.ascontiguousarray(part, dtype="<f8").tobytes())
     return digest.hexdigest()
+
+
+def _mass_fingerprint(parts: dict[Part, Array], names: list[str], spacing: float | None) -> str:
+    return "" if spacing is None else _fingerprint(parts, [names, spacing])
 
 
 def _labelled(x: Array, columns: Sequence[str], rows: Array, labels: Array | None) -> xarray.DataArray:

@@ -314,6 +314,7 @@ def _attributes(
         "bound": _bound(pair),
         "data": data.name,
         "data_fingerprint": data.fingerprint,
+        "mass_fingerprint": data.mass_fingerprint,
         "data_summary": json.dumps(data.summary()),
         "seeds": json.dumps(engine.seeds),
         **{name: json.dumps(v) if v is None or isinstance(v, bool) else v for name, v in arguments.items()},

@@ -13,13 +13,13 @@ from zoo import inference
 from zoo.context import Stream
 from zoo.data import Data
 from zoo.errors import RunError
+from zoo.evaluation.evidence import heldout
 from zoo.runs import Run, positive_count
 
-__all__ = ["evaluate", "pareto_k"]
+__all__ = ["evaluate"]
 
 # Predictive groups hold pictures and marginals, not data: caps on what is kept of them.
 POSTERIOR_DRAWS, PREDICTIVE_DRAWS, PREDICTIVE_ROWS, RECONSTRUCTION_DRAWS = 100, 20, 64, 32
-FEWEST_FOR_K = 25  # the tail is a fifth of the weights and five numbers at least
 
 
 def evaluate(run: Run, data: Data, *, samples: int = 5000) -> xarray.DataTree:
@@ -63,7 +63,7 @@ def evaluate(run: Run, data: Data, *, samples: int = 5000) -> xarray.DataTree:
     x = torch.as_tensor(run.pair.scale(data.test.values), dtype=torch.float32)
     chain, obs = np.array(run.seeds), data.test["obs"].values
     for name, group in {
-        "heldout": _heldout(run, data, x, samples),
+        "heldout": heldout(run, data, samples),
         **_posterior(run, x),
         **_predictive(run, x[:PREDICTIVE_ROWS]),
         "observed_data": xarray.Dataset({"x": data.test}),
@@ -74,80 +74,6 @@ def evaluate(run: Run, data: Data, *, samples: int = 5000) -> xarray.DataTree:
     trained, _, _ = run.tree.attrs["repeat"].partition("\nzoo.evaluate")
     run.tree.attrs["repeat"] = f"{trained}\nzoo.evaluate(run, data, samples={samples})"
     return run.tree
-
-
-def pareto_k(log_weights: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Shape k of the generalised Pareto distribution fitted to the largest weights, (K, N) to (N,).
-
-    Below 0.5 the estimate is good, up to 0.7 usable, above it is not to be trusted. Minus infinity where all weights
-    are the same; not a number where they are too few to have a tail, or some are not numbers.
-
-    >>> uniform = np.random.default_rng(0).uniform(size=(20000, 1))
-    >>> bool(abs(pareto_k(-0.8 * np.log(uniform)) - 0.8) < 0.1)
-    True
-    """
-    from arviz_stats.base import array_stats
-
-    if len(log_weights) < FEWEST_FOR_K:
-        return np.full(log_weights.shape[1], np.nan)
-    highest = log_weights.max(0)
-    k = np.where(np.isfinite(highest), -np.inf, np.nan)
-    # a weight of zero is far from the tail: any low number serves, and minus infinity would not
-    with np.errstate(invalid="ignore"):
-        log_weights = np.maximum(log_weights - highest, -1e6)
-    varying = log_weights.min(0) < 0  # False where not a number
-    if varying.any():
-        # arviz-stats takes log likelihoods and negates them: minus log weights are what it must be given
-        k[varying] = array_stats.psislw(-log_weights[:, varying], axis=0)[1]
-    return k
-
-
-def _heldout(run: Run, data: Data, x: Tensor, samples: int) -> xarray.Dataset:
-    constant = data.train_std == 0
-    columns = torch.as_tensor(np.flatnonzero(~constant)) if constant.any() else None
-
-    def score(model: Any, guide: Any) -> tuple[Tensor, ...]:
-        exact = inference.draws_nothing(guide, x)
-        blocks = (
-            _scores(inference.stream_log_weights(model, guide, rows, samples, columns), exact=exact)
-            for rows in inference.row_blocks(x, samples)
-        )
-        return tuple(torch.cat(parts, dim=-1) for parts in zip(*blocks, strict=True))
-
-    try:
-        scores = run.each_seed(score, Stream.EVIDENCE)
-    except NotImplementedError:  # a likelihood whose marginals are not known
-        columns = None
-        scores = run.each_seed(score, Stream.EVIDENCE)
-    evidence, error, k, size = (torch.stack(column).numpy() for column in zip(*scores, strict=True))
-    dims = ("chain", "obs")
-    nats = {"units": "nats per datum"}
-    exact = bool(np.isneginf(k).all())
-    group = xarray.Dataset(
-        {
-            "log_evidence": (dims, evidence[:, 0] - run.pair.log_volume, nats),
-            "log_evidence_se": (dims, error, nats),
-            "pareto_k": (dims, k),
-            "ess": (dims, size),
-        },
-        attrs={"samples": 1 if exact else samples, "exact": int(exact), "part": "test"},
-    )
-    if columns is not None:
-        volume = np.log(run.pair.scaling.scale[~constant]).sum()
-        group["log_evidence_varying"] = (dims, evidence[:, 1] - volume, nats)
-    return group
-
-
-def _scores(log_weights: Tensor, *, exact: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Evidence (1 or 2, N), its standard error, Pareto k and effective sample size (N,), of weights ([2,] K, N)."""
-    log_weights = log_weights.double().reshape(-1, *log_weights.shape[-2:])
-    evidence = torch.stack([inference.log_mean_exp(of_columns) for of_columns in log_weights])
-    count, n = log_weights.shape[1:]
-    if exact:
-        return evidence, torch.zeros(n).double(), torch.full((n,), -torch.inf).double(), torch.ones(n).double()
-    relative = (log_weights[0] - evidence[0]).exp()  # w / mean(w)
-    error = relative.std(0) / count**0.5 if count > 1 else torch.full((n,), torch.nan).double()
-    return evidence, error, torch.as_tensor(pareto_k(log_weights[0].numpy())), count / relative.square().mean(0)
 
 
 def _posterior(run: Run, x: Tensor) -> dict[str, xarray.Dataset]:
