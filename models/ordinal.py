@@ -14,8 +14,10 @@ from .vae import VAE
 
 __all__ = ["Binned", "BinnedGaussian", "CategoricalDecoder", "Levels", "log_interval_mass"]
 
-# standard deviations: an interval so narrow, and not too far out for its width, is its midpoint's density
+# in standard deviations: an interval so narrow, and not too far out for its width, is its midpoint's density
 NARROW, NEAR = 0.02, 0.2
+LOG_ROOT_TAU = math.log(2 * math.pi) / 2
+FAR = 40.0  # so far out nothing is left, and numbers stay finite
 SMALL = 1e-4  # a mass from which on the plain difference of distribution functions is accurate
 
 
@@ -27,29 +29,42 @@ def log_interval_mass(base: dist.TorchDistribution, low: Tensor, high: Tensor) -
 
 @log_interval_mass.register
 def _(base: dist.Normal, low: Tensor, high: Tensor) -> Tensor:
-    """Log [Φ(b) - Φ(a)], a and b the standardised ends, as a function of their middle and distance."""
-    middle, width = ((low + high) / 2 - base.loc).abs() / base.scale, (high - low) / base.scale
+    """Log [Φ(b) - Φ(a)], a and b the standardised ends."""
+    a, b = (low - base.loc) / base.scale, (high - base.loc) / base.scale
+    a, b = -torch.maximum(-a, b), torch.minimum(-a, b)  # mirrored into the tail where Φ is small, if need be
+    width = (high - low) / base.scale
     if torch.is_grad_enabled():
-        return _log_normal_mass(middle, width)
+        return _log_normal_mass(a, b, width)
     # the plain difference is ten times as fast, and wrong only for narrow intervals and in the far tail
-    mass = torch.erfc((middle - width / 2) * math.sqrt(0.5)) - torch.erfc((middle + width / 2) * math.sqrt(0.5))
+    mass = torch.erfc(-b * math.sqrt(0.5)) - torch.erfc(-a * math.sqrt(0.5))
     log_mass = (mass / 2).log()
     hard = (mass < SMALL) | (width < NARROW)
-    log_mass[hard] = _log_normal_mass(middle[hard], width.expand_as(hard)[hard])
+    log_mass[hard] = _log_normal_mass(a[hard], b[hard], width.expand_as(hard)[hard])
     return log_mass
 
 
-def _log_normal_mass(middle: Tensor, width: Tensor) -> Tensor:
-    """Log of the standard normal's mass at ``middle`` >= 0 +- ``width`` / 2, exact in tails and for narrow widths."""
-    narrow = (width < NARROW) & (middle * width < NEAR)
-    log_low, log_high = (torch.special.log_ndtr(-middle + side * width / 2) for side in (-1, 1))
-    gap = torch.where(narrow, 1.0, log_high - log_low)
-    wide_mass = log_high + (-torch.expm1(-gap)).log()
+def _log_normal_mass(a: Tensor, b: Tensor, width: Tensor) -> Tensor:
+    """Log [Φ(b) - Φ(a)] for a + b <= 0 and b - a = width, accurate in the tail and for narrow intervals."""
+    middle = (a + b) / 2
+    narrow = (width < NARROW) & (-middle * width < NEAR)
     # ∫ φ over a narrow interval, to third order in its width
-    middle, width = torch.where(narrow, middle, 0.0), torch.where(narrow, width, 1.0)
-    density = -middle.square() / 2 - math.log(2 * math.pi) / 2
-    narrow_mass = density + width.log() + torch.log1p((middle.square() - 1) * width.square() / 24)
-    return torch.where(narrow, narrow_mass, wide_mass)
+    at, over = torch.where(narrow, middle, 0.0), torch.where(narrow, width, 1.0)
+    narrow_mass = -at.square() / 2 - LOG_ROOT_TAU + over.log() + torch.log1p((at.square() - 1) * over.square() / 24)
+    b = b.clamp(max=FAR)
+    a = torch.maximum(a, b - 2 * FAR)
+    log_high = _log_normal_cdf(b)
+    gap = torch.where(narrow, 1.0, log_high - _log_normal_cdf(a))
+    return torch.where(narrow, narrow_mass, log_high + (-torch.expm1(-gap)).log())
+
+
+def _log_normal_cdf(t: Tensor) -> Tensor:
+    """Log Φ(t), by its asymptotic series in the tail (``torch.special.log_ndtr`` is slow, and slower under vmap)."""
+    far = t < -10
+    tail, near = torch.where(far, t, -10.0), torch.where(far, 0.0, t)
+    r = tail.square().reciprocal()
+    series = -r * (1 - 3 * r * (1 - 5 * r * (1 - 7 * r * (1 - 9 * r))))
+    log_tail = -tail.square() / 2 - (-tail).log() - LOG_ROOT_TAU + torch.log1p(series)
+    return torch.where(far, log_tail, (torch.erfc(-near * math.sqrt(0.5)) / 2).log())
 
 
 class Binned(dist.TorchDistribution):  # type: ignore[misc]
@@ -98,10 +113,10 @@ class Binned(dist.TorchDistribution):  # type: ignore[misc]
     def log_prob(self, x: Tensor) -> Tensor:
         """Log [F(x + w/2) - F(x - w/2)]."""
         low, high = x - self.width / 2, x + self.width / 2
-        if self.ends is not None:  # far enough out to hold all the mass there is, and finite for the gradient's sake
-            far = 1e4 * self.base.stddev
-            low = torch.where(low < self.ends[0], low - far, low)
-            high = torch.where(high > self.ends[1], high + far, high)
+        if self.ends is not None:  # beyond all mass instead of infinite, whose gradient would not be a number
+            far = 2 * FAR * self.base.stddev
+            low = torch.where(low < self.ends[0], torch.minimum(low, self.base.mean) - far, low)
+            high = torch.where(high > self.ends[1], torch.maximum(high, self.base.mean) + far, high)
         return log_interval_mass(self.base, low, high)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
@@ -163,8 +178,9 @@ class Levels(dist.TorchDistribution):  # type: ignore[misc]
 
     def log_prob(self, x: Tensor) -> Tensor:
         """The logit of the level that x is, normalised."""
-        number = self.number(x).expand(self.batch_shape)
-        return self.logits.gather(-1, number[..., None])[..., 0]
+        shape = torch.broadcast_shapes(x.shape, self.batch_shape)
+        logits, number = self.logits.expand(*shape, -1), self.number(x).expand(shape)
+        return logits.gather(-1, number[..., None])[..., 0]
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """Levels with their probabilities."""
@@ -191,24 +207,42 @@ class BinnedGaussian(VAE):
     logarithm is at most 0. As the discretised logistic of Salimans et al. (2017), https://arxiv.org/abs/1701.05517
 
     Args:
-        decoder: maps z (..., L) to (mu, log sigma^2) with the levels' standard deviation as unit and their middle as
-            zero, shape (..., 2, D).
+        decoder: maps z (..., L) to mu and log sigma^2 of (x - center) / scale, shape (..., 2, D).
         latent_dim: L.
         levels: increasing and equally spaced.
+        center: (D,), where the decoder's zero is.
+        scale: (D,), the decoder's unit.
+
+    >>> decoder = nn.Sequential(nn.Linear(2, 6), nn.Unflatten(-1, (2, 3)))
+    >>> model = BinnedGaussian(decoder, latent_dim=2, levels=range(17), center=[8.0] * 3, scale=[4.0] * 3)
+    >>> bool((model.likelihood(torch.zeros(5, 2)).log_prob(torch.full((3,), 16.0)) <= 0).all())
+    True
     """
 
     outputs = 2
+    center: Tensor
+    scale: Tensor
 
-    def __init__(self, decoder: nn.Module, latent_dim: int, levels: Sequence[float]) -> None:
+    def __init__(
+        self,
+        decoder: nn.Module,
+        latent_dim: int,
+        levels: Sequence[float],
+        center: Any,
+        scale: Any,
+    ) -> None:
         super().__init__(decoder, latent_dim)
         self.ends, self.width = (levels[0], levels[-1]), levels[1] - levels[0]
+        self.register_buffer("center", torch.as_tensor(center, dtype=torch.get_default_dtype()))
+        self.register_buffer("scale", torch.as_tensor(scale, dtype=torch.get_default_dtype()))
 
     def likelihood(self, z: Tensor) -> dist.TorchDistribution:
         """The mass of each level's cell under N(mu(z), diag sigma^2(z))."""
         mean, log_variance = self.decoder(z).unbind(-2)
-        low, high = self.ends
-        middle, unit = (low + high) / 2, (high - low) / math.sqrt(12)
-        normal = dist.Normal(middle + unit * mean, unit * (log_variance / 2).exp())
+        scale = self.scale * (log_variance / 2).exp()
+        normal = dist.Normal(
+            self.center + self.scale * mean, scale, validate_args=False
+        )  # a scale of 0 is none too small
         return Binned(normal, self.width, self.ends).to_event(1)
 
     def log_density_bound(self, features: int) -> float:  # noqa: ARG002
@@ -227,13 +261,18 @@ class CategoricalDecoder(VAE):
         decoder: maps z (..., L) to logits, shape (..., V, D).
         latent_dim: L.
         levels: the V levels, increasing and equally spaced.
+
+    >>> decoder = nn.Sequential(nn.Linear(2, 12), nn.Unflatten(-1, (4, 3)))
+    >>> model = CategoricalDecoder(decoder, latent_dim=2, levels=[0.0, 1.0, 2.0, 3.0])
+    >>> model.likelihood(torch.zeros(5, 2)).log_prob(torch.ones(3)).shape
+    torch.Size([5])
     """
 
     levels: Tensor
 
     def __init__(self, decoder: nn.Module, latent_dim: int, levels: Sequence[float]) -> None:
         super().__init__(decoder, latent_dim)
-        self.register_buffer("levels", torch.tensor(levels))
+        self.register_buffer("levels", torch.as_tensor(levels, dtype=torch.get_default_dtype()))
 
     def likelihood(self, z: Tensor) -> dist.TorchDistribution:
         """Levels with probabilities softmax(logits(z))."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.catalogue import Pair
+from zoo.catalogue import Pair, card
 
 __all__ = ["ALARM", "FALLING_CHECKS", "Watch"]
 
@@ -58,7 +58,7 @@ class Watch:
             for kind, names in (("constant columns", constant), ("columns", varying))
             if names
         ]
-        remedies = self.pair.card.remedies
+        remedies = [name for name in self.pair.card.remedies if card(name).takes(self.data.support)]
         cure = f" Bounded instead: {', '.join(remedies)}." if remedies else ""
         return (
             f"{self.pair.name} runs away at step {self.ran_away_at[rows[0]]} "

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from math import ceil, prod
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from zoo.errors import OptionError
 
-__all__ = ["ACTIVATIONS", "NETWORKS", "Network"]
+__all__ = ["ACTIVATIONS", "NETWORKS", "Network", "Standardized"]
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
@@ -106,6 +108,24 @@ class ConvDecoder(nn.Module):
         height, width = self.size
         out: Tensor = self.layers(z.reshape(-1, z.shape[-1]))[..., :height, :width]
         return out.reshape(*z.shape[:-1], self.outputs, -1)
+
+
+class Standardized(nn.Module):
+    """A network that sees (x - center) / scale, for likelihoods that need x as it is."""
+
+    center: Tensor
+    scale: Tensor
+
+    def __init__(self, network: nn.Module, center: Any, scale: Any) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("center", torch.as_tensor(center, dtype=torch.get_default_dtype()))
+        self.register_buffer("scale", torch.as_tensor(scale, dtype=torch.get_default_dtype()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) to whatever the network makes of it."""
+        out: Tensor = self.network((x - self.center) / self.scale)
+        return out
 
 
 NETWORKS = {

@@ -13,6 +13,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from zoo.errors import OptionError
+from zoo.models.ordinal import Binned, Levels
 
 __all__ = ["OBJECTIVES", "Program", "Terms", "column_scale", "elbo", "latent_sites", "terms", "traces"]
 
@@ -105,6 +106,16 @@ def column_scale(likelihood: dist.TorchDistribution) -> Tensor:
 @column_scale.register
 def _(likelihood: dist.Independent) -> Tensor:
     return column_scale(likelihood.base_dist)
+
+
+@column_scale.register
+def _(likelihood: Binned) -> Tensor:
+    return column_scale(likelihood.base)
+
+
+@column_scale.register
+def _(likelihood: Levels) -> Tensor:
+    return torch.full_like(likelihood.logits[..., 0], torch.nan)
 
 
 @column_scale.register

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from annotated_types import Ge, Gt, Lt, MinLen
 
@@ -99,6 +99,20 @@ def guide(data: Data, options: VAEOptions) -> nn.Module:
     return kind(encoder)
 
 
+def standardized_guide(data: Data, options: VAEOptions) -> nn.Module:
+    """The same for a likelihood that sees the data unscaled: its encoder scales them for itself."""
+    from zoo.networks import Standardized
+
+    plain: Any = guide(data, options)
+    plain.encoder = Standardized(plain.encoder, data.scaling.center, data.scaling.scale)
+    return cast("nn.Module", plain)
+
+
+def levels(data: Data) -> tuple[float, ...]:
+    """The levels of ordinal data; zero and one for binary data."""
+    return data.levels or (0.0, 1.0)
+
+
 @register(
     "gaussian-learned",
     title="Gaussian, learned variance",
@@ -109,7 +123,7 @@ def guide(data: Data, options: VAEOptions) -> nn.Module:
     reference="Kingma & Welling (2014), Auto-Encoding Variational Bayes, appendix C.2",
     link="https://arxiv.org/abs/1312.6114",
     guides=("mean-field", "full-rank"),
-    remedies=("gaussian-constrained", "gaussian-identity"),
+    remedies=("gaussian-constrained", "gaussian-identity", "gaussian-binned"),
 )
 def gaussian_learned(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:
     """A LearnedVariance decoder."""
@@ -178,6 +192,49 @@ def bernoulli(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:
 
     network = decoder(data, options, BernoulliDecoder.outputs)
     return BernoulliDecoder(network, options.latent_dim), guide(data, options)
+
+
+@register(
+    "gaussian-binned",
+    title="Gaussian as a mass over levels",
+    summary="As gaussian-learned, but each level has the mass of its cell: a vanishing variance gains nothing.",
+    formula="P(x|z) = ∏ⱼ [Φ((xⱼ + w/2 - μⱼ)/σⱼ) - Φ((xⱼ - w/2 - μⱼ)/σⱼ)]",
+    support="ordinal",
+    base_measure="mass",
+    bounded=True,
+    bound="0",
+    reference="Salimans, Karpathy, Chen & Kingma (2017), PixelCNN++, with a Gaussian for its logistic",
+    link="https://arxiv.org/abs/1701.05517",
+    guides=("mean-field", "full-rank"),
+)
+def gaussian_binned(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:
+    """A BinnedGaussian decoder."""
+    from zoo.models import BinnedGaussian
+
+    network = decoder(data, options, BinnedGaussian.outputs)
+    model = BinnedGaussian(network, options.latent_dim, levels(data), data.scaling.center, data.scaling.scale)
+    return model, standardized_guide(data, options)
+
+
+@register(
+    "categorical",
+    title="Categorical",
+    summary="A probability for every level of every feature, without regard to their order.",
+    formula="P(x|z) = ∏ⱼ softmax(v(z)ⱼ)_xⱼ",
+    support="ordinal",
+    base_measure="mass",
+    bounded=True,
+    bound="0",
+    reference="van den Oord, Kalchbrenner & Kavukcuoglu (2016), Pixel Recurrent Neural Networks",
+    link="https://arxiv.org/abs/1601.06759",
+    guides=("mean-field", "full-rank"),
+)
+def categorical(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:
+    """A CategoricalDecoder."""
+    from zoo.models import CategoricalDecoder
+
+    network = decoder(data, options, len(levels(data)))
+    return CategoricalDecoder(network, options.latent_dim, levels(data)), standardized_guide(data, options)
 
 
 @register(

@@ -53,7 +53,7 @@ def heldout(run: Run, data: Data, samples: int) -> xarray.Dataset:
     if columns is not None:
         volume = np.log(run.pair.scaling.scale[~constant]).sum()
         group["log_evidence_varying"] = (PER_DATUM, evidence[:, 1] - volume, NATS)
-    return group if data.spacing is None else group.merge(_mass(run, data, samples, group), combine_attrs="override")
+    return group if data.spacing is None else group.merge(_mass(run, data, samples, group), combine_attrs="no_conflicts")
 
 
 def _mass(run: Run, data: Data, samples: int, evidence: xarray.Dataset) -> xarray.Dataset:

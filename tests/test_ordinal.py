@@ -1,0 +1,201 @@
+"""Masses over levels: against scipy, closed sums, and the densities they come from."""
+
+from contextlib import nullcontext
+
+import numpy as np
+import pyro.distributions as dist
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import integrate, stats
+from scipy.special import log_ndtr
+
+import zoo
+from zoo.context import pyro_context, seeded
+from zoo.inference import Cells, Dequantized, log_mean_exp, stream_log_weights
+from zoo.models import LearnedVariance
+from zoo.models.ordinal import Binned, Levels, log_interval_mass
+
+LEVELS = torch.arange(17.0)
+
+
+def exact_log_mass(low, high):
+    """Log [Φ(high) - Φ(low)] by scipy, in the tail where nothing cancels."""
+    low, high = np.where(low + high > 0, -high, low), np.where(low + high > 0, -low, high)
+    return log_ndtr(high) + np.log(-np.expm1(log_ndtr(low) - log_ndtr(high)))
+
+
+@given(
+    middle=st.floats(-60, 60),
+    log_width=st.floats(-6, 4),
+    grad=st.booleans(),
+)
+@settings(max_examples=200, deadline=None)
+def test_interval_mass_of_a_normal(middle, log_width, grad):
+    width = 10**log_width
+    low, high = middle - width / 2, middle + width / 2
+    with torch.set_grad_enabled(grad):
+        standard = dist.Normal(torch.zeros(1).double(), 1.0)
+        found = log_interval_mass(standard, *torch.tensor([[low], [high]], dtype=torch.float64)).item()
+    expected = float(exact_log_mass(np.float64(low), np.float64(high)))
+    if log_width < -3:  # where scipy's difference cancels, the density is exact to the square of the width
+        expected = stats.norm.logpdf(middle) + np.log(width) + np.log1p((middle**2 - 1) * width**2 / 24)
+    assert found == pytest.approx(expected, rel=2e-7, abs=2e-7)
+    assert found <= 0
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e-3, 1.0, 1e3, 1e6])
+def test_interval_mass_has_finite_gradients_in_single_precision(scale):
+    x = torch.linspace(-20, 20, 401)
+    parameters = torch.zeros(1, requires_grad=True), torch.tensor([scale], requires_grad=True)
+    log_mass = log_interval_mass(dist.Normal(*parameters), x - 0.5, x + 0.5)
+    assert log_mass.isfinite().all()
+    assert all(g.isfinite().all() for g in torch.autograd.grad(log_mass.sum(), parameters))
+
+
+@pytest.mark.parametrize("loc", [-40.0, 0.0, 3.3, 16.0, 300.0])
+@pytest.mark.parametrize("scale", [1e-3, 0.7, 30.0])
+def test_masses_of_the_levels_add_up(loc, scale):
+    closed = Binned(dist.Normal(torch.tensor(loc), torch.tensor(scale)), 1.0, ends=(0.0, 16.0))
+    assert closed.log_prob(LEVELS).exp().sum().item() == pytest.approx(1, abs=1e-5)
+    endless = Binned(dist.Normal(torch.tensor(loc), torch.tensor(scale)), 1.0)
+    assert endless.log_prob(torch.arange(-1000.0, 1001)).exp().sum().item() == pytest.approx(1, abs=1e-5)
+
+
+def test_moments_and_draws_of_binned_and_categorical():
+    binned = Binned(dist.Normal(torch.tensor([2.0, 15.0]), torch.tensor([3.0, 4.0])), 1.0, ends=(0.0, 16.0))
+    levels = Levels(binned.log_prob(LEVELS[:, None]).T, LEVELS)
+    assert torch.allclose(binned.mean, levels.mean, atol=1e-4)
+    assert torch.allclose(binned.variance, levels.variance, atol=1e-3)
+    for fn in (binned, levels):
+        with seeded(0):
+            drawn = fn.sample((20000,))
+        assert set(drawn.unique().tolist()) <= set(LEVELS.tolist())
+        assert torch.allclose(drawn.mean(0), fn.mean, atol=0.12)
+        assert torch.allclose(drawn.var(0), fn.variance, rtol=0.05)
+    assert torch.allclose(levels.log_prob(torch.tensor([4.0, 16.0])), binned.log_prob(torch.tensor([4.0, 16.0])))
+
+
+def test_edges_reach_to_infinity_at_the_ends():
+    base = dist.Normal(torch.zeros(()), torch.ones(()))
+    low, high = Binned(base, 2.0, ends=(0.0, 4.0)).edges(torch.tensor([0.0, 2.0, 4.0]))
+    assert low.tolist() == [-torch.inf, 1.0, 3.0]
+    assert high.tolist() == [1.0, 3.0, torch.inf]
+
+
+@pytest.fixture(scope="module")
+def decoder():
+    """A model of two columns of which z decides only the first."""
+
+    class Line(torch.nn.Module):
+        def forward(self, z):
+            mean = torch.stack([z[..., 0], torch.zeros_like(z[..., 0])], -1)
+            return torch.stack([mean, torch.tensor([0.5, -1.0]).log().nan_to_num(0.3).expand_as(mean)], -2)
+
+    return LearnedVariance(Line(), 1)
+
+
+class Prior(torch.nn.Module):
+    """A guide that has learned nothing."""
+
+    def forward(self, x):
+        import pyro
+
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.Normal(x.new_zeros(1), x.new_ones(1)).to_event(1))
+
+
+def test_cells_and_dequantization_agree_with_the_integral(decoder):
+    x, width = torch.tensor([[0.4, -0.8], [2.0, 1.0]]), torch.tensor([0.8, 1.6])
+    second = float(np.exp(0.3) ** 0.5)
+    expected = []
+    for (a, b), (wa, wb) in zip(x.tolist(), [width.tolist()] * 2, strict=True):
+        # the first column is N(0, 1 + 0.5) once z is integrated out
+        first = np.diff(stats.norm(0, 1.5**0.5).cdf([a - wa / 2, a + wa / 2]))[0]
+        expected.append(np.log(first * np.diff(stats.norm(0, second).cdf([b - wb / 2, b + wb / 2]))[0]))
+    with seeded(0), torch.no_grad(), pyro_context():
+        for kind in (Cells, Dequantized):
+            weights = stream_log_weights(kind(decoder, width), Prior(), x, 40000).double()
+            found = log_mean_exp(weights)
+            error = (weights - found).exp().std(0) / len(weights) ** 0.5
+            assert (np.abs(found.numpy() - expected) < 4 * error.numpy()).all(), kind
+
+
+def test_a_mixtures_cells_are_exact(iris):
+    pair = zoo.create("gmm", iris, components=2)
+    with seeded(0):
+        pair.model.initialise(torch.as_tensor(pair.scale(iris.train.values)).float())
+    x, width = torch.as_tensor(pair.scale(iris.test.values[:1])).float(), torch.full((4,), 0.5)
+    with seeded(0), torch.no_grad(), pyro_context():
+        exact = stream_log_weights(Cells(pair.model, width), pair.guide, x, 5000)
+        drawn = stream_log_weights(Dequantized(pair.model, width), pair.guide, x, 40000).double()
+        fn = pair.model.likelihood(torch.arange(2))
+        shares = pair.model.logits.softmax(0)
+    assert exact.shape == (1, 1)
+    by_scipy = 0.0
+    for c in range(2):
+        loc, scale = fn.mean[c].numpy(), fn.stddev[c].numpy()
+        sides = [
+            integrate.quad(stats.norm(m, s).pdf, float(v) - 0.25, float(v) + 0.25)[0]
+            for m, s, v in zip(loc, scale, x[0], strict=True)
+        ]
+        by_scipy += float(shares[c]) * np.prod(sides)
+    assert exact.item() == pytest.approx(np.log(by_scipy), abs=1e-4)
+    error = float((drawn - drawn.logsumexp(0)).exp().std() * len(drawn) ** 0.5)
+    assert log_mean_exp(drawn).item() == pytest.approx(np.log(by_scipy), abs=4 * error)
+
+
+def test_a_full_covariance_has_no_cells(iris):
+    pair = zoo.create("gmm", iris, covariance="full")
+    x = torch.zeros(2, 4)
+    with seeded(0), torch.no_grad(), pyro_context(), pytest.raises(NotImplementedError, match="MultivariateNormal"):
+        stream_log_weights(Cells(pair.model, torch.ones(4)), pair.guide, x, 10)
+
+
+@pytest.fixture(scope="module")
+def ratings():
+    """Levels 0 to 6 that two factors decide, and a column that never changes."""
+    rng = np.random.default_rng(0)
+    factors = rng.normal(size=(400, 2)) @ rng.normal(size=(2, 5)) + 0.7 * rng.normal(size=(400, 5))
+    x = np.clip(np.round(factors + 3), 0, 6)
+    return zoo.Data.from_array(np.column_stack([x, np.full(400, 3.0)]), name="ratings", levels=range(7))
+
+
+@pytest.mark.parametrize("name", ["gaussian-binned", "categorical", "gaussian-constrained"])
+def test_every_pair_on_levels_has_a_mass(name, ratings):
+    run = zoo.fit(zoo.create(name, ratings, latent_dim=2), ratings, seeds=2, steps=300, progress=False)
+    heldout = zoo.evaluate(run, ratings, samples=200)["heldout"]
+    assert (heldout["log_mass"] <= 0).all()
+    own = zoo.card(name).base_measure == "mass"
+    assert heldout.attrs["mass"] == ("own" if own else "binned")
+    if own:
+        assert np.array_equal(heldout["log_mass"], heldout["log_evidence"])
+    assert (heldout["log_mass"].mean("obs") > -5 * np.log(7)).all()  # better than to know nothing of five columns
+
+
+def test_binned_training_does_not_run_away_where_the_density_does(ratings):
+    scales = {}
+    for name in ("gaussian-binned", "gaussian-learned"):
+        pair = zoo.create(name, ratings, latent_dim=2)
+        with pytest.warns(zoo.errors.DivergenceWarning) if name == "gaussian-learned" else nullcontext():
+            run = zoo.fit(pair, ratings, seeds=1, steps=1500, learning_rate=0.02, progress=False, on_divergence="warn")
+        scales[name] = run.tree["optimization"]
+    assert (scales["gaussian-binned"]["elbo"] <= 0).all()
+    assert scales["gaussian-learned"]["elbo"][0, -1] > scales["gaussian-binned"]["elbo"].max()
+
+
+def test_dequantized_training_is_scored_on_the_same_levels(ratings):
+    x = np.concatenate([part.values for part in (ratings.train, ratings.validation, ratings.test)])
+    parts = ["train"] * len(ratings.train) + ["validation"] * len(ratings.validation) + ["test"] * len(ratings.test)
+    plain = zoo.Data.from_array(x, levels=range(7), split=parts)
+    spread = zoo.Data.from_array(x, levels=range(7), split=parts, dequantize=True)
+    assert plain.fingerprint != spread.fingerprint
+    assert plain.mass_fingerprint == spread.mass_fingerprint
+    assert np.array_equal(spread.on_levels(spread.test), plain.test)
+    run = zoo.fit(zoo.create("gmm", spread, covariance="full"), spread, seeds=1, steps=50, progress=False)
+    heldout = zoo.evaluate(run, spread, samples=2000)["heldout"]
+    assert heldout.attrs["mass"] == "dequantized"
+    assert heldout.attrs["mass_exact"] == 0
+    assert (heldout["log_mass_se"] > 0).all()
+    assert (heldout["log_mass"] < 0).all()
