@@ -2,5 +2,6 @@
 
 from .enumeration import ExactPosterior
 from .normal import FullRankNormal, MeanFieldNormal
+from .two_stage import TwoStageNormal
 
-__all__ = ["ExactPosterior", "FullRankNormal", "MeanFieldNormal"]
+__all__ = ["ExactPosterior", "FullRankNormal", "MeanFieldNormal", "TwoStageNormal"]

@@ -1,9 +1,19 @@
 """Generative programs p(x, latents): plain modules whose ``forward`` is a Pyro model."""
 
 from .bernoulli import BernoulliDecoder
-from .gaussian import ConstrainedVariance, FixedVariance, LearnedVariance
-from .mixture import GaussianMixture
+from .gaussian import (
+    ConstrainedVariance,
+    FixedVariance,
+    LearnedVariance,
+    OptimalVariance,
+    PenalizedVariance,
+    RatioVariance,
+    SharedVariance,
+)
+from .mixture import GaussianMixture, PenalizedMixture
 from .ordinal import BinnedGaussian, CategoricalDecoder
+from .quantile import QuantileDecoder
+from .two_stage import TwoStage
 from .vae import VAE
 
 __all__ = [
@@ -15,4 +25,11 @@ __all__ = [
     "FixedVariance",
     "GaussianMixture",
     "LearnedVariance",
+    "OptimalVariance",
+    "PenalizedMixture",
+    "PenalizedVariance",
+    "QuantileDecoder",
+    "RatioVariance",
+    "SharedVariance",
+    "TwoStage",
 ]

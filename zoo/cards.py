@@ -35,8 +35,11 @@ class Card:
         support: the data the likelihood is a probability model of; "real" takes any numbers.
         base_measure: what the evidence is a logarithm of: a "density" with respect to Lebesgue measure, which
             may exceed 0, or a "mass", which may not. The two are never ranked against each other.
-        bounded: whether the likelihood of a data set has a finite upper bound over the parameters.
+        bounded: whether the likelihood of every data set has a finite upper bound over the parameters.
         bound: that bound per datum, as a formula; D is the number of features.
+        bounded_if: for a pair that is not bounded throughout, the condition under which something is.
+        bounds: what ``bound`` or ``bounded_if`` speaks of: the "likelihood", the "penalized likelihood" or the
+            training "objective".
         guides: the guides to choose from, the default first.
         objective: what is maximised unless asked otherwise.
         learning_rate: Adam's step size unless asked otherwise.
@@ -52,6 +55,8 @@ class Card:
     support: Support
     bounded: bool
     bound: str = ""
+    bounded_if: str = ""
+    bounds: Literal["likelihood", "penalized likelihood", "objective"] = "likelihood"
     base_measure: BaseMeasure = "density"
     link: str = ""
     guides: tuple[str, ...] = ("mean-field",)
@@ -66,6 +71,10 @@ class Card:
             raise OptionError(f"{self.name}: support={self.support!r}; choose from {', '.join(_TAKES)}.")
         if self.base_measure not in ("density", "mass"):
             raise OptionError(f"{self.name}: base_measure={self.base_measure!r}; choose density or mass.")
+        if self.bounded and self.bounded_if:
+            raise OptionError(
+                f"{self.name}: bounded=True has no condition; leave bounded_if out, or say bounded=False."
+            )
         if self.base_measure == "mass" and not self.bounded:
             raise OptionError(f"{self.name}: a mass is at most 1, so bounded=True.")
 

@@ -111,7 +111,7 @@ def _(a: Tensor, b: Tensor) -> Tensor:
 
 def _annealed(terms: Terms, kl_weight: Tensor) -> Tensor:
     """Minus the objective with its KL term weighted."""
-    return (kl_weight - 1) * terms.kl - terms.elbo
+    return (kl_weight - 1) * terms.kl - terms.elbo - terms.extra
 
 
 def _close(a: Tensor, b: Tensor) -> bool:
@@ -227,7 +227,7 @@ class Engine:
         """Take step number ``step`` (from 0) with this learning rate, for every seed alive.
 
         Returns:
-            ELBO, log likelihood, KL and smallest scale (those of :class:`Terms`) and the gradient norm, shape (5, S),
+            ELBO, log likelihood, KL, smallest scale and extra (those of :class:`Terms`) and the gradient norm, (6, S),
             not a number for the seeds that are frozen. A seed whose loss or gradient is not finite is frozen at the
             parameters it had.
         """
@@ -290,7 +290,7 @@ class Engine:
         gradient, terms = per_seed(theta, self.x[rows], normal, uniform, kl_weight)
         norm = gradient.norm(dim=1)
         still_alive = alive
-        alive = alive & terms.elbo.isfinite() & norm.isfinite()
+        alive = alive & terms.elbo.isfinite() & terms.extra.isfinite() & norm.isfinite()
         if self.clip is not None:
             gradient = gradient * (self.clip / norm).clamp(max=1.0)[:, None]
         statistics = torch.where(alive, torch.stack([*terms, norm]), torch.nan)

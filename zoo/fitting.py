@@ -27,7 +27,7 @@ from zoo.data import Data
 from zoo.divergence import FALLING_CHECKS, Watch
 from zoo.engine import Engine, Mode
 from zoo.errors import DataError, Diverged, DivergenceWarning, OptionError
-from zoo.objective import OBJECTIVES, column_scale, terms, traces
+from zoo.objective import OBJECTIVES, Terms, column_scale, terms, traces
 from zoo.options import checked
 from zoo.runs import Run
 
@@ -43,7 +43,7 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 VALIDATION_ROWS = 4096  # rows per pass
 COMPILING_TAKES = 20.0  # seconds, the first time
 FEW_STEPS = 50  # not worth recording
-REPEATED_ROWS = 1024  # a smaller validation part is drawn several times to quieten its ELBO
+REPEATED_ROWS = 1024  # a smaller part is drawn several times to quieten its mean
 
 
 @dataclass(frozen=True)
@@ -201,14 +201,15 @@ class Record:
     def __init__(self, engine: Engine, pair: Pair, steps: int, validation: Tensor) -> None:
         self.engine = engine
         self.pair = pair
-        self.validation = validation.repeat(max(1, REPEATED_ROWS // len(validation)), 1)
+        self.validation, self.train = (_repeated(part) for part in (validation, engine.x))
         seeds, device = len(engine.seeds), validation.device
-        self.trace = torch.full((steps, 5, seeds), math.nan, device=device)
+        self.trace = torch.full((steps, len(Terms._fields) + 1, seeds), math.nan, device=device)
         self.kl_weight = np.ones(steps)
         self.checked: list[int] = []
         self.elbo: list[np.ndarray[Any, Any]] = []
         self.column_scale: list[np.ndarray[Any, Any]] = []
         self.best_theta = engine.state.theta.clone()
+        self.best_buffers = {name: buffer.clone() for name, buffer in engine.buffers.items()}
         self.best_elbo = np.full(seeds, -math.inf)
         self.best_step = np.zeros(seeds, dtype=np.int64)
         self.stopped_at = np.full(seeds, -1)
@@ -220,6 +221,8 @@ class Record:
 
     def check(self, step: int) -> None:
         """Take the validation ELBO and the decoder's scales, and keep the weights that are the best so far."""
+        if hasattr(self.engine.program.model, "settle"):
+            self.engine.call(_settle, self.engine.prepare, self.train)
         results = self.engine.call(_validate, self.validation)
         elbo = np.array([float(value) for value, _ in results]) - self.pair.log_volume
         self.checked.append(step)
@@ -229,6 +232,8 @@ class Record:
         self.best_elbo = np.where(better, elbo, self.best_elbo)
         self.best_step = np.where(better, step, self.best_step)
         self.best_theta[better] = self.engine.state.theta[better]
+        for name, buffer in self.best_buffers.items():
+            buffer[better] = self.engine.buffers[name][better]
 
     def alive(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Which seeds are still trained."""
@@ -250,13 +255,13 @@ class Record:
 
     def best_weights(self) -> dict[str, Tensor]:
         """Parameters of the best validation ELBO and the buffers, each with a leading seed axis."""
-        weights = self.engine.parameters(self.best_theta) | self.engine.buffers
+        weights = self.engine.parameters(self.best_theta) | self.best_buffers
         return {name: tensor.cpu().contiguous() for name, tensor in weights.items()}
 
     def groups(self, ran_away_at: np.ndarray[Any, Any]) -> dict[str, xarray.Dataset]:
         """The groups ``optimization`` and ``validation``, in the units of the data as loaded."""
         steps = self.checked[-1]
-        elbo, log_likelihood, kl, min_scale, grad_norm = self.trace[:steps].cpu().numpy().transpose(1, 2, 0)
+        elbo, log_likelihood, kl, min_scale, extra, grad_norm = self.trace[:steps].cpu().numpy().transpose(1, 2, 0)
         per_step, per_seed = ("chain", "step"), ("chain",)
         chain = ("chain", self.engine.seeds)
         nats, scaled = {"units": "nats per datum"}, {"units": "scaled units"}
@@ -265,6 +270,7 @@ class Record:
                 "elbo": (per_step, elbo - self.pair.log_volume, nats),
                 "log_likelihood": (per_step, log_likelihood - self.pair.log_volume, nats),
                 "kl": (per_step, kl, nats),
+                "objective": (per_step, elbo + extra - self.pair.log_volume, nats),
                 "grad_norm": (per_step, grad_norm),
                 "min_scale": (per_step, min_scale, scaled),
                 "kl_weight": ("step", self.kl_weight[:steps]),
@@ -283,6 +289,16 @@ class Record:
             coords={"chain": chain, "step": ("check", self.checked), "feature": list(self.pair.data.columns)},
         )
         return {"optimization": optimization, "validation": validation}
+
+
+def _repeated(x: Tensor) -> Tensor:
+    """A small part several times over, for several draws a datum."""
+    return x.repeat(max(1, REPEATED_ROWS // len(x)), 1)
+
+
+def _settle(model: Any, guide: Any, prepare: Any, x: Tensor) -> None:
+    """Let a model fix what it takes from the whole training part; ``Engine.call`` hands it its seed's buffers."""
+    model.settle(guide, prepare(x))
 
 
 def _validate(model: Any, guide: Any, x: Tensor) -> tuple[Tensor, Tensor]:

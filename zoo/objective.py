@@ -24,12 +24,14 @@ class Terms(NamedTuple):
     """The ELBO of a batch and what it is made of, each a mean over the batch in nats, in scaled units.
 
     ``elbo`` = ``log_likelihood`` - ``kl``; ``min_scale`` is the smallest decoder standard deviation in the batch.
+    What is maximised is ``elbo + extra``: ``extra`` is 0 for the ELBO itself, and what makes another objective of it.
     """
 
     elbo: Tensor
     log_likelihood: Tensor
     kl: Tensor
     min_scale: Tensor
+    extra: Tensor
 
 
 def traces(model: Program, guide: Program, x: Tensor, plates: int = 1) -> tuple[Any, Any]:
@@ -86,10 +88,55 @@ def terms(model_trace: Any, guide_trace: Any, size: int) -> Terms:
     gaps = (q.nodes[name]["log_prob"] - p.nodes[name]["log_prob"] for name in latent_sites(q))
     kl = sum(weight * gap for gap in gaps).sum() / size
     scale = column_scale(p.nodes["x"]["fn"]).detach().min()
-    return Terms(log_likelihood - kl, log_likelihood, kl, scale)
+    return Terms(log_likelihood - kl, log_likelihood, kl, scale, torch.zeros_like(scale))
 
 
-OBJECTIVES: dict[str, Callable[[Program, Program, Tensor], Terms]] = {"elbo": elbo}
+def penalized(model: Any, guide: Program, x: Tensor) -> Terms:
+    r"""The ELBO and the log prior of the parameters, ``model.log_prior()``, per datum.
+
+    .. math:: \mathrm{ELBO}(x) + \tfrac{1}{n} \log p(\theta)
+    """
+    of_elbo = elbo(model, guide, x)
+    return of_elbo._replace(extra=model.log_prior())
+
+
+def quantile(model: Any, guide: Program, x: Tensor) -> Terms:
+    r"""Minus the pinball loss of a :class:`~zoo.models.QuantileDecoder` and minus the KL term; not an ELBO.
+
+    .. math:: - \sum_j [\rho_{0.15}(x_j - Q_{15,j}) + \rho_{0.5}(x_j - Q_{50,j})] - KL, \qquad
+              \rho_a(r) = \max(a r, (a - 1) r)
+
+    The terms named after the ELBO are those of the plug-in normal density.
+    """
+    p, q = traces(model, guide, x)
+    of_density = terms(p, q, len(x))
+    pinball = model.pinball(p.nodes["x"]["fn"], x).mean()
+    return of_density._replace(extra=-pinball - of_density.log_likelihood)
+
+
+def two_stage(model: Program, guide: Program, x: Tensor) -> Terms:
+    r"""The ELBO of x under a standard normal prior of z, and that of z under the second stage, which moves it no more.
+
+    .. math:: E_{q(z \mid x)} \left[ \log \frac{p(x \mid z) N(z; 0, I)}{q(z \mid x)}
+              + E_{q(u \mid \bar z)} \log \frac{p(\bar z \mid u) p(u)}{q(u \mid \bar z)} \right], \qquad
+              \bar z \text{ being } z \text{ held fixed}
+
+    The terms named after the ELBO are those of the joint model.
+    """
+    p, q = traces(model, guide, x)
+    joint = terms(p, q, len(x))
+    z, prior_of_z = q.nodes["z"]["value"], p.nodes["u"]["fn"]
+    first = p.nodes["x"]["log_prob"] + prior_of_z.log_prob(z) - q.nodes["z"]["log_prob"]
+    second = p.nodes["z"]["fn"].log_prob(z.detach()) + p.nodes["u"]["log_prob"] - q.nodes["u"]["log_prob"]
+    return joint._replace(extra=(first + second).mean() - joint.elbo)
+
+
+OBJECTIVES: dict[str, Callable[[Any, Program, Tensor], Terms]] = {
+    "elbo": elbo,
+    "penalized": penalized,
+    "quantile": quantile,
+    "two-stage": two_stage,
+}
 
 
 @singledispatch

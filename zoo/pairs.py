@@ -62,6 +62,36 @@ class IdentityOptions(VAEOptions):
 
 
 @dataclass(frozen=True)
+class SharedOptions(VAEOptions):
+    """``soft_clip`` is the smallest log of the standard deviation, in scaled units (sigma-VAE's is -6; None for none).
+
+    ``optimal`` takes the best variance for each batch instead of learning one; the best for the training part is fixed
+    before anything is scored.
+    """
+
+    optimal: bool = False
+    soft_clip: Annotated[float, Gt(-math.inf), Lt(math.inf)] | None = None
+
+
+@dataclass(frozen=True)
+class RatioOptions(VAEOptions):
+    """``ratio`` is how many times the smallest variance the largest may be, over all features and latents."""
+
+    ratio: Annotated[float, Gt(1), Lt(math.inf)] = 100.0
+
+
+@dataclass(frozen=True)
+class TwoStageOptions:
+    """``hidden`` are the layers of the first stage's encoder, ``second_hidden`` those of the second's."""
+
+    latent_dim: Width = 8
+    hidden: Annotated[tuple[Width, ...], MinLen(1)] = (128,)
+    second_hidden: Annotated[tuple[Width, ...], MinLen(1)] = (64,)
+    activation: Literal["tanh", "relu", "gelu", "silu", "softplus"] = "tanh"
+    network: Literal["mlp", "conv"] = "mlp"
+
+
+@dataclass(frozen=True)
 class MixtureOptions:
     """``components`` Gaussians, each with a covariance of the given form."""
 
@@ -74,6 +104,20 @@ class ConstrainedMixtureOptions(MixtureOptions):
     """``floor`` is the smallest covariance eigenvalue allowed, a variance in scaled units."""
 
     floor: Positive = 0.01
+
+
+@dataclass(frozen=True)
+class PenalizedMixtureOptions(MixtureOptions):
+    """``smallest`` is the least variance that the prior expects of a column, in scaled units."""
+
+    smallest: Positive = 0.01
+
+
+@dataclass(frozen=True)
+class RatioMixtureOptions(MixtureOptions):
+    """``ratio`` is how many times the smallest covariance eigenvalue the largest may be, over all components."""
+
+    ratio: Annotated[float, Gt(1), Lt(math.inf)] = 100.0
 
 
 def decoder(data: Data, options: VAEOptions, outputs: int) -> nn.Module:
@@ -174,6 +218,125 @@ def gaussian_identity(data: Data, options: IdentityOptions) -> tuple[nn.Module, 
 
 
 @register(
+    "gaussian-shared",
+    title="Gaussian, one shared variance",
+    summary="One learned variance for all: no datum is collapsed onto alone; all together may be, where the mean fits.",
+    formula="p(x|z) = N(x; μ(z), σ² I)",
+    support="real",
+    bounded=False,
+    bounded_if="if the decoder's mean cannot pass through every datum, or with soft_clip",
+    reference="Rybkin et al. (2021), Simple and Effective VAE Training with Calibrated Decoders",
+    link="https://arxiv.org/abs/2006.13202",
+    guides=("mean-field", "full-rank"),
+    remedies=("gaussian-constrained", "gaussian-identity", "gaussian-binned"),
+)
+def gaussian_shared(data: Data, options: SharedOptions) -> tuple[nn.Module, nn.Module]:
+    """A SharedVariance or OptimalVariance decoder."""
+    from zoo.models import OptimalVariance, SharedVariance
+
+    kind = OptimalVariance if options.optimal else SharedVariance
+    network = decoder(data, options, kind.outputs)
+    return kind(network, options.latent_dim, options.soft_clip), guide(data, options)
+
+
+@register(
+    "gaussian-map",
+    title="Gaussian, prior on the decoder",
+    summary="As gaussian-learned, with a N(0, I) prior on the decoder's weights and biases: penalized, not cured.",
+    formula="p(x|z) = N(x; μ(z), diag σ²(z)),  θ ~ N(0, I)",
+    support="real",
+    bounded=False,
+    bounded_if="with bounded hidden units (activation tanh), by D(H+1)n/8 - (D/2) log 2π per datum",
+    bounds="penalized likelihood",
+    reference="Kingma & Welling (2014), Auto-Encoding Variational Bayes, appendix C.2",
+    link="https://arxiv.org/abs/1312.6114",
+    guides=("mean-field", "full-rank"),
+    objective="penalized",
+    remedies=("gaussian-constrained", "gaussian-identity", "gaussian-binned"),
+)
+def gaussian_map(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:
+    """A PenalizedVariance decoder."""
+    from zoo.models import PenalizedVariance
+
+    network = decoder(data, options, PenalizedVariance.outputs)
+    return PenalizedVariance(network, options.latent_dim), guide(data, options)
+
+
+@register(
+    "gaussian-ratio",
+    title="Gaussian, variance ratio ≤ c",
+    summary="As gaussian-learned, but no variance is more than c times another: no datum is collapsed onto alone.",
+    formula="p(x|z) = N(x; μ(z), diag σ²(z)),  σ²(z) = e^b c^sigmoid v(z)",
+    support="real",
+    bounded=False,
+    bounded_if="if the decoder's mean cannot pass through every datum",
+    reference="Hathaway (1985), A Constrained Formulation of Maximum-Likelihood Estimation, for a decoder",
+    link="https://doi.org/10.1214/aos/1176349557",
+    guides=("mean-field", "full-rank"),
+    remedies=("gaussian-constrained", "gaussian-identity", "gaussian-binned"),
+)
+def gaussian_ratio(data: Data, options: RatioOptions) -> tuple[nn.Module, nn.Module]:
+    """A RatioVariance decoder."""
+    from zoo.models import RatioVariance
+
+    network = decoder(data, options, RatioVariance.outputs)
+    return RatioVariance(network, options.latent_dim, options.ratio), guide(data, options)
+
+
+@register(
+    "gaussian-quantile",
+    title="Gaussian by quantile regression",
+    summary="Median and 15 % quantile by pinball losses; scored by the normal that has them, which was not maximized.",
+    formula="p(x|z) = N(x; Q₅₀(z), diag ((Q₅₀ - Q₁₅)(z)/1.0364)²)",
+    support="real",
+    bounded=False,
+    bounded_if="always, by 0; the plug-in density that is scored is not",
+    bounds="objective",
+    reference="Akrami et al. (2020), Addressing Variance Shrinkage in VAEs using Quantile Regression",
+    link="https://arxiv.org/abs/2010.09042",
+    guides=("mean-field", "full-rank"),
+    objective="quantile",
+    remedies=("gaussian-constrained", "gaussian-identity", "gaussian-binned"),
+)
+def gaussian_quantile(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:
+    """A QuantileDecoder."""
+    from zoo.models import QuantileDecoder
+
+    return QuantileDecoder(decoder(data, options, QuantileDecoder.outputs), options.latent_dim), guide(data, options)
+
+
+@register(
+    "gaussian-two-stage",
+    title="Gaussian in two stages",
+    summary="A VAE with one learned variance, and a second VAE that learns what the first one's latents look like.",
+    formula="p(x) = ∫∫ N(x; μ₁(z), γ₁² I) N(z; μ₂(u), γ₂² I) N(u; 0, I) dz du",
+    support="real",
+    bounded=False,
+    bounded_if="if the decoder's mean cannot pass through every datum",
+    reference="Dai & Wipf (2019), Diagnosing and Enhancing VAE Models",
+    link="https://arxiv.org/abs/1903.05789",
+    guides=("mean-field",),
+    objective="two-stage",
+    remedies=("gaussian-constrained", "gaussian-identity", "gaussian-binned"),
+)
+def gaussian_two_stage(data: Data, options: TwoStageOptions) -> tuple[nn.Module, nn.Module]:
+    """A TwoStage model."""
+    from zoo.guides import TwoStageNormal
+    from zoo.models import SharedVariance, TwoStage
+    from zoo.networks import NETWORKS
+
+    def stage(network: str, shape: tuple[int, ...], hidden: tuple[int, ...]) -> tuple[SharedVariance, nn.Module]:
+        build, width = NETWORKS[network], options.latent_dim
+        encoder = build.encoder(shape, hidden, options.activation, 2, width)
+        mean = build.decoder(shape, hidden, options.activation, SharedVariance.outputs, width)
+        return SharedVariance(mean, width), encoder
+
+    first, outer = stage(options.network, data.image_shape or (data.features,), options.hidden)
+    second, inner = stage("mlp", (options.latent_dim,), options.second_hidden)
+    return TwoStage(first, second), TwoStageNormal(outer, inner)
+
+
+@register(
     "bernoulli",
     title="Bernoulli",
     summary="Independent binary features given z, for data of zeros and ones only.",
@@ -203,7 +366,7 @@ def bernoulli(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:
     base_measure="mass",
     bounded=True,
     bound="0",
-    reference="Salimans, Karpathy, Chen & Kingma (2017), PixelCNN++, with a Gaussian for its logistic",
+    reference="Salimans et al. (2017), PixelCNN++, with a Gaussian for its logistic",
     link="https://arxiv.org/abs/1701.05517",
     guides=("mean-field", "full-rank"),
 )
@@ -225,7 +388,7 @@ def gaussian_binned(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Modu
     base_measure="mass",
     bounded=True,
     bound="0",
-    reference="van den Oord, Kalchbrenner & Kavukcuoglu (2016), Pixel Recurrent Neural Networks",
+    reference="van den Oord et al. (2016), Pixel Recurrent Neural Networks",
     link="https://arxiv.org/abs/1601.06759",
     guides=("mean-field", "full-rank"),
 )
@@ -278,4 +441,52 @@ def gmm_constrained(data: Data, options: ConstrainedMixtureOptions) -> tuple[nn.
     from zoo.models import GaussianMixture
 
     model = GaussianMixture(options.components, data.features, options.covariance, options.floor)
+    return model, ExactPosterior(model)
+
+
+@register(
+    "gmm-map",
+    title="Gaussian mixture, prior on Σ",
+    summary="A Gaussian mixture with an inverse-Wishart prior on each covariance: penalized, and rests where data are.",
+    formula="p(x) = Σ_c π_c N(x; μ_c, Σ_c),  Σ_c ~ IW(D + 2, Λ)",
+    support="real",
+    bounded=False,
+    bounded_if="always, since Λ is positive definite",
+    bounds="penalized likelihood",
+    reference="Fraley & Raftery (2007), Bayesian Regularization for Normal Mixture Estimation",
+    link="https://doi.org/10.1007/s00357-007-0004-5",
+    guides=("enumeration",),
+    objective="penalized",
+    learning_rate=1e-2,
+    remedies=("gmm-constrained",),
+)
+def gmm_map(data: Data, options: PenalizedMixtureOptions) -> tuple[nn.Module, nn.Module]:
+    """A PenalizedMixture."""
+    from zoo.guides import ExactPosterior
+    from zoo.models import PenalizedMixture
+
+    model = PenalizedMixture(options.components, data.features, options.covariance, options.smallest)
+    return model, ExactPosterior(model)
+
+
+@register(
+    "gmm-ratio",
+    title="Gaussian mixture, eigenvalue ratio ≤ c",
+    summary="A Gaussian mixture in which no eigenvalue of any covariance is more than c times another's.",
+    formula="p(x) = Σ_c π_c N(x; μ_c, Σ_c),  max λ / min λ ≤ c over all Σ_c",
+    support="real",
+    bounded=False,
+    bounded_if="if there are more distinct data than components",
+    reference="Hathaway (1985), A Constrained Formulation of Maximum-Likelihood Estimation for Normal Mixtures",
+    link="https://doi.org/10.1214/aos/1176349557",
+    guides=("enumeration",),
+    learning_rate=1e-2,
+    remedies=("gmm-constrained",),
+)
+def gmm_ratio(data: Data, options: RatioMixtureOptions) -> tuple[nn.Module, nn.Module]:
+    """A GaussianMixture with a bounded ratio of eigenvalues."""
+    from zoo.guides import ExactPosterior
+    from zoo.models import GaussianMixture
+
+    model = GaussianMixture(options.components, data.features, options.covariance, ratio=options.ratio)
     return model, ExactPosterior(model)

@@ -85,7 +85,7 @@ def make_subject(name: str, data: Data | None = None, **options: Any) -> Subject
 
 
 def variants(name: str) -> list[dict[str, Any]]:
-    """The default options and every other choice of an option that is a ``Literal``, one at a time.
+    """The default options and every other choice of an option that is a ``Literal`` or a bool, one at a time.
 
     >>> variants("gmm")
     [{}, {'covariance': 'full'}, {'covariance': 'spherical'}, {'covariance': 'tied'}]
@@ -95,7 +95,7 @@ def variants(name: str) -> list[dict[str, Any]]:
     return [{}] + [
         {field.name: choice}
         for field in fields(kind)
-        for choice in (typing.get_args(hints[field.name]) if _is_literal(hints[field.name]) else ())
+        for choice in _choices(hints[field.name])
         if choice != field.default
     ]
 
@@ -139,7 +139,7 @@ def check_sites(subject: Subject) -> None:
         raise AssertionError(f"shapes do not fit; are the features an event, to_event(1)? {first_line}") from error
     observed = [n for n in model.observation_nodes if not site_is_subsample(model.nodes[n])]
     assert observed == ["x"], f"the model has to observe one site, x; it observes {observed}"
-    assert latent_sites(model) == latent_sites(guide), (
+    assert sorted(latent_sites(model)) == sorted(latent_sites(guide)), (
         f"the model's latents are {latent_sites(model)}, the guide's {latent_sites(guide)}"
     )
     for trace in (model, guide):
@@ -191,8 +191,8 @@ def check_gradients(subject: Subject) -> None:
     """Every parameter has a gradient that is not zero everywhere."""
     parameters = subject.parameters()
     with _drawing():
-        loss = OBJECTIVES[subject.pair.card.objective](subject.pair.model, subject.pair.guide, subject.x).elbo
-    gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+        terms = OBJECTIVES[subject.pair.card.objective](subject.pair.model, subject.pair.guide, subject.x)
+    gradients = torch.autograd.grad(terms.elbo + terms.extra, list(parameters.values()), allow_unused=True)
     idle = [n for n, g in zip(parameters, gradients, strict=True) if g is None or not g.abs().any()]
     assert not idle, f"no gradient reaches {', '.join(idle)}"
 
@@ -228,7 +228,8 @@ def check_bound(subject: Subject) -> None:
     pair = subject.pair
     bound_of = getattr(pair.model, "log_density_bound", None)
     if not pair.card.bounded:
-        assert bound_of is None or math.isinf(bound_of(subject.data.features)), "the card says unbounded"
+        finite = bound_of is not None and math.isfinite(bound_of(subject.data.features))
+        assert not finite or pair.card.bounded_if, "the card says unbounded"
         return
     assert pair.card.bound, "a bounded pair states its bound: register(..., bound=...)"
     assert bound_of, "a bounded pair computes its bound: def log_density_bound(self, features) on the model"
@@ -268,10 +269,15 @@ def check_engine(subject: Subject, mode: Mode = "capture") -> None:
         with torch.no_grad():
             for name, parameter in program.named_parameters():
                 parameter.copy_(parameters[name][row])
+            for name, buffer in program.named_buffers():
+                buffer.copy_(engine.buffers[name][row])
         batch, elbo = x[rows[row]], _pyros_elbo(program.guide, x)
-        with Tape(normal=noise[0][row], uniform=noise[1][row]), pyro_context():
+        tape = {"normal": noise[0][row], "uniform": noise[1][row]}
+        with Tape(**tape), pyro_context():
             loss = elbo.differentiable_loss(program.model, program.guide, batch) / len(batch)
-        gradients = torch.autograd.grad(loss, list(program.parameters()))
+        with Tape(**tape), pyro_context():  # what an objective that is no ELBO adds to it
+            extra = settings["objective"](program.model, program.guide, batch).extra
+        gradients = torch.autograd.grad(loss - extra, list(program.parameters()))
         gradient = torch.cat([g.flatten() for g in gradients])
         ours = engine.state.first[row] / (1 - BETAS[0])  # Adam's first moment after one step
         found, expected = statistics[0, row].item(), -loss.item()
@@ -346,5 +352,6 @@ def _without_images(subject: Subject) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name != "network"}
 
 
-def _is_literal(hint: Any) -> bool:
-    return typing.get_origin(hint) is typing.Literal
+def _choices(hint: Any) -> tuple[Any, ...]:
+    """All values of an option that has only a few."""
+    return (False, True) if hint is bool else typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else ()
