@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from zoo.reporting import report
     from zoo.runs import Run, load_run
     from zoo.sources import list_data, load_data
+    from zoo.wellposed import Witness, witness
 
 __version__ = "0.1.0"
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Data",
     "Pair",
     "Run",
+    "Witness",
     "card",
     "compare",
     "create",
@@ -39,6 +41,7 @@ __all__ = [
     "register",
     "report",
     "testing",
+    "witness",
 ]
 
 # torch, pyro, xarray and arviz take seconds to import, so each name is fetched from its room on first use
@@ -52,6 +55,7 @@ _ROOMS = {
     "zoo.reporting": ["report"],
     "zoo.runs": ["Run", "load_run"],
     "zoo.sources": ["list_data", "load_data"],
+    "zoo.wellposed": ["Witness", "witness"],
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 

@@ -1,0 +1,132 @@
+"""Paths along which a likelihood is unbounded, or saturates under its bound."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import zoo
+from zoo.catalogue import options_of
+from zoo.inference import log_mean_exp
+from zoo.wellposed import Steps, log_likelihood, steer, witness
+
+TABLE = np.random.default_rng(0).normal(size=(20, 5))
+VAES = [name for name in zoo.list_pairs(support="real") if hasattr(options_of(name)(), "activation")]
+
+
+@pytest.fixture(scope="module")
+def table():
+    return zoo.Data.from_array(np.vstack([TABLE] * 3), name="twenty rows, three times", scaling="none")
+
+
+def test_the_curve_of_theorem_1(table):
+    """Values computed by another program's quadrature: one latent, mu = x_1, log variance a tanh(a z) - a."""
+    found = witness(zoo.create("gaussian-learned", table, hidden=(1,)), TABLE, sharpness=(2, 10, 20, 40, 80))
+    np.testing.assert_allclose(found.log_likelihood, [-155.57, -110.85, -59.68, 41.04, 241.46], atol=0.005)
+    assert found.grows
+    assert np.diff(found.log_likelihood)[-1] / 40 == pytest.approx(5, rel=0.01)  # p nats per unit of a
+
+
+def test_a_floor_stops_it_under_the_naive_bound(table):
+    found = witness(
+        zoo.create("gaussian-constrained", table, hidden=(1,), floor=0.1), TABLE, sharpness=(2, 20, 80, 160)
+    )
+    assert found.bound == pytest.approx(-20 * 5 / 2 * math.log(2 * math.pi * 0.1))
+    assert (found.log_likelihood < found.bound).all()
+    assert not found.grows
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu", "gelu", "silu", "softplus"])
+@pytest.mark.parametrize("name", VAES)
+def test_every_vae_of_real_data_has_its_path(name, activation, table):
+    card = zoo.card(name)
+    found = witness(zoo.create(name, table, activation=activation, hidden=(8, 8)), TABLE)
+    assert found.grows != card.bounded
+    assert (found.log_likelihood <= found.bound).all()
+    assert np.isfinite(found.log_likelihood).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "data"), [("gaussian-binned", "digits"), ("categorical", "digits"), ("bernoulli", "binary")]
+)
+def test_a_mass_saturates_at_most_at_zero(name, data, digits):
+    data = digits if data == "digits" else zoo.load_data("digits", binarize="threshold")
+    found = witness(zoo.create(name, data), data.train.values[:10])
+    assert found.bound == 0
+    assert (found.log_likelihood < 0).all()
+    assert not found.grows
+
+
+@pytest.mark.parametrize("covariance", ["diagonal", "spherical", "full", "tied"])
+@pytest.mark.parametrize("name", zoo.list_pairs("gmm*"))
+def test_a_component_on_one_datum(name, covariance, table):
+    found = witness(zoo.create(name, table, covariance=covariance, components=3), TABLE)
+    cured = name in ("gmm-constrained", "gmm-ratio")
+    one_for_all = covariance == "tied"  # its collapse takes the other data's density away
+    assert found.grows == (not cured and not one_for_all)
+    assert (found.log_likelihood <= found.bound).all()
+
+
+@pytest.mark.parametrize("name", ["gaussian-map", "gmm-map"])
+def test_a_prior_stops_what_the_likelihood_does_not(name, table):
+    found = witness(zoo.create(name, table), TABLE)
+    assert found.grows
+    assert np.argmax(found.penalized) < len(found.penalized) - 1
+
+
+def test_width_is_asked_for_where_the_pair_has_too_little(table):
+    assert witness(zoo.create("gaussian-shared", table, hidden=(64,)), TABLE).needs == ""
+    assert "19 units" in witness(zoo.create("gaussian-shared", table, hidden=(4,)), TABLE).needs
+    assert "38 units" in str(witness(zoo.create("gaussian-shared", table, hidden=(4,), activation="relu"), TABLE))
+
+
+def test_the_weights_of_the_pair_are_left_alone(table):
+    pair = zoo.create("gaussian-learned", table)
+    before = {name: tensor.clone() for name, tensor in pair.model.state_dict().items()}
+    witness(pair, TABLE)
+    assert all(torch.equal(before[name], tensor) for name, tensor in pair.model.state_dict().items())
+    assert all(p.dtype == torch.float32 for p in pair.model.parameters())
+
+
+def test_quadrature_agrees_with_sampling(table):
+    model = zoo.create("gaussian-learned", table, latent_dim=2).model.double()
+    x = torch.as_tensor(TABLE)
+    with torch.no_grad():
+        route = steer(model, x, 3.0)
+        z = torch.randn(200_000, 2, generator=torch.Generator().manual_seed(0)).double()
+        sampled = model.likelihood(z).log_prob(x[:3, None]).T
+        exact = log_likelihood(model, x[:3], route)
+    estimate = log_mean_exp(sampled)
+    error = (sampled - estimate).exp().std(0) / len(z) ** 0.5
+    assert ((estimate - exact).abs() < 4 * error).all()
+
+
+def test_units_as_loaded(table):
+    """A column in other units adds the log of their ratio for every row."""
+    metres = zoo.Data.from_array(np.vstack([TABLE] * 3), scaling="column")
+    millimetres = zoo.Data.from_array(1000 * np.vstack([TABLE] * 3), scaling="column")
+    one, other = (
+        witness(zoo.create("gaussian-learned", data), factor * TABLE, sharpness=(2, 5, 10))
+        for data, factor in ((metres, 1), (millimetres, 1000))
+    )
+    np.testing.assert_allclose(one.log_likelihood - other.log_likelihood, 20 * 5 * math.log(1000), rtol=1e-9)
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu", "softplus"])
+def test_steps_step_at_their_positions(activation, table):
+    decoder = zoo.create("gaussian-identity", table, latent_dim=3, hidden=(9, 8), activation=activation).model.decoder
+    positions = torch.tensor([-1.0, 0.0, 2.0])
+    with torch.no_grad():
+        (output,) = Steps(decoder.double(), positions, 500.0).outputs(1)
+        output.level(torch.arange(5.0))
+        output.rise(torch.tensor([[1.0], [10.0], [100.0]]).expand(3, 5))
+        z = torch.zeros(4, 3).double()
+        z[:, 0] = torch.tensor([-1.5, -0.5, 1.0, 2.5])
+        values = decoder(z)[:, 0] - torch.arange(5.0)
+    np.testing.assert_allclose(values[:, 2], [0, 1, 11, 111], atol=1e-6)
+
+
+def test_what_has_no_path_says_so(digits):
+    with pytest.raises(zoo.errors.OptionError, match='network="mlp"'):
+        witness(zoo.create("gaussian-learned", digits, network="conv"), digits.train.values[:5])

@@ -1,0 +1,357 @@
+"""Whether a likelihood is bounded, shown by computation: paths of parameters along which it is not."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from functools import singledispatch
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from zoo import inference, models
+from zoo.catalogue import Pair, create
+from zoo.context import pyro_context, seeded
+from zoo.errors import OptionError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["Witness", "witness"]
+
+COLLAPSE = "half of the prior's mass is given to one datum"
+THROUGH_ALL = "the mean passes through every datum while the variance vanishes"
+CERTAIN = "one datum becomes certain"
+ON_ONE = "one component shrinks onto one datum"
+
+SHARPNESS = (2.0, 5.0, 10.0, 20.0, 40.0, 80.0)
+REACH = 12.0  # the prior's mass beyond so many standard deviations is below 1e-32
+PANEL_NODES = 12
+
+
+@dataclass(frozen=True)
+class Witness:
+    """A path of parameters, and the exact log likelihood of a data set along it.
+
+    Attributes:
+        pair: the name of the pair.
+        path: what the path does, in words.
+        needs: what the architecture has to have for it, beyond what the pair has; empty if it has it.
+        sharpness: a, how far along the path, (A,).
+        log_likelihood: log p(X) of the whole data set there, in nats and in the units as loaded, (A,).
+        penalized: log p(X) + log p(theta) there, for a pair with a prior on its parameters; empty without.
+        bound: the least upper bound known for log p(X), infinite if there is none.
+        formula: that bound per datum, as the card has it.
+    """
+
+    pair: str
+    path: str
+    needs: str
+    sharpness: NDArray[np.float64]
+    log_likelihood: NDArray[np.float64]
+    penalized: NDArray[np.float64]
+    bound: float
+    formula: str
+
+    @property
+    def grows(self) -> bool:
+        """Whether the second half of the path still gains in proportion to its length: it has no end."""
+        return _grows(self.sharpness, self.log_likelihood)
+
+    def __str__(self) -> str:
+        reached = f"{self.log_likelihood[-1]:,.1f} nats at sharpness {self.sharpness[-1]:g}"
+        if math.isfinite(self.bound):
+            return f"{self.pair} is bounded, log p(X) <= {self.bound:,.1f} nats; {self.path}, it has {reached}."
+        verb = "grows without end" if self.grows else "does not grow"
+        needs = f" (needs {self.needs})" if self.needs else ""
+        return f"{self.pair}: {self.path}{needs}, log p(X) {verb}: {reached}."
+
+
+def _grows(at: NDArray[np.float64], values: NDArray[np.float64]) -> bool:
+    slopes = np.diff(values) / np.diff(at)
+    return bool((slopes[-2:] > 0).all() and slopes[-1] > 0.5 * slopes[-2])
+
+
+def witness(pair: Pair, x: ArrayLike, sharpness: tuple[float, ...] = SHARPNESS) -> Witness:
+    r"""A path of parameters that shows whether the likelihood of x is bounded.
+
+    Along it a decoder with a variance of its own gives half of the prior's mass to one datum,
+
+    .. math:: \mu(z) = x_1, \qquad \log \sigma^2(z) = -2 a \, [z_1 < 0], \qquad a \to \infty
+
+    (Theorem 1 of Mattei & Frellsen 2018, https://arxiv.org/abs/1802.04826); a decoder with one variance for all takes
+    its mean through every datum in turn while the variance vanishes (Dai et al. 2018, https://arxiv.org/abs/1706.05148);
+    a mixture puts one component on one datum. The decoder then depends on one latent direction alone, and log p(x) is
+    an integral over it, taken by Gauss-Legendre quadrature in double precision: no encoder, no sampling, no hope.
+
+    Args:
+        pair: from :func:`zoo.create`; its weights are left as they are.
+        x: data in the units as loaded, shape (N, D).
+        sharpness: a.
+
+    Raises:
+        OptionError: a pair for which no path is known, or a decoder that is not a multilayer perceptron.
+
+    >>> import zoo
+    >>> data = zoo.load_data("iris")
+    >>> witness(zoo.create("gaussian-learned", data), data.train).grows
+    True
+    >>> witness(zoo.create("gaussian-constrained", data), data.train).grows
+    False
+    """
+    values = np.asarray(x, dtype=np.float64)
+    rows = torch.as_tensor(pair.scale(values))
+    pair, needs = _wide_enough(pair, rows)
+    model: Any = copy.deepcopy(pair.model).double().eval()
+    likelihood, penalized = [], []
+    with torch.no_grad(), pyro_context():
+        for a in sharpness:
+            route = steer(model, rows, a)
+            likelihood.append(float(log_likelihood(model, rows, route).sum()) - len(rows) * pair.log_volume)
+            if hasattr(model, "log_prior"):
+                penalized.append(likelihood[-1] + len(rows) * float(model.log_prior()))
+    bound_of = getattr(model, "log_density_bound", None)
+    bound = (bound_of(pair.data.features) - pair.log_volume) * len(rows) if bound_of else math.inf
+    along = np.array(sharpness), np.array(likelihood), np.array(penalized)
+    return Witness(pair.name, route.description, needs, *along, bound, pair.card.bound)
+
+
+@dataclass(frozen=True)
+class Route:
+    """Where a path leads, in words, and the values of the first latent at which the decoder changes, (P,)."""
+
+    description: str
+    positions: Tensor
+
+
+# -- the paths: each sets the parameters of a model in place -----------------------------------------------------------
+
+
+@singledispatch
+def steer(model: Any, x: Tensor, sharpness: float) -> Route:  # noqa: ARG001
+    """Set the model's parameters to a point of its path for data x, shape (N, D), in the model's units."""
+    raise OptionError(f"no path is known for {type(model).__name__}")
+
+
+@steer.register(models.LearnedVariance)
+@steer.register(models.ConstrainedVariance)
+@steer.register(models.QuantileDecoder)
+def _(model: Any, x: Tensor, sharpness: float) -> Route:
+    return _collapse(model.decoder, x[0], sharpness)
+
+
+@steer.register
+def _(model: models.PenalizedVariance, x: Tensor, sharpness: float) -> Route:
+    model.initialise(x)
+    return _collapse(model.decoder, x[0], sharpness)
+
+
+@steer.register
+def _(model: models.BinnedGaussian, x: Tensor, sharpness: float) -> Route:
+    return _collapse(model.decoder, (x[0] - model.center) / model.scale, sharpness)
+
+
+@steer.register(models.SharedVariance)
+@steer.register(models.OptimalVariance)
+def _(model: models.SharedVariance | models.OptimalVariance, x: Tensor, sharpness: float) -> Route:
+    model.log_scale.fill_(-sharpness / 4)  # in double precision a mean of many steps is exact to some 1e-15
+    return _through_all(model.decoder, x, sharpness, outputs=1)
+
+
+@steer.register
+def _(model: models.RatioVariance, x: Tensor, sharpness: float) -> Route:
+    model.log_smallest.fill_(-sharpness / 2)
+    return _through_all(model.decoder, x, sharpness, outputs=2)
+
+
+@steer.register
+def _(model: models.FixedVariance, x: Tensor, sharpness: float) -> Route:
+    return _through_all(model.decoder, x, sharpness, outputs=1)
+
+
+@steer.register
+def _(model: models.TwoStage, x: Tensor, sharpness: float) -> Route:
+    for parameter in model.second.parameters():  # z is then standard normal, whatever u is
+        parameter.zero_()
+    return steer(model.first, x, sharpness)
+
+
+@steer.register
+def _(model: models.BernoulliDecoder, x: Tensor, sharpness: float) -> Route:
+    (logits,) = Steps(model.decoder, torch.zeros(1), sharpness).outputs(1)
+    logits.level(sharpness * (2 * x[0] - 1))
+    return Route(CERTAIN, torch.zeros(1))
+
+
+@steer.register
+def _(model: models.CategoricalDecoder, x: Tensor, sharpness: float) -> Route:
+    logits = Steps(model.decoder, torch.zeros(1), sharpness).outputs(len(model.levels))
+    for level, output in zip(model.levels, logits, strict=True):
+        output.level(sharpness * (x[0] == level))
+    return Route(CERTAIN, torch.zeros(1))
+
+
+@steer.register
+def _(model: models.GaussianMixture, x: Tensor, sharpness: float) -> Route:
+    with seeded(0):
+        model.initialise(x)
+    model.means[0] = x[0]
+    covariance: Any = model.covariance
+    for name, per_unit in (("log_excess", -2.0), ("logits", -2.0), ("log_diagonal", -1.0)):
+        if hasattr(covariance, name):
+            getattr(covariance, name)[0] = per_unit * sharpness
+    return Route(ON_ONE, torch.zeros(0))
+
+
+def _collapse(decoder: nn.Module, mean: Tensor, sharpness: float) -> Route:
+    """mu(z) = mean, and the second output -2a where z < 0 and 0 where z > 0."""
+    steps = Steps(decoder, torch.zeros(1), sharpness)
+    location, spread = steps.outputs(2)
+    location.level(mean)
+    spread.level(torch.full_like(mean, -2 * sharpness))
+    spread.rise(torch.full_like(mean, 2 * sharpness)[None])
+    return Route(COLLAPSE, steps.positions)
+
+
+def _through_all(decoder: nn.Module, x: Tensor, sharpness: float, outputs: int) -> Route:
+    """A mean that is each of the data in turn, on stretches of z that the prior gives the same mass."""
+    shares = torch.arange(1, len(x), dtype=torch.float64) / len(x)
+    # steps that narrow faster than the variance vanishes
+    steps = Steps(decoder, torch.special.ndtri(shares), sharpness * len(x))
+    mean, *_ = steps.outputs(outputs)
+    mean.level(x[0])
+    mean.rise(x.diff(dim=0))
+    return Route(THROUGH_ALL, steps.positions)
+
+
+class Steps:
+    """Makes a perceptron's last hidden layer a row of steps from 0 to 1 of the first latent, and its outputs of those.
+
+    Args:
+        decoder: linear layers and activations, then an ``Unflatten``.
+        positions: where the steps are, (P,).
+        sharpness: how steep they are.
+    """
+
+    def __init__(self, decoder: nn.Module, positions: Tensor, sharpness: float) -> None:
+        self.units = _units(decoder)
+        for parameter in decoder.parameters():
+            parameter.zero_()
+        self.positions = positions.double()
+        *hidden, self.last = [layer for layer in decoder.children() if isinstance(layer, nn.Linear)]
+        self.width = len(positions)
+        for depth, layer in enumerate(hidden):
+            for unit in range(self.units):
+                rows = slice(unit * self.width, (unit + 1) * self.width)
+                if depth == 0:
+                    layer.weight[rows, 0] = sharpness
+                    layer.bias[rows] = -sharpness * self.positions - unit
+                else:
+                    self._read(layer.weight[rows], layer.bias[rows], sharpness * torch.eye(self.width).double())
+                    layer.bias[rows] -= sharpness / 2 + unit
+
+    def _read(self, weight: Tensor, bias: Tensor, factors: Tensor) -> None:
+        """Make rows of a layer ``factors`` (..., P) times the steps that the layer before it holds."""
+        if self.units == 1:  # tanh: a step is 1/2 + tanh/2
+            weight[:, : self.width] = factors / 2
+            bias += factors.sum(-1) / 2
+        else:  # a unit without an upper bound: a step is the difference of two
+            weight[:, : self.width] = factors
+            weight[:, self.width : 2 * self.width] = -factors
+
+    def outputs(self, count: int) -> list[Output]:
+        """The decoder's ``count`` outputs, (D,) each."""
+        weight, bias = (tensor.unflatten(0, (count, -1)) for tensor in (self.last.weight, self.last.bias))
+        return [Output(self, weight[i], bias[i]) for i in range(count)]
+
+
+@dataclass(frozen=True)
+class Output:
+    """One output of a decoder, as a sum of steps."""
+
+    steps: Steps
+    weight: Tensor
+    bias: Tensor
+
+    def level(self, value: Tensor) -> None:
+        """Start at this value, (D,)."""
+        self.bias.add_(value)
+
+    def rise(self, jumps: Tensor) -> None:
+        """Rise by these at each step, (P, D)."""
+        self.steps._read(self.weight, self.bias, jumps.T)
+
+
+def _units(decoder: nn.Module) -> int:
+    """Hidden units that a step takes: one that is bounded on both sides, or two that are not."""
+    layers = list(decoder.children())
+    if not (isinstance(decoder, nn.Sequential) and isinstance(layers[0], nn.Linear)):
+        raise OptionError('no path is known for this decoder; use network="mlp".')
+    return 1 if isinstance(layers[1], nn.Tanh) else 2
+
+
+THROUGH_ALL_NEEDS_WIDTH = (
+    models.SharedVariance,
+    models.OptimalVariance,
+    models.FixedVariance,
+    models.RatioVariance,
+)
+
+
+def _wide_enough(pair: Pair, x: Tensor) -> tuple[Pair, str]:
+    """The pair, or the same with as many hidden units as its path takes, and how many those are if it had fewer."""
+    model: Any = pair.model.first if isinstance(pair.model, models.TwoStage) else pair.model
+    if not isinstance(model, THROUGH_ALL_NEEDS_WIDTH):
+        return pair, ""
+    needed = (len(x) - 1) * _units(model.decoder)
+    if min(pair.options.hidden) >= needed:
+        return pair, ""
+    options = {name: getattr(pair.options, name) for name in pair.options.__dataclass_fields__}
+    wide = create(pair.name, pair.data, **options | {"hidden": tuple(max(h, needed) for h in pair.options.hidden)})
+    return wide, f"{needed} units in each hidden layer for these {len(x)} rows, and has {min(pair.options.hidden)}"
+
+
+# -- the exact likelihood on a path ------------------------------------------------------------------------------------
+
+
+@singledispatch
+def log_likelihood(model: Any, x: Tensor, route: Route) -> Tensor:  # noqa: ARG001
+    """Log p(x) of each datum, (N,), of a model whose decoder looks at the first latent alone."""
+    raise OptionError(f"no path is known for {type(model).__name__}")
+
+
+@log_likelihood.register
+def _(model: models.GaussianMixture, x: Tensor, route: Route) -> Tensor:  # noqa: ARG001
+    components = torch.arange(len(model.means))
+    joint = model.likelihood(components).log_prob(x[:, None]) + model.logits.log_softmax(0)
+    evidence: Tensor = joint.logsumexp(1)
+    return evidence
+
+
+@log_likelihood.register(models.VAE)
+@log_likelihood.register(models.TwoStage)
+def _(model: models.VAE | models.TwoStage, x: Tensor, route: Route) -> Tensor:
+    nodes, log_weights = _quadrature(route.positions)
+    latent_dim = (model.first if isinstance(model, models.TwoStage) else model).latent_dim
+    z = torch.zeros(len(nodes), latent_dim, dtype=torch.float64)
+    z[:, 0] = nodes
+    fn = model.likelihood(z)
+    blocks = inference.row_blocks(x, len(nodes) * x.shape[1])
+    return torch.cat([(fn.log_prob(rows[:, None]) + log_weights).logsumexp(1) for rows in blocks])
+
+
+def _quadrature(positions: Tensor) -> tuple[Tensor, Tensor]:
+    """Nodes and log weights of the integral over a standard normal, in panels that narrow towards every position."""
+    at = positions.numpy()
+    gap = np.diff(at).min() / 2 if len(at) > 1 else 0.25
+    offsets = np.geomspace(1e-6, gap, max(8, 40 // max(1, len(at))))
+    around = np.concatenate([at[:, None] + sign * offsets for sign in (-1, 1)], axis=None)
+    edges = np.unique(np.concatenate([at, around, np.arange(-REACH, REACH + 0.1, 0.25)]))
+    nodes, weights = np.polynomial.legendre.leggauss(PANEL_NODES)
+    half, middle = np.diff(edges) / 2, (edges[1:] + edges[:-1]) / 2
+    z = torch.as_tensor((middle[:, None] + half[:, None] * nodes).ravel())
+    log_density = -z.square() / 2 - math.log(2 * math.pi) / 2
+    return z, torch.as_tensor(np.log(half[:, None] * weights).ravel()) + log_density
