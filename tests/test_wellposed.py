@@ -8,8 +8,9 @@ import torch
 
 import zoo
 from zoo.catalogue import options_of
+from zoo.context import seeded
 from zoo.inference import log_mean_exp
-from zoo.wellposed import Steps, log_likelihood, steer, witness
+from zoo.wellposed import Steps, ceiling, log_likelihood, steer, witness
 
 TABLE = np.random.default_rng(0).normal(size=(20, 5))
 VAES = [name for name in zoo.list_pairs(support="real") if hasattr(options_of(name)(), "activation")]
@@ -130,3 +131,46 @@ def test_steps_step_at_their_positions(activation, table):
 def test_what_has_no_path_says_so(digits):
     with pytest.raises(zoo.errors.OptionError, match='network="mlp"'):
         witness(zoo.create("gaussian-learned", digits, network="conv"), digits.train.values[:5])
+
+
+@pytest.mark.parametrize("floor", [0.05, 0.3, 2.0])
+def test_a_ceiling_is_above_whatever_a_mixture_reaches(floor, table):
+    pair = zoo.create("gmm-constrained", table, components=6, covariance="full", floor=floor)
+    found = ceiling(pair, TABLE)
+    assert found.reached <= found.certified <= found.naive
+    assert found.certified - found.reached < 0.02  # nats, of the whole data set
+    assert found.naive == pytest.approx(-20 * 5 / 2 * math.log(2 * math.pi * floor))
+    with seeded(0):
+        pair.model.double().initialise(torch.as_tensor(TABLE))
+    adam = torch.optim.Adam(pair.model.parameters(), 0.03)
+    for _ in range(600):
+        components = torch.arange(6)
+        joint = pair.model.likelihood(components).log_prob(torch.as_tensor(TABLE)[:, None])
+        loss = -(joint + pair.model.logits.log_softmax(0)).logsumexp(1).sum()
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+    assert -loss.item() < found.certified
+
+
+def test_far_apart_every_datum_is_an_atom(table):
+    found = ceiling(zoo.create("gaussian-constrained", table, floor=1e-3), TABLE)
+    assert found.atoms == 20
+    assert found.reached == pytest.approx(found.naive - 20 * math.log(20), abs=1e-6)  # each has 1/n of the mass
+    together = ceiling(zoo.create("gaussian-identity", table, scale=10.0), TABLE)
+    assert together.atoms == 1
+    expected = -20 * 5 / 2 * math.log(2 * math.pi * 100) - np.square(TABLE - TABLE.mean(0)).sum() / 200
+    assert together.certified == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_ceiling_needs_a_floor(table):
+    for name in ("gaussian-learned", "gmm", "gaussian-shared"):
+        with pytest.raises(zoo.errors.OptionError, match="no smallest variance"):
+            ceiling(zoo.create(name, table), TABLE)
+
+
+def test_a_trained_run_stays_below_its_ceiling(iris):
+    pair = zoo.create("gaussian-constrained", iris, floor=0.05)
+    run = zoo.fit(pair, iris, seeds=2, steps=500, progress=False)
+    evidence = run.log_evidence(iris.train.values, samples=500).sum(1)
+    assert (evidence < ceiling(pair, iris.train).certified).all()

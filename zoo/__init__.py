@@ -19,16 +19,18 @@ if TYPE_CHECKING:
     from zoo.reporting import report
     from zoo.runs import Run, load_run
     from zoo.sources import list_data, load_data
-    from zoo.wellposed import Witness, witness
+    from zoo.wellposed import Ceiling, Witness, ceiling, witness
 
 __version__ = "0.1.0"
 __all__ = [
     "Card",
+    "Ceiling",
     "Data",
     "Pair",
     "Run",
     "Witness",
     "card",
+    "ceiling",
     "compare",
     "create",
     "errors",
@@ -55,7 +57,7 @@ _ROOMS = {
     "zoo.reporting": ["report"],
     "zoo.runs": ["Run", "load_run"],
     "zoo.sources": ["list_data", "load_data"],
-    "zoo.wellposed": ["Witness", "witness"],
+    "zoo.wellposed": ["Ceiling", "Witness", "ceiling", "witness"],
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 
