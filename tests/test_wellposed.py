@@ -29,6 +29,14 @@ def test_the_curve_of_theorem_1(table):
     assert np.diff(found.log_likelihood)[-1] / 40 == pytest.approx(5, rel=0.01)  # p nats per unit of a
 
 
+def test_the_elbo_is_unbounded_too(table):
+    """Computed elsewhere on the same path, with the better of some variances of the encoder."""
+    sharpness = (2, 10, 20, 40, 80, 160)
+    found = witness(zoo.create("gaussian-learned", table, hidden=(1,)), TABLE, sharpness=sharpness)
+    np.testing.assert_allclose(found.elbo, [-160.92, -131.28, -88.07, 5.06, 198.16, 591.25], atol=0.02)
+    assert (found.elbo < found.log_likelihood).all()
+
+
 def test_a_floor_stops_it_under_the_naive_bound(table):
     found = witness(
         zoo.create("gaussian-constrained", table, hidden=(1,), floor=0.1), TABLE, sharpness=(2, 20, 80, 160)

@@ -42,6 +42,8 @@ class Witness:
         needs: what the architecture has to have for it, beyond what the pair has; empty if it has it.
         sharpness: a, how far along the path, (A,).
         log_likelihood: log p(X) of the whole data set there, in nats and in the units as loaded, (A,).
+        elbo: a lower bound of it there, whose encoder is Gaussian, for a path that collapses onto one datum; empty for
+            the others. The KL term costs each of the other data about (1/2) log 4a.
         penalized: log p(X) + log p(theta) there, for a pair with a prior on its parameters; empty without.
         bound: the least upper bound known for log p(X), infinite if there is none.
         formula: that bound per datum, as the card has it.
@@ -52,6 +54,7 @@ class Witness:
     needs: str
     sharpness: NDArray[np.float64]
     log_likelihood: NDArray[np.float64]
+    elbo: NDArray[np.float64]
     penalized: NDArray[np.float64]
     bound: float
     formula: str
@@ -102,21 +105,31 @@ def witness(pair: Pair, x: ArrayLike, sharpness: tuple[float, ...] = SHARPNESS) 
     >>> witness(zoo.create("gaussian-constrained", data), data.train).grows
     False
     """
-    values = np.asarray(x, dtype=np.float64)
-    rows = torch.as_tensor(pair.scale(values))
+    rows = torch.as_tensor(pair.scale(np.asarray(x, dtype=np.float64)))
     pair, needs = _wide_enough(pair, rows)
     model: Any = copy.deepcopy(pair.model).double().eval()
-    likelihood, penalized = [], []
+    likelihood, elbo, penalized = [], [], []
     with torch.no_grad(), pyro_context():
         for a in sharpness:
             route = steer(model, rows, a)
             likelihood.append(float(log_likelihood(model, rows, route).sum()) - len(rows) * pair.log_volume)
+            if route.description == COLLAPSE:
+                elbo.append(_elbo(model, rows, a) - len(rows) * pair.log_volume)
             if hasattr(model, "log_prior"):
                 penalized.append(likelihood[-1] + len(rows) * float(model.log_prior()))
     bound_of = getattr(model, "log_density_bound", None)
     bound = (bound_of(pair.data.features) - pair.log_volume) * len(rows) if bound_of else math.inf
-    along = np.array(sharpness), np.array(likelihood), np.array(penalized)
-    return Witness(pair.name, route.description, needs, *along, bound, pair.card.bound)
+    return Witness(
+        pair=pair.name,
+        path=route.description,
+        needs=needs,
+        sharpness=np.array(sharpness),
+        log_likelihood=np.array(likelihood),
+        elbo=np.array(elbo),
+        penalized=np.array(penalized),
+        bound=bound,
+        formula=pair.card.bound,
+    )
 
 
 @dataclass(frozen=True)
@@ -341,6 +354,26 @@ def _(model: models.VAE | models.TwoStage, x: Tensor, route: Route) -> Tensor:
     fn = model.likelihood(z)
     blocks = inference.row_blocks(x, len(nodes) * x.shape[1])
     return torch.cat([(fn.log_prob(rows[:, None]) + log_weights).logsumexp(1) for rows in blocks])
+
+
+def _elbo(model: models.VAE, x: Tensor, sharpness: float) -> float:
+    """The ELBO of all data on a path of collapse, q being N(-1, s^2) for the first datum, N(1, s^2) for the others.
+
+    Of a few s the best for each datum.
+    """
+    first = [_gaussian_elbo(model, x[:1], -1.0, variance) for variance in (1.0, 0.25 / sharpness)]
+    rest = [_gaussian_elbo(model, x[1:], 1.0, 1 / (k * sharpness)) for k in (4, 6, 10)]
+    return float(sum(torch.stack(each).amax(0).sum() for each in (first, rest)))
+
+
+def _gaussian_elbo(model: models.VAE, x: Tensor, mean: float, variance: float) -> Tensor:
+    """E log p(x | z) - KL of each datum under q(z_1) = N(mean, variance), the other latents as in the prior."""
+    deviation = variance**0.5
+    nodes, log_weights = _quadrature(torch.tensor([-mean / deviation]))  # where the decoder's step is
+    z = torch.zeros(len(nodes), model.latent_dim, dtype=torch.float64)
+    z[:, 0] = mean + deviation * nodes
+    expected: Tensor = model.likelihood(z).log_prob(x[:, None]) @ log_weights.exp()
+    return expected - (variance + mean**2 - 1 - math.log(variance)) / 2
 
 
 def _quadrature(positions: Tensor) -> tuple[Tensor, Tensor]:
