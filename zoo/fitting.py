@@ -59,6 +59,7 @@ class Settings:
     clip: Annotated[float, Gt(0), Lt(math.inf)] | None = None
     same_batches: bool = False
     checks: Annotated[int, Ge(1)] = 50
+    keep: Literal["best", "last"] = "best"
     patience: Annotated[int, Ge(1)] | None = None
     compile: Literal["off", "capture", "inductor", "auto"] = "auto"
     device: str = "auto"
@@ -79,6 +80,7 @@ def fit(
     clip: float | None = None,
     same_batches: bool = False,
     checks: int = 50,
+    keep: str = "best",
     patience: int | None = None,
     compile: str = "auto",
     device: str = "auto",
@@ -88,7 +90,7 @@ def fit(
     """Train a pair for several seeds at once by stochastic variational inference with Adam.
 
     Each seed has its own initial weights, noise and order of the data, and its numbers do not depend on the seeds
-    beside it. Kept as the result are the weights of the best validation ELBO; the test part is not touched.
+    beside it. The weights of the best validation ELBO are kept unless asked otherwise; the test part is not touched.
 
     Args:
         pair: from :func:`zoo.create`.
@@ -103,6 +105,7 @@ def fit(
         clip: the largest gradient norm of a seed; None does not clip.
         same_batches: give all seeds the data in the same order, so that they differ by start and noise alone.
         checks: how often the validation ELBO is taken.
+        keep: "best" keeps the weights of the best validation ELBO, "last" those after the last step.
         patience: stop a seed whose validation ELBO has not improved for so many checks; None never does.
         compile: "off" runs Pyro as it is, "capture" replays a recorded graph, "inductor" compiles it, "auto"
             chooses from the work ahead.
@@ -151,7 +154,7 @@ def fit(
         log.warning(
             "%s is run with compile=%r instead of %r: %s", pair.name, engine.mode, settings.compile, engine.note
         )
-    record = Record(engine, pair, settings.steps, validation)
+    record = Record(engine, pair, settings.steps, validation, keep_last=settings.keep == "last")
     watch = Watch(pair, chosen_seeds)
 
     started = time.perf_counter()
@@ -196,11 +199,13 @@ class Record:
         pair: in whose data's units the traces are.
         steps: T.
         validation: the validation part in scaled units, shape (N, D).
+        keep_last: keep the weights of the last check instead of those of the best.
     """
 
-    def __init__(self, engine: Engine, pair: Pair, steps: int, validation: Tensor) -> None:
+    def __init__(self, engine: Engine, pair: Pair, steps: int, validation: Tensor, *, keep_last: bool) -> None:
         self.engine = engine
         self.pair = pair
+        self.keep_last = keep_last
         self.validation, self.train = (_repeated(part) for part in (validation, engine.x))
         seeds, device = len(engine.seeds), validation.device
         self.trace = torch.full((steps, len(Terms._fields) + 1, seeds), math.nan, device=device)
@@ -228,7 +233,7 @@ class Record:
         self.checked.append(step)
         self.elbo.append(np.where(self.alive(), elbo, math.nan))
         self.column_scale.append(np.stack([scale.cpu().numpy() for _, scale in results]))
-        better = self.alive() & (elbo > self.best_elbo)
+        better = self.alive() & ((elbo > self.best_elbo) | self.keep_last)
         self.best_elbo = np.where(better, elbo, self.best_elbo)
         self.best_step = np.where(better, step, self.best_step)
         self.best_theta[better] = self.engine.state.theta[better]
