@@ -10,6 +10,7 @@ from .gaussian import (
     RatioVariance,
     SharedVariance,
 )
+from .linear import FactorAnalysis, LinearGaussian, ProbabilisticPCA
 from .mixture import GaussianMixture, PenalizedMixture
 from .ordinal import BinnedGaussian, CategoricalDecoder
 from .quantile import QuantileDecoder
@@ -22,12 +23,15 @@ __all__ = [
     "BinnedGaussian",
     "CategoricalDecoder",
     "ConstrainedVariance",
+    "FactorAnalysis",
     "FixedVariance",
     "GaussianMixture",
     "LearnedVariance",
+    "LinearGaussian",
     "OptimalVariance",
     "PenalizedMixture",
     "PenalizedVariance",
+    "ProbabilisticPCA",
     "QuantileDecoder",
     "RatioVariance",
     "SharedVariance",

@@ -13,6 +13,7 @@ from zoo.inference import log_mean_exp
 from zoo.wellposed import Steps, ceiling, log_likelihood, steer, witness
 
 TABLE = np.random.default_rng(0).normal(size=(20, 5))
+LINEAR = zoo.list_pairs("linear-*")
 VAES = [name for name in zoo.list_pairs(support="real") if hasattr(options_of(name)(), "activation")]
 
 
@@ -182,3 +183,12 @@ def test_a_trained_run_stays_below_its_ceiling(iris):
     run = zoo.fit(pair, iris, seeds=2, steps=500, progress=False)
     evidence = run.log_evidence(iris.train.values, samples=500).sum(1)
     assert (evidence < ceiling(pair, iris.train).certified).all()
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_linear_models_run_away_on_a_subspace_alone(name, table):
+    assert not witness(zoo.create(name, table, latent_dim=2), TABLE).grows
+    plane = TABLE[:, :2] @ np.random.default_rng(1).normal(size=(2, 5))
+    data = zoo.Data.from_array(np.vstack([plane] * 3), scaling="none")
+    assert witness(zoo.create(name, data, latent_dim=2), plane).grows
+    assert not witness(zoo.create(name, data, latent_dim=1), plane).grows

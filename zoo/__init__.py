@@ -1,8 +1,8 @@
 """A model zoo of variational autoencoders in Pyro.
 
 >>> import zoo
->>> zoo.list_pairs("gaussian-*")
-['gaussian-constrained', 'gaussian-identity', 'gaussian-learned']
+>>> zoo.list_pairs("linear-*")
+['linear-diagonal', 'linear-shared']
 """
 
 from importlib import import_module

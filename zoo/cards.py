@@ -78,6 +78,20 @@ class Card:
         if self.base_measure == "mass" and not self.bounded:
             raise OptionError(f"{self.name}: a mass is at most 1, so bounded=True.")
 
+    @property
+    def boundedness(self) -> str:
+        """Whether the likelihood is bounded above, per datum, or under which condition, in words.
+
+        >>> import zoo
+        >>> zoo.card("linear-shared").boundedness
+        'only if the training data lie in no proper affine subspace of at most latent_dim dimensions'
+        """
+        if self.bounded:
+            return f"yes, by {self.bound}"
+        if not self.bounded_if:
+            return "no"
+        return f"only {self.bounded_if}" if self.bounds == "likelihood" else f"no; the {self.bounds}: {self.bounded_if}"
+
     def takes(self, support: Support) -> bool:
         """Whether the likelihood is a probability model of data with this support.
 

@@ -84,8 +84,8 @@ def list_pairs(pattern: str = "*", *, support: Support | None = None, bounded: b
         bounded: only pairs whose likelihood is bounded above (True) or is not (False).
 
     >>> import zoo
-    >>> zoo.list_pairs("g*", bounded=False)
-    ['gaussian-learned', 'gmm']
+    >>> zoo.list_pairs("gmm*", bounded=False)
+    ['gmm', 'gmm-map', 'gmm-ratio']
     """
     return sorted(
         (

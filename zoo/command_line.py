@@ -250,14 +250,15 @@ def list_pairs(
     elif as_markdown:
         typer.echo("| name | data | likelihood | bounded above, per datum | source |\n|---|---|---|---|---|")
         for card in cards:
-            bound = f"`{card.bound}`" if card.bounded else "**no**"
+            bound = f"`{card.bound}`" if card.bounded else card.boundedness if card.bounded_if else "**no**"
             source = f"[{card.reference.partition(',')[0]}]({card.link})" if card.link else card.reference
             formula = card.formula.replace("|", "∣")
             typer.echo(f"| `{card.name}` | {card.support} | `{formula}` | {bound} | {source} |")
     elif not cards:
         _tell(f"no pair matches {pattern!r} and the filters.")
     else:
-        rows = [(c.name, c.support, "yes" if c.bounded else "no", f"{c.title}\n{c.summary}") for c in cards]
+        told = [f"{c.title}\n{c.summary}" + f"\nBounded: {c.boundedness}." * bool(c.bounded_if) for c in cards]
+        rows = [(c.name, c.support, "yes" if c.bounded else "no", text) for c, text in zip(cards, told, strict=True)]
         _print_table(["name", "support", "bounded", "title and summary"], rows)
 
 
@@ -284,7 +285,7 @@ def show(
         "summary": card.summary,
         "likelihood": card.formula,
         "data": f"{card.support}; the evidence is a log {card.base_measure}",
-        "bounded": f"yes, by {card.bound} nats per datum" if card.bounded else "no: it can run away",
+        "bounded": card.boundedness + " nats per datum" * card.bounded,
         "instead": ", ".join(card.remedies),
         "guides": f"{card.guides[0]} (default)" + "".join(f", {guide}" for guide in card.guides[1:]),
         "objective": f"{card.objective}, learning rate {card.learning_rate:g}",

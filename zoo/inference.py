@@ -27,14 +27,16 @@ __all__ = [
     "Draws",
     "Reconstruction",
     "columns_log_prob",
-    "draws_nothing",
     "encode",
+    "is_exact",
+    "log_density",
     "log_mean_exp",
     "log_weights",
     "posterior_draws",
     "predictive_draws",
     "reconstruct",
     "row_blocks",
+    "score_weights",
     "stream_log_weights",
     "width",
 ]
@@ -166,17 +168,40 @@ def stream_log_weights(
 
     Where nothing is drawn there is one exact row, K = 1, whatever was asked.
     """
-    if draws_nothing(guide, x) and not isinstance(model, Dequantized):
+    if _draws_nothing(model, guide, x):
         return log_weights(model, guide, x, 1, columns)
     chunk = max(1, min(samples, CHUNK // (len(x) * width(model, x))))
     sizes = [chunk] * (samples // chunk) + [samples % chunk] * (samples % chunk > 0)
     return torch.cat([log_weights(model, guide, x, size, columns) for size in sizes], dim=-2)
 
 
-def draws_nothing(guide: Program, x: Tensor) -> bool:
-    """Whether every latent is enumerated, so that the evidence is exact."""
+def score_weights(model: Program, guide: Program, x: Tensor, samples: int, columns: Tensor | None = None) -> Tensor:
+    """:func:`stream_log_weights`, or one exact row of a model that knows its evidence: a method ``log_evidence``."""
+    known = getattr(model, "log_evidence", None)
+    if known is None:
+        return stream_log_weights(model, guide, x, samples, columns)
+    rows: Tensor = known(x)[None]
+    return rows if columns is None else torch.stack([rows, known(x, columns)[None]])
+
+
+def is_exact(model: Program, guide: Program, x: Tensor) -> bool:
+    """Whether :func:`score_weights` are exact: the evidence is known, or every latent is summed out."""
+    return hasattr(model, "log_evidence") or _draws_nothing(model, guide, x)
+
+
+def _draws_nothing(model: Program, guide: Program, x: Tensor) -> bool:
     with seeded(0), poutine.enum(first_available_dim=-2):
-        return not latent_sites(poutine.trace(guide).get_trace(x[:1]), enumerated=False)
+        latent = latent_sites(poutine.trace(guide).get_trace(x[:1]), enumerated=False)
+    return not latent and not isinstance(model, Dequantized)
+
+
+def log_density(program: Program, x: Tensor, latents: dict[str, Tensor]) -> Tensor:
+    """Log of the joint density of given latents, (K, B, ...) each, and of what else the program declares, (K, B)."""
+    with pyro.plate("samples", len(next(iter(latents.values()))), dim=-2):
+        trace = poutine.trace(poutine.condition(program, data=latents)).get_trace(x)
+    trace.compute_log_prob()
+    density: Tensor = sum(node["log_prob"] for node in trace.nodes.values() if "log_prob" in node)
+    return density
 
 
 def width(model: Program, x: Tensor) -> int:

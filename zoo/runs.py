@@ -80,16 +80,16 @@ class Run:
         return self.pair.unscale(torch.stack(draws).numpy())
 
     def log_evidence(self, x: Any, samples: int = 5000) -> np.ndarray[Any, Any]:
-        """Log p(x) per datum in nats, in the units as loaded, shape (S, N); exact for mixtures.
+        """Log p(x) per datum in nats, in the units as loaded, shape (S, N).
 
-        A lower bound in expectation where latents are sampled; ``zoo.evaluate`` also gives its standard error and
-        the diagnostics of its importance weights.
+        Exact for mixtures and linear models, else a lower bound in expectation; ``zoo.evaluate`` also gives its
+        standard error, the diagnostics of its importance weights, and a better estimate where they are bad.
         """
         x, samples = self._checked(x), positive_count("samples", samples)
 
         def score(model: Any, guide: Any) -> Tensor:
             blocks = inference.row_blocks(x, samples)
-            weights = (inference.stream_log_weights(model, guide, rows, samples) for rows in blocks)
+            weights = (inference.score_weights(model, guide, rows, samples) for rows in blocks)
             return torch.cat([inference.log_mean_exp(block) for block in weights])
 
         evidence = self.each_seed(score, Stream.EVIDENCE)

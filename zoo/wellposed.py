@@ -24,6 +24,7 @@ __all__ = ["Ceiling", "Witness", "ceiling", "witness"]
 
 COLLAPSE = "half of the prior's mass is given to one datum"
 THROUGH_ALL = "the mean passes through every datum while the variance vanishes"
+ON_A_SURFACE = "the latents span the data's principal directions while the variance around them vanishes"
 CERTAIN = "one datum becomes certain"
 ON_ONE = "one component shrinks onto one datum"
 
@@ -110,7 +111,7 @@ def witness(pair: Pair, x: ArrayLike, sharpness: tuple[float, ...] = SHARPNESS) 
         for a in sharpness:
             route = steer(model, rows, a)
             likelihood.append(float(log_likelihood(model, rows, route).sum()) - len(rows) * pair.log_volume)
-            if route.description == COLLAPSE:
+            if route.description == COLLAPSE and pair.card.base_measure == "density":
                 elbo.append(_elbo(model, rows, a) - len(rows) * pair.log_volume)
             if hasattr(model, "log_prior"):
                 penalized.append(likelihood[-1] + len(rows) * float(model.log_prior()))
@@ -214,6 +215,20 @@ def _(model: models.GaussianMixture, x: Tensor, sharpness: float) -> Route:
         if hasattr(covariance, name):
             getattr(covariance, name)[0] = per_unit * sharpness
     return Route(ON_ONE, torch.zeros(0))
+
+
+@steer.register
+def _(model: models.LinearGaussian, x: Tensor, sharpness: float) -> Route:
+    """The principal directions of x, and a variance that vanishes around them."""
+    variance = math.exp(-sharpness / 2)
+    centred = x - x.mean(0)
+    _, deviations, directions = torch.linalg.svd(centred / len(x) ** 0.5, full_matrices=False)
+    count = min(model.latent_dim, len(deviations))
+    model.decoder.weight.zero_()
+    model.decoder.weight[:, :count] = directions[:count].T * (deviations[:count] ** 2 - variance).clamp(min=0).sqrt()
+    model.decoder.bias.copy_(x.mean(0))
+    model.log_scale.fill_(-sharpness / 4)
+    return Route(ON_A_SURFACE, torch.zeros(0))
 
 
 def _collapse(decoder: nn.Module, mean: Tensor, sharpness: float) -> Route:
@@ -341,6 +356,11 @@ def _(model: models.GaussianMixture, x: Tensor, route: Route) -> Tensor:  # noqa
     return evidence
 
 
+@log_likelihood.register
+def _(model: models.LinearGaussian, x: Tensor, route: Route) -> Tensor:  # noqa: ARG001
+    return model.log_evidence(x)
+
+
 @log_likelihood.register(models.VAE)
 @log_likelihood.register(models.TwoStage)
 def _(model: models.VAE | models.TwoStage, x: Tensor, route: Route) -> Tensor:
@@ -377,9 +397,9 @@ def _quadrature(positions: Tensor) -> tuple[Tensor, Tensor]:
     """Nodes and log weights of the integral over a standard normal, in panels that narrow towards every position."""
     at = positions.numpy()
     gap = np.diff(at).min() / 2 if len(at) > 1 else 0.25
-    offsets = np.geomspace(1e-6, gap, max(8, 40 // max(1, len(at))))
+    offsets = np.geomspace(1e-6, gap, max(8, 24 // max(1, len(at))))
     around = np.concatenate([at[:, None] + sign * offsets for sign in (-1, 1)], axis=None)
-    edges = np.unique(np.concatenate([at, around, np.arange(-REACH, REACH + 0.1, 0.25)]))
+    edges = np.unique(np.concatenate([at, around, np.arange(-REACH, REACH + 0.1, 0.5)]))
     nodes, weights = np.polynomial.legendre.leggauss(PANEL_NODES)
     half, middle = np.diff(edges) / 2, (edges[1:] + edges[:-1]) / 2
     z = torch.as_tensor((middle[:, None] + half[:, None] * nodes).ravel())

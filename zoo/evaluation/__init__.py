@@ -22,7 +22,7 @@ __all__ = ["evaluate"]
 POSTERIOR_DRAWS, PREDICTIVE_DRAWS, PREDICTIVE_ROWS, RECONSTRUCTION_DRAWS = 100, 20, 64, 32
 
 
-def evaluate(run: Run, data: Data, *, samples: int = 5000) -> xarray.DataTree:
+def evaluate(run: Run, data: Data, *, samples: int = 5000, temperatures: int = 50) -> xarray.DataTree:
     r"""Fill ``run.tree`` with what the trained pair says about the test part, and return it.
 
     The evidence of each datum is the log-mean-exp of importance weights, in nats and in the units as loaded:
@@ -32,18 +32,21 @@ def evaluate(run: Run, data: Data, *, samples: int = 5000) -> xarray.DataTree:
 
     a lower bound in expectation (Burda, Grosse & Salakhutdinov 2016, https://arxiv.org/abs/1509.00519). Its
     standard error, the effective sample size and the Pareto k of the weights (Vehtari et al. 2024,
-    https://arxiv.org/abs/1507.02646) stand beside it. Mixtures are summed exactly: standard error 0, k minus
-    infinity. Groups written: ``heldout``, ``posterior``, ``sample_stats``, ``posterior_predictive``,
-    ``prior_predictive``, ``reconstruction`` and ``observed_data``.
+    https://arxiv.org/abs/1507.02646) stand beside it. Where k is above 0.7, annealed importance sampling takes the
+    weights' place (:func:`zoo.evaluation.annealing.anneal`), whichever of the two is larger. Mixtures are summed
+    exactly, and linear models know their evidence: standard error 0, k minus infinity. Groups written: ``heldout``,
+    ``posterior``, ``sample_stats``, ``posterior_predictive``, ``prior_predictive``, ``reconstruction`` and
+    ``observed_data``.
 
     Args:
         run: from :func:`zoo.fit` or :func:`zoo.load_run`.
         data: the very data it was trained on, or its test part would not be held out.
         samples: K, importance draws per datum. Memory: a few tens of MiB beside what is returned, whatever K and N.
+        temperatures: of annealing, for data whose k is above 0.7; 0 leaves them as they are.
 
     Raises:
         RunError: other data than the run was trained on.
-        OptionError: ``samples`` is not a positive integer.
+        OptionError: ``samples`` is not a positive integer, or ``temperatures`` a negative one.
 
     >>> import zoo
     >>> data = zoo.load_data("iris")
@@ -53,6 +56,7 @@ def evaluate(run: Run, data: Data, *, samples: int = 5000) -> xarray.DataTree:
     Frozen({'chain': 2, 'obs': 30})
     """
     samples = positive_count("samples", samples)
+    temperatures = temperatures and positive_count("temperatures", temperatures)
     trained_on = run.tree.attrs["data_fingerprint"]
     if data.fingerprint != trained_on:
         raise RunError(
@@ -63,7 +67,7 @@ def evaluate(run: Run, data: Data, *, samples: int = 5000) -> xarray.DataTree:
     x = torch.as_tensor(run.pair.scale(data.test.values), dtype=torch.float32)
     chain, obs = np.array(run.seeds), data.test["obs"].values
     for name, group in {
-        "heldout": heldout(run, data, samples),
+        "heldout": heldout(run, data, samples, temperatures),
         **_posterior(run, x),
         **_predictive(run, x[:PREDICTIVE_ROWS]),
         "observed_data": xarray.Dataset({"x": data.test}),
@@ -72,7 +76,7 @@ def evaluate(run: Run, data: Data, *, samples: int = 5000) -> xarray.DataTree:
         present = {dim: values for dim, values in coords.items() if dim in group.dims and dim not in group.coords}
         run.tree[name] = xarray.DataTree(group.assign_coords(present))
     trained, _, _ = run.tree.attrs["repeat"].partition("\nzoo.evaluate")
-    run.tree.attrs["repeat"] = f"{trained}\nzoo.evaluate(run, data, samples={samples})"
+    run.tree.attrs["repeat"] = f"{trained}\nzoo.evaluate(run, data, samples={samples}, temperatures={temperatures})"
     return run.tree
 
 

@@ -1,0 +1,150 @@
+"""Linear Gaussian latent-variable models: evidence and posterior are known in closed form."""
+
+import math
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+from .vae import VAE
+
+__all__ = ["FactorAnalysis", "LinearGaussian", "ProbabilisticPCA"]
+
+
+class LinearGaussian(VAE):
+    r"""A decoder that is linear in z, with variances that do not depend on it.
+
+    .. math:: p(x \mid z) = N(x; W z + b, \Psi), \qquad p(x) = N(x; b, W W' + \Psi), \qquad
+              p(z \mid x) = N(z; M^{-1} W' \Psi^{-1} (x - b), M^{-1}), \quad M = I + W' \Psi^{-1} W
+
+    A subclass says which Psi. Tipping & Bishop (1999), https://doi.org/10.1111/1467-9868.00196
+
+    Args:
+        features: D.
+        latent_dim: L.
+        variances: D for a Psi with a variance for each feature, 1 for one that is shared.
+    """
+
+    decoder: nn.Linear
+
+    def __init__(self, features: int, latent_dim: int, variances: int) -> None:
+        super().__init__(nn.Linear(latent_dim, features), latent_dim)
+        self.log_scale = nn.Parameter(torch.zeros(variances))
+
+    @torch.no_grad()
+    def initialise(self, x: Tensor) -> None:
+        """Start b at the mean of x, shape (N, D), Psi at its variances (1 for a constant column), W in their units.
+
+        A narrow column whose row of W started at one would still be far from the maximum after thousands of steps.
+        """
+        varies = x.amax(0) > x.amin(0)  # a constant column has a variance by rounding
+        variance = x.var(0, correction=0) * varies
+        if len(self.log_scale) == 1:
+            variance = variance.mean(0, keepdim=True)
+        scale = torch.where(variance > 0, variance, 1.0).sqrt()
+        self.decoder.bias.copy_(x.mean(0))
+        self.decoder.weight.mul_(scale[:, None])
+        self.log_scale.copy_(scale.log())
+
+    def likelihood(self, z: Tensor) -> dist.TorchDistribution:
+        """N(W z + b, Psi)."""
+        mean = self.decoder(z)
+        return dist.Normal(mean, self.log_scale.exp().expand_as(mean)).to_event(1)
+
+    def log_evidence(self, x: Tensor, columns: Tensor | None = None) -> Tensor:
+        r"""Log N(x; b, W W' + Psi) without an error of sampling, in double precision.
+
+        .. math:: -\tfrac{1}{2} \left[ D \log 2 \pi + \log |\Psi| + \log |M| + |m|^2
+                  + |\Psi^{-1/2} (x - b - W m)|^2 \right], \qquad m = E[z \mid x]
+
+        Where Woodbury's formula takes a difference, this is a sum, and least at m: what rounding does to m enters
+        squared.
+
+        Args:
+            x: data, shape (B, D).
+            columns: indices of the columns whose marginal evidence is wanted; None for all.
+
+        Returns:
+            Nats per datum, shape (B,).
+        """
+        weight, residual, log_scale = self._standardized(x, columns)
+        mean, inverse = _posterior(weight, residual)
+        square = (residual - mean @ weight.mT).square().sum(-1) + mean.square().sum(-1)
+        log_determinant = 2 * log_scale.sum() - 2 * inverse.diagonal().log().sum()
+        return -(log_scale.numel() * math.log(2 * math.pi) + log_determinant + square) / 2
+
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean (B, L) of p(z | x) for x of shape (B, D), and the Cholesky factor (L, L) of its covariance."""
+        weight, residual, _ = self._standardized(x)
+        mean, scale_tril = _posterior(weight, residual)
+        return mean.to(x.dtype), scale_tril.to(x.dtype)
+
+    def _standardized(self, x: Tensor, columns: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Psi^-1/2 W (D, L), Psi^-1/2 (x - b) (B, D) and log Psi^1/2 (D,), of some columns, in double precision."""
+        weight, bias = self.decoder.weight.double(), self.decoder.bias.double()
+        x, log_scale = x.double(), self.log_scale.double().expand_as(bias)
+        if columns is not None:
+            weight, bias, x, log_scale = weight[columns], bias[columns], x[..., columns], log_scale[columns]
+        return weight / log_scale.exp()[:, None], (x - bias) / log_scale.exp(), log_scale
+
+
+class ProbabilisticPCA(LinearGaussian):
+    r"""One variance for all features: probabilistic principal component analysis.
+
+    .. math:: p(x \mid z) = N(x; W z + b, \sigma^2 I)
+
+    At the maximum W spans the leading L eigenvectors of the sample covariance, and sigma^2 is the mean of the other
+    eigenvalues; the ELBO adds no local maxima of its own. The likelihood is bounded unless the data lie in a proper
+    affine subspace of at most L dimensions, which W can span while sigma vanishes.
+
+    Tipping & Bishop (1999), https://doi.org/10.1111/1467-9868.00196; Lucas et al. (2019), Don't Blame the ELBO!,
+    https://arxiv.org/abs/1911.02469
+
+    Args:
+        features: D.
+        latent_dim: L.
+
+    >>> model = ProbabilisticPCA(features=3, latent_dim=2)
+    >>> model.log_evidence(torch.zeros(5, 3)).shape
+    torch.Size([5])
+    """
+
+    def __init__(self, features: int, latent_dim: int) -> None:
+        super().__init__(features, latent_dim, 1)
+
+
+class FactorAnalysis(LinearGaussian):
+    r"""A variance for each feature: factor analysis.
+
+    .. math:: p(x \mid z) = N(x; W z + b, \mathrm{diag}\, \psi)
+
+    The likelihood is bounded unless some L + 1 features or fewer are affinely dependent on the data, as a constant one
+    is by itself: the factors can carry them without error, and their variances vanish together. (A null vector of
+    W W' + Psi lives on features whose variance is 0, and one of them on at most L + 1; the density of data that it does
+    not annihilate vanishes.) Even where it is bounded, the maximum is often at a variance of 0, a Heywood case.
+
+    Jöreskog (1967), Some Contributions to Maximum Likelihood Factor Analysis, https://doi.org/10.1007/BF02289658
+
+    Args:
+        features: D.
+        latent_dim: L.
+
+    >>> model = FactorAnalysis(features=3, latent_dim=2)
+    >>> mean, scale_tril = model.posterior(torch.zeros(5, 3))
+    >>> mean.shape, scale_tril.shape
+    (torch.Size([5, 2]), torch.Size([2, 2]))
+    """
+
+    def __init__(self, features: int, latent_dim: int) -> None:
+        super().__init__(features, latent_dim, features)
+
+
+def _posterior(weight: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and Cholesky factor of M^-1, for A = Psi^-1/2 W and standardised residuals: M = I + A'A."""
+    identity = torch.eye(weight.shape[1], dtype=weight.dtype, device=weight.device)
+    # M = U U' with U upper triangular, so that its inverse, M^-1 = (U^-1)' U^-1, has a lower triangular factor
+    flipped, failed = torch.linalg.cholesky_ex((identity + weight.mT @ weight).flip(0, 1))
+    # one seed's failure must be that seed's NaN, not an exception for all
+    upper = flipped.flip(0, 1).masked_fill(failed > 0, math.nan)
+    scale_tril = torch.linalg.solve_triangular(upper, identity, upper=True).mT
+    return residual @ weight @ scale_tril @ scale_tril.mT, scale_tril

@@ -1,0 +1,58 @@
+"""What theory and computation say about the boundedness of a trained pair, on its own training rows."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import xarray
+
+from zoo.data import Data
+from zoo.errors import OptionError
+from zoo.runs import Run
+from zoo.wellposed import ceiling, witness
+
+__all__ = ["wellposedness"]
+
+PATH_ROWS, CEILING_ROWS = 50, 200  # of the training part: enough for a curve, and for matrices of rows x rows
+SAMPLES = 1000
+
+
+def wellposedness(run: Run, data: Data) -> xarray.Dataset | None:
+    """The group ``wellposedness``: a witness and, where there is a floor, a ceiling and the gap to it.
+
+    All of it on the first training rows, in nats of all of them together and in the units as loaded. ``log_likelihood``
+    along ``sharpness`` is that of the path, not of the run; ``train_evidence`` (chain) is the run's own on the rows of
+    the ceiling. None for a pair of one's own, for which no path is known.
+    """
+    try:
+        found = witness(run.pair, data.train.values[:PATH_ROWS])
+    except OptionError:
+        return None
+    along = {"log_likelihood": found.log_likelihood, "elbo": found.elbo, "penalized": found.penalized}
+    group = xarray.Dataset(
+        {name: ("sharpness", values, {"units": "nats"}) for name, values in along.items() if values.size},
+        coords={"sharpness": found.sharpness},
+        attrs={
+            "rows": min(PATH_ROWS, len(data.train)),
+            "path": found.path,
+            "needs": found.needs,
+            "grows": int(found.grows),
+            "bound": found.bound if math.isfinite(found.bound) else math.nan,
+        },
+    )
+    x = data.train.values[:CEILING_ROWS]
+    try:
+        top = ceiling(run.pair, x)
+    except OptionError:
+        return group
+    group.attrs |= {
+        "ceiling_rows": len(x),
+        "ceiling": top.certified,
+        "ceiling_reached": top.reached,
+        "atoms": top.atoms,
+    }
+    evidence = run.log_evidence(x, samples=SAMPLES).sum(1)
+    group["train_evidence"] = ("chain", evidence, {"units": "nats"})
+    group["parsimony_gap"] = ("chain", (top.certified - evidence) / len(x), {"units": "nats per datum"})
+    return group.assign_coords(chain=np.array(run.seeds))
