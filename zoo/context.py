@@ -20,6 +20,7 @@ class Stream(IntEnum):
     EVIDENCE = 4
     POSTERIOR = 5
     PREDICTIVE = 6
+    CALIBRATION = 7
 
 
 @contextmanager

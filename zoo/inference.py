@@ -26,7 +26,9 @@ __all__ = [
     "Dequantized",
     "Draws",
     "Reconstruction",
+    "Weighted",
     "columns_log_prob",
+    "draws_nothing",
     "encode",
     "is_exact",
     "log_density",
@@ -38,6 +40,7 @@ __all__ = [
     "row_blocks",
     "score_weights",
     "stream_log_weights",
+    "weighted_likelihood",
     "width",
 ]
 
@@ -145,20 +148,34 @@ def log_weights(model: Program, guide: Program, x: Tensor, samples: int, columns
     Returns:
         Shape (K, B), or (2, K, B) with ``columns``: the weights of all columns and those of the columns alone.
     """
+    likelihood, given, rest = weighted_likelihood(model, guide, x, samples)
+    parts = [given] if columns is None else [given, columns_log_prob(likelihood, x, columns)]
+    weights: Tensor = torch.stack([(part + rest).expand(given.shape) for part in parts])
+    if weights.dim() > 3:
+        weights = weights.flatten(1, -3).logsumexp(1)
+    return weights if columns is not None else weights[0]
+
+
+class Weighted(NamedTuple):
+    """p(x | z_k) for draws of the guide, its log density at x, and log p(z_k) - log q(z_k | x): (..., K, B) each.
+
+    The values of an enumerated latent are in dimensions left of K, and have no q.
+    """
+
+    likelihood: Any
+    given: Tensor
+    rest: Tensor
+
+
+def weighted_likelihood(model: Program, guide: Program, x: Tensor, samples: int) -> Weighted:
+    """What importance weights are made of; ``given + rest`` is their logarithm."""
     with pyro.plate("samples", samples, dim=-2):
         p, q = traces(model, guide, x, plates=2)
     if latent_sites(q, enumerated=True) and latent_sites(q, enumerated=False):
         raise NotImplementedError("a guide that both enumerates and draws has no importance weights here yet")
     log_prior = sum(p.nodes[name]["log_prob"] for name in latent_sites(q))
     log_q = sum(q.nodes[name]["log_prob"] for name in latent_sites(q, enumerated=False))
-    likelihoods = [p.nodes["x"]["log_prob"]]
-    if columns is not None:
-        likelihoods.append(columns_log_prob(p.nodes["x"]["fn"], x, columns))
-    log_p = torch.stack([(log_prior + likelihood).expand(likelihoods[0].shape) for likelihood in likelihoods])
-    if log_p.dim() > 3:
-        log_p = log_p.flatten(1, -3).logsumexp(1)
-    weights: Tensor = log_p - log_q
-    return weights if columns is not None else weights[0]
+    return Weighted(p.nodes["x"]["fn"], p.nodes["x"]["log_prob"], log_prior - log_q)
 
 
 def stream_log_weights(
@@ -168,7 +185,7 @@ def stream_log_weights(
 
     Where nothing is drawn there is one exact row, K = 1, whatever was asked.
     """
-    if _draws_nothing(model, guide, x):
+    if draws_nothing(model, guide, x):
         return log_weights(model, guide, x, 1, columns)
     chunk = max(1, min(samples, CHUNK // (len(x) * width(model, x))))
     sizes = [chunk] * (samples // chunk) + [samples % chunk] * (samples % chunk > 0)
@@ -186,10 +203,11 @@ def score_weights(model: Program, guide: Program, x: Tensor, samples: int, colum
 
 def is_exact(model: Program, guide: Program, x: Tensor) -> bool:
     """Whether :func:`score_weights` are exact: the evidence is known, or every latent is summed out."""
-    return hasattr(model, "log_evidence") or _draws_nothing(model, guide, x)
+    return hasattr(model, "log_evidence") or draws_nothing(model, guide, x)
 
 
-def _draws_nothing(model: Program, guide: Program, x: Tensor) -> bool:
+def draws_nothing(model: Program, guide: Program, x: Tensor) -> bool:
+    """Whether every latent is summed out, so that one evaluation says all."""
     with seeded(0), poutine.enum(first_available_dim=-2):
         latent = latent_sites(poutine.trace(guide).get_trace(x[:1]), enumerated=False)
     return not latent and not isinstance(model, Dequantized)
