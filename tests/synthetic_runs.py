@@ -1,12 +1,14 @@
 """Small DataTrees of the shape that training and evaluation leave behind, drawn with NumPy alone."""
 
 import json
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 SIDE, TRAIN, VALIDATION = 8, 1149, 288
+EXTRAS = ("wellposedness", "spread", "reference_posterior", "calibration")
 
 
 def strokes(rng: np.random.Generator, count: int) -> np.ndarray:
@@ -43,10 +45,14 @@ def synthetic_run(
     frozen: tuple[int, ...] = (),
     components: int = 0,
     evaluated: bool = True,
+    extras: Collection[str] = EXTRAS,
     options: dict[str, Any] | None = None,
     **attrs: Any,
 ) -> xr.DataTree:
-    """One run; ``level`` is the height of its evidence, ``evidence`` and ``varying`` fix the values."""
+    """One run; ``level`` is the height of its evidence, ``evidence`` and ``varying`` fix the values.
+
+    ``extras`` are the groups it has beyond those of every evaluation.
+    """
     rng = np.random.default_rng(abs(hash_of(pair + json.dumps(options))))
     mass = base_measure == "mass"
     name = f"{data} (binarized by threshold)" if mass else data
@@ -121,10 +127,19 @@ def synthetic_run(
             attrs={"image_shape": json.dumps([SIDE, SIDE])} if images else {},
         ),
     }
+    bounded = bool(np.isfinite(bound)) or mass or "identity" in pair or "constrained" in pair
     if evaluated:
         groups |= _evaluation(
             rng, x, unit, flat, chain, latents, components, mass, level, evidence, varying, share_constant
         )
+        made = {
+            "wellposedness": _wellposedness(rng, chain, not bounded, 0.0 if mass else bound, mass),
+            "spread": _spread(rng, chain, latents, components, obs),
+            "calibration": _calibration(rng, x, flat, chain),
+        }
+        if not components:
+            made["reference_posterior"] = _reference(rng, chain, latents)
+        groups |= {name: group for name, group in made.items() if name in extras}
     summary = {
         "name": name, "train": TRAIN, "validation": VALIDATION, "test": obs, "features": features,
         "support": "binary" if mass else "ordinal" if images else "real", "levels": None,
@@ -134,7 +149,6 @@ def synthetic_run(
         "noise": "binarize" if mass else None,
         "notes": ["Grey values above 8 became 1, all others 0."] if mass else [],
     }  # fmt: skip
-    bounded = bool(np.isfinite(bound)) or mass or "identity" in pair or "constrained" in pair
     card = {
         "name": pair, "title": title or pair, "bounded": bounded,
         "summary": "The decoder gives a mean and a scale for every column.",
@@ -142,6 +156,8 @@ def synthetic_run(
         "reference": "Kingma & Welling (2014), Auto-Encoding Variational Bayes, appendix C.2",
         "bound": "-(D/2) log(2π ξ)" if np.isfinite(bound) else "", "support": summary["support"],
         "base_measure": base_measure, "guides": ["mean-field"], "objective": "elbo",
+        "bounded_if": "", "bounds": "likelihood",
+        "remedies": [] if bounded else ["gaussian-constrained", "gaussian-binned"],
     }  # fmt: skip
     root = {
         "pair": pair, "guide": "mean-field", "title": card["title"], "card": json.dumps(card),
@@ -241,6 +257,108 @@ def _evaluation(
         ),
         "observed_data": xr.Dataset({"x": (("obs", "feature"), x)}),
     }
+
+
+def _wellposedness(rng: np.random.Generator, chain: np.ndarray, grows: bool, bound: float, mass: bool) -> xr.Dataset:
+    sharpness, rows = np.array([2.0, 5.0, 10.0, 20.0, 40.0, 80.0]), 50
+    settled = bound * rows - 180 if np.isfinite(bound) else -900.0
+    rise = 11.5 * sharpness - 700 if grows else settled - 400 * np.exp(-sharpness / 6)
+    curves = {"log_likelihood": rise} | ({} if mass else {"elbo": rise - 60 - 20 * np.log(sharpness)})
+    group = xr.Dataset(
+        {name: ("sharpness", values) for name, values in curves.items()},
+        {"sharpness": sharpness},
+        {
+            "rows": rows,
+            "path": "one datum becomes certain" if mass else "half of the prior's mass is given to one datum",
+            "needs": "",
+            "grows": int(grows),
+            "bound": bound * rows,
+        },
+    )
+    if np.isfinite(bound) and not mass:
+        ceiling = bound * 200 - 300
+        evidence = ceiling - 4000 + rng.normal(0, 50, len(chain))
+        group = group.assign(train_evidence=("chain", evidence), parsimony_gap=("chain", (ceiling - evidence) / 200))
+        group = group.assign_coords(chain=chain)
+        group.attrs |= {"ceiling_rows": 200, "ceiling": ceiling, "ceiling_reached": ceiling - 1.5, "atoms": 143}
+    return group
+
+
+def _spread(rng: np.random.Generator, chain: np.ndarray, latents: int, components: int, obs: int) -> xr.Dataset:
+    seeds, rows = len(chain), min(obs, 64)
+    if components:
+        found = {
+            "certainty": ("chain", rng.uniform(0.7, 0.95, seeds)),
+            "component_weight": (("chain", "component"), rng.dirichlet(np.full(components, 4.0), seeds)),
+        }
+        return xr.Dataset(found, {"chain": chain})
+    contraction = np.clip(rng.beta(4, 1, (seeds, latents)), 0, 1)
+    contraction[:, -1] = 0.001
+    elbo, gaps = -110 + rng.normal(0, 5, (seeds, rows)), rng.gamma(2, 0.4, (2, seeds, rows))
+    found = {
+        "contraction": (("chain", "latent"), contraction),
+        "mean_variance": (("chain", "latent"), contraction),
+        "aggregate_mmd": ("chain", rng.gamma(2, 2e-3, seeds)),
+        "aggregate_mmd_null": ("chain", np.full(seeds, 2.1e-3)),
+        "elbo": (("chain", "obs"), elbo),
+        "elbo_optimal": (("chain", "obs"), elbo + gaps[0]),
+        "approximation_gap": (("chain", "obs"), gaps[1]),
+        "amortization_gap": (("chain", "obs"), gaps[0]),
+    }
+    return xr.Dataset(found, {"chain": chain})
+
+
+def _reference(rng: np.random.Generator, chain: np.ndarray, latents: int) -> xr.Dataset:
+    shape = len(chain), 8, latents
+    dims = ("seed", "obs", "latent")
+    found = {
+        "z": (("seed", "chain", "draw", "obs", "latent"), rng.normal(size=(shape[0], 4, 10, *shape[1:]))),
+        "r_hat": (dims, 1 + rng.gamma(1, 0.003, shape)),
+        "ess": (dims, rng.uniform(700, 1600, shape)),
+        "scale_ratio": (dims, np.exp(rng.normal(-0.2, 0.2, shape))),
+        "shift": (dims, rng.normal(0, 0.3, shape)),
+        "distance": (("seed", "obs"), rng.gamma(3, 0.05, shape[:2])),
+        "divergences": (("seed", "chain"), np.eye(shape[0], 4, dtype=int)),
+    }
+    return xr.Dataset(found, {"seed": chain, "chain": np.arange(4)})
+
+
+def _calibration(rng: np.random.Generator, x: np.ndarray, flat: np.ndarray, chain: np.ndarray) -> xr.Dataset:
+    (obs, features), seeds = x.shape, len(chain)
+    levels, kinds = np.array([0.5, 0.8, 0.9, 0.95]), ["leave-one-out", "prior"]
+    sure = rng.uniform(0.5, 1.1, features)  # below 1 the tails of the PIT are heavy
+    pit = rng.beta(sure, sure, (seeds, 2, obs, features))
+    pit[..., flat] = np.nan
+    inside = np.abs(2 * pit[:, :, None] - 1) <= levels[:, None, None]
+    coverage = np.where(flat, np.nan, inside.mean(3))
+    beyond = np.abs(np.sort(pit, axis=2) - (np.arange(obs) + 0.5)[:, None] / obs).max(2) > 1.36 / obs**0.5
+    per_column = ("chain", "kind", "feature")
+    statistics = [
+        "mean bias", "mean RMSE", "variance bias", "variance RMSE", "sample bias", "sample RMSE", "90 % coverage",
+    ]  # fmt: skip
+    found = {
+        "pit": (("chain", "kind", "obs", "feature"), pit),
+        "coverage": (("chain", "kind", "level", "feature"), coverage),
+        "outside": (per_column, np.where(flat, np.nan, beyond)),
+        "ece": (per_column, np.abs(coverage - levels[:, None]).mean(2)),
+        "crps": (per_column, np.where(flat, np.nan, rng.uniform(0.4, 0.8, (seeds, 2, features)) * x.std(0))),
+        "crps_reference": ("feature", x.std(0)),
+        "log_score": (per_column, np.where(flat, np.nan, rng.normal(-1.5, 0.3, (seeds, 2, features)))),
+        "bad_k": (("chain", "feature"), np.where(flat, np.nan, rng.uniform(0, 0.08, (seeds, features)))),
+        "reconstruction_check": (("chain", "source", "statistic"), rng.uniform(0, 0.95, (seeds, 2, 7))),
+    }
+    point = np.linspace(0, 1, 21)
+    reach = 1.36 * np.sqrt(4 * point * (1 - point) / obs)
+    found |= {"band_low": ("point", -reach), "band_high": ("point", reach)}
+    coords = {
+        "point": point,
+        "chain": chain,
+        "kind": kinds,
+        "level": levels,
+        "source": ["data", "simulated"],
+        "statistic": statistics,
+    }
+    return xr.Dataset(found, coords, {"note": "the first rows of the test part"})
 
 
 def digits_runs(**sizes: Any) -> list[xr.DataTree]:

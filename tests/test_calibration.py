@@ -12,6 +12,7 @@ from zoo.context import Stream, seeded
 from zoo.evaluation.calibration import (
     COVERAGES,
     _outside,
+    band,
     calibration,
     crps,
     distribution_function,
@@ -173,7 +174,18 @@ def test_crps_is_unbiased_and_least_at_the_truth():
     assert wide > few + 0.05 and moved > few + 0.05
 
 
-def test_the_band_holds_all_of_a_uniform_sample_in_95_of_100():
+def test_the_band_holds_95_per_cent_of_uniform_samples():
+    for count in (5, 40, 600):
+        at, low, high = band(count)
+        assert at[0] == 0
+        assert at[-1] == 1
+        pit = np.sort(np.random.default_rng(1).random((1500, count)), axis=1)
+        ecdf = np.stack([np.searchsorted(sample, at, side="right") for sample in pit]) / count - at
+        stay = ((ecdf >= low - 1e-9) & (ecdf <= high + 1e-9)).all(1).mean()
+        assert 0.93 < stay < 0.995, (count, stay)
+
+
+def test_uniform_values_stay_in_the_band_and_others_leave_it():
     pit = np.random.default_rng(1).uniform(size=(1, 1, 100, 1000))
     assert _outside(pit).mean() == pytest.approx(0.05, abs=0.02)
     assert (_outside(pit**1.7) == 1).mean() > 0.9

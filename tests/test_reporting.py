@@ -1,5 +1,6 @@
 import errno
 import itertools
+import json
 import re
 import sys
 import xml.etree.ElementTree as ET
@@ -9,15 +10,16 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from synthetic_runs import digits_runs, replace, synthetic_run, table_runs
+from synthetic_runs import EXTRAS, digits_runs, replace, synthetic_run, table_runs
 
 from zoo.comparison import compare, outcomes
 from zoo.errors import RunError
-from zoo.reporting import figures, report
+from zoo.reporting import calibration, figures, latents, posedness, report
 from zoo.reporting.ink import STYLE
 from zoo.reporting.page import _environment
 
 VOID = {"meta", "br", "link", "img", "hr"}
+SECTIONS = ("ranking", "wellposed", "elbo", "scale", "spread", "predictive", "calibration", "cards", "repeat")
 SMALL = {"steps": 60, "obs": 20}
 
 
@@ -66,8 +68,9 @@ def test_the_page_is_whole_and_needs_no_network(digits):
     text = digits.read_text(encoding="utf-8")
     page, words = shown(digits)
     assert len(page.ids) == len(set(page.ids))
-    for section in ("ranking", "elbo", "scale", "spread", "predictive", "cards", "repeat"):
+    for section in SECTIONS:
         assert section in page.ids
+        assert ("a", f"#{section}") in page.references
     for tag, target in page.references:
         assert target.startswith(("#", "data:image/png")) or (tag == "a" and target.startswith("https://"))
     assert set(re.findall(r"url\(([^)]{0,6})", text)) <= {f"#{x}" for x in re.findall(r"url\(#([^)]{0,5})", text)}
@@ -99,8 +102,13 @@ def test_figures_lie_beside_the_page(digits):
         "columns-1-gaussian-learned",
         "spread-5-gmm",
         "predictive-4-bernoulli",
+        "wellposed-1-gaussian-learned",
+        "aggregate-2-gaussian-constrained",
+        "reference-4-bernoulli",
+        "calibration-5-gmm",
     ):
         assert section in pictures
+    assert "reference-5-gmm" not in pictures  # its posterior is exact
     assert "scale-4-bernoulli" not in pictures  # a mass has no scale
     for path in folder.glob("*.svg"):
         ET.parse(path)
@@ -132,9 +140,10 @@ def test_names_from_anywhere_are_escaped(tmp_path):
         options={evil: evil},
         **SMALL,
     )
+    tree["wellposedness"].attrs |= {"path": evil, "needs": evil}
     page, words = shown(report(tree, tmp_path))
     assert "script" not in page.tags
-    assert words.count(evil) >= 6
+    assert words.count(evil) >= 9
 
 
 def test_a_link_that_is_not_of_the_web_is_no_link():
@@ -179,9 +188,23 @@ def test_values_that_are_not_finite_do_not_crash(tmp_path, bad):
             ("heldout", "pareto_k"),
             ("posterior_predictive", "x"),
             ("reconstruction", "scale"),
+            ("calibration", "pit"),
+            ("calibration", "coverage"),
+            ("calibration", "crps"),
+            ("calibration", "outside"),
+            ("calibration", "reconstruction_check"),
+            ("spread", "aggregate_mmd"),
+            ("spread", "amortization_gap"),
+            ("spread", "certainty"),
+            ("reference_posterior", "scale_ratio"),
+            ("reference_posterior", "shift"),
+            ("wellposedness", "log_likelihood"),
+            ("wellposedness", "train_evidence"),
         ):
+            if group not in tree.children or name not in tree[group]:
+                continue
             values = tree[group][name].values.copy()
-            values[0, 1:4], values[-1] = bad, bad
+            values[(0, slice(1, 4))[: values.ndim]], values[-1] = bad, bad
             replace(tree, group, name, values)
     shown(report(runs, tmp_path))
 
@@ -199,6 +222,111 @@ def test_the_page_is_replaced_in_one_piece(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="it is a file"):
         report(synthetic_run(evaluated=False, **SMALL), tmp_path / "file")
+
+
+@pytest.mark.parametrize("extras", [(), *[(extra,) for extra in EXTRAS]])
+def test_groups_that_are_missing_are_left_out(tmp_path, extras):
+    page, words = shown(report(digits_runs(extras=extras, **SMALL)[3:], tmp_path))
+    drawn = {path.name.partition("-")[0] for path in (tmp_path / "figures").glob("*.png")}
+    assert ("calibration" in page.ids) is ("calibration" in drawn) is ("calibration" in extras)
+    assert ("aggregate" in drawn) is ("approximation gap" in words) is ("spread" in extras)
+    assert ("reference" in drawn) is ("Markov chains" in words) is ("reference_posterior" in extras)
+    assert ("wellposed" in drawn) is ("sharpness 80" in words) is ("wellposedness" in extras)
+    assert "a probability is at most 1, so log P(x) ≤ 0." in words  # what a pair claims needs no group
+    assert ("a", "#calibration") in page.references or "calibration" not in extras
+
+
+def test_a_reader_is_told_whether_a_pair_is_well_posed(digits):
+    _, words = shown(digits)
+    assert (
+        "the log likelihood has 220.0 nats at sharpness 80 and still gains 11.5 for every unit: it has no end" in words
+    )
+    assert "The watch for a likelihood that runs away fired in 4 of 4 seeds, at step 33" in words
+    assert "fired in none of 4 seeds" in words
+    assert "8 of 64 columns (" in words
+    assert "8 of them constant in training" in words
+    assert "which give 95.0 nats" in words
+    assert "instead gaussian-constrained, gaussian-binned" in words
+    assert "settles: −3,280 nats at sharpness 80, 180.0 below its bound" in words
+    assert "143 atoms; the run has" in words
+
+
+@pytest.mark.parametrize(
+    ("card", "words"),
+    [
+        ({"bounded": False, "bounded_if": ""}, "The likelihood is not bounded."),
+        ({"bounded": False, "bounded_if": "if it rains"}, "The likelihood is bounded only if it rains."),
+        (
+            {"bounded": False, "bounded_if": "always, by 0", "bounds": "objective"},
+            "The likelihood is not bounded; the objective is, always, by 0.",
+        ),
+        ({"bounded": True, "bound": "7"}, "Bounded: log p(x) ≤ 7."),
+    ],
+)
+def test_claims_in_words(card, words):
+    tree = synthetic_run("gmm", components=2, extras=(), **SMALL)
+    tree.attrs["card"] = json.dumps(card)
+    assert dict(posedness.facts(outcomes(tree)[0]))["claim"] == words
+
+
+def test_a_ceiling_is_drawn_only_over_the_path_of_its_own_rows():
+    tree = synthetic_run("gaussian-constrained", bound=3.0, **SMALL)
+    for rows, words in ((200, False), (50, True)):
+        tree["wellposedness"].attrs |= {"ceiling_rows": rows, "ceiling": 40.0}
+        figure, _ = posedness.path(outcomes(tree)[0], "#0067a5")
+        assert any("ceiling" in text.get_text() for text in figure.axes[0].texts) is words
+
+
+def test_calibration_is_told_of_columns_that_vary_and_seeds_that_are_scored():
+    tree = synthetic_run(frozen=(1,), **SMALL)
+    coverage, outside = (tree["calibration"][name].values.copy() for name in ("coverage", "outside"))
+    coverage[:, 0], coverage[:, 1] = np.array([0.4, 0.7, 0.76, 0.9])[:, None], 0.91
+    coverage[1], outside[:, 0, 1:5], outside[:, 0, 9:12] = 0.0, 1.0, 1.0
+    flat = [0, 8, 16, 24, 32, 40, 48, 56]
+    coverage[..., flat], outside[..., flat] = np.nan, np.nan
+    outside[:, 0, 12:] *= 0
+    outside[:, 0, 5:8] = 0
+    replace(tree, "calibration", "coverage", coverage)
+    replace(tree, "calibration", "outside", outside)
+    replace(tree, "calibration", "crps", np.full((4, 2, 64), 0.5) * tree["calibration"]["crps_reference"].values)
+    run = outcomes(tree)[0]
+    _, note = calibration.curves(run, "#0067a5")
+    assert note.startswith(
+        "50\u00a0% intervals hold 40\u00a0%, 90\u00a0% intervals hold 76\u00a0%; 7 of 56 columns leave"
+    )
+    assert "CRPS 50\u00a0% of" in note
+    cells = dict(zip(calibration.SCORES, calibration.scores(run), strict=True))
+    assert cells["90\u00a0% of the prior hold"] == ("91\u00a0%", "")
+    assert cells["columns outside the band"] == ("7 of 56", "")
+
+
+def test_scores_of_different_data_stand_in_tables_of_their_own(digits):
+    _, words = shown(digits)
+    part = words[words.index("How many of the held-out values") : words.index("Reconstructions, described")]
+    assert "density, digits" in part
+    assert "mass, digits (binarized by threshold)" in part
+
+
+def test_chains_that_disagree_are_hollow():
+    tree = synthetic_run(**SMALL)
+    r_hat = np.ones((4, 8, 4))
+    r_hat[0, 0, 0] = 1.2
+    replace(tree, "reference_posterior", "r_hat", r_hat)
+    figure, note = latents.reference(outcomes(tree)[0], "#0067a5")
+    full, hollow = figure.axes[0].lines[-2:]
+    assert len(full.get_xdata()) == 127
+    assert len(hollow.get_xdata()) == 1
+    assert "worst R-hat 1.200" in note
+    assert "hollow: R-hat above 1.01, 1 of 128" in note
+
+
+def test_active_units_are_those_of_the_means_where_they_are_known():
+    tree = synthetic_run(latents=3, **SMALL)
+    replace(tree, "spread", "mean_variance", np.array([[0.5, 0.011, 0.009]] * 4))
+    assert figures.active_units(outcomes(tree)[0]) == [2] * 4
+    cells = latents.costs(outcomes(tree)[0])
+    assert len(cells) == len(latents.COSTS)
+    assert cells[0] == ("2", "of 3")
 
 
 def test_a_wild_seed_does_not_flatten_the_others():
@@ -352,7 +480,7 @@ def test_contraction_and_active_units_are_those_of_known_posteriors():
     rng = np.random.default_rng(0)
     seeds, draws, obs, sds = 2, 400, 300, np.array([1.0, 0.1, 0.5])
     mean = rng.normal(size=(seeds, 1, obs, 3)) * np.sqrt(1 - sds**2)
-    tree = synthetic_run(seeds=seeds, obs=obs, latents=3, steps=40)
+    tree = synthetic_run(seeds=seeds, obs=obs, latents=3, steps=40, extras=())
     z = mean + sds * rng.normal(size=(seeds, draws, obs, 3))
     dims = ("chain", "draw", "obs", "latent")
     tree["posterior"] = tree["posterior"].to_dataset().drop_vars("z").assign(z=(dims, z))

@@ -132,7 +132,7 @@ def traces(run: Outcome, colour: str) -> tuple[Figure, str]:
         ax.vlines(marks, low, high, color=INK, lw=0.7, ls=":")
     ax.set_ylim(low, high)
     ax.set_xlim(steps[0], steps[-1] if len(steps) > 1 else steps[0] + 1)
-    _axes(ax, "step", "ELBO, nats per datum")
+    name_axes(ax, "step", "ELBO, nats per datum")
     return figure, sentence(remarks)
 
 
@@ -148,7 +148,7 @@ def scales(run: Outcome, colour: str, limits: tuple[float, float]) -> Figure:
     ax.set_xlim(steps[0], steps[-1] if len(steps) > 1 else steps[0] + 1)
     if limits[0] < COLLAPSED:
         ax.axhspan(limits[0], COLLAPSED, color=LINE, alpha=0.35, lw=0)
-    _axes(ax, "step", "smallest scale")
+    name_axes(ax, "step", "smallest scale")
     return figure
 
 
@@ -204,7 +204,7 @@ def columns(run: Outcome, colour: str) -> tuple[Figure, str]:
 
 def contraction(run: Outcome) -> Floats | None:
     """(S, L, N) 1 - posterior variance / prior variance, per seed with the most informed latent first."""
-    z = _scored(run, "posterior/z", "latent", "obs", "draw")
+    z = scored(run, "posterior/z", "latent", "obs", "draw")
     if z is None or z.shape[-1] < 2:
         return None
     values = 1 - z.var(-1, ddof=1)
@@ -214,11 +214,13 @@ def contraction(run: Outcome) -> Floats | None:
 
 def active_units(run: Outcome) -> list[int]:
     """Per seed the latents whose posterior mean varies over data by more than 0.01 (Burda et al., 2016)."""
-    z = _scored(run, "posterior/z", "latent", "obs", "draw")
-    if z is None:
-        return []
-    # The mean of a few draws varies by itself: that part is taken off.
-    moved = z.mean(-1).var(-1, ddof=1) - z.var(-1, ddof=1).mean(-1) / z.shape[-1]
+    moved = scored(run, "spread/mean_variance", "latent")
+    if moved is None:
+        z = scored(run, "posterior/z", "latent", "obs", "draw")
+        if z is None:
+            return []
+        # The mean of a few draws varies by itself: that part is taken off.
+        moved = z.mean(-1).var(-1, ddof=1) - z.var(-1, ddof=1).mean(-1) / z.shape[-1]
     return [int(count) for count in (moved > 0.01).sum(1)]
 
 
@@ -265,10 +267,8 @@ def spread(run: Outcome, values: Floats, colour: str) -> tuple[Figure, str]:
     ax.set_ylim(latents - 0.5, -0.5)
     ax.set_xlim(min(-0.05, max(float(np.quantile(values, 0.05)), -0.25)), 1.02)
     ax.tick_params(length=0, axis="y")
-    _axes(ax, f"contraction, 1 {MINUS} posterior variance / prior variance", "latent, sorted")
-    counts = active_units(run)
-    active = str(counts[0]) if len(set(counts)) == 1 else f"{min(counts)} to {max(counts)}"
-    remarks = [f"{active} of {values.shape[1]} latents are active"]
+    name_axes(ax, f"contraction, 1 {MINUS} posterior variance / prior variance", "latent, sorted")
+    remarks = [f"{span(active_units(run))} of {values.shape[1]} latents are active"]
     if latents < values.shape[1]:
         remarks.append(f"the first {latents} are shown")
     return figure, sentence(remarks)
@@ -276,7 +276,7 @@ def spread(run: Outcome, values: Floats, colour: str) -> tuple[Figure, str]:
 
 def memberships(run: Outcome) -> Floats | None:
     """(S, N, C) responsibility of every component of a mixture for every test datum."""
-    return _scored(run, "posterior/responsibility", "obs", "component")
+    return scored(run, "posterior/responsibility", "obs", "component")
 
 
 def components(run: Outcome, responsibility: Floats, colour: str) -> tuple[Figure, str]:
@@ -294,20 +294,25 @@ def components(run: Outcome, responsibility: Floats, colour: str) -> tuple[Figur
     ax.set_xlim(0, 1)
     ax.tick_params(length=0, axis="y")
     ax.spines["left"].set_visible(False)
-    _axes(ax, "share of the test data", "seed")
+    name_axes(ax, "share of the test data", "seed")
     with np.errstate(divide="ignore", invalid="ignore"):
         entropy = -np.nansum(responsibility * np.log(responsibility), axis=-1).mean()
-    return figure, (
-        f"{weights.shape[1]} components; the entropy of a membership is {entropy:.2f} nats on average "
-        f"(0: sure of one, {np.log(weights.shape[1]):.2f}: no idea)."
-    )
+    remarks = [
+        f"{weights.shape[1]} components",
+        f"the entropy of a membership is {entropy:.2f} nats on average "
+        f"(0: sure of one, {np.log(weights.shape[1]):.2f}: no idea)",
+    ]
+    if (certainty := scored(run, "spread/certainty")) is not None:
+        told = ", ".join(number(seed) for seed in certainty)
+        remarks.append(f"certainty {told}, by seed: the share of doubt about the component that a datum takes away")
+    return figure, sentence(remarks)
 
 
 def images(run: Outcome, shape: tuple[int, int]) -> tuple[Figure, str]:
     """Observed pictures over what the first scored seed makes of them, then what it draws unasked."""
-    posterior = _scored(run, "posterior_predictive/x", "draw", "obs", "feature")
-    prior = _scored(run, "prior_predictive/x", "draw", "obs", "feature")
-    mean, scale = (_scored(run, f"reconstruction/{name}", "obs", "feature") for name in ("mean", "scale"))
+    posterior = scored(run, "posterior_predictive/x", "draw", "obs", "feature")
+    prior = scored(run, "prior_predictive/x", "draw", "obs", "feature")
+    mean, scale = (scored(run, f"reconstruction/{name}", "obs", "feature") for name in ("mean", "scale"))
     observed = run.get("observed_data/x")
     rows = {
         "observed, held out": None if observed is None else np.asarray(observed, np.float64),
@@ -348,7 +353,7 @@ def marginals(run: Outcome, colour: str) -> tuple[Figure, str]:
     axes = figure.subplots(-(-count // 3), 3, squeeze=False).ravel()
     draws = {}
     for kind in ("posterior", "prior"):
-        x = _scored(run, f"{kind}_predictive/x", "draw", "obs", "feature")
+        x = scored(run, f"{kind}_predictive/x", "draw", "obs", "feature")
         if x is not None:
             draws[kind] = x.reshape(-1, observed.shape[1])
     for i, ax in enumerate(axes):
@@ -428,6 +433,17 @@ def number(value: float | None) -> str:
     return f"{value + 0.0:,.{places}f}".replace("-", MINUS)
 
 
+def percent(value: float) -> str:
+    """A share for people: 76.3 %."""
+    return DASH if np.isnan(value) else f"{100 * value:.1f}".removesuffix(".0") + "\N{NO-BREAK SPACE}%"
+
+
+def span(values: Sequence[int]) -> str:
+    """Numbers of several seeds as one, or as a range."""
+    low, high = (min(values), max(values)) if len(values) else (DASH, DASH)
+    return str(low) if low == high else f"{low} to {high}"
+
+
 def sentence(parts: Sequence[str]) -> str:
     """Remarks as one sentence."""
     text = "; ".join(part for part in parts if part)
@@ -452,12 +468,12 @@ def _per_seed(run: Outcome, name: str) -> NDArray[np.int64] | None:
     return None if values is None else np.asarray(values).astype(np.int64)
 
 
-def _scored(run: Outcome, path: str, *dims: str) -> Floats | None:
-    """A variable of the seeds that are scored, seeds first, or None."""
+def scored(run: Outcome, path: str, *dims: str, seed: str = "chain", **where: Any) -> Floats | None:
+    """A variable of the seeds that are scored, seeds first, or None; ``where`` selects by label."""
     values = run.get(path)
     if values is None or not run.used.any():
         return None
-    return np.asarray(values.transpose("chain", *dims), np.float64)[run.used]
+    return np.asarray(values.sel(where).transpose(seed, *dims), np.float64)[run.used]
 
 
 def _seeds(run: Outcome) -> list[int]:
@@ -471,7 +487,7 @@ def _short(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1].rstrip() + "…"
 
 
-def _axes(ax: Axes, x: str, y: str) -> None:
+def name_axes(ax: Axes, x: str, y: str) -> None:
     """Labels, and few enough ticks to read on a phone."""
     ax.set_xlabel(x)
     ax.set_ylabel(y)

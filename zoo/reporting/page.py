@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,16 @@ from matplotlib.figure import Figure
 
 from zoo.comparison import COLLAPSED, Outcome, Source, compare, outcomes
 from zoo.errors import RunError
-from zoo.reporting import figures
+from zoo.reporting import calibration, figures, latents, posedness
 from zoo.reporting.ink import MINUS, PALETTE, STYLE, Panel, panel
+from zoo.reporting.tables import Cell, Table
 
 __all__ = ["report"]
 
 HERE = Path(__file__).parent
-SECTIONS = ("elbo", "scale", "columns", "spread", "predictive")
+SECTIONS = (
+    "wellposed", "elbo", "scale", "columns", "spread", "aggregate", "reference", "predictive", "calibration",
+)  # fmt: skip
 DRAWN_HERE = re.compile(rf"(ranking-\d+|({'|'.join(SECTIONS)})-\d+-[a-z0-9-]*)\.(png|svg)")
 
 
@@ -104,7 +107,20 @@ def _content(runs: list[Outcome], folder: Path) -> dict[str, Any]:
         "hue": hue,
         "datasets": list({run.read("data_fingerprint"): run for run in runs}.values()),
         "tables": tables,
-        "panels": _panels(runs, hue, folder) | {"ranking": [table["picture"] for table in tables if table["picture"]]},
+        "panels": _panels(runs, hue, folder)
+        | {"ranking": {table["label"]: table["picture"] for table in tables if table["picture"]}},
+        "facts": {run.label: list(posedness.facts(run)) for run in runs},
+        "sheets": {
+            "costs": _sheets(runs, latents.COSTS, latents.costs),
+            "checks": _sheets(runs, calibration.CHECKS, calibration.checks),
+            "scores": [  # a log score is of one base measure and of the same data, as the evidence is
+                sheet
+                for label, rows in table.groupby("table", sort=False)
+                for sheet in _sheets(
+                    [run for run in runs if run.label in rows.index], calibration.SCORES, calibration.scores, str(label)
+                )
+            ],
+        },
         "limit": COLLAPSED,
     }
 
@@ -134,9 +150,17 @@ def _tables(table: pd.DataFrame, runs: list[Outcome], hue: dict[str, int], folde
         }
 
 
-def _panels(runs: list[Outcome], hue: dict[str, int], folder: Path) -> dict[str, list[Panel]]:
+def _sheets(
+    runs: list[Outcome], columns: tuple[str, ...], row: Callable[[Outcome], list[Cell] | None], title: str = ""
+) -> list[Table]:
+    """A table of the runs that have a row in it, or none at all."""
+    rows = [(run.label, cells) for run in runs if (cells := row(run)) is not None]
+    return [Table(columns, rows, title)] if rows else []
+
+
+def _panels(runs: list[Outcome], hue: dict[str, int], folder: Path) -> dict[str, dict[str, Panel]]:
     """The panels of every section: one per run that has what the section shows."""
-    sections: dict[str, list[Panel]] = {section: [] for section in SECTIONS}
+    sections: dict[str, dict[str, Panel]] = {section: {} for section in SECTIONS}
     limits = figures.scale_limits(runs)
     for i, run in enumerate(runs):
         colour, stem = (
@@ -148,8 +172,10 @@ def _panels(runs: list[Outcome], hue: dict[str, int], folder: Path) -> dict[str,
             figure, note = drawn
             made = panel(figure, folder, f"{section}-{stem}", title=run.title, note=note,
                          alt=f"{alt}, {run.title}. {note}", colour=hue[run.label])  # fmt: skip
-            sections[section].append(made)
+            sections[section][run.label] = made
 
+        if (way := posedness.path(run, colour)) is not None:
+            add("wellposed", way, "Log likelihood along the path")
         if (elbo := run.get("optimization/elbo")) is not None and elbo.size:
             add("elbo", figures.traces(run, colour), "ELBO along training, every seed")
         if (scale := run.get("optimization/min_scale")) is not None and bool((scale > 0).any()):
@@ -169,8 +195,14 @@ def _panels(runs: list[Outcome], hue: dict[str, int], folder: Path) -> dict[str,
             )
         elif (memberships := figures.memberships(run)) is not None:
             add("spread", figures.components(run, memberships, colour), "Component weights of every seed")
+        if (together := latents.aggregate(run, colour)) is not None:
+            add("aggregate", together, "Quantiles of every latent against those of the prior")
+        if (beside := latents.reference(run, colour)) is not None:
+            add("reference", beside, "Spread of the guide over that of NUTS against the shift of its mean")
         if (shape := figures.image_shape(run)) and run.get("reconstruction/mean") is not None:
             add("predictive", figures.images(run, shape), "Observed, reconstructed and drawn pictures")
         elif not shape and run.get("observed_data/x") is not None and run.get("posterior_predictive/x") is not None:
             add("predictive", figures.marginals(run, colour), "Marginal distribution of every column")
+        if (curves := calibration.curves(run, colour)) is not None:
+            add("calibration", curves, "ECDF of the PIT of every column minus uniform")
     return sections

@@ -1,0 +1,133 @@
+"""Whether the predictive distributions mean what they say: drawn, and told in two tables."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from zoo.comparison import Outcome
+from zoo.reporting.figures import Floats, name_axes, number, percent, scored, sentence, span
+from zoo.reporting.ink import LINE, MINUS, SOFT, canvas
+from zoo.reporting.tables import Cell
+
+__all__ = ["CHECKS", "SCORES", "checks", "curves", "scores"]
+
+CURVES = 64  # columns drawn at most
+
+SCORES = (
+    "50\u00a0% hold", "80\u00a0% hold", "90\u00a0% hold", "95\u00a0% hold", "90\u00a0% of the prior hold",
+    "columns outside the band", "ECE", "CRPS / CRPS of the training marginal", "log score, nats per column",
+    "data with k > 0.7",
+)  # fmt: skip
+CHECKS = (
+    "mean bias", "mean RMSE", "variance bias", "variance RMSE", "sample bias", "sample RMSE", "90 % coverage",
+)  # fmt: skip
+
+
+def curves(run: Outcome, colour: str) -> tuple[Figure, str] | None:
+    """ECDF minus uniform of the leave-one-out PIT, a line a column of the first scored seed, in the band of 95 %."""
+    pit, outside = (_of(run, name, *dims) for name, dims in (("pit", ("obs", "feature")), ("outside", ("feature",))))
+    if pit is None or outside is None or not pit.size:
+        return None
+    figure, ax = canvas(2.9)
+    band = run.tree["calibration"]
+    at = np.asarray(band["point"])
+    ax.fill_between(
+        at, np.asarray(band["band_low"]), np.asarray(band["band_high"]), color=LINE, alpha=0.6, lw=0, zorder=0
+    )
+    varying = np.flatnonzero(np.isfinite(pit[0]).any(0))
+    drawn = varying[np.linspace(0, len(varying) - 1, min(len(varying), CURVES)).astype(int)] if varying.size else []
+    for column in drawn:
+        values = np.sort(pit[0, np.isfinite(pit[0, :, column]), column])
+        ecdf = np.searchsorted(values, at, side="right") / len(values)
+        leaves = outside[0, column] == 1
+        ax.plot(
+            at, ecdf - at, color=colour if leaves else SOFT, lw=1.1 if leaves else 0.7, alpha=0.7, zorder=2 + leaves
+        )
+    ax.axhline(0, color=LINE, lw=0.8, zorder=1)
+    ax.set_xlim(0, 1)
+    name_axes(ax, "PIT, leave-one-out", f"ECDF {MINUS} uniform")
+    remarks = _remarks(run)
+    if len(drawn) < len(varying):
+        remarks.append(f"{len(drawn)} of {len(varying)} columns are drawn")
+    return figure, sentence(remarks)
+
+
+def scores(run: Outcome) -> list[Cell] | None:
+    """A row of numbers, means over the columns that vary and the scored seeds."""
+    held, prior, outside = _coverage(run), _coverage(run, "prior"), _outside(run)
+    if not held:
+        return None
+    cells = [percent(held.get(level, np.nan)) for level in (0.5, 0.8, 0.9, 0.95)]
+    cells += [percent(prior.get(0.9, np.nan)), outside, number(_mean(_of(run, "ece", "feature")))]
+    cells += [number(_relative(run)), number(_mean(_of(run, "log_score", "feature"))), percent(_bad_k(run))]
+    return [(cell, "") for cell in cells]
+
+
+def checks(run: Outcome) -> list[Cell] | None:
+    """The check of draws that have seen the datum, each number with that of data the fitted model simulated."""
+    columns = [scored(run, "calibration/reconstruction_check", "statistic", source=s) for s in ("data", "simulated")]
+    if columns[0] is None or columns[1] is None:
+        return None
+    named = [str(name) for name in np.asarray(run.tree["calibration"]["statistic"])]
+    data, simulated = (dict(zip(named, np.nanmean(values, 0), strict=True)) for values in columns if values is not None)
+    return [(_check(data, name), _check(simulated, name)) for name in CHECKS]
+
+
+def _check(values: dict[str, float], name: str) -> str:
+    show = percent if "coverage" in name else number
+    return show(values.get(name, np.nan))
+
+
+def _remarks(run: Outcome) -> list[str]:
+    """What the picture cannot say: how the intervals hold, how many lines leave, and how sharp they are."""
+    held = _coverage(run)
+    intervals = [f"{percent(level)} intervals hold {percent(held[level])}" for level in (0.5, 0.9) if level in held]
+    remarks = [", ".join(intervals), f"{_outside(run)} columns leave the band"]
+    remarks.append(f"expected calibration error {number(_mean(_of(run, 'ece', 'feature')))}")
+    remarks.append(f"CRPS {percent(_relative(run))} of that of the training marginal")
+    if np.isfinite(bad := _bad_k(run)):
+        remarks.append(f"k > 0.7 for {percent(bad)} of the leave-one-out weights")
+    return remarks
+
+
+def _coverage(run: Outcome, kind: str = "leave-one-out") -> dict[float, float]:
+    """Observed share of data within each central interval, by its nominal one."""
+    values = scored(run, "calibration/coverage", "level", "feature", kind=kind)
+    if values is None:
+        return {}
+    levels = [round(float(level), 6) for level in np.asarray(run.tree["calibration"]["level"])]
+    return {level: _mean(values[:, i]) for i, level in enumerate(levels)}
+
+
+def _outside(run: Outcome) -> str:
+    """'3 to 5 of 13': columns whose PIT leaves the band, of those that vary in training."""
+    values = _of(run, "outside", "feature")
+    if values is None:
+        return number(None)
+    known = np.isfinite(values)
+    seeds = values[known.any(1)]
+    return f"{span([int(count) for count in (seeds == 1).sum(1)])} of {known.sum(1).max()}"
+
+
+def _relative(run: Outcome) -> float:
+    """Mean over columns of CRPS over that of the training part's own marginal."""
+    crps, reference = _of(run, "crps", "feature"), run.get("calibration/crps_reference")
+    if crps is None or reference is None:
+        return float("nan")
+    marginal = np.asarray(reference, np.float64)
+    return _mean(crps / np.where(marginal > 0, marginal, np.nan))
+
+
+def _bad_k(run: Outcome) -> float:
+    return _mean(scored(run, "calibration/bad_k", "feature"))
+
+
+def _of(run: Outcome, name: str, *dims: Any) -> Floats | None:
+    return scored(run, f"calibration/{name}", *dims, kind="leave-one-out")
+
+
+def _mean(values: Floats | None) -> float:
+    """Mean of what is finite; NaN without any."""
+    finite = np.zeros(0) if values is None else values[np.isfinite(values)]
+    return float(finite.mean()) if finite.size else float("nan")
