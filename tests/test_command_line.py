@@ -7,6 +7,7 @@ import sys
 import warnings
 from dataclasses import fields
 
+import pandas as pd
 import pytest
 import xarray
 from hypothesis import given
@@ -334,15 +335,29 @@ def test_compare_binarizes_for_binary_pairs_alone(tmp_path):
     ]
     out, _ = call("compare", "bernoulli", "gmm-constrained", "--data", "digits", *options)
     rows = json.loads(out)["rows"]
-    assert {row["pair"]: row["table"].split(",")[0] for row in rows} == {
-        "bernoulli": "mass",
-        "gmm-constrained": "density",
+    assert {row["pair"]: (row["table"], row["scored_as"]) for row in rows} == {
+        "bernoulli": ("mass, digits (binarized stochastically)", "mass, lower bound"),
+        "gmm-constrained": ("mass, digits (dequantized)", "binned mass, exact"),
     }
     calls = [xarray.load_datatree(tmp_path / row["pair"] / "run.nc").attrs["data_call"] for row in rows]
     assert sorted(calls) == [
         "load_data('digits', binarize='stochastic')",
         "load_data('digits', dequantize=True)",
     ]
+
+
+def test_compare_repeats_on_several_splits(tmp_path):
+    options = ["--data", "iris", "--repeats", 3, "--samples", 50, "--out", tmp_path, *QUICK]
+    out, _ = call("compare", "gaussian-identity", "gmm-constrained", *options, "--ensembles", "--json")
+    told = json.loads(out)
+    assert [row["splits"] for row in told["rows"]] == [3] * 4
+    assert {row["pair"] for row in told["rows"]} >= {"gmm-constrained", "gmm-constrained (ensemble of 2)"}
+    pages = [tmp_path / f"split-{seed}" / "index.html" for seed in range(3)]
+    assert all("ensemble of 2" in page.read_text() for page in pages)
+    written = pd.read_csv(tmp_path / "across_splits.csv")
+    assert list(written["pair"]) == [row["pair"] for row in told["rows"]]
+    runs = [zoo.load_run(tmp_path / f"split-{seed}" / "gmm-constrained") for seed in range(3)]
+    assert len({run.tree.attrs["data_fingerprint"] for run in runs}) == 3
 
 
 def test_an_interruption_says_what_was_kept(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ import xarray as xr
 from scipy.optimize import minimize
 from synthetic_runs import digits_runs, replace, synthetic_run
 
-from zoo.comparison import compare
+from zoo.comparison import across_splits, compare, elpd
 from zoo.errors import RunError
 
 
@@ -337,3 +337,119 @@ def test_mistakes_are_answered_in_words(tmp_path):
 def test_neither_torch_nor_pyro_is_imported():
     code = "import sys, zoo.comparison, zoo.reporting; sys.exit(bool({'torch', 'pyro'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# -- masses, ensembles, seeds that stray -------------------------------------------------------------------------------
+
+
+def mass_run(name, mass, density=None, how="own", **settings):
+    """A run on discrete data; the density is another number than the mass, and on another scale."""
+    mass = np.atleast_2d(np.asarray(mass, float))
+    tree = run(name, mass if density is None else density, mass_fingerprint="cafe", **settings)
+    group = tree["heldout"].to_dataset().assign(log_mass=(("chain", "obs"), mass))
+    tree["heldout"] = xr.DataTree(group.assign_attrs(mass=how, mass_exact=0))
+    return tree
+
+
+def test_discrete_data_are_ranked_by_mass_whatever_the_pair_is_a_model_of():
+    own = mass_run("categorical", [[-90.0, -91.0, -92.0]], base_measure="mass")
+    binned = mass_run("gaussian", [[-100.0, -99.0, -98.0]], [[50.0, 60.0, 70.0]], how="binned")
+    noisy = mass_run("gmm", [[-120.0, -119.0, -122.0]], [[10.0, 0.0, 5.0]], how="dequantized", data="digits with noise")
+    table = compare([noisy, binned, own])
+    assert table["table"].nunique() == 1
+    assert table["table"].iloc[0].startswith("mass, ")
+    assert list(table.index) == ["categorical", "gaussian", "gmm"]
+    assert list(table["log_evidence"]) == [-91.0, -99.0, pytest.approx(-361 / 3)]
+    assert list(table["scored_as"]) == [
+        "mass, lower bound",
+        "binned mass, lower bound",
+        "dequantized mass, lower bound",
+    ]
+    assert list(table["log_density"].round(9)) == [pytest.approx(np.nan, nan_ok=True), 60.0, 5.0]
+    assert table.loc["gaussian", "bits_per_dim"] == pytest.approx(99 / (64 * np.log(2)))
+    assert table["share_constant"].isna().all()
+
+
+def test_a_density_that_ran_away_is_ranked_by_its_mass_and_says_so():
+    safe, sick = mass_run("a", [[-5.0, -6.0]]), mass_run("b", [[-7.0, -8.1]], ran_away=True)
+    table = compare([safe, sick])
+    assert list(table["rank"]) == [1, 2]
+    assert "; its density ran away: decoder scale" in table.loc["b", "verdict"]
+    assert "unranked" not in table.loc["b", "verdict"]
+
+
+def test_an_ensemble_is_a_row_of_its_own_and_the_log_of_the_mean_density():
+    seeds = np.log([[0.1, 0.3], [0.5, 0.1], [0.3, 0.2]])
+    table = compare([run("a", seeds), run("b", seeds[:1])], ensembles=True)
+    assert list(table.index) == ["a (ensemble of 3)", "a", "b"]
+    assert table["log_evidence"].iloc[0] == pytest.approx(np.mean(np.log([0.3, 0.2])))
+    assert np.isnan(table["seed_sd"].iloc[0])
+    assert list(compare([run("a", seeds)]).index) == ["a"]
+
+
+def test_one_bad_seed_cannot_hide_in_a_mean():
+    rng = np.random.default_rng(0)
+    seeds = -100 + rng.normal(0, 5, 40) + rng.normal(0, 0.3, (4, 40)) + np.array([0.1, 0.0, -9.0, 0.2])[:, None]
+    row = compare([run("a", seeds)]).loc["a"]
+    assert "seed 2 is 9." in row["verdict"]
+    assert row["worst_seed"] == pytest.approx(seeds[2].mean())
+    assert row["seed_disagreement"] == pytest.approx(seeds.std(0, ddof=1).mean())
+    assert "seed" not in compare([run("a", np.delete(seeds, 2, axis=0))]).loc["a", "verdict"]
+
+
+def test_bootstrap_errors_of_the_weights_follow_the_data():
+    rng = np.random.default_rng(3)
+    few, many = (rng.normal(0, 1.0, (2, count)) for count in (40, 1000))
+    errors = [compare([run(*pair) for pair in zip("ab", points, strict=True)])["weight_se"] for points in (few, many)]
+    assert (errors[0] > 2 * errors[1]).all()
+    assert (errors[1] > 0).all()
+
+
+def test_annealed_data_are_counted():
+    tree = run("a", [[-1.0, -2.0], [-1.0, -2.5]])
+    group = tree["heldout"].to_dataset().assign(method=(("chain", "obs"), [[1, 2], [1, 1]]))
+    tree["heldout"] = xr.DataTree(group)
+    assert compare([tree]).loc["a", "annealed"] == 1
+
+
+def test_held_out_evidence_goes_through_arviz():
+    import arviz_stats
+
+    rng = np.random.default_rng(1)
+    points = {"good": rng.normal(-1, 1, 50), "bad": rng.normal(-3, 1, 50)}
+    table = arviz_stats.compare({name: elpd(run(name, values)) for name, values in points.items()})
+    assert list(table.index) == ["good", "bad"]
+    paired = points["good"] - points["bad"]
+    differences = table["elpd_diff"].astype(float).abs()
+    assert differences["bad"] == pytest.approx(paired.sum(), rel=0.01)
+    assert float(table["dse"].astype(float)["bad"]) == pytest.approx(np.sqrt(50) * paired.std(), rel=0.05)
+
+
+def test_arviz_draws_the_comparison(tmp_path):
+    import arviz_plots
+    import arviz_stats
+
+    rng = np.random.default_rng(1)
+    heldout = {name: elpd(run(name, rng.normal(level, 1, 50))) for name, level in (("a", 0), ("b", -1))}
+    collection = arviz_plots.plot_compare(arviz_stats.compare(heldout), backend="none")
+    assert collection is not None
+
+
+def test_splits_are_put_together_by_pair():
+    rng = np.random.default_rng(0)
+    levels = {"a": [-10.0, -11.0, -9.0], "b": [-12.0, -12.5, -11.5]}
+    tables = [
+        compare([run(name, at[split] + rng.normal(0, 0.1, 30), data=f"split {split}") for name, at in levels.items()])
+        for split in range(3)
+    ]
+    tables = [table.assign(table="density, toy") for table in tables]
+    across = across_splits(tables)
+    scores = np.array([[table.loc[name, "log_evidence"] for table in tables] for name in "ab"])
+    np.testing.assert_allclose(across["log_evidence"], scores.mean(1))
+    np.testing.assert_allclose(across["split_sd"], scores.std(1, ddof=1))
+    paired = scores[1] - scores[0]
+    assert across.loc["b", "difference"] == pytest.approx(paired.mean())
+    assert across.loc["b", "difference_se"] == pytest.approx(paired.std(ddof=1) * np.sqrt(1 / 3 + 1 / 4))
+    assert list(across["best"]) == [3, 0]
+    assert list(across["apart"]) == [0, 0]
+    assert across.loc["a", "worst"] == min(table.loc["a", "worst"] for table in tables)

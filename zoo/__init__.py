@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from zoo import errors, testing
     from zoo.cards import Card
     from zoo.catalogue import Pair, card, create, list_pairs, register
-    from zoo.comparison import compare
+    from zoo.comparison import compare, elpd
     from zoo.data import Data
     from zoo.evaluation import evaluate
     from zoo.fitting import fit
@@ -33,6 +33,7 @@ __all__ = [
     "ceiling",
     "compare",
     "create",
+    "elpd",
     "errors",
     "evaluate",
     "fit",
@@ -50,7 +51,7 @@ __all__ = [
 _ROOMS = {
     "zoo.cards": ["Card"],
     "zoo.catalogue": ["Pair", "card", "create", "list_pairs", "register"],
-    "zoo.comparison": ["compare"],
+    "zoo.comparison": ["compare", "elpd"],
     "zoo.data": ["Data"],
     "zoo.evaluation": ["evaluate"],
     "zoo.fitting": ["fit"],

@@ -70,6 +70,7 @@ WIDTH_IN_A_PIPE = 160
 
 DATA = partial(Option, rich_help_panel="Data")
 TRAINING = partial(Option, rich_help_panel="Training")
+SCORING = partial(Option, rich_help_panel="Scoring")
 
 Plugins = Annotated[
     list[Path] | None,
@@ -81,7 +82,6 @@ Assignments = Annotated[
 AsJSON = Annotated[bool, Option("--json", help="Print JSON, for scripts.")]
 Quiet = Annotated[bool, Option("--quiet", help="No progress on stderr; warnings and errors remain.")]
 Overwrite = Annotated[bool, Option("--overwrite", help="Replace what an earlier command left there.")]
-Samples = Annotated[int, Option(help="Importance samples per held-out datum.")]
 
 
 @dataclass(frozen=True)
@@ -181,6 +181,21 @@ class Training:
         if self.seeds is not None and self.seeds < 1:
             raise OptionError(f"--seeds {self.seeds}: give a count of at least 1.")
         return self.seed or (4 if self.seeds is None else self.seeds)
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What the command line says about scoring: arguments of ``zoo.evaluate``."""
+
+    samples: Annotated[int, SCORING(help="Importance samples per held-out datum.")] = 5000
+    temperatures: Annotated[int, SCORING(help="Of annealing, where importance weights fail; 0 for none.")] = 50
+    reference: Annotated[int, SCORING(metavar="ROWS", help="Test rows that get a reference posterior by NUTS.")] = 0
+
+    def settings(self) -> dict[str, int]:
+        """The arguments, found wrong before the first pair is trained and not after."""
+        from zoo.evaluation import checked_effort
+
+        return checked_effort(**asdict(self))
 
 
 def _spread(command: Callable[..., None]) -> Callable[..., None]:
@@ -328,10 +343,9 @@ def train(
     zoo.card(name)
     _check_free(out, overwrite)
     call = loading.call
-    data = call.load()
-    pair = zoo.create(name, data, **dict(_assignment(text) for text in assignments or ()))
+    pair = zoo.create(name, call.load(), **dict(_assignment(text) for text in assignments or ()))
     seeds, settings = training.chosen_seeds, _checked_settings(training.settings("stop"))
-    run = _train(pair, data, call, seeds, settings, out, quiet, registered)
+    run = _train(Plan(pair, call, seeds, settings, out), quiet, registered)
     best = run.tree["validation"].to_dataset()["elbo"].max("check").values.tolist()
     if as_json:
         scores = [elbo if math.isfinite(elbo) else None for elbo in best]
@@ -345,13 +359,14 @@ def train(
 
 
 @app.command()
+@_spread
 def evaluate(
     run: Annotated[Path, Argument(help="Directory of a run.")],
+    scoring: Scoring,
     data: Annotated[
         str | None,
         DATA(metavar="NAME|FILE", help="Where the data are now.", show_default="as they were loaded to train"),
     ] = None,
-    samples: Samples = 5000,
     plugin: Plugins = None,
     as_json: AsJSON = False,
 ) -> None:
@@ -371,9 +386,9 @@ def evaluate(
         if data or Path(call.source).exists() or call.source in zoo.list_data():
             raise
         raise DataError(f"{error}; if the data have moved, say where they are with --data.") from error
-    zoo.evaluate(loaded, now, samples=samples)
+    zoo.evaluate(loaded, now, **scoring.settings())
     loaded.save(run)
-    _print_ranking(zoo.compare([loaded]), {}, as_json)
+    _print_ranking(zoo.compare([loaded]), {}, None, as_json)
 
 
 @app.command()
@@ -382,6 +397,7 @@ def compare(
     names: Annotated[list[str], Argument(help="Pairs, with a guide after a colon if not the default one.")],
     loading: Loading,
     training: Training,
+    scoring: Scoring,
     out: Annotated[Path, Option(metavar="DIR", help="Directory for a run of each pair and the report.")],
     assignments: Annotated[
         list[str] | None,
@@ -391,7 +407,8 @@ def compare(
             help="An option of one pair, or of every pair that has it; may be repeated.",
         ),
     ] = None,
-    samples: Samples = 5000,
+    ensembles: Annotated[bool, Option("--ensembles", help="Rank the mixture of each pair's seeds too.")] = False,
+    repeats: Annotated[int, Option(help="Repeat all of it on so many splits: --split-seed and those after it.")] = 1,
     plugin: Plugins = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -399,13 +416,58 @@ def compare(
 ) -> None:
     """Train, score and rank pairs on the same data, and write the report.
 
-    A pair that fails does not stop the others; the exit status is then 1.
+    A pair that fails does not stop the others; the exit status is then 1. With --repeats, each split has its own
+    runs and report in a folder of DIR, and what they say together is printed and written as across_splits.csv.
     """
     from zoo.runs import positive_count
 
     registered = _run_plugins(plugin)
+    splits = [loading.split_seed + repeat for repeat in range(positive_count("repeats", repeats))]
+    folders = [out / f"split-{seed}" for seed in splits] if repeats > 1 else [out]
+    plans = [
+        _plan(names, replace(loading, split_seed=seed), training, assignments, folder, overwrite)
+        for seed, folder in zip(splits, folders, strict=True)
+    ]
+    settings = scoring.settings()
+    results = []
+    for plan, folder in zip(plans, folders, strict=True):
+        runs, failures = _fulfil(plan, settings, registered, quiet)
+        page = zoo.report(runs, folder, ensembles=ensembles) if runs else None
+        results.append((zoo.compare(runs, ensembles=ensembles) if runs else None, failures, page))
+    if repeats == 1:
+        _print_ranking(*results[0], as_json)
+    else:
+        tables = [table for table, _, _ in results if table is not None]
+        _print_splits(
+            tables, {f.name: failures for f, (_, failures, _) in zip(folders, results, strict=True)}, out, as_json
+        )
+    for name, reason in (failure for _, failures, _ in results for failure in failures.items()):
+        _tell(f"error: {name} failed: {reason}", "red")
+    if any(failures for _, failures, _ in results):
+        raise typer.Exit(1)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A pair that is to be trained: on what, how and where to."""
+
+    pair: Pair
+    call: DataCall
+    seeds: int | list[int]
+    settings: dict[str, Any]
+    place: Path
+
+
+def _plan(
+    names: Sequence[str],
+    loading: Loading,
+    training: Training,
+    assignments: Iterable[str] | None,
+    out: Path,
+    overwrite: bool,
+) -> dict[str, Plan]:
+    """What is to be done for each pair on one split, with every mistake found before the first is trained."""
     cards = {name: zoo.card(name) for name in names}
-    positive_count("samples", samples)
     if loading.binarize is not None and all(card.support != "binary" for card in cards.values()):
         raise OptionError(f"--binarize is for pairs of binary data, and of {', '.join(names)} none is one.")
     options = _options_by_pair(names, assignments or ())
@@ -416,32 +478,34 @@ def compare(
         _check_free(place, overwrite)
     calls = {name: loading.call_for(card) for name, card in cards.items()}
     data = {str(call): call.load() for call in calls.values()}
-    pairs = {name: zoo.create(name, data[str(calls[name])], **options[name]) for name in names}
     seeds, settings = training.chosen_seeds, _checked_settings(training.settings("warn"))
+    return {
+        name: Plan(zoo.create(name, data[str(calls[name])], **options[name]), calls[name], seeds, settings, place)
+        for name, place in places.items()
+    }
 
+
+def _fulfil(
+    plans: Mapping[str, Plan], effort: Mapping[str, int], registered: Mapping[str, Path], quiet: bool
+) -> tuple[list[Run], dict[str, str]]:
+    """Train, score and save each pair; the runs, and why others failed."""
     runs: dict[str, Run] = {}
     failures: dict[str, str] = {}
-    for name, pair in pairs.items():
+    for name, plan in plans.items():
         started = time.perf_counter()
         try:
-            runs[name] = _train(pair, pair.data, calls[name], seeds, settings, places[name], quiet, registered)
-            zoo.evaluate(runs[name], pair.data, samples=samples)
-            runs[name].save(places[name])
+            runs[name] = _train(plan, quiet, registered)
+            zoo.evaluate(runs[name], plan.pair.data, **effort)
+            runs[name].save(plan.place)
         except KeyboardInterrupt:
-            kept = ", ".join(str(places[done]) for done in runs) or "no run"
+            kept = ", ".join(str(plans[done].place) for done in runs) or "no run"
             raise KeyboardInterrupt(f"kept {kept}; no report was written.") from None
         except Exception as error:  # the other pairs have a right to their turn
             failures[name] = _reason(error)
         if not quiet:
             outcome = "failed" if name in failures else "trained, scored and saved"
             _tell(f"{name}: {outcome} ({time.perf_counter() - started:.0f} s)", "dim")
-
-    page = zoo.report(list(runs.values()), out) if runs else None
-    _print_ranking(zoo.compare(list(runs.values())) if runs else None, failures, as_json, page)
-    for name, reason in failures.items():
-        _tell(f"error: {name} failed: {reason}", "red")
-    if failures:
-        raise typer.Exit(1)
+    return list(runs.values()), failures
 
 
 @app.command()
@@ -453,24 +517,15 @@ def report(
     typer.echo(zoo.report(list(runs), out))
 
 
-def _train(
-    pair: Pair,
-    data: Data,
-    call: DataCall,
-    seeds: int | list[int],
-    settings: Mapping[str, Any],
-    place: Path,
-    quiet: bool,
-    registered: Mapping[str, Path],
-) -> Run:
+def _train(plan: Plan, quiet: bool, registered: Mapping[str, Path]) -> Run:
     """Train, note how the data were loaded and where the pair comes from, and save."""
-    run = zoo.fit(pair, data, seeds=seeds, progress=not quiet, **settings)
-    run.tree.attrs["data_call"] = str(call)
-    repeat = run.tree.attrs["repeat"].replace("data = ...", f"data = zoo.{call}")
-    plugin = registered.get(pair.card.name)
-    first = f"# first run {plugin}, which registers {pair.card.name}\n" if plugin else ""
+    run = zoo.fit(plan.pair, plan.pair.data, seeds=plan.seeds, progress=not quiet, **plan.settings)
+    run.tree.attrs["data_call"] = str(plan.call)
+    repeat = run.tree.attrs["repeat"].replace("data = ...", f"data = zoo.{plan.call}")
+    name = plan.pair.card.name
+    first = f"# first run {registered[name]}, which registers {name}\n" if name in registered else ""
     run.tree.attrs["repeat"] = first + repeat
-    run.save(place)
+    run.save(plan.place)
     return run
 
 
@@ -567,9 +622,7 @@ def _type_text(hint: Any) -> str:
     return str(hint) if get_args(hint) else str(getattr(hint, "__name__", hint))
 
 
-def _print_ranking(
-    table: pd.DataFrame | None, failures: Mapping[str, str], as_json: bool, page: Path | None = None
-) -> None:
+def _print_ranking(table: pd.DataFrame | None, failures: Mapping[str, str], page: Path | None, as_json: bool) -> None:
     """A table for each base measure and data set, the pairs that failed, the path of the report."""
     if as_json:
         rows = [] if table is None else json.loads(table.reset_index().to_json(orient="records"))
@@ -592,6 +645,39 @@ def _print_ranking(
         _print_table(["pair", "reason"], list(failures.items()), "failed")
     if page:
         typer.echo(page)
+
+
+def _print_splits(
+    tables: Sequence[pd.DataFrame], failures: Mapping[str, Mapping[str, str]], out: Path, as_json: bool
+) -> None:
+    """What several splits say together, a table for each base measure and data set, and where it was written."""
+    from zoo.comparison import across_splits
+
+    across = across_splits(tables) if tables else None
+    written = out / "across_splits.csv"
+    if across is not None:
+        across.to_csv(written)
+    if as_json:
+        rows = [] if across is None else json.loads(across.reset_index().to_json(orient="records"))
+        _print_json({"rows": rows, "failures": failures, "written": None if across is None else str(written)})
+        return
+    for label, rows in [] if across is None else across.groupby("table", sort=False):
+        cells = [
+            (
+                name,
+                f"{row['splits']:.0f}",
+                _plus_minus(row["log_evidence"], row["split_sd"]),
+                _plus_minus(row["difference"], row["difference_se"]),
+                f"{row['best']:.0f}",
+                f"{row['apart']:.0f}",
+                f"{row['worst']:.1f}",
+            )
+            for name, row in json.loads(rows.to_json(orient="index")).items()
+        ]
+        columns = ["pair", "splits", "held-out, nats ± sd", "difference ± se", "best in", "apart in", "worst datum"]
+        _print_table(columns, cells, str(label))
+    if across is not None:
+        typer.echo(written)
 
 
 def _plus_minus(value: float | None, error: float | None) -> str:

@@ -19,13 +19,23 @@ from numpy.typing import NDArray
 
 from zoo.errors import RunError
 
-__all__ = ["HasTree", "Outcome", "Source", "compare", "outcomes"]
+__all__ = ["HasTree", "Outcome", "Source", "across_splits", "compare", "elpd", "outcomes", "with_ensembles"]
 
 COLLAPSED = 1e-3  # a decoder scale below this, in scaled units, is one that a run-away took there
+ANNEALED = 2  # as the group heldout numbers its methods
 BAD_K = 0.7  # above it an importance-sampling estimate is not to be trusted (Vehtari et al., 2024)
 NEGLIGIBLE = -30.0  # nats below the best pair for a datum: exp of it no longer moves a stacking weight
 NOISE = 0.01  # nats per datum: a smaller difference may be rounding, however small its standard error
+OVERLAP = 1 / 4  # test rows over all other rows of a split
+STRAY = 2.0  # times the range of the other seeds, from which on the verdict names the one that is worse
 SHARE = 0.05  # nats of a lead that constant columns gave, from which on the verdict says so
+
+BOOTSTRAPS = 50  # resamples of the test data, for the standard error of the stacking weights
+COLUMNS = (
+    "table", "rank", "title", "scored_as", "log_evidence", "se", "seed_sd", "seed_disagreement", "worst_seed", "median",
+    "worst", "difference", "difference_se", "weight", "weight_se", "bits_per_dim", "log_density", "share_constant",
+    "bad_k", "annealed", "exact", "seeds", "verdict",
+)  # fmt: skip
 
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -42,30 +52,37 @@ class HasTree(Protocol):
 Source: TypeAlias = xr.DataTree | HasTree | str | Path
 
 
-def compare(runs: Source | Iterable[Source]) -> pd.DataFrame:
+def compare(runs: Source | Iterable[Source], *, ensembles: bool = False) -> pd.DataFrame:
     """Rank runs by held-out log evidence, in nats per datum: one row a pair, best first.
 
     Rows fall into tables that share a base measure and the very same data; ``rank``, ``difference`` and
-    ``weight`` restart in each: a density and a mass, or densities of other data, are different quantities.
+    ``weight`` restart in each: a density and a mass, or densities of other data, are different quantities. Data
+    with levels, counts and zeros and ones are ranked by log mass, for which every likelihood has one: its own, that
+    of a density over the cell of a level, or that by uniform dequantisation, a lower bound (``scored_as``).
 
     A row is listed apart, below the ranked ones and without rank, difference and weight, when
 
-    - a seed of it ran away: its score is a matter of when it was stopped;
+    - it is ranked by a density and a seed of it ran away: its score is a matter of when it was stopped;
     - it leads another row with every column counted, yet trails it on the columns that vary in training, both
       beyond noise. Of the two the leader goes apart, never the one it leads, so that among the ranked rows
       both scores agree on the order. Rows that ran away set no other row apart;
-    - its likelihood is not bounded, it leads all rows that are left, and more than half of its lead over the
+    - its density is not bounded, it leads all rows that are left, and more than half of its lead over the
       best of them comes from columns constant in training. A bounded pair that leads on both scores stays, and
       its verdict says how much of the lead they gave;
     - it was not evaluated, or its evidence is not a number.
 
-    Columns: ``table``, ``rank``, ``title``, ``log_evidence`` (mean over test data of the average over seeds),
-    ``se`` (over data), ``seed_sd`` (over seeds), ``median`` and ``worst`` datum, ``difference`` to the best
-    ranked row and ``difference_se`` (paired per datum), ``weight`` (stacking), ``share_constant`` (nats that
-    the columns constant in training give, NaN without such columns), ``bad_k`` (data with Pareto k
-    above 0.7, in the worst seed; NA where a k is unknown), ``exact``, ``seeds`` (scored/trained: a frozen seed
-    is not scored) and ``verdict``, a sentence. Noise is two paired standard errors, and at least 0.01 nats; a
-    difference within it is called none.
+    Columns: ``table``, ``rank``, ``title``, ``scored_as``, ``log_evidence`` (mean over test data of the average over
+    seeds), ``se`` (over data), ``seed_sd`` (over seeds, of that mean), ``seed_disagreement`` (over seeds, of a datum;
+    mean over data), ``worst_seed`` (the mean of the worst seed), ``median`` and ``worst`` datum, ``difference`` to the
+    best ranked row and ``difference_se`` (paired per datum), ``weight`` (stacking) and ``weight_se`` (bootstrap over
+    data), ``bits_per_dim`` (of masses) and ``log_density`` (of densities ranked by their mass), ``share_constant``
+    (nats that the columns constant in training give a density, NaN without such columns), ``bad_k`` (data with Pareto k
+    above 0.7, in the worst seed; NA where a k is unknown), ``annealed`` (how many of them were annealed), ``exact``,
+    ``seeds`` (scored/trained: a frozen seed is not scored) and ``verdict``, a sentence. Noise is two paired
+    standard errors, and at least 0.01 nats; a difference within it is called none.
+
+    With ``ensembles`` each run of several seeds has a second row, of the equal mixture of its seeds: the log of their
+    mean density, another model than any of them and at least as good as their average.
 
     ``runs`` are runs, DataTrees, or paths of a run's directory or netCDF file: one or several. Raises
     ``RunError`` for a path without a run, a tree without its attributes, or evidence of unequal length on the
@@ -83,7 +100,8 @@ def compare(runs: Source | Iterable[Source]) -> pd.DataFrame:
     plain      2         -6.00       -3.97  worse than better by 3.967 ± 0.033
     """
     tables: dict[tuple[str, str], list[Outcome]] = {}
-    for outcome in outcomes(runs):
+    read = outcomes(runs)
+    for outcome in with_ensembles(read) if ensembles else read:
         tables.setdefault(outcome.table, []).append(outcome)
     labels = [_table_label(rows[0]) for rows in tables.values()]
     frames = []
@@ -94,15 +112,49 @@ def compare(runs: Source | Iterable[Source]) -> pd.DataFrame:
     return pd.concat(frames)
 
 
+def across_splits(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """What comparisons of the same pairs on several splits of the same data say together: a row a pair, best first.
+
+    Columns: ``table``; ``splits`` (in which the pair has a score); ``log_evidence`` (mean over splits), ``split_sd``
+    (standard deviation over them) and ``worst`` (the worst datum of all); ``difference`` to the pair with the highest
+    mean and ``difference_se``, paired by split; ``best`` and ``apart``, in how many splits it was ranked first and
+    listed apart. Splits share most of their rows, so the standard error is the corrected one of Nadeau & Bengio (2003),
+    https://doi.org/10.1023/A:1024068626366, for a test part of a fifth: s sqrt(1/R + 1/4).
+    """
+    every = pd.concat([table.reset_index().assign(split=split) for split, table in enumerate(tables)])
+    frames = []
+    for label, rows in every.groupby("table", sort=False):
+        scores = rows.pivot(index="split", columns="pair", values="log_evidence").astype(float)
+        by_pair = rows.groupby("pair")
+        frame = pd.DataFrame(
+            {
+                "table": label,
+                "splits": scores.notna().sum(),
+                "log_evidence": scores.mean(),
+                "split_sd": scores.std(),
+                "worst": by_pair["worst"].min(),
+                "best": by_pair["rank"].agg(lambda rank: int((rank == 1).sum())),
+                "apart": by_pair["rank"].agg(lambda rank: int(rank.isna().sum())),
+            }
+        ).sort_values("log_evidence", ascending=False)
+        paired = scores[frame.index].sub(scores[frame.index[0]], axis=0)
+        frame.insert(4, "difference", paired.mean())
+        frame.insert(5, "difference_se", paired.std() * np.sqrt(1 / paired.notna().sum() + OVERLAP))
+        frames.append(frame)
+    return pd.concat(frames)
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What one run says about itself: attributes read from JSON, evidence averaged over the seeds that count.
 
-    ``label`` is the pair's name, made unique among the runs it was read with.
+    ``label`` is the pair's name, made unique among the runs it was read with. An ``ensemble`` is scored as the mixture
+    of its seeds.
     """
 
     label: str
     tree: xr.DataTree
+    ensemble: bool = False
 
     def read(self, name: str, default: Any = None) -> Any:
         """The root attribute ``name``, decoded if it is JSON text."""
@@ -124,6 +176,11 @@ class Outcome:
         return str(self.read("title", pair)) + self.label.removeprefix(pair)
 
     @property
+    def features(self) -> int:
+        """The number of columns, 0 where it is not recorded."""
+        return int(self.summary.get("features") or 0)
+
+    @property
     def data_name(self) -> str:
         """The name of the data."""
         return str(self.read("data", "unnamed data"))
@@ -139,9 +196,24 @@ class Outcome:
         return float(self.read("bound", np.nan))
 
     @property
+    def has_mass(self) -> bool:
+        """Whether it is ranked by the log mass of discrete data."""
+        return bool(self.read("mass_fingerprint")) and self.get("heldout/log_mass") is not None
+
+    @property
     def table(self) -> tuple[str, str]:
         """What two runs must share to be ranked against each other."""
+        if self.has_mass:
+            return "mass", str(self.read("mass_fingerprint"))
         return str(self.read("base_measure")), str(self.read("data_fingerprint"))
+
+    @property
+    def scored_as(self) -> str:
+        """How the score was had: a density, or which kind of mass, and whether it is exact or a lower bound."""
+        if "heldout" not in self.tree.children:
+            return ""
+        of = str(self.tree["heldout"].attrs.get("mass", "own")) + " mass" if self.has_mass else self.table[0]
+        return f"{of}, {'exact' if self.exact else 'lower bound'}".removeprefix("own ")
 
     @cached_property
     def summary(self) -> dict[str, Any]:
@@ -172,8 +244,9 @@ class Outcome:
 
     @property
     def exact(self) -> bool:
-        """Whether the evidence was computed rather than estimated."""
-        return "heldout" in self.tree.children and bool(self.tree["heldout"].attrs.get("exact", 0))
+        """Whether the score was computed rather than estimated."""
+        name = "mass_exact" if self.has_mass else "exact"
+        return "heldout" in self.tree.children and bool(self.tree["heldout"].attrs.get(name, 0))
 
     @cached_property
     def ran_away(self) -> bool:
@@ -190,31 +263,44 @@ class Outcome:
             return np.ones(0 if evidence is None else evidence.sizes["chain"], bool)
         return np.asarray(~(frozen >= 0))
 
-    def pointwise(self, name: str = "log_evidence") -> Floats | None:
-        """(S, N) evidence of the seeds that are scored, or None."""
+    def pointwise(self, name: str) -> Floats | None:
+        """(S, N) values of the group ``heldout``, of the seeds that are scored, or None."""
         values = self.get(f"heldout/{name}")
         if values is None or not self.used.any() or not values.size:
             return None
         return np.asarray(values.transpose("chain", "obs"), np.float64)[self.used]
 
     @cached_property
+    def per_seed(self) -> Floats | None:
+        """(S, N) what each seed scores each datum, (1, N) for an ensemble, or None."""
+        values = self.pointwise("log_mass" if self.has_mass else "log_evidence")
+        if values is None or not self.ensemble:
+            return values
+        mixture: Floats = np.logaddexp.reduce(values, axis=0, keepdims=True) - np.log(len(values))
+        return mixture
+
+    @cached_property
     def evidence(self) -> Floats | None:
-        """(N,) log evidence averaged over seeds, or None."""
-        values = self.pointwise()
-        return None if values is None else values.mean(0)
+        """(N,) log evidence or mass averaged over seeds, or None."""
+        return None if self.per_seed is None else self.per_seed.mean(0)
 
     @cached_property
     def varying(self) -> Floats | None:
-        """(N,) log evidence of the columns that vary in training, averaged over seeds, or None."""
-        values = self.pointwise("log_evidence_varying")
+        """(N,) log density of the columns that vary in training, averaged over seeds, where that is the score."""
+        values = None if self.has_mass or self.ensemble else self.pointwise("log_evidence_varying")
         return None if values is None else values.mean(0)
 
     @cached_property
+    def density(self) -> float:
+        """Mean log evidence as the pair has it, which for a density of discrete data is not the score."""
+        values = self.pointwise("log_evidence")
+        return float("nan") if values is None else float(values.mean())
+
+    @cached_property
     def share_constant(self) -> float:
-        """Nats per datum that the columns constant in training give, NaN where there are none."""
-        if self.evidence is None or self.varying is None:
-            return float("nan")
-        return float((self.evidence - self.varying).mean())
+        """Nats per datum that the columns constant in training give the density, NaN where there are none."""
+        values = self.pointwise("log_evidence_varying")
+        return float("nan") if values is None else self.density - float(values.mean())
 
     @cached_property
     def score(self) -> float:
@@ -265,6 +351,55 @@ def outcomes(runs: Source | Iterable[Source]) -> list[Outcome]:
     ]
 
 
+def with_ensembles(runs: Iterable[Outcome]) -> list[Outcome]:
+    """Each run of several scored seeds followed by the mixture of them."""
+    return [
+        outcome
+        for run in runs
+        for outcome in (run, Outcome(f"{run.label} (ensemble of {run.used.sum()})", run.tree, ensemble=True))
+        if not outcome.ensemble or (run.per_seed is not None and len(run.per_seed) > 1)
+    ]
+
+
+def elpd(run: Source) -> Any:
+    """The held-out evidence of a run as an ``ELPDData``, for ArviZ's ``compare`` and ``plot_compare``.
+
+    ``elpd_i`` is the evidence of each test datum averaged over seeds, nats; on discrete data the log mass, as in
+    :func:`compare`. Only runs of one of its tables can be compared.
+
+    >>> about = dict(pair="plain", base_measure="density", data="toy", data_fingerprint="f00d")
+    >>> heldout = xr.Dataset({"log_evidence": (("chain", "obs"), [[-5.0, -6.0, -7.0]])})
+    >>> float(elpd(xr.DataTree.from_dict({"/": xr.Dataset(attrs=about), "heldout": heldout})).elpd)
+    -18.0
+    """
+    (outcome,) = outcomes(run)
+    if outcome.evidence is None:
+        raise RunError(f"{outcome.label} has no held-out evidence: evaluate it first")
+    return _elpd(outcome.evidence)
+
+
+def _elpd(values: Floats) -> Any:
+    from inspect import signature
+
+    from arviz_stats.utils import ELPDData
+
+    kind = (
+        {"kind": "held-out"} if "kind" in signature(ELPDData).parameters else {}
+    )  # ArviZ 0 wants it, ArviZ 1 has none
+    return ELPDData(
+        elpd=values.sum(),
+        se=float(np.sqrt(values.size * values.var())),
+        p=0.0,
+        n_samples=1,
+        n_data_points=values.size,
+        scale="log",
+        warning=False,
+        good_k=BAD_K,
+        elpd_i=xr.DataArray(values, dims="obs"),
+        **kind,
+    )
+
+
 def _tree(source: Source) -> xr.DataTree:
     """The DataTree of a run, from memory or disk."""
     if isinstance(source, xr.DataTree):
@@ -303,38 +438,48 @@ def _table(label: str, rows: Sequence[Outcome]) -> pd.DataFrame:
     apart = _apart(rows)
     ranked = sorted((row for row in rows if row.label not in apart), key=_height)
     below = sorted((row for row in rows if row.label in apart), key=lambda row: -np.nan_to_num(row.score, nan=-np.inf))
-    weights = _stacking_weights(ranked)
+    weights, weights_se = _stacking_weights(ranked)
     frame = pd.DataFrame([_row(row) for row in ranked + below], index=[row.label for row in ranked + below])
     frame.index.name = "pair"
     frame.insert(0, "table", label)
     frame["rank"] = pd.array([*range(1, len(ranked) + 1), *[pd.NA] * len(below)], dtype="Int64")
-    frame["bad_k"] = frame["bad_k"].astype("Int64")
+    frame[["bad_k", "annealed"]] = frame[["bad_k", "annealed"]].astype("Int64")
     differences = [_difference(row, ranked[0]) for row in ranked] + [(np.nan, np.nan)] * len(below)
     frame["difference"], frame["difference_se"] = np.array(differences).T
     frame["weight"] = [weights.get(name, np.nan) for name in frame.index]
+    frame["weight_se"] = [weights_se.get(name, np.nan) for name in frame.index]
     verdicts = ["best" if len(rows) > 1 else "alone in its table: nothing to rank it against"][: len(ranked)]
     verdicts += [_verdict(ranked[0], *pair) for pair in differences[1 : len(ranked)]]
     gifts = [_gift(row, lower, best=row is ranked[0]) for row, lower in pairwise(ranked)] + [""]
     said = [*map(add, verdicts, gifts), *(apart[row.label] for row in below)]
-    frame["verdict"] = [text + _early(row) for text, row in zip(said, ranked + below, strict=True)]
-    order = "table rank title log_evidence se seed_sd median worst difference difference_se weight share_constant"
-    return frame[[*order.split(), "bad_k", "exact", "seeds", "verdict"]]
+    remarks = (_stray(row) + _early(row) + _density_ran_away(row) for row in ranked + below)
+    frame["verdict"] = [text + remark for text, remark in zip(said, remarks, strict=True)]
+    return frame[list(COLUMNS)]
 
 
 def _row(run: Outcome) -> dict[str, Any]:
     """The columns that a run decides alone."""
-    per_seed = run.pointwise()
-    evidence = np.full(1, np.nan) if run.evidence is None else run.evidence
-    k = run.pointwise("pareto_k")
+    per_seed = np.full((1, 1), np.nan) if run.per_seed is None else run.per_seed
+    evidence, means = per_seed.mean(0), per_seed.mean(1)
+    k = run.pointwise("mass_k" if run.has_mass else "pareto_k")
+    method = run.pointwise("mass_method" if run.has_mass else "method")
+    many, mass = len(per_seed) > 1, run.table[0] == "mass"
+    also_density = run.has_mass and run.read("base_measure") == "density" and not run.ensemble
     return {
         "title": run.title,
+        "scored_as": run.scored_as,
         "log_evidence": run.score,
         "se": _standard_error(evidence),
-        "seed_sd": np.nan if per_seed is None else _deviation(np.array([seed.mean() for seed in per_seed])),
+        "seed_sd": _deviation(means),
+        "seed_disagreement": float(per_seed.std(0, ddof=1).mean()) if many else np.nan,
+        "worst_seed": float(means.min()),
         "median": float(np.median(evidence)),
         "worst": float(evidence.min()),
-        "share_constant": run.share_constant,
+        "bits_per_dim": -run.score / (run.features * np.log(2)) if mass and run.features else np.nan,
+        "log_density": run.density if also_density else np.nan,
+        "share_constant": np.nan if run.varying is None else run.share_constant,
         "bad_k": pd.NA if k is None or np.isnan(k).any() else int((k > BAD_K).sum(1).max()),
+        "annealed": pd.NA if method is None else int((method == ANNEALED).sum(1).max()),
         "exact": run.exact,
         "seeds": f"{run.used.sum()}/{run.used.size}",
     }
@@ -356,8 +501,8 @@ def _apart(rows: Sequence[Outcome]) -> dict[str, str]:
 
 def _unscored(row: Outcome) -> str:
     """Why a row has no score that counts; empty if it has one."""
-    if row.ran_away:
-        return _run_away(row)
+    if row.ran_away and not row.has_mass:
+        return _run_away(row) + "; unranked"
     if row.evidence is None:
         return "not scored: every seed was frozen" if row.used.size and not row.used.any() else "not evaluated"
     if np.isnan(row.score) or row.score == np.inf:
@@ -419,6 +564,27 @@ def _beyond_noise(values: Floats) -> bool:
     return mean > NOISE and mean > 2 * _standard_error(values)
 
 
+def _stray(row: Outcome) -> str:
+    """A remark if one seed is worse than the others by more than they differ and than the data leave open."""
+    if row.per_seed is None or len(row.per_seed) < 3 or not np.isfinite(row.per_seed).all():
+        return ""
+    means = row.per_seed.mean(1)
+    worst = int(means.argmin())
+    others = np.delete(row.per_seed, worst, axis=0)
+    behind = others.mean(0) - row.per_seed[worst]
+    enough = max(STRAY * np.ptp(others.mean(1)), _standard_error(others.mean(0)))
+    if not (_beyond_noise(behind) and behind.mean() > enough):
+        return ""
+    seeds = row.read("seeds") or list(range(row.used.size))
+    name = np.asarray(seeds)[row.used][worst]
+    return f"; seed {name} is {_nats(behind.mean())} nats below the others"
+
+
+def _density_ran_away(row: Outcome) -> str:
+    """A remark where a mass is ranked whose density ran away."""
+    return f"; its density {_run_away(row)}" if row.has_mass and row.ran_away else ""
+
+
 def _early(row: Outcome) -> str:
     """A remark if the scored weights are those of the first two of several checks."""
     best, checks = row.get("optimization/best_step"), row.checks
@@ -455,7 +621,7 @@ def _run_away(run: Outcome) -> str:
         text += f": decoder scale {_power(float(smallest.min()))}"
     if np.isfinite(run.share_constant) and run.constant_columns:
         text += f"; {_parts(run)}"
-    return text + "; unranked"
+    return text
 
 
 def _difference(row: Outcome, best: Outcome) -> tuple[float, float]:
@@ -484,45 +650,39 @@ def _verdict(best: Outcome, difference: float, se: float) -> str:
     return f"worse than {best.label} by {_nats(-difference, places)} ± {_nats(se, places)}"
 
 
-def _stacking_weights(ranked: Sequence[Outcome]) -> dict[str, float]:
-    """Weights of the mixture of pairs with the best held-out score, through ArviZ's ``compare``.
+def _stacking_weights(ranked: Sequence[Outcome]) -> tuple[dict[str, float], dict[str, float]]:
+    """Weights of the mixture of pairs with the best held-out score, and their standard errors over the data.
 
-    A datum's best pair is subtracted first: the weights stay the same, and exp no longer overflows.
+    A datum's best pair is subtracted first: the weights stay the same, and exp no longer overflows. The errors are
+    those of a bootstrap over data, of which the difference between pairs is the most part.
     """
     if len(ranked) < 2:
-        return {row.label: 1.0 for row in ranked}
-    from inspect import signature
-
-    import arviz_stats
-    from arviz_stats.utils import ELPDData
-
+        return {row.label: 1.0 for row in ranked}, {}
     table = np.stack([row.evidence for row in ranked if row.evidence is not None])
     table = table[:, np.isfinite(table).any(0)]
     if not table.size:
-        return {}
+        return {}, {}
     table = np.maximum(table - table.max(0), NEGLIGIBLE)
-    # ArviZ 0 wants the kind and never rounds; ArviZ 1 takes no kind and rounds unless told not to.
-    kind = {"kind": "held-out"} if "kind" in signature(ELPDData).parameters else {}
+    labels, count = [row.label for row in ranked], table.shape[1]
+    draws = np.random.default_rng(0).integers(count, size=(BOOTSTRAPS if count > 1 else 0, count))
+    weights, *resampled = (_stacked(labels, table[:, rows]) for rows in (np.arange(count), *draws))
+    errors = np.std([list(sample.values()) for sample in resampled], axis=0, ddof=1) if resampled else []
+    return weights, dict(zip(labels, map(float, errors), strict=False))
+
+
+def _stacked(labels: Sequence[str], table: Floats) -> dict[str, float]:
+    """ArviZ's stacking weights of pointwise evidence (pairs, N), in the order of the labels."""
+    from inspect import signature
+
+    import arviz_stats
+
+    # ArviZ 1 rounds unless told not to
     exactly = {"round_to": "none"} if "round_to" in signature(arviz_stats.compare).parameters else {}
-    heldout = {
-        row.label: ELPDData(
-            elpd=values.sum(),
-            se=float(np.sqrt(values.size * values.var())),
-            p=0.0,
-            n_samples=1,
-            n_data_points=values.size,
-            scale="log",
-            warning=False,
-            good_k=BAD_K,
-            elpd_i=xr.DataArray(values, dims="obs"),
-            **kind,
-        )
-        for row, values in zip(ranked, table, strict=True)
-    }
+    heldout = {label: _elpd(values) for label, values in zip(labels, table, strict=True)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # ArviZ 0 uses what pandas 3 deprecates
         weights = arviz_stats.compare(heldout, **exactly)["weight"]
-    return {str(name): float(weight) for name, weight in weights.items()}
+    return {label: float(weights[label]) for label in labels}
 
 
 def _power(value: float) -> str:
@@ -542,7 +702,7 @@ def _nats(value: float, places: int = 1) -> str:
 
 def _parts(run: Outcome) -> str:
     """What the columns constant in training and the others gave."""
-    rest = run.score - run.share_constant
+    rest = run.density - run.share_constant
     given = _nats(run.share_constant)
     return f"constant columns gave {'' if given.startswith('-') else '+'}{given} nats, the others {_nats(rest)}"
 

@@ -13,16 +13,22 @@ from zoo import inference
 from zoo.context import Stream
 from zoo.data import Data
 from zoo.errors import RunError
+from zoo.evaluation.calibration import calibration
 from zoo.evaluation.evidence import heldout
+from zoo.evaluation.reference import reference_posterior
+from zoo.evaluation.spread import spread
+from zoo.evaluation.wellposedness import wellposedness
 from zoo.runs import Run, positive_count
 
-__all__ = ["evaluate"]
+__all__ = ["checked_effort", "evaluate"]
 
 # Predictive groups hold pictures and marginals, not data: caps on what is kept of them.
 POSTERIOR_DRAWS, PREDICTIVE_DRAWS, PREDICTIVE_ROWS, RECONSTRUCTION_DRAWS = 100, 20, 64, 32
 
 
-def evaluate(run: Run, data: Data, *, samples: int = 5000, temperatures: int = 50) -> xarray.DataTree:
+def evaluate(
+    run: Run, data: Data, *, samples: int = 5000, temperatures: int = 50, reference: int = 0
+) -> xarray.DataTree:
     r"""Fill ``run.tree`` with what the trained pair says about the test part, and return it.
 
     The evidence of each datum is the log-mean-exp of importance weights, in nats and in the units as loaded:
@@ -34,19 +40,23 @@ def evaluate(run: Run, data: Data, *, samples: int = 5000, temperatures: int = 5
     standard error, the effective sample size and the Pareto k of the weights (Vehtari et al. 2024,
     https://arxiv.org/abs/1507.02646) stand beside it. Where k is above 0.7, annealed importance sampling takes the
     weights' place (:func:`zoo.evaluation.annealing.anneal`), whichever of the two is larger. Mixtures are summed
-    exactly, and linear models know their evidence: standard error 0, k minus infinity. Groups written: ``heldout``,
-    ``posterior``, ``sample_stats``, ``posterior_predictive``, ``prior_predictive``, ``reconstruction`` and
-    ``observed_data``.
+    exactly, and linear models know their evidence: standard error 0, k minus infinity.
+
+    Groups written: ``heldout``; ``calibration`` of each feature; ``spread`` of the latents and ``wellposedness``, each
+    where it is known; ``reference_posterior`` on request; ``posterior``, ``sample_stats``, ``posterior_predictive``,
+    ``prior_predictive``, ``reconstruction`` and ``observed_data``. The functions of those names in ``zoo.evaluation``
+    say what is in each.
 
     Args:
         run: from :func:`zoo.fit` or :func:`zoo.load_run`.
         data: the very data it was trained on, or its test part would not be held out.
         samples: K, importance draws per datum. Memory: a few tens of MiB beside what is returned, whatever K and N.
         temperatures: of annealing, for data whose k is above 0.7; 0 leaves them as they are.
+        reference: how many test rows get a reference posterior by NUTS, which takes seconds for each seed.
 
     Raises:
         RunError: other data than the run was trained on.
-        OptionError: ``samples`` is not a positive integer, or ``temperatures`` a negative one.
+        OptionError: ``samples`` is not a positive integer, or ``temperatures`` or ``reference`` a negative one.
 
     >>> import zoo
     >>> data = zoo.load_data("iris")
@@ -55,8 +65,7 @@ def evaluate(run: Run, data: Data, *, samples: int = 5000, temperatures: int = 5
     >>> tree["heldout"]["log_evidence"].sizes
     Frozen({'chain': 2, 'obs': 30})
     """
-    samples = positive_count("samples", samples)
-    temperatures = temperatures and positive_count("temperatures", temperatures)
+    effort = checked_effort(samples, temperatures, reference)
     trained_on = run.tree.attrs["data_fingerprint"]
     if data.fingerprint != trained_on:
         raise RunError(
@@ -65,19 +74,36 @@ def evaluate(run: Run, data: Data, *, samples: int = 5000, temperatures: int = 5
             "as they were loaded for training, with the same split and seed."
         )
     x = torch.as_tensor(run.pair.scale(data.test.values), dtype=torch.float32)
-    chain, obs = np.array(run.seeds), data.test["obs"].values
-    for name, group in {
-        "heldout": heldout(run, data, samples, temperatures),
+    evidence = heldout(run, data, samples, temperatures)
+    groups = {
+        "heldout": evidence,
+        "calibration": calibration(run, data, samples),
+        "spread": spread(run, x, evidence),
+        "reference_posterior": reference_posterior(run, x[:reference]) if reference else None,
+        "wellposedness": wellposedness(run, data),
         **_posterior(run, x),
         **_predictive(run, x[:PREDICTIVE_ROWS]),
         "observed_data": xarray.Dataset({"x": data.test}),
-    }.items():
-        coords = {"chain": chain, "obs": obs[: group.sizes["obs"]], "feature": list(data.columns)}
+    }
+    chain, obs = np.array(run.seeds), data.test["obs"].values
+    for name, group in groups.items():
+        if group is None:
+            run.tree.children.get(name, xarray.DataTree()).orphan()
+            continue
+        coords = {"chain": chain, "obs": obs[: group.sizes.get("obs", 0)], "feature": list(data.columns)}
         present = {dim: values for dim, values in coords.items() if dim in group.dims and dim not in group.coords}
         run.tree[name] = xarray.DataTree(group.assign_coords(present))
     trained, _, _ = run.tree.attrs["repeat"].partition("\nzoo.evaluate")
-    run.tree.attrs["repeat"] = f"{trained}\nzoo.evaluate(run, data, samples={samples}, temperatures={temperatures})"
+    arguments = ", ".join(f"{name}={value}" for name, value in effort.items())
+    run.tree.attrs["repeat"] = f"{trained}\nzoo.evaluate(run, data, {arguments})"
     return run.tree
+
+
+def checked_effort(samples: int, temperatures: int, reference: int) -> dict[str, int]:
+    """The arguments of :func:`evaluate` by name, if they are counts; all but the samples may be 0."""
+    positive_count("samples", samples)
+    optional = {"temperatures": temperatures, "reference": reference}
+    return {"samples": samples} | {name: value and positive_count(name, value) for name, value in optional.items()}
 
 
 def _posterior(run: Run, x: Tensor) -> dict[str, xarray.Dataset]:

@@ -58,7 +58,7 @@ def ranking(table: pd.DataFrame, runs: dict[str, Outcome], colours: dict[str, st
         se = np.nan_to_num(row["se"])
         ax.axhline(y, color=LINE, lw=0.8, zorder=0)
         if name in near.index:
-            per_seed = runs[str(name)].pointwise()
+            per_seed = runs[str(name)].per_seed
             assert per_seed is not None
             ax.plot(per_seed.mean(1), np.full(len(per_seed), y), "|", color=colour, ms=11, mew=1.1, alpha=0.6)
             ax.plot([row["log_evidence"] - 2 * se, row["log_evidence"] + 2 * se], [y, y], color=colour, lw=2.2)

@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from zoo.comparison import COLLAPSED, Outcome, Source, compare, outcomes
+from zoo.comparison import COLLAPSED, Outcome, Source, compare, outcomes, with_ensembles
 from zoo.errors import RunError
 from zoo.reporting import calibration, figures, latents, posedness
 from zoo.reporting.ink import MINUS, PALETTE, STYLE, Panel, panel
@@ -30,15 +30,16 @@ SECTIONS = (
 DRAWN_HERE = re.compile(rf"(ranking-\d+|({'|'.join(SECTIONS)})-\d+-[a-z0-9-]*)\.(png|svg)")
 
 
-def report(runs: Source | Iterable[Source], path: str | Path) -> Path:
+def report(runs: Source | Iterable[Source], path: str | Path, *, ensembles: bool = False) -> Path:
     """Write a report on runs and return the path of its page, ``path/index.html``.
 
     The page holds everything it shows; every figure also lies beside it as PNG and SVG, in ``path/figures``.
     Runs that were trained but not evaluated are shown as far as they go. The page is written last; figures
     that an earlier report left there are removed.
 
-    ``runs`` are runs, DataTrees, or paths of a run's directory or netCDF file: one or several. Raises
-    ``RunError`` as ``compare`` does, and for a ``path`` that cannot be written.
+    ``runs`` are runs, DataTrees, or paths of a run's directory or netCDF file: one or several. With ``ensembles`` the
+    mixture of each run's seeds is ranked as well, as by ``compare``. Raises ``RunError`` as ``compare`` does, and for a
+    ``path`` that cannot be written.
 
     >>> report([], "report")
     Traceback (most recent call last):
@@ -47,7 +48,7 @@ def report(runs: Source | Iterable[Source], path: str | Path) -> Path:
     read = outcomes(runs)
     folder = Path(path)
     try:
-        return _write(read, folder)
+        return _write(read, folder, ensembles)
     except OSError as error:
         reason = error.strerror or str(error)
         if isinstance(error, FileExistsError | NotADirectoryError):
@@ -56,7 +57,7 @@ def report(runs: Source | Iterable[Source], path: str | Path) -> Path:
         raise RunError(f"cannot write a report to {folder}: {reason}") from error
 
 
-def _write(runs: list[Outcome], folder: Path) -> Path:
+def _write(runs: list[Outcome], folder: Path, ensembles: bool) -> Path:
     """The figures, then the page."""
     pictures = folder / "figures"
     pictures.mkdir(parents=True, exist_ok=True)
@@ -68,7 +69,7 @@ def _write(runs: list[Outcome], folder: Path) -> Path:
         mpl.rcParams.update(STYLE)
         warnings.simplefilter("ignore", RuntimeWarning)  # of means over seeds that hold no finite value
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # the page's own font may have it
-        page = _environment().get_template("page.html.j2").render(_content(runs, pictures))
+        page = _environment().get_template("page.html.j2").render(_content(runs, pictures, ensembles))
     unfinished = folder / ".index.html.part"
     unfinished.write_text(page, encoding="utf-8")
     return unfinished.replace(folder / "index.html")
@@ -95,11 +96,13 @@ def _typeset(sentence: str) -> str:
     return re.sub(r"(?<!\S)-(?=\d)", MINUS, sentence).replace(" ± ", "\u00a0±\u00a0")
 
 
-def _content(runs: list[Outcome], folder: Path) -> dict[str, Any]:
+def _content(runs: list[Outcome], folder: Path, ensembles: bool) -> dict[str, Any]:
     """Everything the template shows."""
-    table = compare([run.tree for run in runs])
-    hue = {run.label: i % len(PALETTE) for i, run in enumerate(runs)}
-    tables = list(_tables(table, runs, hue, folder))
+    table = compare([run.tree for run in runs], ensembles=ensembles)
+    number = {id(run.tree): i % len(PALETTE) for i, run in enumerate(runs)}
+    every = with_ensembles(runs) if ensembles else runs
+    hue = {run.label: number[id(run.tree)] for run in every}
+    tables = list(_tables(table, every, hue, folder))
     return {
         "css": Markup((HERE / "page.css").read_text(encoding="utf-8")),
         "palette": PALETTE,
@@ -137,8 +140,7 @@ def _tables(table: pd.DataFrame, runs: list[Outcome], hue: dict[str, int], folde
             alt = "; ".join(f"{title}: {figures.number(score)}" for title, score in scores)
             picture = panel(figure, folder, f"ranking-{i + 1}", title=str(label), note=note, alt=f"Log evidence. {alt}")
         records = [
-            dict(row, pair=name, apart=pd.isna(row["rank"]), bad_k="unknown" if pd.isna(row["bad_k"]) else row["bad_k"])
-            for name, row in rows.iterrows()
+            dict(row, pair=name, apart=pd.isna(row["rank"]), weights=_weights(row)) for name, row in rows.iterrows()
         ]
         yield {
             "label": label,
@@ -147,7 +149,17 @@ def _tables(table: pd.DataFrame, runs: list[Outcome], hue: dict[str, int], folde
             "apart": [row for row in records if row["apart"]],
             "picture": picture,
             "constant": bool(rows["share_constant"].notna().any()),
+            "bits": bool(rows["bits_per_dim"].notna().any()),
+            "densities": bool(rows["log_density"].notna().any()),
         }
+
+
+def _weights(row: "pd.Series[Any]") -> str:
+    """How the evidence was had, and how many data needed more than importance weights."""
+    if row["exact"]:
+        return "exact"
+    bad = "unknown" if pd.isna(row["bad_k"]) else str(row["bad_k"])
+    return bad if pd.isna(row["annealed"]) or not row["annealed"] else f"{bad}, {row['annealed']} annealed"
 
 
 def _sheets(
