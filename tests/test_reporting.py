@@ -247,7 +247,7 @@ def test_a_reader_is_told_whether_a_pair_is_well_posed(digits):
     assert "8 of them constant in training" in words
     assert "which give 95.0 nats" in words
     assert "instead gaussian-constrained, gaussian-binned" in words
-    assert "settles: −3,280 nats at sharpness 80, 180.0 below its bound" in words
+    assert "has at most −3,280 nats and stays below −3,100, its bound for these rows" in words
     assert "143 atoms; the run has" in words
 
 

@@ -15,7 +15,7 @@ from zoo.objective import Program, latent_sites
 
 __all__ = ["Annealed", "anneal"]
 
-CHAINS, PILOT_CHAINS = 64, 16
+CHAINS, PILOT_CHAINS = 32, 8
 ACCEPTANCE = 0.65  # of Hamiltonian moves, where they travel furthest for what they cost
 FIRST_STEP, LEARNING = 0.5, 0.3  # in standard deviations of the guide; of the log step, per unit of acceptance
 

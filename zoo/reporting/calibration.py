@@ -16,7 +16,7 @@ CURVES = 64  # columns drawn at most
 
 SCORES = (
     "50\u00a0% hold", "80\u00a0% hold", "90\u00a0% hold", "95\u00a0% hold", "90\u00a0% of the prior hold",
-    "columns outside the band", "ECE", "CRPS / CRPS of the training marginal", "log score, nats per column",
+    "columns outside the band", "ECE", "CRPS / CRPS of the training marginal, median column", "log score, nats per column",
     "data with k > 0.7",
 )  # fmt: skip
 CHECKS = (
@@ -85,7 +85,7 @@ def _remarks(run: Outcome) -> list[str]:
     intervals = [f"{percent(level)} intervals hold {percent(held[level])}" for level in (0.5, 0.9) if level in held]
     remarks = [", ".join(intervals), f"{_outside(run)} columns leave the band"]
     remarks.append(f"expected calibration error {number(_mean(_of(run, 'ece', 'feature')))}")
-    remarks.append(f"CRPS {percent(_relative(run))} of that of the training marginal")
+    remarks.append(f"CRPS {percent(_relative(run))} of that of the training marginal in the median column")
     if np.isfinite(bad := _bad_k(run)):
         remarks.append(f"k > 0.7 for {percent(bad)} of the leave-one-out weights")
     return remarks
@@ -111,12 +111,14 @@ def _outside(run: Outcome) -> str:
 
 
 def _relative(run: Outcome) -> float:
-    """Mean over columns of CRPS over that of the training part's own marginal."""
+    """CRPS over that of the training part's own marginal, in the median column: one nearly constant is no yardstick."""
     crps, reference = _of(run, "crps", "feature"), run.get("calibration/crps_reference")
     if crps is None or reference is None:
         return float("nan")
     marginal = np.asarray(reference, np.float64)
-    return _mean(crps / np.where(marginal > 0, marginal, np.nan))
+    ratios = crps / np.where(marginal > 0, marginal, np.nan)
+    finite = ratios[np.isfinite(ratios)]
+    return float(np.median(finite)) if finite.size else float("nan")
 
 
 def _bad_k(run: Outcome) -> float:

@@ -150,7 +150,6 @@ def _tables(table: pd.DataFrame, runs: list[Outcome], hue: dict[str, int], folde
             "picture": picture,
             "constant": bool(rows["share_constant"].notna().any()),
             "bits": bool(rows["bits_per_dim"].notna().any()),
-            "densities": bool(rows["log_density"].notna().any()),
         }
 
 
@@ -158,8 +157,9 @@ def _weights(row: "pd.Series[Any]") -> str:
     """How the evidence was had, and how many data needed more than importance weights."""
     if row["exact"]:
         return "exact"
-    bad = "unknown" if pd.isna(row["bad_k"]) else str(row["bad_k"])
-    return bad if pd.isna(row["annealed"]) or not row["annealed"] else f"{bad}, {row['annealed']} annealed"
+    if pd.isna(row["bad_k"]):
+        return "unknown"
+    return f"{row['bad_k']} annealed" if row["annealed"] is not pd.NA and row["annealed"] else str(row["bad_k"])
 
 
 def _sheets(

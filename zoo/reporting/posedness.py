@@ -83,8 +83,8 @@ def _shown(run: Outcome) -> str:
         slope = np.diff(values)[-1] / np.diff(sharpness)[-1] if len(values) > 1 else np.nan
         return f"{start} has {reached} and still gains {number(slope)} for every unit: it has no end."
     bound = _number(about, "bound")
-    below = f", {number(bound - values[-1])} below its bound" if np.isfinite(bound) else ""
-    return f"{start} settles: {reached}{below}."
+    below = f" and stays below {number(bound)}, its bound for these rows" if np.isfinite(bound) else ""
+    return f"{start} has at most {number(float(np.nanmax(values)))} nats{below}: it does not run away."
 
 
 def _seen(run: Outcome) -> str:
