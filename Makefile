@@ -1,7 +1,7 @@
 # `make demo` and `make test` set everything up by themselves; PYTHON=... chooses the interpreter.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint conformance bench check clean
+.PHONY: help demo test lint conformance bench claims truth check clean
 
 BIN := .venv/bin
 PYTHONS := $(or $(PYTHON),python3.11 python3.12 python3.13 python3)
@@ -13,9 +13,9 @@ export OMP_NUM_THREADS ?= 1
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: .venv/.installed  ## Train five pairs on real handwritten digits, print the path of the report
-	$(BIN)/zoo compare gaussian-learned gaussian-constrained gaussian-identity bernoulli gmm \
-		--data digits --binarize threshold --seeds 4 --out $(DEMO) --overwrite
+demo: .venv/.installed  ## Train six pairs on real handwritten digits, print the path of the report
+	$(BIN)/zoo compare gaussian-learned gaussian-constrained gaussian-identity gaussian-binned bernoulli gmm \
+		--data digits --binarize threshold --seeds 4 --samples 1000 --temperatures 20 --out $(DEMO) --overwrite
 
 test: .venv/.installed  ## Run the tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4  # a worker a core: more threads wait for each other
@@ -31,11 +31,17 @@ conformance: .venv/.installed  ## Hold every pair, compiled, to Pyro's own loss 
 bench: .venv/.installed  ## Measure the cost of a step against torch by hand, Pyro and NumPyro (minutes)
 	$(BIN)/python scripts/benchmark.py 64-128-8 784-400-20 --out benchmark
 
+claims: .venv/.installed  ## Put the seven claims of the question to computed tests, one page (minutes)
+	$(BIN)/python scripts/claims.py claims
+
+truth: .venv/.installed  ## Print closed-form and scikit-learn figures beside the zoo's (minutes)
+	$(BIN)/python scripts/ground_truth.py
+
 check:  ## Run all that continuous integration runs
 	.ci/run
 
 clean:  ## Remove the environment, the demo and every cache
-	rm -rf .venv build dist *.egg-info $(DEMO) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv build dist *.egg-info $(DEMO) claims .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp is written last: an installation that broke off is not taken for done.

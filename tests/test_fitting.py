@@ -100,7 +100,10 @@ def test_the_alarm_wants_a_scale_that_is_small_and_falling(iris):
     def seen(*relative):
         watch = Watch(zoo.create("gaussian-learned", iris), [0])
         spread = iris.train_std / iris.scaling.scale
-        return [bool(watch.alarms(i, (r * spread)[None], alive=np.array([True]))[0]) for i, r in enumerate(relative, 1)]
+        at = np.full((1, 4), -1)
+        return [
+            bool(watch.alarms(i, (r * spread)[None], at, alive=np.array([True]))[0]) for i, r in enumerate(relative, 1)
+        ]
 
     a = ALARM
     assert seen(a / 2, a / 3, a / 4, a / 5) == [False, False, False, True]
@@ -212,7 +215,10 @@ def test_the_watch_measures_a_scale_against_its_own_columns_spread():
     watch = Watch(zoo.create("gaussian-learned", data), [0])
     spread = data.train_std / data.scaling.scale
     alive = np.array([True])
-    assert not any(watch.alarms(i, (s * spread)[None], alive=alive)[0] for i, s in enumerate([1.0, 0.9, 0.8, 0.7]))
+    assert not any(
+        watch.alarms(i, (s * spread)[None], np.full((1, len(spread)), -1), alive=alive)[0]
+        for i, s in enumerate([1.0, 0.9, 0.8, 0.7])
+    )
 
 
 def test_few_checks_do_not_blind_the_watch(digits):
@@ -240,3 +246,24 @@ def test_auto_chooses_by_the_work_ahead(digits, steps, seeds, hidden, mode):
     pair = zoo.create("gaussian-learned", digits, hidden=hidden)
     assert _mode(Settings(steps=steps), pair, seeds) == mode
     assert _mode(Settings(steps=steps, compile="off"), pair, seeds) == "off"
+
+
+def test_the_watch_tells_the_datum_and_the_pace(iris):
+    watch = Watch(zoo.create("gaussian-learned", iris), [7])
+    alive, obs = np.array([True]), np.array([[3, 14, 15, 92]])
+    spread = iris.train_std / iris.scaling.scale
+    for step, scale in ((100, 0.04), (200, 0.02), (300, 0.01), (400, 0.005 * 0.9)):
+        scales = spread * np.array([1.0, scale, 1.0, 1.0])
+        alarmed = watch.alarms(step, scales[None], obs, alive=alive)
+    assert alarmed.tolist() == [True]
+    message = watch.message(alarmed)
+    assert "step 400 (seed 7)" in message
+    assert f"on columns {iris.columns[1]}, smallest at row 14." in message
+    assert "shrinking 2.1-fold in a hundred steps" in message  # (0.04 / 0.0045)^(1/3)
+
+
+def test_the_smallest_scale_has_its_row(iris):
+    run = zoo.fit(zoo.create("gaussian-learned", iris), iris, seeds=2, steps=10, progress=False)
+    assert np.isin(run.tree["validation"]["scale_obs"], iris.validation["obs"]).all()
+    run = zoo.fit(zoo.create("gmm", iris, components=2), iris, seeds=2, steps=10, progress=False)
+    assert (run.tree["validation"]["scale_obs"] == -1).all()

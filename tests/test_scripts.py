@@ -55,3 +55,21 @@ def test_own_pair_as_a_plugin(tmp_path, monkeypatch):
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     assert {row["pair"] for row in json.loads(result.stdout)["rows"]} == {"laplace", "gmm-constrained"}
+
+
+@pytest.mark.parametrize(
+    ("claim", "verdict"), [("one_point", "holds"), ("squared_error", "holds"), ("elbo_too", "holds")]
+)
+def test_claims_that_take_seconds(script, claim, verdict):
+    finding = getattr(script("claims"), claim)()
+    assert finding.verdict == verdict
+    assert all(len(row) == len(finding.columns) for row in finding.rows)
+
+
+def test_ground_truth(script, capsys):
+    table = script("ground_truth").mixtures(["spherical"])
+    assert (table["gap"].abs() < 0.01).all()
+    known = script("ground_truth").known_pair()
+    assert (known["largest gap"] < 1e-4).all()
+    assert (known["90% covers"].sub(0.9).abs() < 0.02).all()
+    assert (known["50% covers"].sub(0.5).abs() < 0.03).all()

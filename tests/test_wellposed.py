@@ -3,13 +3,17 @@
 import math
 
 import numpy as np
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 
 import zoo
 from zoo.catalogue import options_of
 from zoo.context import seeded
+from zoo.evaluation.wellposedness import wellposedness
 from zoo.inference import log_mean_exp
+from zoo.pairs import VAEOptions, guide
 from zoo.wellposed import Steps, ceiling, log_likelihood, steer, witness
 
 TABLE = np.random.default_rng(0).normal(size=(20, 5))
@@ -192,3 +196,51 @@ def test_linear_models_run_away_on_a_subspace_alone(name, table):
     data = zoo.Data.from_array(np.vstack([plane] * 3), scaling="none")
     assert witness(zoo.create(name, data, latent_dim=2), plane).grows
     assert not witness(zoo.create(name, data, latent_dim=1), plane).grows
+
+
+# -- the group that an evaluation writes -------------------------------------------------------------------------------
+
+
+def trained(name, data, **options):
+    return zoo.fit(zoo.create(name, data, **options), data, seeds=[1, 4], steps=30, progress=False)
+
+
+def test_the_group_of_an_unbounded_pair(iris):
+    group = wellposedness(trained("gaussian-map", iris), iris)
+    assert group.attrs["grows"] == 1
+    assert np.isnan(group.attrs["bound"])
+    assert {"log_likelihood", "elbo", "penalized"} <= set(group)
+    assert "ceiling" not in group.attrs
+    np.testing.assert_allclose(
+        group["log_likelihood"], witness(zoo.create("gaussian-map", iris), iris.train.values[:50]).log_likelihood
+    )
+
+
+def test_the_group_of_a_pair_with_a_floor(iris):
+    run = trained("gaussian-constrained", iris, floor=0.05)
+    group = wellposedness(run, iris)
+    assert group.attrs["grows"] == 0
+    assert (group["log_likelihood"] < group.attrs["bound"]).all()
+    assert list(group["chain"]) == [1, 4]
+    rows = group.attrs["ceiling_rows"]
+    assert rows == len(iris.train)
+    np.testing.assert_allclose(group["parsimony_gap"], (group.attrs["ceiling"] - group["train_evidence"]) / rows)
+    assert (group["parsimony_gap"] > 0).all()
+    np.testing.assert_allclose(group["train_evidence"], run.log_evidence(iris.train.values, 1000).sum(1))
+
+
+def test_masses_have_a_group_and_pairs_of_ones_own_have_none(iris, catalogue):
+    binary = zoo.load_data("digits", binarize="threshold")
+    assert wellposedness(trained("bernoulli", binary), binary).attrs["bound"] == 0
+
+    @zoo.register("mine", title="m", summary="m", formula="m", support="real", bounded=False, reference="none")
+    def mine(data: zoo.Data, options: VAEOptions):
+        class Mine(torch.nn.Module):
+            def forward(self, x):
+                with pyro.plate("data", len(x), dim=-1):
+                    z = pyro.sample("z", dist.Normal(x.new_zeros(options.latent_dim), 1.0).to_event(1))
+                    pyro.sample("x", dist.Normal(z.sum(-1, keepdim=True), x.new_ones(4)).to_event(1), obs=x)
+
+        return Mine(), guide(data, options)
+
+    assert wellposedness(trained("mine", iris), iris) is None

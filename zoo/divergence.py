@@ -30,25 +30,39 @@ class Watch:
         spread = data.train_std / pair.scaling.scale
         self.spread = np.where(spread > 0, spread, 1.0)
         self.history: list[np.ndarray[Any, Any]] = []
+        self.checks: list[int] = []
         self.ran_away_at = np.full(len(seeds), -1)
         self.smallest = np.full((len(seeds), data.features), np.nan)
+        self.obs = np.full((len(seeds), data.features), -1)
 
     def alarms(
-        self, step: int, column_scale: np.ndarray[Any, Any], alive: np.ndarray[Any, Any]
+        self,
+        step: int,
+        column_scale: np.ndarray[Any, Any],
+        obs: np.ndarray[Any, Any],
+        alive: np.ndarray[Any, Any],
     ) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Which seeds run away at this check, shape (S,), from their smallest scales by column (S, D)."""
+        """Which seeds run away at this check, shape (S,).
+
+        Args:
+            step: of the check.
+            column_scale: the smallest scale of each column, shape (S, D).
+            obs: the row in the source at which it is, or -1 where it is no row's own, shape (S, D).
+            alive: the seeds still trained, shape (S,).
+        """
         relative = column_scale / self.spread
         self.history = [*self.history[-FALLING_CHECKS:], relative.min(1)]
+        self.checks = [*self.checks[-FALLING_CHECKS:], step]
         falling = len(self.history) > FALLING_CHECKS and (np.diff(self.history, axis=0) < 0).all(0)
         alarmed: np.ndarray[Any, np.dtype[np.bool_]] = (
             (relative.min(1) < ALARM) & falling & alive & (self.ran_away_at < 0) & (not self.pair.card.bounded)
         )
         self.ran_away_at[alarmed] = step
-        self.smallest[alarmed] = relative[alarmed]
+        self.smallest[alarmed], self.obs[alarmed] = relative[alarmed], obs[alarmed]
         return alarmed
 
     def message(self, alarmed: np.ndarray[Any, np.dtype[np.bool_]]) -> str:
-        """What happened, where, and what would cure it."""
+        """What happened, where, how fast, and what would cure it."""
         rows = np.flatnonzero(alarmed)
         columns = np.flatnonzero((self.smallest[rows] < ALARM).any(0))
         constant = [self.data.columns[j] for j in columns if self.data.train_std[j] == 0]
@@ -58,10 +72,16 @@ class Watch:
             for kind, names in (("constant columns", constant), ("columns", varying))
             if names
         ]
+        first, last = self.history[0][rows], self.history[-1][rows]
+        pace = float((first / last).max()) ** (100 / (self.checks[-1] - self.checks[0]))
+        seed, column = np.unravel_index(np.nanargmin(self.smallest[rows]), self.smallest[rows].shape)
+        datum = self.obs[rows][seed, column]
+        at = f", smallest at row {datum}" if datum >= 0 else ""
         remedies = [name for name in self.pair.card.remedies if card(name).takes(self.data.support)]
         cure = f" Bounded instead: {', '.join(remedies)}." if remedies else ""
         return (
             f"{self.pair.name} runs away at step {self.ran_away_at[rows[0]]} "
             f"({'seed' if len(rows) == 1 else 'seeds'} {', '.join(str(self.seeds[r]) for r in rows)}): decoder scale "
-            f"below {ALARM:g} of the training standard deviation, and falling, on {' and '.join(where)}.{cure}"
+            f"below {ALARM:g} of the training standard deviation, and shrinking {pace:.2g}-fold in a hundred steps, on "
+            f"{' and '.join(where)}{at}.{cure}"
         )

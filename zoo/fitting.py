@@ -168,7 +168,7 @@ def fit(
             if (step + 1) % every and step + 1 < settings.steps:
                 continue
             record.check(step + 1)
-            alarmed = watch.alarms(step + 1, record.column_scale[-1], alive=record.alive())
+            alarmed = watch.alarms(step + 1, record.column_scale[-1], record.scale_obs[-1], alive=record.alive())
             if alarmed.any() and settings.on_divergence == "raise":
                 raise Diverged(watch.message(alarmed))
             if alarmed.any():
@@ -206,6 +206,7 @@ class Record:
         self.engine = engine
         self.pair = pair
         self.keep_last = keep_last
+        self.obs = pair.data.validation["obs"].values
         self.validation, self.train = (_repeated(part) for part in (validation, engine.x))
         seeds, device = len(engine.seeds), validation.device
         self.trace = torch.full((steps, len(Terms._fields) + 1, seeds), math.nan, device=device)
@@ -213,6 +214,7 @@ class Record:
         self.checked: list[int] = []
         self.elbo: list[np.ndarray[Any, Any]] = []
         self.column_scale: list[np.ndarray[Any, Any]] = []
+        self.scale_obs: list[np.ndarray[Any, Any]] = []
         self.best_theta = engine.state.theta.clone()
         self.best_buffers = {name: buffer.clone() for name, buffer in engine.buffers.items()}
         self.best_elbo = np.full(seeds, -math.inf)
@@ -229,10 +231,12 @@ class Record:
         if hasattr(self.engine.program.model, "settle"):
             self.engine.call(_settle, self.engine.prepare, self.train)
         results = self.engine.call(_validate, self.validation)
-        elbo = np.array([float(value) for value, _ in results]) - self.pair.log_volume
+        elbo = np.array([float(value) for value, _, _ in results]) - self.pair.log_volume
         self.checked.append(step)
         self.elbo.append(np.where(self.alive(), elbo, math.nan))
-        self.column_scale.append(np.stack([scale.cpu().numpy() for _, scale in results]))
+        self.column_scale.append(np.stack([scale.cpu().numpy() for _, scale, _ in results]))
+        rows = np.stack([row.cpu().numpy() for _, _, row in results])
+        self.scale_obs.append(np.where(rows < 0, -1, self.obs[rows % len(self.obs)]).astype(np.int32))
         better = self.alive() & ((elbo > self.best_elbo) | self.keep_last)
         self.best_elbo = np.where(better, elbo, self.best_elbo)
         self.best_step = np.where(better, step, self.best_step)
@@ -290,6 +294,7 @@ class Record:
             {
                 "elbo": (("chain", "check"), np.stack(self.elbo, axis=1), nats),
                 "column_scale": (("chain", "check", "feature"), np.stack(self.column_scale, axis=1), scaled),
+                "scale_obs": (("chain", "check", "feature"), np.stack(self.scale_obs, axis=1)),
             },
             coords={"chain": chain, "step": ("check", self.checked), "feature": list(self.pair.data.columns)},
         )
@@ -306,15 +311,19 @@ def _settle(model: Any, guide: Any, prepare: Any, x: Tensor) -> None:
     model.settle(guide, prepare(x))
 
 
-def _validate(model: Any, guide: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean ELBO of x, and the smallest decoder scale of every column, a block of rows at a time."""
+def _validate(model: Any, guide: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The mean ELBO of x, the smallest decoder scale of every column and at which row, -1 where it is that of all."""
     total, smallest = x.new_zeros(()), x.new_full((x.shape[-1],), math.inf)
-    for rows in x.split(VALIDATION_ROWS):
+    at = torch.full_like(smallest, -1, dtype=torch.long)
+    for start, rows in zip(range(0, len(x), VALIDATION_ROWS), x.split(VALIDATION_ROWS), strict=True):
         p, q = traces(model, guide, rows)
         total = total + terms(p, q, len(x)).elbo
         scale = column_scale(p.nodes["x"]["fn"])
-        smallest = torch.minimum(smallest, scale.reshape(-1, x.shape[-1]).amin(0))
-    return total, smallest
+        of_datum = scale.dim() == 2 and len(scale) == len(rows)  # a mixture's are those of its components
+        least, row = scale.reshape(-1, x.shape[-1]).min(0)
+        at = torch.where((least < smallest) & of_datum, row + start, at)
+        smallest = torch.minimum(smallest, least)
+    return total, smallest, at
 
 
 def _attributes(

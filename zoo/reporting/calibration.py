@@ -16,8 +16,8 @@ CURVES = 64  # columns drawn at most
 
 SCORES = (
     "50\u00a0% hold", "80\u00a0% hold", "90\u00a0% hold", "95\u00a0% hold", "90\u00a0% of the prior hold",
-    "columns outside the band", "ECE", "CRPS / CRPS of the training marginal, median column", "log score, nats per column",
-    "data with k > 0.7",
+    "columns outside the band", "ECE", "CRPS / CRPS of the training marginal, median column",
+    "log score, nats per column", "data with k > 0.7",
 )  # fmt: skip
 CHECKS = (
     "mean bias", "mean RMSE", "variance bias", "variance RMSE", "sample bias", "sample RMSE", "90 % coverage",

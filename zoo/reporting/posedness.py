@@ -122,6 +122,7 @@ def _columns(run: Outcome) -> str:
         parts.append(
             f"scales below {COLLAPSED} at the last check in {len(order)} of {scales.size} columns ({first})"
             + "".join(f", {kind}" for kind in kinds)
+            + _datum(run, least)
             if order
             else f"no column has a scale below {COLLAPSED} at the last check; the least is that of {called[least]}, "
             f"{number(float(scales[least]))}"
@@ -133,6 +134,16 @@ def _columns(run: Outcome) -> str:
     if not run.bounded and run.summary.get("support") in ("binary", "ordinal", "count"):
         parts.append("the values are discrete, and a density that is not bounded gains most where values repeat")
     return sentence(parts)
+
+
+def _datum(run: Outcome, column: int) -> str:
+    """At which row a column's scale is smallest at the last check, if it is one row's own."""
+    obs, scale = run.get("validation/scale_obs"), run.get("validation/column_scale")
+    if obs is None or scale is None:
+        return ""
+    last = np.nan_to_num(np.asarray(scale.isel(check=-1, feature=column), np.float64), nan=np.inf)
+    row = int(obs.isel(check=-1, feature=column)[int(last.argmin())])
+    return f", the least at row {row} of the data" if row >= 0 else ""
 
 
 def _repeating(run: Outcome) -> set[int]:
