@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from zoo.catalogue import Pair, card
 
@@ -60,6 +62,18 @@ class Watch:
         self.ran_away_at[alarmed] = step
         self.smallest[alarmed], self.obs[alarmed] = relative[alarmed], obs[alarmed]
         return alarmed
+
+    def state(self) -> dict[str, Tensor]:
+        """What the watch knows, ready to be saved."""
+        known = {name: getattr(self, name) for name in ("ran_away_at", "smallest", "obs")}
+        history = {"history": np.reshape(self.history, (-1, len(self.seeds))), "checks": np.array(self.checks, int)}
+        return {f"watch.{name}": torch.as_tensor(value).clone() for name, value in {**known, **history}.items()}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go back to what :meth:`state` returned."""
+        for name in ("ran_away_at", "smallest", "obs"):
+            setattr(self, name, state[f"watch.{name}"].numpy().copy())
+        self.history, self.checks = list(state["watch.history"].numpy()), state["watch.checks"].tolist()
 
     def message(self, alarmed: np.ndarray[Any, np.dtype[np.bool_]]) -> str:
         """What happened, where, how fast, and what would cure it."""

@@ -7,14 +7,16 @@ import json
 import logging
 import math
 import operator
+import os
 import platform
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import version
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -23,13 +25,14 @@ from annotated_types import Ge, Gt, Lt
 from torch import Tensor
 
 from zoo.catalogue import Pair
+from zoo.checkpoint import Checkpoint
 from zoo.data import Data
 from zoo.divergence import FALLING_CHECKS, Watch
-from zoo.engine import Engine, Mode
+from zoo.engine import Engine, Mode, State
 from zoo.errors import DataError, Diverged, DivergenceWarning, OptionError
 from zoo.objective import OBJECTIVES, Terms, column_scale, terms, traces
 from zoo.options import checked
-from zoo.runs import Run
+from zoo.runs import RECIPE, Run, load_run, positive_count
 
 __all__ = ["SCHEDULES", "Settings", "fit"]
 
@@ -43,6 +46,10 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 VALIDATION_ROWS = 4096  # rows per pass
 COMPILING_TAKES = 20.0  # seconds, the first time
 FEW_STEPS = 50  # not worth recording
+MODES: tuple[Mode, ...] = get_args(Mode)
+OF_STEP = tuple(field.name for field in fields(State))
+OF_SEEDS = ("best_elbo", "best_step", "stopped_at")  # what a Record knows of each seed, and of each check
+OF_CHECKS = ("elbo", "column_scale", "scale_obs")
 REPEATED_ROWS = 1024  # a smaller part is drawn several times to quieten its mean
 
 
@@ -86,6 +93,8 @@ def fit(
     device: str = "auto",
     on_divergence: str = "stop",
     progress: bool = True,
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_every: int | None = None,
 ) -> Run:
     """Train a pair for several seeds at once by stochastic variational inference with Adam.
 
@@ -112,6 +121,9 @@ def fit(
         device: "cpu", "cuda", or "auto" for the best there is.
         on_divergence: when a decoder scale runs to zero: "stop" freezes that seed, "warn" goes on, "raise" raises.
         progress: show a progress bar where a person is watching.
+        checkpoint: a directory to train in. A fit that was stopped there, however it ended, is gone on with to the
+            same bits as if it had not been; a finished one is returned; when done, the run is saved there.
+        checkpoint_every: steps between states on disk, of which two are kept; None writes one at each check.
 
     Returns:
         A :class:`zoo.Run` with groups ``optimization``, ``validation`` and ``constant_data``.
@@ -120,6 +132,7 @@ def fit(
         OptionError: an argument of the wrong type or range.
         DataError: data of another shape or support than the pair was created for.
         Diverged: a seed ran away and ``on_divergence="raise"``.
+        RunError: the checkpoint's directory is in use, cannot be written, or holds something else.
 
     >>> import zoo
     >>> data = zoo.load_data("iris")
@@ -134,61 +147,116 @@ def fit(
     objective = settings.objective or pair.card.objective
     if objective not in OBJECTIVES:
         raise OptionError(f"fit: objective={objective!r}; choose from {', '.join(OBJECTIVES)}.")
-    rate = settings.learning_rate or pair.card.learning_rate
+    settings = replace(settings, objective=objective, learning_rate=settings.learning_rate or pair.card.learning_rate)
+    if checkpoint is None:
+        if checkpoint_every is not None:
+            raise OptionError("fit: checkpoint_every says how often and checkpoint where: name a directory too.")
+        return _train(pair, data, chosen_seeds, settings, progress)
+    every = None if checkpoint_every is None else positive_count("checkpoint_every", checkpoint_every)
+    identity = {
+        "pair": pair.name,
+        "options": asdict(pair.options),
+        "data": data.fingerprint,
+        "seeds": chosen_seeds,
+        **asdict(settings),
+        "torch": torch.__version__,
+    }
+    with Checkpoint(Path(checkpoint), identity) as place:
+        if (place.path / RECIPE).is_file():
+            run = load_run(place.path)
+            place.refuse_another(json.loads(run.tree.attrs.get("fit", "{}")))
+            return run
+        run = _train(pair, data, chosen_seeds, settings, progress, place, every)
+        run.tree.attrs["fit"] = json.dumps(place.identity)
+        run.save(place.path)
+    return run
 
+
+def _train(
+    pair: Pair,
+    data: Data,
+    seeds: list[int],
+    settings: Settings,
+    progress: bool,
+    place: Checkpoint | None = None,
+    save_every: int | None = None,
+) -> Run:
+    """Train from the start, or from the last state in a place."""
+    saved = place.begin() if place else None
     at = _device(settings.device)
     train, validation = (_tensor(pair.scale(part.values), at) for part in (data.train, data.validation))
     scale = _tensor(pair.scaling.scale, at)
+    assert settings.objective is not None  # fit has filled both in
+    assert settings.learning_rate is not None
     engine = Engine(
         pair,
-        chosen_seeds,
+        seeds,
         train,
-        objective=OBJECTIVES[objective],
+        objective=OBJECTIVES[settings.objective],
         batch_size=settings.batch_size,
         prepare=(lambda x: data.corrupt(x, torch.rand_like(x), scale)) if data.noise else None,
         clip=settings.clip,
         same_batches=settings.same_batches,
-        mode=_mode(settings, pair, len(chosen_seeds)),
+        mode=_mode(settings, pair, len(seeds)) if saved is None else MODES[int(saved["mode"])],
     )
     if engine.note:
         log.warning(
             "%s is run with compile=%r instead of %r: %s", pair.name, engine.mode, settings.compile, engine.note
         )
     record = Record(engine, pair, settings.steps, validation, keep_last=settings.keep == "last")
-    watch = Watch(pair, chosen_seeds)
+    watch = Watch(pair, seeds)
+    first, before = 0, 0.0
+    if saved is not None:
+        record.restore(saved)
+        watch.restore(saved)
+        first, before = int(saved["step"]), float(saved["seconds"])
 
     started = time.perf_counter()
     # the watch needs a few checks to see a scale falling, however few were asked for
     every = max(1, settings.steps // max(settings.checks, 2 * FALLING_CHECKS))
-    with _progress(pair, settings.steps, shown=progress) as tell:
-        for step in range(settings.steps):
-            kl_weight = min(1.0, (step + 1) / settings.warmup) if settings.warmup else 1.0
-            share = SCHEDULES[settings.schedule](step / settings.steps)
-            record.keep(step, engine.step(step, rate * share, kl_weight), kl_weight)
-            if (step + 1) % every and step + 1 < settings.steps:
-                continue
-            record.check(step + 1)
-            alarmed = watch.alarms(step + 1, record.column_scale[-1], record.scale_obs[-1], alive=record.alive())
-            if alarmed.any() and settings.on_divergence == "raise":
-                raise Diverged(watch.message(alarmed))
-            if alarmed.any():
-                warnings.warn(watch.message(alarmed), DivergenceWarning, stacklevel=2)
-            late = record.checks_without_progress() >= (settings.patience or math.inf)
-            record.stop(step + 1, late | (alarmed & (settings.on_divergence == "stop")))
-            tell(step + 1, record.elbo[-1])
-            if not record.alive().any():
-                break
-    seconds = time.perf_counter() - started
+    done = first
+    try:
+        with _progress(pair, settings.steps, shown=progress) as tell:
+            for step in range(first, settings.steps if record.alive().any() else first):
+                kl_weight = min(1.0, (step + 1) / settings.warmup) if settings.warmup else 1.0
+                share = SCHEDULES[settings.schedule](step / settings.steps)
+                record.keep(step, engine.step(step, settings.learning_rate * share, kl_weight), kl_weight)
+                check = (step + 1) % every == 0 or step + 1 == settings.steps
+                if check:
+                    record.check(step + 1)
+                    alarmed = watch.alarms(
+                        step + 1, record.column_scale[-1], record.scale_obs[-1], alive=record.alive()
+                    )
+                    if alarmed.any() and settings.on_divergence == "raise":
+                        raise Diverged(watch.message(alarmed))
+                    if alarmed.any():
+                        warnings.warn(watch.message(alarmed), DivergenceWarning, stacklevel=3)
+                    late = record.checks_without_progress() >= (settings.patience or math.inf)
+                    record.stop(step + 1, late | (alarmed & (settings.on_divergence == "stop")))
+                    tell(step + 1, record.elbo[-1])
+                if place and ((step + 1) % save_every == 0 if save_every else check):
+                    seconds = before + time.perf_counter() - started
+                    counts = {"step": step + 1, "seconds": seconds, "mode": MODES.index(engine.mode)}
+                    state = {name: torch.tensor(value, dtype=torch.float64) for name, value in counts.items()}
+                    place.save(step + 1, state | record.state(step + 1) | watch.state())
+                    done = step + 1
+                if check and not record.alive().any():
+                    break
+    except KeyboardInterrupt:
+        if place:
+            raise KeyboardInterrupt(f"{place.path} holds the first {done} steps: the same call goes on.") from None
+        raise
+    seconds = before + time.perf_counter() - started
     for row in np.flatnonzero(record.frozen_at() >= 0):
         warnings.warn(
-            f"{pair.name}, seed {chosen_seeds[row]}: loss or gradient was not finite at step "
+            f"{pair.name}, seed {seeds[row]}: loss or gradient was not finite at step "
             f"{record.frozen_at()[row]}; the seed was frozen at its last finite state.",
             DivergenceWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
-    root = xarray.Dataset(attrs=_attributes(pair, data, settings, objective, rate, engine, seconds))
+    root = xarray.Dataset(attrs=_attributes(pair, data, settings, engine, seconds))
     tree = xarray.DataTree.from_dict({"/": root, **record.groups(watch.ran_away_at), **_constants(data)})
-    return Run(pair, tuple(chosen_seeds), record.best_weights(), tree)
+    return Run(pair, tuple(seeds), record.best_weights(), tree)
 
 
 class Record:
@@ -267,6 +335,39 @@ class Record:
         weights = self.engine.parameters(self.best_theta) | self.best_buffers
         return {name: tensor.cpu().contiguous() for name, tensor in weights.items()}
 
+    def state(self, steps: int) -> dict[str, Tensor]:
+        """All that is known after so many steps."""
+        of_checks = {name: torch.as_tensor(np.stack(getattr(self, name))) for name in OF_CHECKS if getattr(self, name)}
+        tensors = {
+            **{f"engine.{name}": getattr(self.engine.state, name) for name in OF_STEP},
+            **{f"buffer.{name}": buffer for name, buffer in self.engine.buffers.items()},
+            **{f"best_buffer.{name}": buffer for name, buffer in self.best_buffers.items()},
+            "best_theta": self.best_theta,
+            "trace": self.trace[:steps],
+            "checked": torch.tensor(self.checked, dtype=torch.long),
+            **{name: torch.as_tensor(getattr(self, name)) for name in ("kl_weight", *OF_SEEDS)},
+            **of_checks,
+        }
+        # copies: what is saved together may not share memory
+        return {
+            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
+        }
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go back to what :meth:`state` returned; in place, since a recorded step holds on to its buffers."""
+        for name in OF_STEP:
+            getattr(self.engine.state, name).copy_(state[f"engine.{name}"])
+        for name, buffer in self.engine.buffers.items():
+            buffer.copy_(state[f"buffer.{name}"])
+            self.best_buffers[name].copy_(state[f"best_buffer.{name}"])
+        self.best_theta.copy_(state["best_theta"])
+        self.trace[: len(state["trace"])] = state["trace"].to(self.trace.device)
+        self.checked = state["checked"].tolist()
+        for name in ("kl_weight", *OF_SEEDS):
+            setattr(self, name, state[name].numpy().copy())
+        for name in OF_CHECKS:
+            setattr(self, name, list(state[name].numpy()) if name in state else [])
+
     def groups(self, ran_away_at: np.ndarray[Any, Any]) -> dict[str, xarray.Dataset]:
         """The groups ``optimization`` and ``validation``, in the units of the data as loaded."""
         steps = self.checked[-1]
@@ -326,12 +427,10 @@ def _validate(model: Any, guide: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor
     return total, smallest, at
 
 
-def _attributes(
-    pair: Pair, data: Data, settings: Settings, objective: str, rate: float, engine: Engine, seconds: float
-) -> dict[str, Any]:
+def _attributes(pair: Pair, data: Data, settings: Settings, engine: Engine, seconds: float) -> dict[str, Any]:
     """What identifies a run and repeats it; structures as JSON text, since netCDF takes no others."""
     options = asdict(pair.options)
-    arguments = asdict(settings) | {"objective": objective, "learning_rate": rate, "compile": engine.mode}
+    arguments = asdict(settings) | {"compile": engine.mode}
     told = "".join(f", {name}={value!r}" for name, value in options.items())
     fitted = ", ".join(f"{name}={value!r}" for name, value in {"seeds": engine.seeds, **arguments}.items())
     return {

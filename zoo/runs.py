@@ -20,12 +20,13 @@ from torch import Tensor
 
 from zoo import inference
 from zoo.catalogue import Pair, create
+from zoo.checkpoint import FIT
 from zoo.context import Stream, pyro_context, random_stream, seeded
 from zoo.data import Data, outside_support
 from zoo.engine import Replica
 from zoo.errors import DataError, OptionError, RunError
 
-__all__ = ["Run", "load_run", "positive_count"]
+__all__ = ["RECIPE", "Run", "load_run", "positive_count"]
 
 T = TypeVar("T")
 
@@ -141,7 +142,7 @@ class Run:
         """
         path = Path(path)
         empty = path.is_dir() and not any(path.iterdir())
-        if path.exists() and not empty and not (path / RECIPE).is_file():
+        if path.exists() and not empty and not any((path / name).is_file() for name in (RECIPE, FIT)):
             raise RunError(f"{path} exists and is not a run; choose another place.")
         recipe = {
             "format": FORMAT,
@@ -181,7 +182,8 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     """
     path = Path(path)
     if not (path / RECIPE).is_file():
-        raise RunError(f"no run at {path}: there is no {RECIPE}.")
+        begun = "; it was begun and not finished, which zoo.fit(..., checkpoint=) of the same fit would do"
+        raise RunError(f"no run at {path}: there is no {RECIPE}{begun if (path / FIT).is_file() else ''}.")
     try:
         recipe = json.loads((path / RECIPE).read_text(encoding="utf-8"))
         if recipe["format"] != FORMAT:

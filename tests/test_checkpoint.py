@@ -1,0 +1,222 @@
+"""A fit that was stopped goes on to the same bits, and nothing that is on disk is lost or misread."""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+
+import numpy as np
+import pytest
+import torch
+
+import zoo
+from zoo.checkpoint import FIT, Checkpoint
+from zoo.engine import Engine
+from zoo.errors import DivergenceWarning, OptionError, RunError
+
+PAIRS = ["gaussian-constrained", "gmm", "gaussian-shared"]
+HOW = {"steps": 60, "seeds": [0, 3], "checks": 6, "progress": False, "compile": "capture"}
+
+
+class Stopped(Exception):
+    """Stands for whatever ends a process."""
+
+
+def same(run, other):
+    assert run.weights.keys() == other.weights.keys()
+    for name, tensor in run.weights.items():
+        assert torch.equal(tensor, other.weights[name]), name
+    for group in ("optimization", "validation"):
+        assert run.tree[group].to_dataset().identical(other.tree[group].to_dataset()), group
+
+
+def stop_at(monkeypatch, number, error=Stopped):
+    """The engine breaks off before step ``number``, in the middle of whatever was going on."""
+    step = Engine.step
+
+    def breaking(self, at, *arguments):
+        if at == number:
+            raise error
+        return step(self, at, *arguments)
+
+    monkeypatch.setattr(Engine, "step", breaking)
+
+
+@pytest.mark.parametrize("mode", ["off", "capture"])
+@pytest.mark.parametrize("name", PAIRS)
+def test_a_fit_that_was_stopped_ends_in_the_same_bits(name, mode, iris, tmp_path, monkeypatch):
+    options = {"optimal": True} if name == "gaussian-shared" else {}
+    pair, how = zoo.create(name, iris, **options), HOW | {"compile": mode}
+    whole = zoo.fit(pair, iris, **how)
+    for number in (7, 23, 41):  # before the first state and after several
+        with monkeypatch.context() as patch:
+            stop_at(patch, number)
+            with pytest.raises(Stopped):
+                zoo.fit(pair, iris, checkpoint=tmp_path / "run", **how)
+    resumed = zoo.fit(pair, iris, checkpoint=tmp_path / "run", **how)
+    same(resumed, whole)
+    same(zoo.load_run(tmp_path / "run"), whole)
+
+
+@pytest.mark.parametrize("every", [1, 7, 1000])
+def test_states_may_be_written_at_any_step(every, iris, tmp_path, monkeypatch):
+    pair = zoo.create("gaussian-learned", iris)
+    with monkeypatch.context() as patch:
+        stop_at(patch, 29)
+        with pytest.raises(Stopped):
+            zoo.fit(pair, iris, checkpoint=tmp_path / "run", checkpoint_every=every, **HOW)
+    assert len(list((tmp_path / "run").glob("state-*"))) == (0 if every == 1000 else 2)
+    resumed = zoo.fit(pair, iris, checkpoint=tmp_path / "run", checkpoint_every=every, **HOW)
+    same(resumed, zoo.fit(pair, iris, **HOW))
+
+
+def test_a_seed_that_was_stopped_stays_so(iris, tmp_path, monkeypatch):
+    pair = zoo.create("gaussian-constrained", iris)
+    how = HOW | {"patience": 1, "learning_rate": 0.1}
+    whole = zoo.fit(pair, iris, **how)
+    assert (whole.tree["optimization"]["stopped_at"] > 0).any()
+    with monkeypatch.context() as patch:
+        stop_at(patch, 35)
+        with suppress(Stopped):
+            zoo.fit(pair, iris, checkpoint=tmp_path / "run", **how)
+    same(zoo.fit(pair, iris, checkpoint=tmp_path / "run", **how), whole)
+
+
+def test_a_finished_fit_is_returned_and_trained_no_more(iris, tmp_path, monkeypatch):
+    pair = zoo.create("gmm", iris)
+    first = zoo.fit(pair, iris, checkpoint=tmp_path / "run", **HOW)
+    stop_at(monkeypatch, 0)
+    same(zoo.fit(pair, iris, checkpoint=tmp_path / "run", **HOW), first)
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["run.json", "run.nc", "weights.safetensors"]
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_another_fit_is_refused_with_the_difference(finished, iris, tmp_path, monkeypatch):
+    pair = zoo.create("gmm", iris, components=3)
+    with monkeypatch.context() as patch:
+        if not finished:
+            stop_at(patch, 15)
+        with suppress(Stopped):
+            zoo.fit(pair, iris, checkpoint=tmp_path / "run", **HOW)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    other = zoo.load_data("iris", seed=1)
+    for changed, told in (
+        ({"steps": 61}, "steps 60, not 61"),
+        ({"seeds": [0, 4]}, r"seeds \[0, 3\], not \[0, 4\]"),
+        ({"batch_size": 16}, "batch_size 128, not 16"),
+    ):
+        with pytest.raises(OptionError, match=told):
+            zoo.fit(pair, iris, checkpoint=tmp_path / "run", **HOW | changed)
+    with pytest.raises(OptionError, match="components"):
+        zoo.fit(zoo.create("gmm", iris, components=4), iris, checkpoint=tmp_path / "run", **HOW)
+    with pytest.raises(OptionError, match="data"):
+        zoo.fit(zoo.create("gmm", other, components=3), other, checkpoint=tmp_path / "run", **HOW)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+
+
+def test_a_damaged_state_leaves_the_one_before_it(iris, tmp_path, monkeypatch, caplog):
+    pair = zoo.create("gaussian-constrained", iris)
+    with monkeypatch.context() as patch:
+        stop_at(patch, 45)
+        with pytest.raises(Stopped):
+            zoo.fit(pair, iris, checkpoint=tmp_path / "run", **HOW)
+    older, newest = sorted((tmp_path / "run").glob("state-*"))
+    newest.write_bytes(newest.read_bytes()[:-100])
+    resumed = zoo.fit(pair, iris, checkpoint=tmp_path / "run", **HOW)
+    assert f"{newest.name} cannot be read" in caplog.text
+    assert older.name != newest.name
+    same(resumed, zoo.fit(pair, iris, **HOW))
+
+
+def test_a_damaged_description_is_an_error_and_stays(iris, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / FIT).write_text("{")
+    with pytest.raises(RunError, match="damaged"):
+        zoo.fit(zoo.create("gmm", iris), iris, checkpoint=tmp_path / "run", **HOW)
+    assert (tmp_path / "run" / FIT).read_text() == "{"
+
+
+def test_places_that_cannot_be_trained_in(iris, tmp_path):
+    pair = zoo.create("gmm", iris)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").touch()
+    (tmp_path / "file").touch()
+    for place in ("full", "file"):
+        with pytest.raises(RunError, match="holds no checkpoint"):
+            zoo.fit(pair, iris, checkpoint=tmp_path / place, **HOW)
+    with pytest.raises(RunError, match="cannot write"):
+        zoo.fit(pair, iris, checkpoint=tmp_path / "file" / "run", **HOW)
+    with pytest.raises(OptionError, match="checkpoint_every=0"):
+        zoo.fit(pair, iris, checkpoint=tmp_path / "run", checkpoint_every=0, **HOW)
+    with pytest.raises(OptionError, match="name a directory"):
+        zoo.fit(pair, iris, checkpoint_every=5, **HOW)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "full"]
+
+
+def test_the_second_process_is_refused(iris, tmp_path):
+    with Checkpoint(tmp_path / "run", {}):
+        reader, writer = multiprocessing.Pipe()
+        pid = os.fork()
+        if not pid:
+            try:
+                with Checkpoint(tmp_path / "run", {}):
+                    writer.send("let in")
+            except RunError as error:
+                writer.send(str(error))
+            os._exit(0)
+        os.waitpid(pid, 0)
+        assert "another process is training" in reader.recv()
+    with Checkpoint(tmp_path / "run", {}):
+        pass
+
+
+def test_an_interruption_says_how_to_go_on(iris, tmp_path, monkeypatch):
+    stop_at(monkeypatch, 25, KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt, match="the first 20 steps: the same call goes on"):
+        zoo.fit(zoo.create("gmm", iris), iris, checkpoint=tmp_path / "run", **HOW)
+    with pytest.raises(RunError, match="begun and not finished"):
+        zoo.load_run(tmp_path / "run")
+
+
+VICTIM = """
+import sys, zoo
+data = zoo.load_data("iris")
+zoo.fit(zoo.create("gaussian-constrained", data), data, checkpoint=sys.argv[1], checkpoint_every=5, **{how!r})
+"""
+
+
+@pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_process_that_was_killed_loses_nothing(kind, iris, tmp_path):
+    how = HOW | {"steps": 400}
+    process = subprocess.Popen(
+        [sys.executable, "-c", VICTIM.format(how=how), tmp_path / "run"], stderr=subprocess.DEVNULL
+    )
+    while len(list((tmp_path / "run").glob("state-*"))) < 2 and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(kind)
+    process.wait()
+    pair = zoo.create("gaussian-constrained", iris)
+    resumed = zoo.fit(pair, iris, checkpoint=tmp_path / "run", checkpoint_every=5, **how)
+    same(resumed, zoo.fit(pair, iris, **how))
+
+
+def test_what_was_seen_of_a_runaway_is_kept(iris, tmp_path, monkeypatch):
+    x = np.column_stack([iris.train.values, np.ones(len(iris.train))])
+    data = zoo.Data.from_array(x, name="iris and a constant")
+    pair = zoo.create("gaussian-learned", data)
+    how = HOW | {"steps": 900, "checks": 30, "on_divergence": "warn", "learning_rate": 0.02}
+    with pytest.warns(DivergenceWarning, match="runs away"):
+        whole = zoo.fit(pair, data, **how)
+    at = int(whole.tree["optimization"]["ran_away_at"].where(lambda step: step >= 0).min())
+    with monkeypatch.context() as patch:
+        stop_at(patch, at - 31)  # some of the checks that make the alarm are behind
+        with pytest.raises(Stopped):
+            zoo.fit(pair, data, checkpoint=tmp_path / "run", **how)
+    with pytest.warns(DivergenceWarning, match="runs away"):
+        same(zoo.fit(pair, data, checkpoint=tmp_path / "run", **how), whole)
+    assert json.loads(zoo.load_run(tmp_path / "run").tree.attrs["fit"])["steps"] == 900

@@ -1,0 +1,135 @@
+"""A fit on disk, so that one that was stopped goes on where it was, bit for bit."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import re
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from zoo.errors import OptionError, RunError
+
+__all__ = ["FIT", "Checkpoint"]
+
+log = logging.getLogger("zoo")
+
+FORMAT = 1
+KEPT = 2  # states on disk: were the newest damaged, the one before it would still be there
+FIT, STATE = "fit.json", re.compile(r"state-(\d+)\.safetensors")
+
+
+class Checkpoint:
+    """The directory of one fit while it is being trained; a context manager that keeps other processes out.
+
+    Args:
+        path: the directory; made if it is not there.
+        identity: all that decides the numbers of the fit, ready for JSON.
+
+    Raises:
+        RunError: another process trains there, the place cannot be written, or holds something else.
+        OptionError: another fit was begun there; the message shows what differs.
+    """
+
+    def __init__(self, path: Path, identity: dict[str, Any]) -> None:
+        self.path = path
+        self.identity = json.loads(json.dumps({"format": FORMAT} | identity))
+
+    def __enter__(self) -> Checkpoint:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.path.parent / f".{self.path.name}.lock").open("w")
+        except OSError as error:
+            raise RunError(f"cannot write {self.path}: {error.strerror}.") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.close()
+            raise RunError(f"another process is training {self.path}: wait for it, or choose another place.") from None
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        Path(self._lock.name).unlink(missing_ok=True)
+        self._lock.close()
+
+    def begin(self) -> dict[str, Tensor] | None:
+        """The last state of the very same fit, or None where it has to start; then the place is marked as its own."""
+        if (self.path / FIT).is_file():
+            self.refuse_another(_read(self.path / FIT))
+            return self._latest()
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise RunError(f"{self.path} exists and holds no checkpoint: choose another place.")
+        try:
+            self.path.mkdir(exist_ok=True)
+            _write(self.path / FIT, json.dumps(self.identity, indent=1).encode())
+        except OSError as error:
+            raise RunError(f"cannot write {self.path}: {error.strerror}.") from error
+        return None
+
+    def refuse_another(self, there: dict[str, Any]) -> None:
+        """Raise OptionError unless what is there is this very fit."""
+        differing = [name for name in {**self.identity, **there} if self.identity.get(name) != there.get(name)]
+        if differing:
+            told = "; ".join(f"{name} {there.get(name)!r}, not {self.identity.get(name)!r}" for name in differing)
+            raise OptionError(f"{self.path} holds another fit: {told}. Choose another place, or ask for that one.")
+
+    def save(self, step: int, state: dict[str, Tensor]) -> None:
+        """Write the state after so many steps, and forget all but the one before it."""
+        try:
+            _write(self.path / f"state-{step:09d}.safetensors", safetensors.torch.save(state))
+        except OSError as error:
+            log.warning("no checkpoint at step %d: cannot write %s (%s)", step, self.path, error.strerror)
+            return
+        for old in self._states()[KEPT:]:
+            old.unlink(missing_ok=True)
+
+    def _states(self) -> list[Path]:
+        """The newest first."""
+        return sorted((file for file in self.path.iterdir() if STATE.fullmatch(file.name)), reverse=True)
+
+    def _latest(self) -> dict[str, Tensor] | None:
+        for file in self._states():
+            try:
+                state: dict[str, Tensor] = safetensors.torch.load(file.read_bytes())
+            except (OSError, SafetensorError) as error:
+                log.warning("%s cannot be read (%s): going on from the checkpoint before it", file, error)
+                continue
+            return state
+        return None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        there = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{file} is damaged: {error}. Remove its directory to start again.") from error
+    if not isinstance(there, dict):
+        raise RunError(f"{file} is damaged: it holds no object. Remove its directory to start again.")
+    return there
+
+
+def _write(file: Path, content: bytes) -> None:
+    """All of it or nothing, whatever happens in between."""
+    beside = file.with_name(f".{file.name}.part")
+    try:
+        with beside.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        beside.replace(file)
+    finally:
+        beside.unlink(missing_ok=True)
+    folder = os.open(file.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
