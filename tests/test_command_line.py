@@ -19,6 +19,7 @@ from zoo.catalogue import options_of
 from zoo.command_line import DataCall, Loading, Training, _assignment, app
 from zoo.errors import DivergenceWarning
 
+RESUME = "The same command with --resume goes on."
 QUICK = ["--steps", "20", "--seeds", "2", "--compile", "off", "--quiet"]
 BROKEN = """
 import zoo
@@ -371,11 +372,69 @@ def test_an_interruption_says_what_was_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(zoo, "fit", interrupted)
     arguments = ["--data", "iris", "--out", tmp_path, *QUICK]
     _, err = call("compare", "gmm-constrained", "gmm", *arguments, status=130)
-    assert err == f"interrupted: kept {tmp_path / 'gmm-constrained'}; no report was written.\n"
+    assert err == f"interrupted: kept {tmp_path / 'gmm-constrained'}; no report was written. {RESUME}\n"
     assert (tmp_path / "gmm-constrained/run.json").is_file()
     assert call("train", "gmm", *arguments[:2], "--out", tmp_path / "x", status=130)[1].startswith(
         "interrupted: nothing"
     )
+
+
+def stopping_at(monkeypatch, number):
+    from zoo.engine import Engine
+
+    step = Engine.step
+
+    def stopping(self, at, *arguments):
+        if at == number:
+            raise KeyboardInterrupt
+        return step(self, at, *arguments)
+
+    monkeypatch.setattr(Engine, "step", stopping)
+
+
+def test_train_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
+    command = ["train", "gaussian-constrained", "--data", "iris", *QUICK, "--json"]
+    whole, _ = call(*command, "--out", tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        stopping_at(patch, 15)
+        _, err = call(*command, "--out", tmp_path / "run", status=130)
+    assert err == f"interrupted: {tmp_path / 'run'} keeps what was done; the same command with --resume goes on.\n"
+    assert "--resume to go on with it" in call(*command, "--out", tmp_path / "run", status=2)[1]
+    resumed, _ = call(*command, "--out", tmp_path / "run", "--resume")
+    assert json.loads(resumed)["validation_elbo"] == json.loads(whole)["validation_elbo"]
+    other = [*command, "--steps", 30, "--out", tmp_path / "run", "--resume"]
+    assert "holds another fit: steps 20, not 30" in call(*other, status=2)[1]
+    assert "leave one of them out" in call(*command, "--out", tmp_path / "run", "--resume", "--overwrite", status=2)[1]
+
+
+def test_compare_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
+    command = ["compare", "gaussian-constrained", "gmm", "--data", "iris", "--samples", 50, *QUICK, "--json"]
+    whole, _ = call(*command, "--out", tmp_path / "whole")
+    monkeypatch.setattr(zoo, "evaluate", counted := Counted(zoo.evaluate))
+    with monkeypatch.context() as patch:
+        fit = zoo.fit
+        patch.setattr(
+            zoo,
+            "fit",
+            lambda pair, *a, **k: (stopping_at(patch, 15) if pair.name == "gmm" else None, fit(pair, *a, **k))[1],
+        )
+        call(*command, "--out", tmp_path / "run", status=130)
+    assert counted.calls == 1
+    resumed, _ = call(*command, "--out", tmp_path / "run", "--resume")
+    assert counted.calls == 2  # the first pair is neither trained nor scored again
+    rows, again = (json.loads(out)["rows"] for out in (whole, resumed))
+    assert again == rows
+
+
+class Counted:
+    """Counts the calls of a function."""
+
+    def __init__(self, function):
+        self.function, self.calls = function, 0
+
+    def __call__(self, *arguments, **named):
+        self.calls += 1
+        return self.function(*arguments, **named)
 
 
 def test_a_divergence_is_one_line_and_other_warnings_are_untouched(tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -41,6 +42,7 @@ class Checkpoint:
     def __init__(self, path: Path, identity: dict[str, Any]) -> None:
         self.path = path
         self.identity = json.loads(json.dumps({"format": FORMAT} | identity))
+        self._begun = False
 
     def __enter__(self) -> Checkpoint:
         try:
@@ -58,6 +60,10 @@ class Checkpoint:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
+        if error is not None and self._begun and not self._states():  # nothing was done that could be gone on with
+            (self.path / FIT).unlink(missing_ok=True)
+            with suppress(OSError):
+                self.path.rmdir()
         Path(self._lock.name).unlink(missing_ok=True)
         self._lock.close()
 
@@ -65,6 +71,7 @@ class Checkpoint:
         """The last state of the very same fit, or None where it has to start; then the place is marked as its own."""
         if (self.path / FIT).is_file():
             self.refuse_another(_read(self.path / FIT))
+            self._begun = True
             return self._latest()
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise RunError(f"{self.path} exists and holds no checkpoint: choose another place.")
@@ -73,6 +80,7 @@ class Checkpoint:
             _write(self.path / FIT, json.dumps(self.identity, indent=1).encode())
         except OSError as error:
             raise RunError(f"cannot write {self.path}: {error.strerror}.") from error
+        self._begun = True
         return None
 
     def refuse_another(self, there: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ import inspect
 import json
 import math
 import os
+import shutil
 import sys
 import time
 import traceback
@@ -82,6 +83,9 @@ Assignments = Annotated[
 AsJSON = Annotated[bool, Option("--json", help="Print JSON, for scripts.")]
 Quiet = Annotated[bool, Option("--quiet", help="No progress on stderr; warnings and errors remain.")]
 Overwrite = Annotated[bool, Option("--overwrite", help="Replace what an earlier command left there.")]
+Resume = Annotated[
+    bool, Option("--resume", help="Go on with what the same command, interrupted, left there: to the same bits.")
+]
 
 
 @dataclass(frozen=True)
@@ -332,6 +336,7 @@ def train(
     assignments: Assignments = None,
     plugin: Plugins = None,
     overwrite: Overwrite = False,
+    resume: Resume = False,
     quiet: Quiet = False,
     as_json: AsJSON = False,
 ) -> None:
@@ -341,11 +346,11 @@ def train(
     """
     registered = _run_plugins(plugin)
     zoo.card(name)
-    _check_free(out, overwrite)
+    _check_free(out, overwrite, resume)
     call = loading.call
     pair = zoo.create(name, call.load(), **dict(_assignment(text) for text in assignments or ()))
     seeds, settings = training.chosen_seeds, _checked_settings(training.settings("stop"))
-    run = _train(Plan(pair, call, seeds, settings, out), quiet, registered)
+    run = _train(Plan(pair, call, seeds, settings, out, resume), quiet, registered)
     best = run.tree["validation"].to_dataset()["elbo"].max("check").values.tolist()
     if as_json:
         scores = [elbo if math.isfinite(elbo) else None for elbo in best]
@@ -411,6 +416,7 @@ def compare(
     repeats: Annotated[int, Option(help="Repeat all of it on so many splits: --split-seed and those after it.")] = 1,
     plugin: Plugins = None,
     overwrite: Overwrite = False,
+    resume: Resume = False,
     quiet: Quiet = False,
     as_json: AsJSON = False,
 ) -> None:
@@ -425,7 +431,7 @@ def compare(
     splits = [loading.split_seed + repeat for repeat in range(positive_count("repeats", repeats))]
     folders = [out / f"split-{seed}" for seed in splits] if repeats > 1 else [out]
     plans = [
-        _plan(names, replace(loading, split_seed=seed), training, assignments, folder, overwrite)
+        _plan(names, replace(loading, split_seed=seed), training, assignments, folder, overwrite, resume)
         for seed, folder in zip(splits, folders, strict=True)
     ]
     settings = scoring.settings()
@@ -456,6 +462,7 @@ class Plan:
     seeds: int | list[int]
     settings: dict[str, Any]
     place: Path
+    resume: bool
 
 
 def _plan(
@@ -465,6 +472,7 @@ def _plan(
     assignments: Iterable[str] | None,
     out: Path,
     overwrite: bool,
+    resume: bool,
 ) -> dict[str, Plan]:
     """What is to be done for each pair on one split, with every mistake found before the first is trained."""
     cards = {name: zoo.card(name) for name in names}
@@ -475,12 +483,14 @@ def _plan(
     for place, count in Counter(places[name] for name in names).items():
         if count > 1:
             raise OptionError(f"{place.name} is named more than once: each pair has one run.")
-        _check_free(place, overwrite)
+        _check_free(place, overwrite, resume)
     calls = {name: loading.call_for(card) for name, card in cards.items()}
     data = {str(call): call.load() for call in calls.values()}
     seeds, settings = training.chosen_seeds, _checked_settings(training.settings("warn"))
     return {
-        name: Plan(zoo.create(name, data[str(calls[name])], **options[name]), calls[name], seeds, settings, place)
+        name: Plan(
+            zoo.create(name, data[str(calls[name])], **options[name]), calls[name], seeds, settings, place, resume
+        )
         for name, place in places.items()
     }
 
@@ -495,11 +505,14 @@ def _fulfil(
         started = time.perf_counter()
         try:
             runs[name] = _train(plan, quiet, registered)
-            zoo.evaluate(runs[name], plan.pair.data, **effort)
-            runs[name].save(plan.place)
+            if not runs[name].tree.attrs["repeat"].endswith(_scoring_of(effort)):  # else an earlier command scored it
+                zoo.evaluate(runs[name], plan.pair.data, **effort)
+                runs[name].save(plan.place)
         except KeyboardInterrupt:
             kept = ", ".join(str(plans[done].place) for done in runs) or "no run"
-            raise KeyboardInterrupt(f"kept {kept}; no report was written.") from None
+            raise KeyboardInterrupt(
+                f"kept {kept}; no report was written. The same command with --resume goes on."
+            ) from None
         except Exception as error:  # the other pairs have a right to their turn
             failures[name] = _reason(error)
         if not quiet:
@@ -519,7 +532,19 @@ def report(
 
 def _train(plan: Plan, quiet: bool, registered: Mapping[str, Path]) -> Run:
     """Train, note how the data were loaded and where the pair comes from, and save."""
-    run = zoo.fit(plan.pair, plan.pair.data, seeds=plan.seeds, progress=not quiet, **plan.settings)
+    # what --overwrite replaces stays until its successor is complete, so that one is trained beside it
+    replaced = (plan.place / "run.json").is_file() and not plan.resume
+    place = None if replaced else plan.place
+    try:
+        run = zoo.fit(
+            plan.pair, plan.pair.data, seeds=plan.seeds, progress=not quiet, checkpoint=place, **plan.settings
+        )
+    except KeyboardInterrupt:
+        begun = place is not None and (place / "fit.json").is_file()
+        kept = f"{place} keeps what was done; the same command with --resume goes on."
+        raise KeyboardInterrupt(kept if begun else "nothing was written.") from None
+    if "data_call" in run.tree.attrs:
+        return run
     run.tree.attrs["data_call"] = str(plan.call)
     repeat = run.tree.attrs["repeat"].replace("data = ...", f"data = zoo.{plan.call}")
     name = plan.pair.card.name
@@ -527,6 +552,11 @@ def _train(plan: Plan, quiet: bool, registered: Mapping[str, Path]) -> Run:
     run.tree.attrs["repeat"] = first + repeat
     run.save(plan.place)
     return run
+
+
+def _scoring_of(effort: Mapping[str, int]) -> str:
+    """The arguments of ``zoo.evaluate`` as a run writes them down."""
+    return f"zoo.evaluate(run, data, {', '.join(f'{name}={value}' for name, value in effort.items())})"
 
 
 def _checked_settings(settings: dict[str, Any]) -> dict[str, Any]:
@@ -538,13 +568,23 @@ def _checked_settings(settings: dict[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def _check_free(place: Path, overwrite: bool) -> None:
+def _check_free(place: Path, overwrite: bool, resume: bool) -> None:
     """Refuse a place that a run could not be saved in, before hours are spent on training it."""
+    if overwrite and resume:
+        raise OptionError("--overwrite starts again and --resume goes on: leave one of them out.")
     if place.is_file():
         raise RunError(f"{place} is a file: choose another --out.")
-    if place.is_dir() and any(place.iterdir()) and not (overwrite and (place / "run.json").is_file()):
-        remedy = "say --overwrite to replace it, or " if (place / "run.json").is_file() else ""
-        raise RunError(f"{place} exists: {remedy}choose another --out.")
+    finished, begun = ((place / name).is_file() for name in ("run.json", "fit.json"))
+    if overwrite and begun and not finished:
+        shutil.rmtree(place)  # half a fit is nothing that could be kept
+    if (
+        place.is_dir()
+        and any(place.iterdir())
+        and not (overwrite and finished)
+        and not (resume and (finished or begun))
+    ):
+        remedies = "say --overwrite to replace it, --resume to go on with it, or " if finished or begun else ""
+        raise RunError(f"{place} exists: {remedies}choose another --out.")
     nearest = next(folder for folder in place.absolute().parents if folder.exists())
     if not nearest.is_dir():
         raise RunError(f"cannot write {place}: {nearest} is a file.")
