@@ -1,5 +1,6 @@
 """What a fit leaves behind, in memory and on disk."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -93,20 +94,37 @@ def test_a_damaged_run_says_so(saved, damaged, share):
         zoo.load_run(saved)
 
 
+def rewrite(saved, **changes):
+    """Another recipe, signed as if it had been written so."""
+    recipe = json.loads((saved / "run.json").read_text()) | changes
+    del recipe["sha256"]["run.json"]
+    recipe["sha256"]["run.json"] = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()
+    (saved / "run.json").write_text(json.dumps(recipe))
+
+
+@pytest.mark.parametrize("name", ["run.json", "run.nc", "weights.safetensors"])
+def test_a_flipped_bit_anywhere_is_seen(saved, name):
+    whole = bytearray((saved / name).read_bytes())
+    for at in np.random.default_rng(0).integers(len(whole), size=5):
+        content = whole.copy()
+        content[at] ^= 1
+        (saved / name).write_bytes(content)
+        with pytest.raises(RunError, match=r"damaged|format"):
+            zoo.load_run(saved)
+
+
 def test_weights_of_another_architecture_are_refused(saved):
     recipe = json.loads((saved / "run.json").read_text())
-    recipe["options"]["hidden"] = [16, 9]
-    (saved / "run.json").write_text(json.dumps(recipe))
+    rewrite(saved, options=recipe["options"] | {"hidden": [16, 9]})
     with pytest.raises(RunError, match=r"has shape \(2, .*\), not \(2, .*\)"):
         zoo.load_run(saved)
 
 
 def test_a_run_of_a_later_format_or_an_unknown_pair_is_refused(saved):
-    recipe = json.loads((saved / "run.json").read_text())
-    (saved / "run.json").write_text(json.dumps(recipe | {"format": 99}))
+    rewrite(saved, format=99)
     with pytest.raises(RunError, match="format 99"):
         zoo.load_run(saved)
-    (saved / "run.json").write_text(json.dumps(recipe | {"pair": "gaussian-unheard-of"}))
+    rewrite(saved, format=1, pair="gaussian-unheard-of")
     with pytest.raises(UnknownPair, match="Nearest"):
         zoo.load_run(saved)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import logging
 import os
@@ -13,7 +14,6 @@ from types import TracebackType
 from typing import Any
 
 import safetensors.torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from zoo.errors import OptionError, RunError
@@ -24,7 +24,7 @@ log = logging.getLogger("zoo")
 
 FORMAT = 1
 KEPT = 2  # states on disk: were the newest damaged, the one before it would still be there
-FIT, STATE = "fit.json", re.compile(r"state-(\d+)\.safetensors")
+FIT, STATE = "fit.json", re.compile(r"state-\d+-[0-9a-f]{16}\.safetensors")
 
 
 class Checkpoint:
@@ -92,8 +92,9 @@ class Checkpoint:
 
     def save(self, step: int, state: dict[str, Tensor]) -> None:
         """Write the state after so many steps, and forget all but the one before it."""
+        content = safetensors.torch.save(state)
         try:
-            _write(self.path / f"state-{step:09d}.safetensors", safetensors.torch.save(state))
+            _write(self.path / f"state-{step:09d}-{_digest(content)}.safetensors", content)
         except OSError as error:
             log.warning("no checkpoint at step %d: cannot write %s (%s)", step, self.path, error.strerror)
             return
@@ -107,12 +108,19 @@ class Checkpoint:
     def _latest(self) -> dict[str, Tensor] | None:
         for file in self._states():
             try:
-                state: dict[str, Tensor] = safetensors.torch.load(file.read_bytes())
-            except (OSError, SafetensorError) as error:
-                log.warning("%s cannot be read (%s): going on from the checkpoint before it", file, error)
+                content = file.read_bytes()
+            except OSError as error:
+                log.warning("%s cannot be read (%s): going on from the checkpoint before it", file, error.strerror)
                 continue
-            return state
+            if _digest(content) in file.name:
+                state: dict[str, Tensor] = safetensors.torch.load(content)
+                return state
+            log.warning("%s cannot be read (it is damaged): going on from the checkpoint before it", file)
         return None
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -144,7 +145,7 @@ class Run:
         empty = path.is_dir() and not any(path.iterdir())
         if path.exists() and not empty and not any((path / name).is_file() for name in (RECIPE, FIT)):
             raise RunError(f"{path} exists and is not a run; choose another place.")
-        recipe = {
+        recipe: dict[str, Any] = {
             "format": FORMAT,
             "pair": self.pair.name,
             "options": asdict(self.pair.options),
@@ -158,8 +159,10 @@ class Run:
             raise RunError(f"cannot write {path}: {error.strerror}.") from error
         try:
             safetensors.torch.save_file(self.weights, beside / WEIGHTS)
-            (beside / RECIPE).write_text(json.dumps(recipe, indent=1), encoding="utf-8")
             self.tree.to_netcdf(beside / TREE, engine="h5netcdf")
+            recipe["sha256"] = {name: _digest((beside / name).read_bytes()) for name in (WEIGHTS, TREE)}
+            recipe["sha256"][RECIPE] = _digest(json.dumps(recipe).encode())
+            (beside / RECIPE).write_text(json.dumps(recipe, indent=1), encoding="utf-8")
             if path.exists():
                 shutil.rmtree(path)
             beside.chmod(0o755)
@@ -188,6 +191,12 @@ def load_run(path: str | os.PathLike[str]) -> Run:
         recipe = json.loads((path / RECIPE).read_text(encoding="utf-8"))
         if recipe["format"] != FORMAT:
             raise RunError(f"{path} is of format {recipe['format']}; this version reads {FORMAT}.")
+        digests = recipe["sha256"]
+        written = {RECIPE: digests.pop(RECIPE), **digests}
+        found = {name: _digest((path / name).read_bytes()) for name in (WEIGHTS, TREE)}
+        found[RECIPE] = _digest(json.dumps(recipe).encode())
+        if changed := [name for name in written if found.get(name) != written[name]]:
+            raise RunError(f"the run at {path} is damaged: {changed[0]} is not what was written.")
         data = Data.from_outline(recipe["data"])
         weights = safetensors.torch.load_file(path / WEIGHTS)
         tree = xarray.load_datatree(path / TREE, engine="h5netcdf")
@@ -199,13 +208,17 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     pair = create(name, data, **options)
     program = Replica(pair.model, pair.guide)
     expected = {n: (len(seeds), *t.shape) for n, t in [*program.named_parameters(), *program.named_buffers()]}
-    found = {n: tuple(t.shape) for n, t in weights.items()}
-    if found != expected:
-        wrong = next(n for n in {**expected, **found} if found.get(n) != expected.get(n))
+    shapes = {n: tuple(t.shape) for n, t in weights.items()}
+    if shapes != expected:
+        wrong = next(n for n in {**expected, **shapes} if shapes.get(n) != expected.get(n))
         raise RunError(
-            f"the run at {path} is damaged: {wrong} has shape {found.get(wrong)}, not {expected.get(wrong)}."
+            f"the run at {path} is damaged: {wrong} has shape {shapes.get(wrong)}, not {expected.get(wrong)}."
         )
     return Run(pair, seeds, weights, tree)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def positive_count(argument: str, value: Any) -> int:
