@@ -15,12 +15,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import typer
 
 import zoo
@@ -33,13 +33,6 @@ import sys, zoo
 data = zoo.load_data("iris")
 zoo.fit(zoo.create("gaussian-constrained", data), data, checkpoint=sys.argv[1], compile=sys.argv[2], **{how!r})
 """
-
-
-def differences(run: zoo.Run, whole: zoo.Run) -> list[str]:
-    """Weights and traces in which two runs are not the same bits."""
-    wrong = [name for name, tensor in whole.weights.items() if not torch.equal(tensor, run.weights[name])]
-    groups = ("optimization", "validation")
-    return wrong + [g for g in groups if not run.tree[g].to_dataset().identical(whole.tree[g].to_dataset())]
 
 
 def killed(folder: Path, kills: int, rng: random.Random) -> tuple[int, int]:
@@ -63,15 +56,15 @@ def killed(folder: Path, kills: int, rng: random.Random) -> tuple[int, int]:
                 process.send_signal(rng.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT]))
                 done += 1
             if process.wait() == 0:
-                lost += bool(differences(zoo.load_run(begun), whole))
+                lost += bool(whole.differences(zoo.load_run(begun)))
                 number += 1
         run = zoo.fit(zoo.create("gaussian-constrained", data), data, checkpoint=begun, compile=mode, **how)
-        lost += bool(differences(run, whole))
+        lost += bool(whole.differences(run))
     return done, lost
 
 
-def damaged(folder: Path, files: int, rng: random.Random) -> tuple[int, int, list[str]]:
-    """How many damaged files were read, how many refused, and what went wrong with others."""
+def damaged(folder: Path, files: int, rng: random.Random) -> tuple[Counter[str], int, list[str]]:
+    """Which damaged files were read, how many were refused, and what went wrong with others."""
     data = zoo.load_data("iris")
     run = zoo.fit(zoo.create("gaussian-constrained", data), data, **HOW | {"steps": 50, "checks": 5})
     zoo.evaluate(run, data, samples=50)
@@ -88,7 +81,8 @@ def damaged(folder: Path, files: int, rng: random.Random) -> tuple[int, int, lis
         folder / f"rows.{kind}": lambda kind=kind: zoo.load_data(folder / f"rows.{kind}")  # type: ignore[misc]
         for kind in ("npy", "npz", "csv")
     }
-    read, refused, wrong = 0, 0, []
+    read: Counter[str] = Counter()
+    refused, wrong = 0, []
     for number in range(files):
         file, reader = rng.choice(list(readers.items()))
         whole = file.read_bytes()
@@ -99,7 +93,7 @@ def damaged(folder: Path, files: int, rng: random.Random) -> tuple[int, int, lis
         file.write_bytes(content)
         try:
             reader()
-            read += 1
+            read[file.name] += 1
         except ZooError:
             refused += 1
         except Exception as error:
@@ -120,7 +114,8 @@ def main(kills: int = 50, files: int = 500, seed: int = 0) -> None:
         done, lost = killed(folder, kills, rng)
         print(f"killed {done} times in two compile modes; fits that did not end in the same bits: {lost}")
         read, refused, wrong = damaged(folder, files, rng)
-        print(f"damaged files: {files}; refused with a clear error: {refused}; read all the same: {read}; "
+        print(f"damaged files: {files}; refused with a clear error: {refused}; read all the same: "
+              f"{', '.join(f'{count} {name}' for name, count in sorted(read.items()))}; "
               f"anything else: {len(wrong)}")  # fmt: skip
         for told in wrong[:20]:
             print("  " + told)

@@ -11,7 +11,6 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
-import torch
 
 import zoo
 from zoo.checkpoint import FIT, Checkpoint
@@ -27,11 +26,7 @@ class Stopped(Exception):
 
 
 def same(run, other):
-    assert run.weights.keys() == other.weights.keys()
-    for name, tensor in run.weights.items():
-        assert torch.equal(tensor, other.weights[name]), name
-    for group in ("optimization", "validation"):
-        assert run.tree[group].to_dataset().identical(other.tree[group].to_dataset()), group
+    assert run.differences(other) == []
 
 
 def stop_at(monkeypatch, number, error=Stopped):

@@ -407,6 +407,41 @@ def test_train_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
     assert "leave one of them out" in call(*command, "--out", tmp_path / "run", "--resume", "--overwrite", status=2)[1]
 
 
+def test_repeat_trains_the_same_bits_again(tmp_path):
+    options = ["--warmup", 5, "--batch-size", 32, "--seed", 7, "--set", "latent_dim=3", "--clip", 2.0]
+    call(
+        "train",
+        "gaussian-constrained:full-rank",
+        "--data",
+        "iris",
+        "--out",
+        tmp_path / "a",
+        *options,
+        *QUICK[:2],
+        "--quiet",
+    )
+    out, _ = call("repeat", tmp_path / "a", "--out", tmp_path / "b", "--quiet")
+    assert out == f"{tmp_path / 'b'} is {tmp_path / 'a'} to the last bit.\n"
+    first, again = zoo.load_run(tmp_path / "a"), zoo.load_run(tmp_path / "b")
+    assert first.differences(again) == []
+    assert (
+        first.settings["warmup"] == 5 and first.settings["patience"] is None and first.settings["same_batches"] is False
+    )
+    again.weights["model.decoder.0.weight"][0, 0, 0] += 1e-6
+    assert first.differences(again) == ["model.decoder.0.weight"]
+    again.tree.attrs["learning_rate"] = 1e-4
+    again.save(tmp_path / "c")
+    _, err = call("repeat", tmp_path / "c", "--out", tmp_path / "d", "--quiet", status=1)
+    assert f"{tmp_path / 'd'} is not {tmp_path / 'c'}: " in err
+    assert "differ." in err
+    zoo.fit(zoo.create("gmm", zoo.load_data("iris")), zoo.load_data("iris"), steps=2, progress=False).save(
+        tmp_path / "e"
+    )
+    assert (
+        "does not say how its data were loaded" in call("repeat", tmp_path / "e", "--out", tmp_path / "f", status=2)[1]
+    )
+
+
 def test_compare_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
     command = ["compare", "gaussian-constrained", "gmm", "--data", "iris", "--samples", 50, *QUICK, "--json"]
     whole, _ = call(*command, "--out", tmp_path / "whole")

@@ -522,6 +522,40 @@ def _fulfil(
 
 
 @app.command()
+def repeat(
+    run: Annotated[Path, Argument(help="Directory of a run that this command line trained.")],
+    out: Annotated[Path, Option(metavar="RUN", help="Directory for the run that is trained again.")],
+    plugin: Plugins = None,
+    quiet: Quiet = False,
+) -> None:
+    """Train a run again as it was trained, and say whether weights and traces are the same to the last bit.
+
+    They are on the same machine with the same versions; the exit status is 1 where they are not.
+    """
+    registered = _run_plugins(plugin)
+    first = zoo.load_run(run)
+    if "data_call" not in first.tree.attrs:
+        raise RunError(f"{run} does not say how its data were loaded: repeat it in Python, as its report shows.")
+    _check_free(out, overwrite=False, resume=False)
+    call = DataCall.parse(first.tree.attrs["data_call"])
+    data = call.load()
+    if data.fingerprint != first.tree.attrs["data_fingerprint"]:
+        raise DataError(f"{call} gives other data than {run} was trained on.")
+    pair = zoo.create(first.pair.name, data, **asdict(first.pair.options))
+    again = _train(Plan(pair, call, list(first.seeds), first.settings, out, resume=False), quiet, registered)
+    differing = first.differences(again)
+    if not differing:
+        typer.echo(f"{out} is {run} to the last bit.")
+        return
+    then, now = (json.loads(of.tree.attrs["versions"]) | {"machine": of.tree.attrs["machine"]} for of in (first, again))
+    changed = ", ".join(f"{name} {then.get(name)}, now {now[name]}" for name in now if then.get(name) != now[name])
+    _tell(
+        f"{out} is not {run}: {', '.join(differing[:5])} differ. {f'Since then: {changed}.' if changed else ''}", "red"
+    )
+    raise typer.Exit(1)
+
+
+@app.command()
 def report(
     runs: Annotated[list[Path], Argument(help="Directories of runs.")],
     out: Annotated[Path, Option(metavar="DIR", help="Directory for the page and its figures.")],

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from numbers import Integral
 from pathlib import Path
 from typing import Any, TypeVar
@@ -96,6 +96,28 @@ class Run:
 
         evidence = self.each_seed(score, Stream.EVIDENCE)
         return torch.stack(evidence).numpy() - self.pair.log_volume
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The arguments of :func:`zoo.fit` but the seeds: what repeats the training on data as they were loaded."""
+        from zoo.fitting import Settings
+
+        names = [field.name for field in fields(Settings)]
+        attrs = {name: self.tree.attrs[name] for name in names}
+        # netCDF has no booleans and no nothing: they are JSON text there; numbers come back as NumPy's
+        text = {name: json.loads(v) for name, v in attrs.items() if v in ("null", "true", "false")}
+        return {name: v.item() if isinstance(v, np.generic) else v for name, v in (attrs | text).items()}
+
+    def differences(self, other: Run) -> list[str]:
+        """Names of the weights, and of the groups of traces, that are not the same to the last bit."""
+        names = [*self.weights, *(set(other.weights) - set(self.weights))]
+        differing = [n for n in names if not _equal(self.weights.get(n), other.weights.get(n))]
+        trees = [
+            group
+            for group in ("optimization", "validation")
+            if not self.tree[group].to_dataset().identical(other.tree[group].to_dataset())
+        ]
+        return differing + trees
 
     def each_seed(self, function: Callable[[Any, Any], T], stream: Stream, step: int = 0) -> list[T]:
         """``function(model, guide)`` of every seed, each drawing from a random state of its own."""
@@ -215,6 +237,10 @@ def load_run(path: str | os.PathLike[str]) -> Run:
             f"the run at {path} is damaged: {wrong} has shape {shapes.get(wrong)}, not {expected.get(wrong)}."
         )
     return Run(pair, seeds, weights, tree)
+
+
+def _equal(one: Tensor | None, other: Tensor | None) -> bool:
+    return one is not None and other is not None and torch.equal(one, other)
 
 
 def _digest(content: bytes) -> str:
