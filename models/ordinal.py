@@ -164,12 +164,18 @@ class Levels(dist.TorchDistribution):  # type: ignore[misc]
     support = constraints.real
 
     def __init__(self, logits: Tensor, levels: Tensor, validate_args: bool | None = None) -> None:
-        self.logits, self.levels = logits - logits.logsumexp(-1, keepdim=True), levels
+        self.unnormalized, self.levels = logits, levels
         super().__init__(logits.shape[:-1], validate_args=validate_args)
+
+    @property
+    def logits(self) -> Tensor:
+        """Log probabilities of the levels, (..., D, V)."""
+        return self.unnormalized - self.unnormalized.logsumexp(-1, keepdim=True)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "Levels":
         """The same for a larger batch."""
-        return Levels(self.logits.expand(*batch_shape, self.logits.shape[-1]), self.levels, validate_args=False)
+        logits = self.unnormalized.expand(*batch_shape, len(self.levels))
+        return Levels(logits, self.levels, validate_args=False)
 
     def number(self, x: Tensor) -> Tensor:
         """Which level each value of x is."""
@@ -177,10 +183,10 @@ class Levels(dist.TorchDistribution):  # type: ignore[misc]
         return torch.round((x - self.levels[0]) / step).long()
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """The logit of the level that x is, normalised."""
+        """The logit of the level that x is, normalised; the others need not be, of which there are many."""
         shape = torch.broadcast_shapes(x.shape, self.batch_shape)
-        logits, number = self.logits.expand(*shape, -1), self.number(x).expand(shape)
-        return logits.gather(-1, number[..., None])[..., 0]
+        logits, number = self.unnormalized.expand(*shape, -1), self.number(x).expand(shape)
+        return logits.gather(-1, number[..., None])[..., 0] - self.unnormalized.logsumexp(-1)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """Levels with their probabilities."""

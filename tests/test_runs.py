@@ -11,6 +11,7 @@ import xarray
 
 import zoo
 from zoo.errors import DataError, OptionError, RunError, UnknownPair
+from zoo.runs import FORMAT
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +125,7 @@ def test_a_run_of_a_later_format_or_an_unknown_pair_is_refused(saved):
     rewrite(saved, format=99)
     with pytest.raises(RunError, match="format 99"):
         zoo.load_run(saved)
-    rewrite(saved, format=1, pair="gaussian-unheard-of")
+    rewrite(saved, format=FORMAT, pair="gaussian-unheard-of")
     with pytest.raises(UnknownPair, match="Nearest"):
         zoo.load_run(saved)
 

@@ -162,7 +162,7 @@ def _(likelihood: Binned) -> Tensor:
 
 @column_scale.register
 def _(likelihood: Levels) -> Tensor:
-    return torch.full_like(likelihood.logits[..., 0], torch.nan)
+    return torch.full_like(likelihood.unnormalized[..., 0], torch.nan)
 
 
 @column_scale.register

@@ -31,7 +31,7 @@ __all__ = ["RECIPE", "Run", "load_run", "positive_count"]
 
 T = TypeVar("T")
 
-FORMAT = 1
+FORMAT = 2
 WEIGHTS, TREE, RECIPE = "weights.safetensors", "run.nc", "run.json"
 
 
