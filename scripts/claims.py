@@ -113,6 +113,12 @@ def squared_error() -> Finding:
         dropped = -(fn.log_prob(x) + squared)
     expected = data.features / 2 * math.log(2 * math.pi)
     error = float((dropped - expected).abs().max())
+    figure, (axes,) = _canvas(1)
+    axes.plot(squared, squared + dropped, ".", label="a digit at a random latent")
+    axes.axline((float(squared.mean()), float(squared.mean()) + expected), slope=1, color="0.5", lw=1,
+                label=f"squared error / 2 + {expected:.2f}")  # fmt: skip
+    axes.set(xlabel="squared error / 2", ylabel="-log N(x; mu, I), nats")
+    axes.legend()
     return Finding(
         "The decoder of means alone, with squared error, is the same model with its covariance fixed to the identity.",
         "log N(x; mu(z), I) of 360 digits at random latents, against minus half the squared error.",
@@ -121,6 +127,7 @@ def squared_error() -> Finding:
         f"programs drop (largest deviation from it: {error:.0e}); without it no other likelihood can be compared.",
         ("quantity", "nats per datum"),
         [("squared error / 2, mean", f"{float(squared.mean()):.3f}"), ("the constant", f"{expected:.3f}")],
+        (figure,),
     )
 
 
@@ -166,13 +173,21 @@ def discrete() -> Finding:
     """Probability masses."""
     digits, binary = zoo.load_data("digits"), zoo.load_data("digits", binarize="threshold")
     rows, bounded = [], True
+    figure, (left, right) = _canvas(2)
     for name, data in (("gaussian-binned", digits), ("categorical", digits), ("bernoulli", binary)):
         pair = zoo.create(name, data)
         found = zoo.witness(pair, data.train.values[:50])
         run = zoo.fit(pair, data, seeds=2, steps=600, progress=False)
         highest = float(run.tree["optimization"]["elbo"].max())
         bounded &= bool((found.log_likelihood <= 0).all()) and highest <= 0 and not found.grows
+        left.plot(found.sharpness, found.log_likelihood / 50, marker=".", label=name)
+        right.plot(run.tree["optimization"]["elbo"].mean("chain"), lw=1, label=name)
         rows.append((name, data.name, f"{found.log_likelihood[-1] / 50:,.1f}", f"{highest:.2f}"))
+    left.set(title="one datum becomes certain", xlabel="sharpness a", ylabel="log P(x), nats per datum")
+    right.set(title="training", xlabel="step", ylabel="ELBO, nats per datum", ylim=(-200, 10))
+    for axes in (left, right):
+        axes.axhline(0, color="0.5", lw=1)
+        axes.legend()
     return Finding(
         "For discrete data the problem is well-posed.",
         "Pairs that give every level a probability: the path that certainty about one datum takes, and the highest "
@@ -181,6 +196,7 @@ def discrete() -> Finding:
         "a probability is at most 1, so the log likelihood is at most 0, whatever the variance does.",
         ("pair", "data", "end of the path, nats per datum", "highest training ELBO, nats per datum"),
         rows,
+        (figure,),
     )
 
 
@@ -317,11 +333,13 @@ def toy() -> Finding:
 
     rows: list[tuple[object, ...]] = []
     worst = 0.0
+    figure, (left, middle) = _canvas(2)
     for precision in TOY_PRECISIONS:
         run = fitted(precision=precision)
         found = float(run.weights["guide.log_scale"].exp() ** 2)
         expected = 1 / (2 * precision + 1)
         worst = max(worst, abs(found / expected - 1))
+        left.plot(precision, found, "ko", label="SVI" if precision == TOY_PRECISIONS[0] else None)
         answer = f"{1 / (2 * precision - 1):.5f}" if precision > 0.5 else "none"
         rows.append((f"lambda = {precision:g}", f"{found:.5f}", f"{expected:.5f}", answer))
     limit = -math.log(2 * math.pi) / 2
@@ -331,6 +349,16 @@ def toy() -> Finding:
     at_rest, above = held[0, -200:].mean(), free.max()
     rows.append(("lambda learned, mean z: ELBO", f"{at_rest:.4f}", f"{limit:.4f} at most", ""))
     rows.append(("lambda learned, mean w z: ELBO", f"{above:.4f}", "no limit", ""))
+    grid = np.geomspace(0.08, 120, 200)
+    left.plot(grid, 1 / (2 * grid + 1), label="1 / (2 lambda + 1)")
+    left.plot(grid[grid > 0.51], 1 / (2 * grid[grid > 0.51] - 1), "--", label="1 / (2 lambda - 1)")
+    left.set(xscale="log", yscale="log", ylim=(3e-3, 20), xlabel="lambda", ylabel="best s^2")
+    left.legend()
+    for trace, label in ((held, "mean z"), (free, "mean w z")):
+        middle.plot(trace[0], lw=1, label=label)
+    middle.axhline(limit, color="0.5", lw=1)
+    middle.set(title="lambda learned", xlabel="step", ylabel="ELBO, nats", ylim=(-4, None))
+    middle.legend()
     right = worst < 1e-3 and at_rest <= limit + 0.01 and above > limit + 0.5
     return Finding(
         "The KL term keeps it well-defined: with one point x = 0, decoder mean z and precision 2 lambda, the best "
@@ -342,6 +370,7 @@ def toy() -> Finding:
         "mean be free, as a decoder's is, and the same toy has no limit.",
         ("setting", "found by SVI", "derived", "1 / (2 lambda - 1)"),
         rows,
+        (figure,),
     )
 
 
@@ -357,6 +386,7 @@ def shrinkage() -> Finding:
     data = zoo.Data.from_array(x, name="two moons in four dimensions")
     options = {"latent_dim": 2, "hidden": (50,), "activation": "relu"}
     rows, coverage = [], {}
+    figure, (axes,) = _canvas(1)
     for name in ("gaussian-learned", "gaussian-quantile", "gaussian-constrained", "gaussian-identity"):
         for keep, weights in (("last", "of the last step"), ("best", "of the best validation ELBO")):
             run = zoo.fit(zoo.create(name, data, **options), data, seeds=4, steps=3000, keep=keep, progress=False,
@@ -364,12 +394,18 @@ def shrinkage() -> Finding:
             tree = zoo.evaluate(run, data, samples=1000, temperatures=0)
             left_out = tree["calibration"].to_dataset()["coverage"].sel(kind="leave-one-out")
             coverage[name, keep] = left_out.sel(level=0.9).mean().item()
+            if keep == "last":
+                axes.plot(left_out["level"], left_out.mean(["chain", "feature"]), marker=".", label=name)
             covered = (f"{100 * left_out.sel(level=level).mean().item():.1f} %" for level in (0.5, 0.9))
             evidence = tree["heldout"].to_dataset()["log_evidence"].mean().item()
             rows.append((name, weights, *covered, f"{evidence:.2f}"))
     learned, quantile = coverage["gaussian-learned", "last"], coverage["gaussian-quantile", "last"]
     shrinks, cured = learned < 0.88, abs(quantile - 0.9) < abs(learned - 0.9)
     stopped = coverage["gaussian-learned", "best"]
+    axes.axline((0.5, 0.5), slope=1, color="0.5", lw=1)
+    axes.set(title="above the line: too wide, below: too sure", xlabel="nominal coverage",
+             ylabel="held-out coverage")  # fmt: skip
+    axes.legend()
     return Finding(
         "The learned variance shrinks below that of the data, and quantile regression cures it.",
         "Two moons in four dimensions, 500 points, one moon six times as noisy as the other; held-out coverage of each "
@@ -381,6 +417,7 @@ def shrinkage() -> Finding:
         "overfitting is what the coverage says.",
         ("pair", "weights", "covered, nominal 50 %", "covered, nominal 90 %", "held-out, nats per datum"),
         rows,
+        (figure,),
     )
 
 
