@@ -11,10 +11,10 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
+from programs import break_at
 
 import zoo
 from zoo.checkpoint import FIT, Checkpoint
-from zoo.engine import Engine
 from zoo.errors import DivergenceWarning, OptionError, RunError
 
 PAIRS = ["gaussian-constrained", "gmm", "gaussian-shared"]
@@ -29,18 +29,6 @@ def same(run, other):
     assert run.differences(other) == []
 
 
-def stop_at(monkeypatch, number, error=Stopped):
-    """The engine breaks off before step ``number``, in the middle of whatever was going on."""
-    step = Engine.step
-
-    def breaking(self, at, *arguments):
-        if at == number:
-            raise error
-        return step(self, at, *arguments)
-
-    monkeypatch.setattr(Engine, "step", breaking)
-
-
 @pytest.mark.parametrize("mode", ["off", "capture"])
 @pytest.mark.parametrize("name", PAIRS)
 def test_a_fit_that_was_stopped_ends_in_the_same_bits(name, mode, iris, tmp_path, monkeypatch):
@@ -49,7 +37,7 @@ def test_a_fit_that_was_stopped_ends_in_the_same_bits(name, mode, iris, tmp_path
     whole = zoo.fit(pair, iris, **how)
     for number in (7, 23, 41):  # before the first state and after several
         with monkeypatch.context() as patch:
-            stop_at(patch, number)
+            break_at(patch, number, Stopped)
             with pytest.raises(Stopped):
                 zoo.fit(pair, iris, checkpoint=tmp_path / "run", **how)
     resumed = zoo.fit(pair, iris, checkpoint=tmp_path / "run", **how)
@@ -61,7 +49,7 @@ def test_a_fit_that_was_stopped_ends_in_the_same_bits(name, mode, iris, tmp_path
 def test_states_may_be_written_at_any_step(every, iris, tmp_path, monkeypatch):
     pair = zoo.create("gaussian-learned", iris)
     with monkeypatch.context() as patch:
-        stop_at(patch, 29)
+        break_at(patch, 29, Stopped)
         with pytest.raises(Stopped):
             zoo.fit(pair, iris, checkpoint=tmp_path / "run", checkpoint_every=every, **HOW)
     assert len(list((tmp_path / "run").glob("state-*"))) == (0 if every == 1000 else 2)
@@ -75,7 +63,7 @@ def test_a_seed_that_was_stopped_stays_so(iris, tmp_path, monkeypatch):
     whole = zoo.fit(pair, iris, **how)
     assert (whole.tree["optimization"]["stopped_at"] > 0).any()
     with monkeypatch.context() as patch:
-        stop_at(patch, 35)
+        break_at(patch, 35, Stopped)
         with suppress(Stopped):
             zoo.fit(pair, iris, checkpoint=tmp_path / "run", **how)
     same(zoo.fit(pair, iris, checkpoint=tmp_path / "run", **how), whole)
@@ -84,7 +72,7 @@ def test_a_seed_that_was_stopped_stays_so(iris, tmp_path, monkeypatch):
 def test_a_finished_fit_is_returned_and_trained_no_more(iris, tmp_path, monkeypatch):
     pair = zoo.create("gmm", iris)
     first = zoo.fit(pair, iris, checkpoint=tmp_path / "run", **HOW)
-    stop_at(monkeypatch, 0)
+    break_at(monkeypatch, 0, Stopped)
     same(zoo.fit(pair, iris, checkpoint=tmp_path / "run", **HOW), first)
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["run.json", "run.nc", "weights.safetensors"]
     assert not list(tmp_path.glob(".*"))
@@ -95,7 +83,7 @@ def test_another_fit_is_refused_with_the_difference(finished, iris, tmp_path, mo
     pair = zoo.create("gmm", iris, components=3)
     with monkeypatch.context() as patch:
         if not finished:
-            stop_at(patch, 15)
+            break_at(patch, 15, Stopped)
         with suppress(Stopped):
             zoo.fit(pair, iris, checkpoint=tmp_path / "run", **HOW)
     before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
@@ -117,7 +105,7 @@ def test_another_fit_is_refused_with_the_difference(finished, iris, tmp_path, mo
 def test_a_damaged_state_leaves_the_one_before_it(iris, tmp_path, monkeypatch, caplog):
     pair = zoo.create("gaussian-constrained", iris)
     with monkeypatch.context() as patch:
-        stop_at(patch, 45)
+        break_at(patch, 45, Stopped)
         with pytest.raises(Stopped):
             zoo.fit(pair, iris, checkpoint=tmp_path / "run", **HOW)
     older, newest = sorted((tmp_path / "run").glob("state-*"))
@@ -171,7 +159,7 @@ def test_the_second_process_is_refused(iris, tmp_path):
 
 
 def test_an_interruption_says_how_to_go_on(iris, tmp_path, monkeypatch):
-    stop_at(monkeypatch, 25, KeyboardInterrupt)
+    break_at(monkeypatch, 25, KeyboardInterrupt)
     with pytest.raises(KeyboardInterrupt, match="the first 20 steps: the same call goes on"):
         zoo.fit(zoo.create("gmm", iris), iris, checkpoint=tmp_path / "run", **HOW)
     with pytest.raises(RunError, match="begun and not finished"):
@@ -209,7 +197,7 @@ def test_what_was_seen_of_a_runaway_is_kept(iris, tmp_path, monkeypatch):
         whole = zoo.fit(pair, data, **how)
     at = int(whole.tree["optimization"]["ran_away_at"].where(lambda step: step >= 0).min())
     with monkeypatch.context() as patch:
-        stop_at(patch, at - 31)  # some of the checks that make the alarm are behind
+        break_at(patch, at - 31, Stopped)  # some of the checks that make the alarm are behind
         with pytest.raises(Stopped):
             zoo.fit(pair, data, checkpoint=tmp_path / "run", **how)
     with pytest.warns(DivergenceWarning, match="runs away"):

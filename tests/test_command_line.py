@@ -12,6 +12,7 @@ import pytest
 import xarray
 from hypothesis import given
 from hypothesis import strategies as st
+from programs import break_at
 from typer.testing import CliRunner
 
 import zoo
@@ -379,24 +380,11 @@ def test_an_interruption_says_what_was_kept(tmp_path, monkeypatch):
     )
 
 
-def stopping_at(monkeypatch, number):
-    from zoo.engine import Engine
-
-    step = Engine.step
-
-    def stopping(self, at, *arguments):
-        if at == number:
-            raise KeyboardInterrupt
-        return step(self, at, *arguments)
-
-    monkeypatch.setattr(Engine, "step", stopping)
-
-
 def test_train_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
     command = ["train", "gaussian-constrained", "--data", "iris", *QUICK, "--json"]
     whole, _ = call(*command, "--out", tmp_path / "whole")
     with monkeypatch.context() as patch:
-        stopping_at(patch, 15)
+        break_at(patch, 15, KeyboardInterrupt)
         _, err = call(*command, "--out", tmp_path / "run", status=130)
     assert err == f"interrupted: {tmp_path / 'run'} keeps what was done; the same command with --resume goes on.\n"
     assert "--resume to go on with it" in call(*command, "--out", tmp_path / "run", status=2)[1]
@@ -451,7 +439,10 @@ def test_compare_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
         patch.setattr(
             zoo,
             "fit",
-            lambda pair, *a, **k: (stopping_at(patch, 15) if pair.name == "gmm" else None, fit(pair, *a, **k))[1],
+            lambda pair, *a, **k: (
+                break_at(patch, 15, KeyboardInterrupt) if pair.name == "gmm" else None,
+                fit(pair, *a, **k),
+            )[1],
         )
         call(*command, "--out", tmp_path / "run", status=130)
     assert counted.calls == 1

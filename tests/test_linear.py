@@ -5,9 +5,9 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from programs import Perturbed
 from scipy.stats import multivariate_normal
 from sklearn.decomposition import PCA, FactorAnalysis
-from torch import nn
 
 import zoo
 from zoo.context import Stream, seeded
@@ -19,20 +19,6 @@ from zoo.models import FactorAnalysis as FactorModel
 from zoo.models import ProbabilisticPCA
 
 RANK = 5
-
-
-class Perturbed(nn.Module):
-    """The exact posterior with its deviations multiplied and its mean moved by so many of them."""
-
-    def __init__(self, model, spread=1.0, shift=0.0):
-        super().__init__()
-        self.model, self.spread, self.shift = model, spread, shift
-
-    def forward(self, x):
-        mean, scale_tril = self.model.posterior(x)
-        mean = mean + self.shift * scale_tril.square().sum(1).sqrt()
-        with pyro.plate("data", len(x), dim=-1):
-            pyro.sample("z", dist.MultivariateNormal(mean, scale_tril=self.spread * scale_tril))
 
 
 def random_model(kind, features, latent_dim, seed=0):

@@ -5,6 +5,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from programs import Perturbed
 from torch import nn
 
 import zoo
@@ -28,20 +29,6 @@ def probabilistic_pca(features, latent_dim):
 def simulated(model, count):
     with seeded(1):
         return predictive_draws(model, torch.zeros(count, model.decoder.out_features), 1)[0]
-
-
-class Perturbed(nn.Module):
-    """The exact posterior with its deviations multiplied and its mean moved by so many of them."""
-
-    def __init__(self, model, spread=1.0, shift=0.0):
-        super().__init__()
-        self.model, self.spread, self.shift = model, spread, shift
-
-    def forward(self, x):
-        mean, scale_tril = self.model.posterior(x)
-        mean = mean + self.shift * scale_tril.square().sum(1).sqrt()
-        with pyro.plate("data", len(x), dim=-1):
-            pyro.sample("z", dist.MultivariateNormal(mean, scale_tril=self.spread * scale_tril))
 
 
 class MeanField(nn.Module):

@@ -499,13 +499,15 @@ def _fulfil(
     plans: Mapping[str, Plan], effort: Mapping[str, int], registered: Mapping[str, Path], quiet: bool
 ) -> tuple[list[Run], dict[str, str]]:
     """Train, score and save each pair; the runs, and why others failed."""
+    from zoo.evaluation import call_of
+
     runs: dict[str, Run] = {}
     failures: dict[str, str] = {}
     for name, plan in plans.items():
         started = time.perf_counter()
         try:
             runs[name] = _train(plan, quiet, registered)
-            if not runs[name].tree.attrs["repeat"].endswith(_scoring_of(effort)):  # else an earlier command scored it
+            if not runs[name].tree.attrs["repeat"].endswith(call_of(effort)):  # else an earlier command scored it
                 zoo.evaluate(runs[name], plan.pair.data, **effort)
                 runs[name].save(plan.place)
         except KeyboardInterrupt:
@@ -586,11 +588,6 @@ def _train(plan: Plan, quiet: bool, registered: Mapping[str, Path]) -> Run:
     run.tree.attrs["repeat"] = first + repeat
     run.save(plan.place)
     return run
-
-
-def _scoring_of(effort: Mapping[str, int]) -> str:
-    """The arguments of ``zoo.evaluate`` as a run writes them down."""
-    return f"zoo.evaluate(run, data, {', '.join(f'{name}={value}' for name, value in effort.items())})"
 
 
 def _checked_settings(settings: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from zoo.evaluation.spread import spread
 from zoo.evaluation.wellposedness import wellposedness
 from zoo.runs import Run, positive_count
 
-__all__ = ["checked_effort", "evaluate"]
+__all__ = ["call_of", "checked_effort", "evaluate"]
 
 # Predictive groups hold pictures and marginals, not data: caps on what is kept of them.
 POSTERIOR_DRAWS, PREDICTIVE_DRAWS, PREDICTIVE_ROWS, RECONSTRUCTION_DRAWS = 100, 20, 64, 32
@@ -94,9 +95,13 @@ def evaluate(
         present = {dim: values for dim, values in coords.items() if dim in group.dims and dim not in group.coords}
         run.tree[name] = xarray.DataTree(group.assign_coords(present))
     trained, _, _ = run.tree.attrs["repeat"].partition("\nzoo.evaluate")
-    arguments = ", ".join(f"{name}={value}" for name, value in effort.items())
-    run.tree.attrs["repeat"] = f"{trained}\nzoo.evaluate(run, data, {arguments})"
+    run.tree.attrs["repeat"] = f"{trained}\n{call_of(effort)}"
     return run.tree
+
+
+def call_of(effort: Mapping[str, int]) -> str:
+    """The call of :func:`evaluate` with these arguments, as a run writes it down."""
+    return f"zoo.evaluate(run, data, {', '.join(f'{name}={value}' for name, value in effort.items())})"
 
 
 def checked_effort(samples: int, temperatures: int, reference: int) -> dict[str, int]:
