@@ -388,3 +388,76 @@ def test_draws_without_a_reparametrisation_are_refused_not_trained_wrongly(iris,
 
     with pytest.raises(OptionError, match="'z' from a distribution that cannot be reparametrised"):
         engine(zoo.create("discrete", iris), [0], x)
+
+
+class FullCovariance(VAE):
+    """A covariance of its own, positive definite only while ``spread`` is above 0."""
+
+    def __init__(self, decoder, latent_dim):
+        super().__init__(decoder, latent_dim)
+        self.spread = torch.nn.Parameter(torch.ones(()))
+
+    def likelihood(self, z):
+        mean = self.decoder(z).squeeze(-2)
+        eye = torch.eye(mean.shape[-1], dtype=mean.dtype)
+        return dist.MultivariateNormal(mean, self.spread * eye + 0.1)
+
+
+@pytest.mark.parametrize("mode", ["off", "capture", "inductor"])
+def test_a_factorisation_that_fails_freezes_its_seed_alone(iris, x, catalogue, mode):
+    @zoo.register("full", title="", summary="", formula="", support="real", bounded=False, reference="")
+    def build(data: zoo.Data, options: VAEOptions):
+        return FullCovariance(decoder(data, options, 1), options.latent_dim), guide(data, options)
+
+    pair = zoo.create("full", iris, latent_dim=2, hidden=(8,))
+    whole, broken = (engine(pair, [0, 1, 2], x, mode=mode) for _ in range(2))
+    assert broken.mode == mode, broken.note
+    broken.parameters(broken.state.theta)["model.spread"][1] = -1.0
+    before = broken.state.theta[1].clone()
+    expected, statistics = trained(whole, 3), trained(broken, 3)
+    assert broken.state.alive.tolist() == [True, False, True]
+    assert statistics[..., 1].isnan().all()
+    assert torch.equal(broken.state.theta[1], before)
+    torch.testing.assert_close(statistics[..., [0, 2]], expected[..., [0, 2]])
+    assert "linalg.cholesky" in broken.fault(1, 0)
+    assert broken.fault(0, 0) == "taken again, it was finite"
+
+
+@pytest.mark.parametrize(
+    ("broken", "value", "told"),
+    [
+        ("model.decoder", torch.nan, "the log_prob of the model's site 'x' was not finite"),
+        ("guide", torch.nan, "the value of the guide's site 'z' was not finite"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["off", "capture"])
+def test_a_fault_names_the_site(iris, x, mode, broken, value, told):
+    of = engine(zoo.create("gaussian-constrained", iris, latent_dim=2, hidden=(8,)), [0, 1], x, mode=mode)
+    name = next(name for name in of.names if name.startswith(broken))
+    of.parameters(of.state.theta)[name][1] = value
+    of.step(0, 1e-3)
+    assert of.state.alive.tolist() == [True, False]
+    assert of.fault(1, 0) == told
+
+
+class Cliff(VAE):
+    """Its density is finite where the square root's slope is not."""
+
+    def __init__(self, decoder, latent_dim):
+        super().__init__(decoder, latent_dim)
+        self.edge = torch.nn.Parameter(torch.ones(()))
+
+    def likelihood(self, z):
+        return dist.Normal(self.decoder(z).squeeze(-2) + self.edge.sqrt(), 1.0).to_event(1)
+
+
+def test_a_fault_names_the_parameter_whose_gradient_it_was(iris, x, catalogue):
+    @zoo.register("cliff", title="", summary="", formula="", support="real", bounded=True, bound="b", reference="")
+    def build(data: zoo.Data, options: VAEOptions):
+        return Cliff(decoder(data, options, 1), options.latent_dim), guide(data, options)
+
+    of = engine(zoo.create("cliff", iris, latent_dim=2, hidden=(8,)), [0, 1], x)
+    of.parameters(of.state.theta)["model.edge"][1] = 0.0
+    of.step(0, 1e-3)
+    assert of.state.alive.tolist() == [True, False]
+    assert of.fault(1, 0) == "the gradient of model.edge was not finite"

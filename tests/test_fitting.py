@@ -135,6 +135,7 @@ def test_a_seed_that_breaks_is_frozen_marked_and_padded(catalogue):
         at = int(steps["frozen_at"][chain])
         assert steps["elbo"][chain, : at - 1].notnull().all()
         assert steps["elbo"][chain, at - 1 :].isnull().all()
+        assert json.loads(run.tree.attrs["faults"])[str(chain)].startswith(f"at step {at} the log_prob of the model's")
     assert all(tensor.isfinite().all() for tensor in run.weights.values())
 
 

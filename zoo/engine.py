@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -23,16 +25,17 @@ from torch.overrides import TorchFunctionMode
 
 from zoo.context import Stream, pyro_context, random_stream, seeded
 from zoo.errors import OptionError
-from zoo.objective import Terms
+from zoo.objective import Terms, traces
 
 if TYPE_CHECKING:
     from zoo.catalogue import Pair
 
-__all__ = ["Engine", "Mode", "Objective", "Replica", "State", "Tape"]
+__all__ = ["Engine", "LinAlgError", "Mode", "Objective", "Replica", "State", "Tape"]
 
 Mode = Literal["off", "capture", "inductor"]
 Objective = Callable[[Any, Any, Tensor], Terms]
 
+LinAlgError: type[RuntimeError] = torch.linalg.LinAlgError  # type: ignore[attr-defined]
 ONEDNN_FROM = 2**22  # floating-point operations of a product from which oneDNN overtakes MKL
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # Adam's, as in Kingma & Ba (2015) and torch.optim.Adam
 
@@ -107,6 +110,21 @@ def _bmm(a: Tensor, b: Tensor) -> Tensor:
 @torch.library.register_fake("zoo::bmm", lib=_OPERATORS)  # type: ignore[untyped-decorator]
 def _(a: Tensor, b: Tensor) -> Tensor:
     return a.new_empty(a.shape[0], a.shape[1], b.shape[2])
+
+
+def _fail_alone(graph: torch.fx.Graph) -> None:
+    """Make a factorisation that fails not a number in its own seed: what would raise for all is dropped from graphs."""
+    for check in graph.find_nodes(op="call_function", target=torch.ops.aten._linalg_check_errors.default):
+        info = check.args[0]
+        factor = next(node for node in info.args[0].users if node.args[1] == 0)
+        with graph.inserting_before(check):
+            failed = graph.call_function(torch.ops.aten.ne.Scalar, (info, 0))
+            for _ in range(factor.meta["val"].dim() - info.meta["val"].dim()):
+                failed = graph.call_function(torch.ops.aten.unsqueeze.default, (failed, -1))
+            masked = graph.call_function(torch.ops.aten.masked_fill.Scalar, (factor, failed, torch.nan))
+        masked.meta["val"] = factor.meta["val"]
+        factor.replace_all_uses_with(masked, delete_user_cb=lambda user, masked=masked: user is not masked)
+        graph.erase_node(check)
 
 
 def _annealed(terms: Terms, kl_weight: Tensor) -> Tensor:
@@ -339,16 +357,56 @@ class Engine:
         for s in range(len(self.seeds)):
             row = theta[s].detach().requires_grad_()
             buffers = {name: b[s] for name, b in self.buffers.items()}
-            with pyro_context():
-                if self.lifts_noise:
-                    loss, of_seed = self._loss(row, buffers, batches[s], normal[s], uniform[s], kl_weight)
-                else:
-                    with seeded(random_stream(self.seeds[s], Stream.NOISE, self._step_number)):
-                        of_seed = self._terms(row, buffers, batches[s])
-                        loss = _annealed(of_seed, kl_weight)
-            gradients.append(torch.autograd.grad(loss, row)[0])
-            terms.append([term.detach() for term in of_seed])
+            try:
+                with pyro_context(), self._draws(s, self._step_number, normal, uniform):
+                    of_seed = self._terms(row, buffers, batches[s])
+                    loss = _annealed(of_seed, kl_weight)
+                gradients.append(torch.autograd.grad(loss, row)[0])
+                terms.append([term.detach() for term in of_seed])
+            except LinAlgError:  # of this seed: it is frozen, the others go on
+                gradients.append(torch.full_like(row, torch.nan, requires_grad=False))
+                terms.append([row.new_tensor(torch.nan)] * len(Terms._fields))
         return torch.stack(gradients), Terms(*(torch.stack(column) for column in zip(*terms, strict=True)))
+
+    def _draws(self, row: int, step: int, normal: Tensor, uniform: Tensor) -> AbstractContextManager[Any]:
+        """Where one seed's random numbers of a step come from: its noise, or a generator of its own."""
+        if self.lifts_noise:
+            return Tape(normal=normal[row], uniform=uniform[row])
+        return seeded(random_stream(self.seeds[row], Stream.NOISE, step))
+
+    def fault(self, row: int, step: int) -> str:
+        """What was not finite at the step that froze a seed: a site's value or density, or a parameter's gradient.
+
+        The step is a function of parameters, batch and noise, and a frozen seed stands where it stood before it: the
+        step is taken once more, through Pyro as it is.
+        """
+        theta = self.state.theta[row].detach().clone().requires_grad_()
+        buffers = {name: b[row] for name, b in self.buffers.items()}
+        batch, noise = self.x[self.batch_rows(step)[row]], self.noise(step)
+        try:
+            with pyro_context(), self._draws(row, step, *noise):
+                call = (traces, self.prepare(batch))
+                model, guide = functional_call(self.program, {**self.parameters(theta), **buffers}, call)
+            for owner, trace in (("guide", guide), ("model", model)):
+                for site, node in trace.nodes.items():
+                    if node["type"] != "sample" or site_is_subsample(node):
+                        continue
+                    # a value that is summed out may well have probability 0
+                    summed = "_enumerate_dim" in node["infer"]
+                    for name in ("value", "log_prob"):
+                        numbers = node[name]
+                        if (numbers.isnan() if summed else ~numbers.isfinite()).any():
+                            return f"the {name} of the {owner}'s site {site!r} was not finite"
+            with pyro_context(), self._draws(row, step, *noise):
+                loss = _annealed(self._terms(theta, buffers, batch), theta.new_tensor(1.0))
+            gradient = self.parameters(torch.autograd.grad(loss, theta)[0])
+        except LinAlgError as error:
+            return _first_line(error)
+        broken = [name for name, part in gradient.items() if not part.isfinite().all()]
+        if not broken:
+            return "the objective was not finite" if not loss.isfinite() else "taken again, it was finite"
+        more = f" and of {len(broken) - 1} more" if broken[1:] else ""
+        return f"the gradient of {broken[0]}{more} was not finite"
 
     # -- before the first step -----------------------------------------------------------------------------------
 
@@ -384,6 +442,7 @@ class Engine:
 
         with pyro_context():
             graph = make_fx(lambda *tensors: self._step(*tensors))(*inputs(0))
+            _fail_alone(graph.graph)
             graph.graph.eliminate_dead_code()
             _multiply_by_onednn(graph.graph)
             graph.recompile()

@@ -28,7 +28,7 @@ from zoo.catalogue import Pair
 from zoo.checkpoint import Checkpoint
 from zoo.data import Data
 from zoo.divergence import FALLING_CHECKS, Watch
-from zoo.engine import Engine, Mode, State
+from zoo.engine import Engine, LinAlgError, Mode, State
 from zoo.errors import DataError, Diverged, DivergenceWarning, OptionError
 from zoo.objective import OBJECTIVES, Terms, column_scale, terms, traces
 from zoo.options import checked
@@ -247,14 +247,17 @@ def _train(
             raise KeyboardInterrupt(f"{place.path} holds the first {done} steps: the same call goes on.") from None
         raise
     seconds = before + time.perf_counter() - started
+    faults: dict[str, str] = {}
     for row in np.flatnonzero(record.frozen_at() >= 0):
+        step = int(record.frozen_at()[row])
+        faults[str(seeds[row])] = f"at step {step} {engine.fault(int(row), step - 1)}"
         warnings.warn(
-            f"{pair.name}, seed {seeds[row]}: loss or gradient was not finite at step "
-            f"{record.frozen_at()[row]}; the seed was frozen at its last finite state.",
+            f"{pair.name}, seed {seeds[row]}: {faults[str(seeds[row])]}; the seed was frozen at its last finite state.",
             DivergenceWarning,
             stacklevel=3,
         )
-    root = xarray.Dataset(attrs=_attributes(pair, data, settings, engine, seconds))
+    attrs = _attributes(pair, data, settings, engine, seconds) | {"faults": json.dumps(faults)}
+    root = xarray.Dataset(attrs=attrs)
     tree = xarray.DataTree.from_dict({"/": root, **record.groups(watch.ran_away_at), **_constants(data)})
     return Run(pair, tuple(seeds), record.best_weights(), tree)
 
@@ -417,7 +420,10 @@ def _validate(model: Any, guide: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor
     total, smallest = x.new_zeros(()), x.new_full((x.shape[-1],), math.inf)
     at = torch.full_like(smallest, -1, dtype=torch.long)
     for start, rows in zip(range(0, len(x), VALIDATION_ROWS), x.split(VALIDATION_ROWS), strict=True):
-        p, q = traces(model, guide, rows)
+        try:
+            p, q = traces(model, guide, rows)
+        except LinAlgError:  # of this seed: the others are validated all the same
+            return total + math.nan, torch.full_like(smallest, math.nan), at
         total = total + terms(p, q, len(x)).elbo
         scale = column_scale(p.nodes["x"]["fn"])
         of_datum = scale.dim() == 2 and len(scale) == len(rows)  # a mixture's are those of its components
