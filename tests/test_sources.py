@@ -1,8 +1,10 @@
 """Named data sets against scikit-learn, files against the libraries that write them; all ways to fail."""
 
 import gzip
+import io
 import struct
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -351,3 +353,19 @@ def test_options_reach_the_data(tmp_path):
     assert len(digits.levels) == 33
     assert load_data("digits", support="count").levels is None
     assert load_data("digits", image_shape=(4, 16)).image_shape == (4, 16)
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz"])
+def test_a_header_that_promises_more_than_the_file_holds_takes_no_memory(tmp_path, kind, monkeypatch):
+    content = io.BytesIO()
+    np.lib.format.write_array_header_1_0(content, {"descr": "<f8", "fortran_order": False, "shape": (2**40, 2**10)})
+    content.write(bytes(800))
+    path = tmp_path / f"x.{kind}"
+    if kind == "npy":
+        path.write_bytes(content.getvalue())
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("x.npy", content.getvalue())
+    monkeypatch.setattr(np, "load", None)  # what would take the memory is not even asked
+    with pytest.raises(DataError, match=f"{path}.* has 928 bytes, its header says 9007199254741120: it was cut short"):
+        load_data(path)

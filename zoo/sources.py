@@ -7,6 +7,7 @@ import difflib
 import gzip
 import math
 import os
+import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
@@ -255,12 +256,30 @@ def _unlabelled(label: str | None) -> None:
         raise DataError(f"labels={label!r} is a name, and this source has none: pass the labels, (N,)")
 
 
+def _check_header(file: Any, size: int, name: str) -> None:
+    """Hold the size of a NumPy file against its header before memory is taken for the array."""
+    headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    version = np.lib.format.read_magic(file)
+    if version not in headers:
+        raise DataError(f"{name} is of NumPy's format {version}, which holds no plain numbers")
+    shape, _, dtype = headers[version](file)
+    promised = file.tell() + math.prod(shape) * dtype.itemsize
+    if size != promised and not dtype.hasobject:  # objects are pickled, and refused as such
+        raise DataError(f"{name} has {size} bytes, its header says {promised}: it was cut short or is damaged")
+
+
 def _npy(path: Path, label: str | None) -> Raw:
     _unlabelled(label)
+    with path.open("rb") as file:
+        _check_header(file, path.stat().st_size, path.name)
     return Raw(np.load(path, allow_pickle=False))
 
 
 def _npz(path: Path, label: str | None) -> Raw:
+    with zipfile.ZipFile(path) as members:
+        for member in members.infolist():
+            with members.open(member) as file:
+                _check_header(file, member.file_size, member.filename)
     with np.load(path, allow_pickle=False) as archive:
         arrays = dict(archive)
     name, labels = _pick(arrays, label)
