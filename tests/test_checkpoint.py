@@ -160,10 +160,31 @@ def test_the_second_process_is_refused(iris, tmp_path):
 
 def test_an_interruption_says_how_to_go_on(iris, tmp_path, monkeypatch):
     break_at(monkeypatch, 25, KeyboardInterrupt)
-    with pytest.raises(KeyboardInterrupt, match="the first 20 steps: the same call goes on"):
+    with pytest.raises(
+        KeyboardInterrupt, match=r"the first 20 steps and, in .*so-far, the run they made: the same call"
+    ):
         zoo.fit(zoo.create("gmm", iris), iris, checkpoint=tmp_path / "run", **HOW)
-    with pytest.raises(RunError, match="begun and not finished"):
+    with pytest.raises(RunError, match=r"begun and not finished.*so-far"):
         zoo.load_run(tmp_path / "run")
+
+
+@pytest.mark.parametrize("mode", ["off", "capture"])
+def test_an_interruption_leaves_the_run_as_it_stood(mode, iris, tmp_path, monkeypatch):
+    pair, how = zoo.create("gaussian-constrained", iris), HOW | {"compile": mode}
+    with monkeypatch.context() as patch:
+        break_at(patch, 25, KeyboardInterrupt)
+        with pytest.raises(KeyboardInterrupt):
+            zoo.fit(pair, iris, checkpoint=tmp_path / "run", **how)
+    run, whole = zoo.load_run(tmp_path / "run" / "so-far"), zoo.fit(pair, iris, **how)
+    assert run.tree.attrs["interrupted_at"] == 20
+    assert run.tree["optimization"]["stopped_at"].values.tolist() == [20, 20]
+    elbo = run.tree["optimization"]["elbo"]
+    assert elbo.sizes["step"] == 20
+    assert elbo.identical(whole.tree["optimization"]["elbo"].isel(step=slice(20)))
+    zoo.evaluate(run, iris, samples=20)
+    assert np.isfinite(zoo.compare([run])["log_evidence"]).all()
+    same(zoo.fit(pair, iris, checkpoint=tmp_path / "run", **how), whole)
+    assert not (tmp_path / "run" / "so-far").exists()
 
 
 VICTIM = """

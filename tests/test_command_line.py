@@ -17,8 +17,9 @@ from typer.testing import CliRunner
 
 import zoo
 from zoo.catalogue import options_of
-from zoo.command_line import DataCall, Loading, Training, _assignment, app
+from zoo.command_line import Loading, Training, _assignment, app
 from zoo.errors import DivergenceWarning
+from zoo.sources import DataCall
 
 RESUME = "The same command with --resume goes on."
 QUICK = ["--steps", "20", "--seeds", "2", "--compile", "off", "--quiet"]
@@ -386,13 +387,35 @@ def test_train_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         break_at(patch, 15, KeyboardInterrupt)
         _, err = call(*command, "--out", tmp_path / "run", status=130)
-    assert err == f"interrupted: {tmp_path / 'run'} keeps what was done; the same command with --resume goes on.\n"
-    assert "--resume to go on with it" in call(*command, "--out", tmp_path / "run", status=2)[1]
-    resumed, _ = call(*command, "--out", tmp_path / "run", "--resume")
-    assert json.loads(resumed)["validation_elbo"] == json.loads(whole)["validation_elbo"]
-    other = [*command, "--steps", 30, "--out", tmp_path / "run", "--resume"]
-    assert "holds another fit: steps 20, not 30" in call(*other, status=2)[1]
-    assert "leave one of them out" in call(*command, "--out", tmp_path / "run", "--resume", "--overwrite", status=2)[1]
+    so_far, go_on = tmp_path / "run" / "so-far", f"`zoo train --resume {tmp_path / 'run'}`"
+    assert err == f"interrupted: {so_far} is the run as it stood; {go_on} goes on.\n"
+    assert f"{go_on} to go on with it" in call(*command, "--out", tmp_path / "run", status=2)[1]
+    call("evaluate", so_far, "--samples", 20)
+    assert "was interrupted: finish it with" in call("repeat", so_far, "--out", tmp_path / "again", status=2)[1]
+    for wrong in (["gmm"], ["--steps", 30], ["--overwrite"], ["--support", "real"], ["--out", tmp_path]):
+        assert "leave all but" in call("train", "--resume", tmp_path / "run", *wrong, status=2)[1]
+    for _ in range(2):  # a finished run is told again
+        resumed, _ = call("train", "--resume", tmp_path / "run", "--quiet", "--json")
+        assert json.loads(resumed)["validation_elbo"] == json.loads(whole)["validation_elbo"]
+    assert zoo.load_run(tmp_path / "run").differences(zoo.load_run(tmp_path / "whole")) == []
+    assert "nothing that was begun" in call("train", "--resume", tmp_path / "none", status=2)[1]
+
+
+def test_a_run_that_was_begun_elsewhere_finds_its_data_and_its_pair(tmp_path, catalogue, monkeypatch):
+    table, plugin = tmp_path / "iris.csv", tmp_path / "own.py"
+    pd.DataFrame(zoo.load_data("iris").train.values).to_csv(table, index=False)
+    plugin.write_text(OWN)
+    monkeypatch.setitem(sys.modules, "zoo_plugin_own", None)
+    run, command = tmp_path / "run", ["train", "own", "--data", table, "--split-seed", 3, "--plugin", plugin, *QUICK]
+    call(*command, "--out", tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        break_at(patch, 15, KeyboardInterrupt)
+        call(*command, "--out", run, status=130)
+    moved = table.rename(tmp_path / "moved.csv")
+    assert "say where they are with --data" in call("train", "--resume", run, "--plugin", plugin, status=2)[1]
+    call("train", "--resume", run, "--data", moved, "--plugin", plugin, "--quiet")
+    assert zoo.load_run(run).differences(zoo.load_run(tmp_path / "whole")) == []
+    call("repeat", run, "--out", tmp_path / "again", "--plugin", plugin)
 
 
 def test_repeat_trains_the_same_bits_again(tmp_path):
@@ -422,9 +445,8 @@ def test_repeat_trains_the_same_bits_again(tmp_path):
     _, err = call("repeat", tmp_path / "c", "--out", tmp_path / "d", "--quiet", status=1)
     assert f"{tmp_path / 'd'} is not {tmp_path / 'c'}: " in err
     assert "differ." in err
-    zoo.fit(zoo.create("gmm", zoo.load_data("iris")), zoo.load_data("iris"), steps=2, progress=False).save(
-        tmp_path / "e"
-    )
+    data = zoo.Data.from_array(zoo.load_data("iris").train.values)
+    zoo.fit(zoo.create("gmm", data), data, steps=2, progress=False).save(tmp_path / "e")
     assert (
         "does not say how its data were loaded" in call("repeat", tmp_path / "e", "--out", tmp_path / "f", status=2)[1]
     )

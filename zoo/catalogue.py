@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, is_dataclass, replace
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from zoo.cards import Card, Support
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from zoo.data import Data, Scaling
 
-__all__ = ["Pair", "card", "create", "list_pairs", "options_of", "register"]
+__all__ = ["Pair", "card", "create", "list_pairs", "options_of", "register", "registered_in"]
 
 Builder = Callable[["Data", Any], "tuple[nn.Module, nn.Module]"]
 B = TypeVar("B", bound=Builder)
@@ -242,6 +243,14 @@ def _build(build: Builder, data: Data, options: Any, seed: int) -> tuple[nn.Modu
     if not (isinstance(built, tuple) and len(built) == 2):
         raise OptionError(f"{build.__qualname__} returned {type(built).__name__}; it has to return (model, guide).")
     return built
+
+
+def registered_in(name: str) -> str:
+    """The file that registers a pair which is not the zoo's own, or nothing where there is none."""
+    build = _entry(name).build
+    file = inspect.getsourcefile(build) if inspect.isfunction(build) else None
+    own = build.__module__.partition(".")[0] == "zoo"
+    return "" if own or file is None or not Path(file).is_file() else str(Path(file).resolve())
 
 
 def _entries() -> dict[str, Entry]:

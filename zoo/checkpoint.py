@@ -18,13 +18,14 @@ from torch import Tensor
 
 from zoo.errors import OptionError, RunError
 
-__all__ = ["FIT", "Checkpoint"]
+__all__ = ["FIT", "SO_FAR", "Checkpoint", "begun"]
 
 log = logging.getLogger("zoo")
 
 FORMAT = 1
 KEPT = 2  # states on disk: were the newest damaged, the one before it would still be there
 FIT, STATE = "fit.json", re.compile(r"state-\d+-[0-9a-f]{16}\.safetensors")
+SO_FAR = "so-far"  # beside the states, the run that an interruption leaves
 
 
 class Checkpoint:
@@ -33,14 +34,16 @@ class Checkpoint:
     Args:
         path: the directory; made if it is not there.
         identity: all that decides the numbers of the fit, ready for JSON.
+        origin: the call that loads the data, if there is one; another does, so long as the data are the same.
 
     Raises:
         RunError: another process trains there, the place cannot be written, or holds something else.
         OptionError: another fit was begun there; the message shows what differs.
     """
 
-    def __init__(self, path: Path, identity: dict[str, Any]) -> None:
+    def __init__(self, path: Path, identity: dict[str, Any], origin: str = "") -> None:
         self.path = path
+        self.origin = origin
         self.identity = json.loads(json.dumps({"format": FORMAT} | identity))
         self._begun = False
 
@@ -52,6 +55,9 @@ class Checkpoint:
             raise RunError(f"cannot write {self.path}: {error.strerror}.") from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # the process before may have removed the file between its being opened and locked here
+            if not os.path.samestat(os.fstat(self._lock.fileno()), Path(self._lock.name).stat()):
+                raise FileExistsError
         except OSError:
             self._lock.close()
             raise RunError(f"another process is training {self.path}: wait for it, or choose another place.") from None
@@ -70,14 +76,14 @@ class Checkpoint:
     def begin(self) -> dict[str, Tensor] | None:
         """The last state of the very same fit, or None where it has to start; then the place is marked as its own."""
         if (self.path / FIT).is_file():
-            self.refuse_another(_read(self.path / FIT))
+            self.refuse_another(begun(self.path)[0])
             self._begun = True
-            return self._latest()
+            return self.latest()
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise RunError(f"{self.path} exists and holds no checkpoint: choose another place.")
         try:
             self.path.mkdir(exist_ok=True)
-            _write(self.path / FIT, json.dumps(self.identity, indent=1).encode())
+            _write(self.path / FIT, json.dumps(self.identity | {"origin": self.origin}, indent=1).encode())
         except OSError as error:
             raise RunError(f"cannot write {self.path}: {error.strerror}.") from error
         self._begun = True
@@ -105,7 +111,8 @@ class Checkpoint:
         """The newest first."""
         return sorted((file for file in self.path.iterdir() if STATE.fullmatch(file.name)), reverse=True)
 
-    def _latest(self) -> dict[str, Tensor] | None:
+    def latest(self) -> dict[str, Tensor] | None:
+        """The last state that can be read, if there is one."""
         for file in self._states():
             try:
                 content = file.read_bytes()
@@ -123,14 +130,22 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def _read(file: Path) -> dict[str, Any]:
+def begun(path: Path) -> tuple[dict[str, Any], str]:
+    """What is being trained in a place, and the call that loads its data.
+
+    Raises:
+        RunError: nothing was begun there, or what says so is damaged.
+    """
+    file = path / FIT
+    if not file.is_file():
+        raise RunError(f"{path} holds nothing that was begun and not finished: there is no {FIT}.")
     try:
         there = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RunError(f"{file} is damaged: {error}. Remove its directory to start again.") from error
     if not isinstance(there, dict):
         raise RunError(f"{file} is damaged: it holds no object. Remove its directory to start again.")
-    return there
+    return there, str(there.pop("origin", ""))
 
 
 def _write(file: Path, content: bytes) -> None:

@@ -88,34 +88,18 @@ Resume = Annotated[
 ]
 
 
-@dataclass(frozen=True)
-class DataCall:
-    """A call of ``zoo.load_data`` that can be written down in a run and made again."""
-
-    source: str
-    options: dict[str, Any]
-
-    def __str__(self) -> str:
-        arguments = [repr(self.source), *(f"{name}={value!r}" for name, value in self.options.items())]
-        return f"load_data({', '.join(arguments)})"
-
-    @classmethod
-    def parse(cls, text: str) -> DataCall:
-        """The inverse of ``str``; reads literals and runs nothing."""
-        call: Any = ast.parse(text, mode="eval").body
-        options = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
-        return cls(ast.literal_eval(call.args[0]), options)
-
-    def load(self) -> Data:
-        """The data."""
-        return zoo.load_data(self.source, **self.options)
+DataNow = Annotated[
+    str | None, DATA(metavar="NAME|FILE", help="Where the data are now.", show_default="as they were loaded to train")
+]
 
 
 @dataclass(frozen=True)
 class Loading:
     """What the command line says about the data."""
 
-    data: Annotated[str, DATA(metavar="NAME|FILE", help="A name that `zoo data` prints, or a file.")]
+    data: Annotated[
+        str | None, DATA(metavar="NAME|FILE", help="A name that `zoo data` prints, or a file.", show_default="required")
+    ] = None
     labels: Annotated[str | None, DATA(metavar="COLUMN", help="Column of classes: stratifies the split.")] = None
     support: Annotated[str, DATA(help="real, unit, binary, ordinal, count, or auto to infer it.")] = "auto"
     scaling: Annotated[str, DATA(help="none, scalar, column, or auto.")] = "auto"
@@ -129,22 +113,20 @@ class Loading:
     dequantize: Annotated[bool, DATA("--dequantize", help="Spread discrete values by uniform noise.")] = False
     split_seed: Annotated[int, DATA(help="Seed of the split into train, validation and test.")] = 0
 
-    @property
-    def call(self) -> DataCall:
-        """The call of ``zoo.load_data``, without the arguments left as they are."""
+    def load(self) -> Data:
+        """The data, by a call of ``zoo.load_data`` without the arguments left as they are."""
         names = {"split_seed": "seed"}
         given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
         if self.binarize is not None:
             given["binarize"] = _value(self.binarize)
-        source = given.pop("data")
-        if source not in zoo.list_data() and (path := Path(source).expanduser()).exists():
-            source = str(path.resolve())  # found again from any directory
-        return DataCall(source, {names.get(name, name): value for name, value in given.items()})
+        if not given.pop("data", ""):
+            raise OptionError("say which data: --data with a name that `zoo data` prints, or a file.")
+        return zoo.load_data(self.data, **{names.get(name, name): value for name, value in given.items()})
 
-    def call_for(self, card: Card) -> DataCall:
+    def for_pair(self, card: Card) -> Loading:
         """In a comparison the data are binarized for binary pairs alone, and dequantized for the others."""
         binary = card.support == "binary" and self.binarize is not None
-        return (replace(self, dequantize=False) if binary else replace(self, binarize=None)).call
+        return replace(self, dequantize=False) if binary else replace(self, binarize=None)
 
 
 @dataclass(frozen=True)
@@ -329,37 +311,58 @@ def data() -> None:
 @app.command()
 @_spread
 def train(
-    name: Annotated[str, Argument(help="A pair, with a guide after a colon if not its default one.")],
     loading: Loading,
     training: Training,
-    out: Annotated[Path, Option(metavar="RUN", help="Directory that the run is saved in.")],
+    name: Annotated[
+        str | None,
+        Argument(help="A pair, with a guide after a colon if not its default one.", show_default="required"),
+    ] = None,
+    out: Annotated[
+        Path | None, Option(metavar="RUN", help="Directory that the run is saved in.", show_default="required")
+    ] = None,
     assignments: Assignments = None,
     plugin: Plugins = None,
     overwrite: Overwrite = False,
-    resume: Resume = False,
+    resume: Annotated[
+        Path | None,
+        Option(metavar="RUN", help="Go on with a run that was interrupted, to the same bits; nothing else is needed."),
+    ] = None,
     quiet: Quiet = False,
     as_json: AsJSON = False,
 ) -> None:
-    """Train a pair and save the run.
+    """Train a pair and save the run, or go on with one that was interrupted.
 
     If no seed ever had a finite validation ELBO, the exit status is 1.
     """
-    registered = _run_plugins(plugin)
-    zoo.card(name)
-    _check_free(out, overwrite, resume)
-    call = loading.call
-    pair = zoo.create(name, call.load(), **dict(_assignment(text) for text in assignments or ()))
-    seeds, settings = training.chosen_seeds, _checked_settings(training.settings("stop"))
-    run = _train(Plan(pair, call, seeds, settings, out, resume), quiet, registered)
+    _run_plugins(plugin)
+    if resume:
+        asked = (name, replace(loading, data=None), training, out, assignments, overwrite)
+        if asked != (None, Loading(), Training(), None, None, False):
+            raise OptionError(
+                f"--resume {resume} asks for what was begun there: leave all but --data and --plugin out."
+            )
+        out = resume
+        run = _load_run(out) if (out / "run.json").is_file() else _train(_begun(out, loading.data), quiet)
+    elif name is None or out is None:
+        raise OptionError("say which pair and --out which directory, or --resume a run that was interrupted.")
+    else:
+        zoo.card(name)
+        _check_free(out, overwrite, f"`zoo train --resume {out}`")
+        pair = zoo.create(name, loading.load(), **dict(_assignment(text) for text in assignments or ()))
+        settings = _checked_settings(training.settings("stop"))
+        run = _train(Plan(pair, training.chosen_seeds, settings, out, overwrite), quiet)
     best = run.tree["validation"].to_dataset()["elbo"].max("check").values.tolist()
     if as_json:
         scores = [elbo if math.isfinite(elbo) else None for elbo in best]
-        _print_json({"run": str(out), "pair": name, "seeds": run.seeds, "validation_elbo": scores})
+        _print_json({"run": str(out), "pair": run.pair.name, "seeds": run.seeds, "validation_elbo": scores})
     else:
         typer.echo(f"Best validation ELBO, nats per datum: {', '.join(f'{elbo:.2f}' for elbo in best)}")
         typer.echo(out)
     if not any(map(math.isfinite, best)):
-        _tell(f"error: every seed of {name} broke before its first finite validation ELBO; saved all the same.", "red")
+        _tell(
+            f"error: every seed of {run.pair.name} broke before its first finite validation ELBO; saved all the same.",
+            "red",
+        )
         raise typer.Exit(1)
 
 
@@ -368,30 +371,14 @@ def train(
 def evaluate(
     run: Annotated[Path, Argument(help="Directory of a run.")],
     scoring: Scoring,
-    data: Annotated[
-        str | None,
-        DATA(metavar="NAME|FILE", help="Where the data are now.", show_default="as they were loaded to train"),
-    ] = None,
+    data: DataNow = None,
     plugin: Plugins = None,
     as_json: AsJSON = False,
 ) -> None:
     """Score a run on the held-out part of its data and save what comes out in the run."""
     _run_plugins(plugin)
-    try:
-        loaded = zoo.load_run(run)
-    except UnknownPair as error:
-        raise UnknownPair(f"{error} If a file of yours registers it, name that with --plugin.") from error
-    text = loaded.tree.attrs.get("data_call")
-    if text is None and data is None:
-        raise RunError(f"{run} does not say how its data were loaded: name them with --data.")
-    call = DataCall.parse(text) if text else DataCall(str(data), {})
-    try:
-        now = (call if data is None else replace(call, source=data)).load()
-    except DataError as error:
-        if data or Path(call.source).exists() or call.source in zoo.list_data():
-            raise
-        raise DataError(f"{error}; if the data have moved, say where they are with --data.") from error
-    zoo.evaluate(loaded, now, **scoring.settings())
+    loaded = _load_run(run)
+    zoo.evaluate(loaded, _load_again(run, loaded.tree.attrs.get("data_call", ""), data), **scoring.settings())
     loaded.save(run)
     _print_ranking(zoo.compare([loaded]), {}, None, as_json)
 
@@ -427,7 +414,7 @@ def compare(
     """
     from zoo.runs import positive_count
 
-    registered = _run_plugins(plugin)
+    _run_plugins(plugin)
     splits = [loading.split_seed + repeat for repeat in range(positive_count("repeats", repeats))]
     folders = [out / f"split-{seed}" for seed in splits] if repeats > 1 else [out]
     plans = [
@@ -437,7 +424,7 @@ def compare(
     settings = scoring.settings()
     results = []
     for plan, folder in zip(plans, folders, strict=True):
-        runs, failures = _fulfil(plan, settings, registered, quiet)
+        runs, failures = _fulfil(plan, settings, quiet)
         page = zoo.report(runs, folder, ensembles=ensembles) if runs else None
         results.append((zoo.compare(runs, ensembles=ensembles) if runs else None, failures, page))
     if repeats == 1:
@@ -458,11 +445,10 @@ class Plan:
     """A pair that is to be trained: on what, how and where to."""
 
     pair: Pair
-    call: DataCall
     seeds: int | list[int]
     settings: dict[str, Any]
     place: Path
-    resume: bool
+    overwrite: bool = False
 
 
 def _plan(
@@ -483,21 +469,17 @@ def _plan(
     for place, count in Counter(places[name] for name in names).items():
         if count > 1:
             raise OptionError(f"{place.name} is named more than once: each pair has one run.")
-        _check_free(place, overwrite, resume)
-    calls = {name: loading.call_for(card) for name, card in cards.items()}
-    data = {str(call): call.load() for call in calls.values()}
+        _check_free(place, overwrite, "--resume", resume)
+    loadings = {name: loading.for_pair(card) for name, card in cards.items()}
+    data = {wanted: wanted.load() for wanted in set(loadings.values())}
     seeds, settings = training.chosen_seeds, _checked_settings(training.settings("warn"))
     return {
-        name: Plan(
-            zoo.create(name, data[str(calls[name])], **options[name]), calls[name], seeds, settings, place, resume
-        )
+        name: Plan(zoo.create(name, data[loadings[name]], **options[name]), seeds, settings, place, overwrite)
         for name, place in places.items()
     }
 
 
-def _fulfil(
-    plans: Mapping[str, Plan], effort: Mapping[str, int], registered: Mapping[str, Path], quiet: bool
-) -> tuple[list[Run], dict[str, str]]:
+def _fulfil(plans: Mapping[str, Plan], effort: Mapping[str, int], quiet: bool) -> tuple[list[Run], dict[str, str]]:
     """Train, score and save each pair; the runs, and why others failed."""
     from zoo.evaluation import call_of
 
@@ -506,7 +488,7 @@ def _fulfil(
     for name, plan in plans.items():
         started = time.perf_counter()
         try:
-            runs[name] = _train(plan, quiet, registered)
+            runs[name] = _train(plan, quiet)
             if not runs[name].tree.attrs["repeat"].endswith(call_of(effort)):  # else an earlier command scored it
                 zoo.evaluate(runs[name], plan.pair.data, **effort)
                 runs[name].save(plan.place)
@@ -527,6 +509,7 @@ def _fulfil(
 def repeat(
     run: Annotated[Path, Argument(help="Directory of a run that this command line trained.")],
     out: Annotated[Path, Option(metavar="RUN", help="Directory for the run that is trained again.")],
+    data: DataNow = None,
     plugin: Plugins = None,
     quiet: Quiet = False,
 ) -> None:
@@ -534,17 +517,16 @@ def repeat(
 
     They are on the same machine with the same versions; the exit status is 1 where they are not.
     """
-    registered = _run_plugins(plugin)
-    first = zoo.load_run(run)
-    if "data_call" not in first.tree.attrs:
-        raise RunError(f"{run} does not say how its data were loaded: repeat it in Python, as its report shows.")
-    _check_free(out, overwrite=False, resume=False)
-    call = DataCall.parse(first.tree.attrs["data_call"])
-    data = call.load()
-    if data.fingerprint != first.tree.attrs["data_fingerprint"]:
-        raise DataError(f"{call} gives other data than {run} was trained on.")
-    pair = zoo.create(first.pair.name, data, **asdict(first.pair.options))
-    again = _train(Plan(pair, call, list(first.seeds), first.settings, out, resume=False), quiet, registered)
+    _run_plugins(plugin)
+    first = _load_run(run)
+    if "interrupted_at" in first.tree.attrs:
+        raise RunError(f"{run} is a run that was interrupted: finish it with `zoo train --resume {run.parent}`.")
+    _check_free(out, overwrite=False, resumed_by=f"`zoo train --resume {out}`")
+    now = _load_again(run, first.tree.attrs.get("data_call", ""), data)
+    if now.fingerprint != first.tree.attrs["data_fingerprint"]:
+        raise DataError(f"{now.origin} gives other data than {run} was trained on.")
+    pair = zoo.create(first.pair.name, now, **asdict(first.pair.options))
+    again = _train(Plan(pair, list(first.seeds), first.settings, out), quiet)
     differing = first.differences(again)
     if not differing:
         typer.echo(f"{out} is {run} to the last bit.")
@@ -566,27 +548,59 @@ def report(
     typer.echo(zoo.report(list(runs), out))
 
 
-def _train(plan: Plan, quiet: bool, registered: Mapping[str, Path]) -> Run:
-    """Train, note how the data were loaded and where the pair comes from, and save."""
-    # what --overwrite replaces stays until its successor is complete, so that one is trained beside it
-    replaced = (plan.place / "run.json").is_file() and not plan.resume
-    place = None if replaced else plan.place
+def _load_run(place: Path) -> Run:
+    try:
+        return zoo.load_run(place)
+    except UnknownPair as error:
+        raise UnknownPair(f"{error} If a file of yours registers it, name that with --plugin.") from error
+
+
+def _load_again(place: Path, text: str, now: str | None) -> Data:
+    """The data of a run or of a fit that was begun, by the call it wrote down, from where they are now."""
+    from zoo.sources import DataCall
+
+    if not text and now is None:
+        raise RunError(f"{place} does not say how its data were loaded: name them with --data.")
+    call = DataCall.parse(text) if text else DataCall(str(now), {})
+    try:
+        return (call if now is None else replace(call, source=now)).load()
+    except DataError as error:
+        if now or Path(call.source).exists() or call.source in zoo.list_data():
+            raise
+        raise DataError(f"{error}; if the data have moved, say where they are with --data.") from error
+
+
+def _begun(place: Path, now: str | None) -> Plan:
+    """What was begun in a place and not finished."""
+    from zoo.checkpoint import begun
+    from zoo.fitting import Settings
+
+    fit, origin = begun(place)
+    try:
+        name, options, seeds = fit["pair"], fit["options"], fit["seeds"]
+        settings = {field.name: fit[field.name] for field in fields(Settings)}
+    except KeyError as missing:
+        raise RunError(f"{place} was begun by another version: it does not say {missing}.") from None
+    return Plan(zoo.create(name, _load_again(place, origin, now), **options), seeds, settings, place)
+
+
+def _train(plan: Plan, quiet: bool) -> Run:
+    """Train in the plan's place; what is to be replaced there stays until its successor is complete."""
+    from zoo.checkpoint import FIT, SO_FAR
+    from zoo.runs import RECIPE
+
+    place = None if plan.overwrite and (plan.place / RECIPE).is_file() else plan.place
     try:
         run = zoo.fit(
             plan.pair, plan.pair.data, seeds=plan.seeds, progress=not quiet, checkpoint=place, **plan.settings
         )
     except KeyboardInterrupt:
-        begun = place is not None and (place / "fit.json").is_file()
-        kept = f"{place} keeps what was done; the same command with --resume goes on."
-        raise KeyboardInterrupt(kept if begun else "nothing was written.") from None
-    if "data_call" in run.tree.attrs:
-        return run
-    run.tree.attrs["data_call"] = str(plan.call)
-    repeat = run.tree.attrs["repeat"].replace("data = ...", f"data = zoo.{plan.call}")
-    name = plan.pair.card.name
-    first = f"# first run {registered[name]}, which registers {name}\n" if name in registered else ""
-    run.tree.attrs["repeat"] = first + repeat
-    run.save(plan.place)
+        if place is None or not (place / FIT).is_file():
+            raise KeyboardInterrupt("nothing was written.") from None
+        usable = f"{place / SO_FAR} is the run as it stood; " if (place / SO_FAR).is_dir() else ""
+        raise KeyboardInterrupt(f"{usable}`zoo train --resume {place}` goes on.") from None
+    if place is None:
+        run.save(plan.place)
     return run
 
 
@@ -599,13 +613,16 @@ def _checked_settings(settings: dict[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def _check_free(place: Path, overwrite: bool, resume: bool) -> None:
+def _check_free(place: Path, overwrite: bool, resumed_by: str, resume: bool = False) -> None:
     """Refuse a place that a run could not be saved in, before hours are spent on training it."""
+    from zoo.checkpoint import FIT
+    from zoo.runs import RECIPE
+
     if overwrite and resume:
         raise OptionError("--overwrite starts again and --resume goes on: leave one of them out.")
     if place.is_file():
         raise RunError(f"{place} is a file: choose another --out.")
-    finished, begun = ((place / name).is_file() for name in ("run.json", "fit.json"))
+    finished, begun = ((place / name).is_file() for name in (RECIPE, FIT))
     if overwrite and begun and not finished:
         shutil.rmtree(place)  # half a fit is nothing that could be kept
     if (
@@ -614,7 +631,7 @@ def _check_free(place: Path, overwrite: bool, resume: bool) -> None:
         and not (overwrite and finished)
         and not (resume and (finished or begun))
     ):
-        remedies = "say --overwrite to replace it, --resume to go on with it, or " if finished or begun else ""
+        remedies = f"say --overwrite to replace it, {resumed_by} to go on with it, or " if finished or begun else ""
         raise RunError(f"{place} exists: {remedies}choose another --out.")
     nearest = next(folder for folder in place.absolute().parents if folder.exists())
     if not nearest.is_dir():

@@ -72,7 +72,8 @@ class Data:
     distance of two levels of discrete data, dequantized or not, and None of continuous ones. ``fingerprint`` is
     the same in every process; it follows the values, columns, support, split and options, not the name and
     the labels; ``mass_fingerprint`` follows the discrete values, columns and split alone, so that it is shared by
-    all data on which log masses may be compared, and is empty for continuous data.
+    all data on which log masses may be compared, and is empty for continuous data. ``origin`` is the call of
+    :func:`zoo.load_data` that gives these data again, or empty if they came from memory.
 
     >>> Data.from_array([[k / 3, k / 7] for k in range(20)], name="ramp")
     <Data 'ramp': 14 + 2 + 4 rows, 2 columns, real, scaling column>
@@ -93,6 +94,7 @@ class Data:
     fingerprint: str
     mass_fingerprint: str
     notes: tuple[str, ...]
+    origin: str = ""
 
     def __repr__(self) -> str:
         rows = " + ".join(str(len(part)) for part in (self.train, self.validation, self.test))

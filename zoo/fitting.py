@@ -24,12 +24,12 @@ import xarray
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor
 
-from zoo.catalogue import Pair
-from zoo.checkpoint import Checkpoint
+from zoo.catalogue import Pair, registered_in
+from zoo.checkpoint import SO_FAR, Checkpoint
 from zoo.data import Data
 from zoo.divergence import FALLING_CHECKS, Watch
 from zoo.engine import Engine, LinAlgError, Mode, State
-from zoo.errors import DataError, Diverged, DivergenceWarning, OptionError
+from zoo.errors import DataError, Diverged, DivergenceWarning, OptionError, RunError
 from zoo.objective import OBJECTIVES, Terms, column_scale, terms, traces
 from zoo.options import checked
 from zoo.runs import RECIPE, Run, load_run, positive_count
@@ -122,7 +122,8 @@ def fit(
         on_divergence: when a decoder scale runs to zero: "stop" freezes that seed, "warn" goes on, "raise" raises.
         progress: show a progress bar where a person is watching.
         checkpoint: a directory to train in. A fit that was stopped there, however it ended, is gone on with to the
-            same bits as if it had not been; a finished one is returned; when done, the run is saved there.
+            same bits as if it had not been; a finished one is returned; when done, the run is saved there. Ctrl-C
+            leaves the run as it stood in ``so-far`` there.
         checkpoint_every: steps between states on disk, of which two are kept; None writes one at each check.
 
     Returns:
@@ -161,7 +162,7 @@ def fit(
         **asdict(settings),
         "torch": torch.__version__,
     }
-    with Checkpoint(Path(checkpoint), identity) as place:
+    with Checkpoint(Path(checkpoint), identity, data.origin) as place:
         if (place.path / RECIPE).is_file():
             run = load_run(place.path)
             place.refuse_another(json.loads(run.tree.attrs.get("fit", "{}")))
@@ -243,10 +244,29 @@ def _train(
                 if check and not record.alive().any():
                     break
     except KeyboardInterrupt:
-        if place:
-            raise KeyboardInterrupt(f"{place.path} holds the first {done} steps: the same call goes on.") from None
-        raise
-    seconds = before + time.perf_counter() - started
+        saved = place.latest() if place else None
+        if place is None or saved is None:
+            raise
+        record.restore(saved)  # an interruption may come at any time, and a state is whole
+        watch.restore(saved)
+        kept = ""
+        if record.checked:
+            record.stop(done, record.alive())
+            run = _run(pair, data, settings, engine, record, watch, float(saved["seconds"]))
+            run.tree.attrs["interrupted_at"] = done
+            try:
+                kept = f" and, in {run.save(place.path / SO_FAR)}, the run they made"
+            except RunError as error:  # there is the state all the same
+                log.warning("%s", error)
+        raise KeyboardInterrupt(f"{place.path} holds the first {done} steps{kept}: the same call goes on.") from None
+    return _run(pair, data, settings, engine, record, watch, before + time.perf_counter() - started)
+
+
+def _run(
+    pair: Pair, data: Data, settings: Settings, engine: Engine, record: Record, watch: Watch, seconds: float
+) -> Run:
+    """What was trained, with the cause for which seeds were frozen."""
+    seeds = engine.seeds
     faults: dict[str, str] = {}
     for row in np.flatnonzero(record.frozen_at() >= 0):
         step = int(record.frozen_at()[row])
@@ -254,7 +274,7 @@ def _train(
         warnings.warn(
             f"{pair.name}, seed {seeds[row]}: {faults[str(seeds[row])]}; the seed was frozen at its last finite state.",
             DivergenceWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     attrs = _attributes(pair, data, settings, engine, seconds) | {"faults": json.dumps(faults)}
     root = xarray.Dataset(attrs=attrs)
@@ -439,6 +459,8 @@ def _attributes(pair: Pair, data: Data, settings: Settings, engine: Engine, seco
     arguments = asdict(settings) | {"compile": engine.mode}
     told = "".join(f", {name}={value!r}" for name, value in options.items())
     fitted = ", ".join(f"{name}={value!r}" for name, value in {"seeds": engine.seeds, **arguments}.items())
+    plugin = registered_in(pair.name)
+    loaded = f"zoo.{data.origin}" if data.origin else f"...  # {data.name}, fingerprint {data.fingerprint[:12]}"
     return {
         "pair": pair.name,
         "guide": pair.guide_name,
@@ -448,6 +470,7 @@ def _attributes(pair: Pair, data: Data, settings: Settings, engine: Engine, seco
         "base_measure": pair.card.base_measure,
         "bound": _bound(pair),
         "data": data.name,
+        "data_call": data.origin,
         "data_fingerprint": data.fingerprint,
         "mass_fingerprint": data.mass_fingerprint,
         "data_summary": json.dumps(data.summary()),
@@ -460,7 +483,8 @@ def _attributes(pair: Pair, data: Data, settings: Settings, engine: Engine, seco
         "versions": json.dumps({name: version(name) for name in ("vae-zoo", "torch", "pyro-ppl", "arviz", "xarray")}),
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {engine.x.device}",
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "repeat": f"import zoo\n\ndata = ...  # {data.name}, fingerprint {data.fingerprint[:12]}\n"
+        "repeat": (f"# first run {plugin}, which registers {pair.name}\n" if plugin else "")
+        + f"import zoo\n\ndata = {loaded}\n"
         f"pair = zoo.create({pair.name!r}, data{told})\n"
         f"run = zoo.fit(pair, data, {fitted})",
     }

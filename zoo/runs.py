@@ -21,7 +21,7 @@ from torch import Tensor
 
 from zoo import inference
 from zoo.catalogue import Pair, create
-from zoo.checkpoint import FIT
+from zoo.checkpoint import FIT, SO_FAR
 from zoo.context import Stream, pyro_context, random_stream, seeded
 from zoo.data import Data, outside_support
 from zoo.engine import Replica
@@ -208,6 +208,7 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     path = Path(path)
     if not (path / RECIPE).is_file():
         begun = "; it was begun and not finished, which zoo.fit(..., checkpoint=) of the same fit would do"
+        begun += f", and {SO_FAR} there is the run as it stood" if (path / SO_FAR).is_dir() else ""
         raise RunError(f"no run at {path}: there is no {RECIPE}{begun if (path / FIT).is_file() else ''}.")
     try:
         recipe = json.loads((path / RECIPE).read_text(encoding="utf-8"))

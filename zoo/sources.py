@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import difflib
 import gzip
+import inspect
 import math
 import os
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
@@ -21,7 +23,9 @@ from zoo.cards import Support
 from zoo.data import Array, Binarize, Data, Part, ScalingKind
 from zoo.errors import DataError
 
-__all__ = ["list_data", "load_data"]
+__all__ = ["DataCall", "list_data", "load_data"]
+
+TOLD = 1000  # characters of an argument that a call is written down with
 
 
 class Raw(NamedTuple):
@@ -33,6 +37,34 @@ class Raw(NamedTuple):
     image_shape: tuple[int, ...] | None = None
     levels: Sequence[float] | None = None
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class DataCall:
+    """A call of :func:`load_data` that can be written down and made again.
+
+    >>> call = DataCall("iris", {"seed": 5})
+    >>> str(call), DataCall.parse(str(call)) == call
+    ("load_data('iris', seed=5)", True)
+    """
+
+    source: str
+    options: dict[str, Any]
+
+    def __str__(self) -> str:
+        arguments = [repr(self.source), *(f"{name}={value!r}" for name, value in self.options.items())]
+        return f"load_data({', '.join(arguments)})"
+
+    @classmethod
+    def parse(cls, text: str) -> DataCall:
+        """The inverse of ``str``; reads literals and runs nothing."""
+        call: Any = ast.parse(text, mode="eval").body
+        options = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+        return cls(ast.literal_eval(call.args[0]), options)
+
+    def load(self) -> Data:
+        """The data."""
+        return load_data(self.source, **self.options)
 
 
 def load_data(
@@ -64,6 +96,7 @@ def load_data(
     >>> load_data("digits", binarize="threshold").name
     'digits (binarized by threshold)'
     """
+    options = {name: value for name, value in locals().items() if name != "source" and value is not DEFAULTS[name]}
     name, place, raw = "array", "", Raw(source)
     label = labels if isinstance(labels, str) else None
     if isinstance(source, str) and source in NAMED:
@@ -91,7 +124,23 @@ def load_data(
         )
     except DataError as error:
         raise DataError(f"{place}{error}") from error
-    return replace(data, notes=(*raw.notes, *data.notes))
+    return replace(data, notes=(*raw.notes, *data.notes), origin=_origin(source, options))
+
+
+DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(load_data).parameters.items()}
+
+
+def _origin(source: Any, options: dict[str, Any]) -> str:
+    """The call that gives the same data again, from any directory, if it can be written down."""
+    if not isinstance(source, str | os.PathLike):
+        return ""
+    named = isinstance(source, str) and source in NAMED
+    call = DataCall(str(source) if named else str(Path(source).expanduser().resolve()), options)
+    try:
+        written = max(map(len, map(repr, options.values())), default=0) < TOLD and DataCall.parse(str(call)) == call
+    except ValueError:  # arrays are no literals
+        written = False
+    return str(call) if written else ""
 
 
 def list_data() -> list[str]:
