@@ -1,7 +1,7 @@
 # `make demo` and `make test` set everything up by themselves; PYTHON=... chooses the interpreter.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint conformance bench claims truth faults check clean
+.PHONY: help demo test lint conformance bench claims truth faults fuzz check clean
 
 BIN := .venv/bin
 PYTHONS := $(or $(PYTHON),python3.11 python3.12 python3.13 python3)
@@ -39,6 +39,10 @@ truth: .venv/.installed  ## Print closed-form and scikit-learn figures beside th
 
 faults: .venv/.installed  ## Kill training and damage files, and count what is lost (minutes)
 	$(BIN)/python scripts/faults.py
+
+fuzz: .venv/.installed  ## Look for files that break a reader, a minute for each kind (minutes)
+	$(BIN)/pip install --quiet --disable-pip-version-check 'atheris>=3'
+	$(BIN)/python scripts/fuzz.py
 
 check:  ## Run all that continuous integration runs
 	.ci/run

@@ -4,10 +4,12 @@ import subprocess
 import sys
 
 import pytest
+from torch import nn
 
 import zoo
 from zoo.catalogue import _ENTRIES, options_of
 from zoo.errors import DataError, OptionError, UnknownPair
+from zoo.pairs import VAEOptions
 
 
 def test_names_are_listed_by_wildcard_support_and_bound_in_natural_order(catalogue):
@@ -172,3 +174,14 @@ def test_a_builder_that_returns_something_else_is_told(catalogue, iris):
         zoo.create("empty", iris)
     with pytest.raises(DataError, match="data is a str; load it first"):
         zoo.create("gmm", "iris")
+
+
+def test_a_pair_that_does_not_fit_into_memory_says_so(catalogue, iris):
+    @zoo.register("vast", title="", summary="", formula="", support="real", bounded=False, reference="")
+    def vast(data: zoo.Data, options: VAEOptions):
+        return nn.Linear(2**40, 2**10), nn.Linear(1, 1)
+
+    with pytest.raises(
+        OptionError, match=r"vast with VAEOptions.* on 4 columns does not fit into memory: choose smaller"
+    ):
+        zoo.create("vast", iris)

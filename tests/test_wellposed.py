@@ -244,3 +244,11 @@ def test_masses_have_a_group_and_pairs_of_ones_own_have_none(iris, catalogue):
         return Mine(), guide(data, options)
 
     assert wellposedness(trained("mine", iris), iris) is None
+
+
+def test_a_path_may_have_a_single_datum():
+    data = zoo.Data.from_array(np.random.default_rng(0).normal(size=(3, 4)))
+    assert len(data.train) == 1
+    found = zoo.witness(zoo.create("gaussian-constrained", data), data.train)
+    assert np.isfinite(found.elbo).all()
+    assert not found.grows

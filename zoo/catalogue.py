@@ -238,8 +238,16 @@ def create(name: str, data: Data, **options: Any) -> Pair:
 def _build(build: Builder, data: Data, options: Any, seed: int) -> tuple[nn.Module, nn.Module]:
     from zoo.context import seeded
 
-    with seeded(seed):
-        built = build(data, options)
+    try:
+        with seeded(seed):
+            built = build(data, options)
+    except RuntimeError as error:
+        if "allocate memory" not in str(error):
+            raise
+        raise OptionError(
+            f"{build.__qualname__} with {options} on {data.features} columns does not fit into memory: choose smaller "
+            "options, such as diagonal covariances or fewer hidden units, or fewer columns."
+        ) from error
     if not (isinstance(built, tuple) and len(built) == 2):
         raise OptionError(f"{build.__qualname__} returned {type(built).__name__}; it has to return (model, guide).")
     return built

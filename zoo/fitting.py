@@ -43,14 +43,14 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
     "constant": lambda _: 1.0,
 }
-VALIDATION_ROWS = 4096  # rows per pass
+VALIDATION_ROWS, VALIDATION_VALUES = 4096, 2**22  # per pass, at most
 COMPILING_TAKES = 20.0  # seconds, the first time
 FEW_STEPS = 50  # not worth recording
 MODES: tuple[Mode, ...] = get_args(Mode)
 OF_STEP = tuple(field.name for field in fields(State))
 OF_SEEDS = ("best_elbo", "best_step", "stopped_at")  # what a Record knows of each seed, and of each check
 OF_CHECKS = ("elbo", "column_scale", "scale_obs")
-REPEATED_ROWS = 1024  # a smaller part is drawn several times to quieten its mean
+REPEATED_ROWS, REPEATED_VALUES = 1024, 2**20  # a smaller part is drawn several times to quieten its mean
 
 
 @dataclass(frozen=True)
@@ -427,7 +427,7 @@ class Record:
 
 def _repeated(x: Tensor) -> Tensor:
     """A small part several times over, for several draws a datum."""
-    return x.repeat(max(1, REPEATED_ROWS // len(x)), 1)
+    return x.repeat(max(1, min(REPEATED_ROWS // len(x), REPEATED_VALUES // x.numel())), 1)
 
 
 def _settle(model: Any, guide: Any, prepare: Any, x: Tensor) -> None:
@@ -439,7 +439,8 @@ def _validate(model: Any, guide: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor
     """The mean ELBO of x, the smallest decoder scale of every column and at which row, -1 where it is that of all."""
     total, smallest = x.new_zeros(()), x.new_full((x.shape[-1],), math.inf)
     at = torch.full_like(smallest, -1, dtype=torch.long)
-    for start, rows in zip(range(0, len(x), VALIDATION_ROWS), x.split(VALIDATION_ROWS), strict=True):
+    size = max(1, min(VALIDATION_ROWS, VALIDATION_VALUES // x.shape[-1]))
+    for start, rows in zip(range(0, len(x), size), x.split(size), strict=True):
         try:
             p, q = traces(model, guide, rows)
         except LinAlgError:  # of this seed: the others are validated all the same

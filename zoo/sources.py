@@ -26,6 +26,8 @@ from zoo.errors import DataError
 __all__ = ["DataCall", "list_data", "load_data"]
 
 TOLD = 1000  # characters of an argument that a call is written down with
+DEFLATED = 1032  # the most that zlib packs into a byte
+NEVER_TOO_MUCH = 2**26  # bytes
 
 
 class Raw(NamedTuple):
@@ -210,6 +212,11 @@ def _read(path: Path, label: str | None) -> Raw:
         return reader(path, label)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
+    except UnicodeDecodeError as error:
+        byte = f"byte {error.object[error.start]:#04x}"
+        raise DataError(
+            f"{path}: the text is not UTF-8 ({byte}): save it in that encoding, such as 'CSV UTF-8'"
+        ) from error
     except Exception as error:  # every reader has its own exceptions for a file that is not what it is called
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path}: not readable as {ending or 'a folder'}: {reason}") from error
@@ -239,7 +246,10 @@ def _has_header(first: Sequence[str], second: Sequence[str]) -> bool:
 def _first_rows(path: Path, separator: str) -> list[list[str]]:
     opener: Any = gzip.open if path.suffix == ".gz" else open
     with opener(path, "rt", encoding="utf-8-sig", newline="") as text:
-        return list(islice(filter(None, csv.reader(text, delimiter=separator, skipinitialspace=True)), 2))
+        try:
+            return list(islice(filter(None, csv.reader(text, delimiter=separator, skipinitialspace=True)), 2))
+        except csv.Error:  # such as a field of more than 131,072 characters, which a row without separators is
+            return []
 
 
 def _separated(*separators: str) -> Callable[[Path, str | None], Raw]:
@@ -251,7 +261,7 @@ def _separated(*separators: str) -> Callable[[Path, str | None], Raw]:
             key=lambda seen: min(map(len, seen[0]), default=0),
         )
         if not rows:
-            raise DataError("the file is empty")
+            raise DataError(f"the file is empty, or nothing in it is separated by {' or '.join(map(repr, separators))}")
         first, second = rows[0], rows[1] if len(rows) > 1 else [""] * len(rows[0])
         header = _has_header(first, second)
         named_rows = header and (first[0] == "" or len(second) == len(first) + 1)
@@ -282,9 +292,11 @@ def _framed(frame: Any, label: str | None) -> Raw:
 
 
 def _parquet(path: Path, label: str | None) -> Raw:
-    _extra("pyarrow", "parquet")
     import pandas as pd
 
+    _extra("pyarrow", "parquet")
+    with import_module("pyarrow.parquet").ParquetFile(path) as file:
+        _check_promise(8 * file.metadata.num_rows * file.metadata.num_columns, path)
     return _framed(pd.read_parquet(path, engine="pyarrow"), label)
 
 
@@ -317,6 +329,17 @@ def _check_header(file: Any, size: int, name: str) -> None:
         raise DataError(f"{name} has {size} bytes, its header says {promised}: it was cut short or is damaged")
 
 
+def _check_promise(promised: int, path: Path) -> None:
+    """Hold the bytes that a packed file says it holds against its size, and the memory, before they are taken."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    size = sum(file.stat().st_size for file in files if file.is_file())
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if promised > max(DEFLATED * size, NEVER_TOO_MUCH):
+        raise DataError(f"its header promises {promised} bytes, which do not fit into the {size} there are")
+    if promised > memory:
+        raise DataError(f"holds {promised / 2**30:.0f} GiB, and this machine has {memory / 2**30:.0f} GiB of memory")
+
+
 def _npy(path: Path, label: str | None) -> Raw:
     _unlabelled(label)
     with path.open("rb") as file:
@@ -326,6 +349,7 @@ def _npy(path: Path, label: str | None) -> Raw:
 
 def _npz(path: Path, label: str | None) -> Raw:
     with zipfile.ZipFile(path) as members:
+        _check_promise(sum(member.file_size for member in members.infolist()), path)
         for member in members.infolist():
             with members.open(member) as file:
                 _check_header(file, member.file_size, member.filename)
@@ -335,7 +359,9 @@ def _npz(path: Path, label: str | None) -> Raw:
     return Raw(arrays[name], labels)
 
 
-def _dataset(dataset: Any, label: str | None) -> Raw:
+def _dataset(dataset: Any, path: Path, label: str | None) -> Raw:
+    _check_promise(dataset.nbytes, path)
+    dataset = dataset.load()
     name, labels = _pick({str(name): dataset[name] for name in dataset.variables}, label)
     x = dataset[name]
     named = x.ndim == 2 and x.dims[1] in x.coords
@@ -345,7 +371,8 @@ def _dataset(dataset: Any, label: str | None) -> Raw:
 def _netcdf(path: Path, label: str | None) -> Raw:
     import xarray
 
-    return _dataset(xarray.load_dataset(path), label)
+    with xarray.open_dataset(path) as dataset:
+        return _dataset(dataset, path, label)
 
 
 def _zarr(path: Path, label: str | None) -> Raw:
@@ -354,14 +381,16 @@ def _zarr(path: Path, label: str | None) -> Raw:
 
     if isinstance(store := zarr.open(path, mode="r"), zarr.Array):
         _unlabelled(label)
+        _check_promise(store.nbytes, path)
         return Raw(np.asarray(store))
     with xarray.open_dataset(path, engine="zarr", chunks=None, consolidated=False) as dataset:
-        return _dataset(dataset.load(), label)
+        return _dataset(dataset, path, label)
 
 
 def _mat(path: Path, label: str | None) -> Raw:
-    from scipy.io import loadmat
+    from scipy.io import loadmat, whosmat
 
+    _check_promise(sum(8 * math.prod(shape) for _, shape, _ in whosmat(path)), path)
     arrays = {name: array for name, array in loadmat(path).items() if isinstance(array, np.ndarray)}
     if "ff" in arrays and len(arrays["ff"]) == 28 * 20:  # the Frey faces: one column an image
         return Raw(arrays["ff"].T, image_shape=(28, 20), levels=range(256))

@@ -379,8 +379,8 @@ def _elbo(model: models.VAE, x: Tensor, sharpness: float) -> float:
     Of a few s the best for each datum.
     """
     first = [_gaussian_elbo(model, x[:1], -1.0, variance) for variance in (1.0, 0.25 / sharpness)]
-    rest = [_gaussian_elbo(model, x[1:], 1.0, 1 / (k * sharpness)) for k in (4, 6, 10)]
-    return float(sum(torch.stack(each).amax(0).sum() for each in (first, rest)))
+    rest = [_gaussian_elbo(model, x[1:], 1.0, 1 / (k * sharpness)) for k in (4, 6, 10)] if len(x) > 1 else []
+    return float(sum(torch.stack(each).amax(0).sum() for each in (first, rest) if each))
 
 
 def _gaussian_elbo(model: models.VAE, x: Tensor, mean: float, variance: float) -> Tensor:

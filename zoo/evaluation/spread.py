@@ -77,7 +77,11 @@ def _of_latents(run: Run, x: Tensor) -> xarray.Dataset:
         _, prior_variance = total(prior.mean[0], prior.variance[0])
         mean, variance = total(posterior.mean, posterior.variance)
         contraction = 1 - variance.mean(0) / prior_variance
-        return contraction, mean.var(0), *aggregate_mmd(posterior.value[0, :MMD_ROWS], prior.value[0])
+        return (
+            contraction,
+            mean.var(0, correction=min(1, len(mean) - 1)),
+            *aggregate_mmd(posterior.value[0, :MMD_ROWS], prior.value[0]),
+        )
 
     columns = zip(*run.each_seed(of_seed, Stream.POSTERIOR, 1), strict=True)
     contraction, mean_variance, mmd, null = (torch.stack(column).numpy() for column in columns)
