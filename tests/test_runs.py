@@ -131,7 +131,7 @@ def test_a_run_of_a_later_format_or_an_unknown_pair_is_refused(saved):
 
 
 def test_data_of_another_width_are_refused(run):
-    with pytest.raises(DataError, match=r"x has shape \(3, 7\); this run takes \(N, 4\)"):
+    with pytest.raises(DataError, match=r"x has shape \(3, 7\); gaussian-constrained takes \(N, 4\)"):
         run.encode(np.zeros((3, 7)))
 
 

@@ -185,6 +185,35 @@ class Pair:
         """Values (..., D) from the model's units to those as loaded."""
         return self.scaling.undo(x)
 
+    def checked(self, x: Any) -> np.ndarray[Any, Any]:
+        """Data (N, D) in the units as loaded, if the pair is a model of such data.
+
+        Raises:
+            DataError: no table of so many columns, or values that have no probability under the likelihood.
+        """
+        import numpy as np
+
+        from zoo.data import outside_support
+
+        try:
+            if np.iscomplexobj(x):
+                raise TypeError
+            values = np.asarray(x, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise DataError(f"x is a {type(x).__name__} and no array of real numbers.") from None
+        if values.ndim != 2 or values.shape[1] != self.data.features or not len(values):
+            raise DataError(f"x has shape {values.shape}; {self.name} takes (N, {self.data.features}) here.")
+        real = self.card.support == "real"
+        support = "binary" if self.card.support == "binary" else self.data.support
+        wrong = ~np.isfinite(values) if real else outside_support(values, support, self.data.levels)
+        if wrong.any():
+            row, column = np.argwhere(wrong)[0]
+            raise DataError(
+                f"x holds {values[row, column]:g} in row {row}, column {self.data.columns[column]!r}: {self.name} is "
+                f"a model of {'finite numbers' if real else f'{support} data'}."
+            )
+        return values
+
     def replica(self, seed: int) -> Pair:
         """The same pair with initial weights drawn from ``seed``; the caller's random state is left alone."""
         model, guide = _build(_entry(self.name).build, self.data, self.options, seed)
@@ -214,8 +243,8 @@ def create(name: str, data: Data, **options: Any) -> Pair:
         raise DataError(
             f"create: data is a {type(data).__name__}; load it first, with zoo.load_data or zoo.Data.from_array."
         )
-    _, _, guide = name.partition(":")
-    if guide and guide != entry.card.guides[0]:
+    _, colon, guide = name.partition(":")
+    if colon and guide != entry.card.guides[0]:
         if guide not in entry.card.guides:
             raise OptionError(f"{entry.card.name} has no guide {guide!r}; choose from {', '.join(entry.card.guides)}.")
         options = {"guide": guide, **options}
@@ -268,6 +297,8 @@ def _entries() -> dict[str, Entry]:
 
 
 def _entry(name: str) -> Entry:
+    if not isinstance(name, str):
+        raise UnknownPair(f"a pair's name is text such as 'gmm' or 'gmm:exact', and no {type(name).__name__}.")
     base = name.partition(":")[0]
     entries = _entries()
     if base not in entries:

@@ -329,6 +329,8 @@ def outcomes(runs: Source | Iterable[Source]) -> list[Outcome]:
     Two runs of one pair are told apart by the options in which they differ: ``gmm (components=10)``.
     """
     single = isinstance(runs, str | Path | xr.DataTree) or hasattr(runs, "tree")
+    if not single and not isinstance(runs, Iterable):
+        raise RunError(f"runs={runs!r}: give runs, DataTrees, or paths of runs' directories")
     trees = [_tree(source) for source in (cast(list[Source], [runs]) if single else cast(list[Source], runs))]
     if not trees:
         raise RunError("no runs to compare: pass at least one run, DataTree or path of a run's directory")

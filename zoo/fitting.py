@@ -528,6 +528,10 @@ def _seeds(seeds: Any) -> list[int]:
 
 
 def _check_data(pair: Pair, data: Data) -> None:
+    if not isinstance(pair, Pair):
+        raise OptionError(f"fit: pair is a {type(pair).__name__}; create it first, with zoo.create.")
+    if not isinstance(data, Data):
+        raise DataError(f"fit: data is a {type(data).__name__}; load it first, with zoo.load_data.")
     if data.fingerprint != pair.data.fingerprint:
         raise DataError(
             f"{pair.name} was created for {pair.data!r} and is asked to fit {data!r}: other values, another split or "

@@ -23,9 +23,9 @@ from zoo import inference
 from zoo.catalogue import Pair, create
 from zoo.checkpoint import FIT, SO_FAR
 from zoo.context import Stream, pyro_context, random_stream, seeded
-from zoo.data import Data, outside_support
+from zoo.data import Data
 from zoo.engine import Replica
-from zoo.errors import DataError, OptionError, RunError
+from zoo.errors import OptionError, RunError
 
 __all__ = ["RECIPE", "Run", "load_run", "positive_count"]
 
@@ -137,23 +137,7 @@ class Run:
         return program.requires_grad_(False).eval()
 
     def _checked(self, x: Any) -> Tensor:
-        """Data (N, D) in the model's units, if it is a model of such data."""
-        data = self.pair.data
-        try:
-            x = np.asarray(x, dtype=np.float64)
-        except (TypeError, ValueError):
-            raise DataError(f"x is a {type(x).__name__} and no array of numbers.") from None
-        if x.ndim != 2 or x.shape[1] != data.features:
-            raise DataError(f"x has shape {x.shape}; this run takes (N, {data.features}).")
-        support = "binary" if self.pair.card.support == "binary" else data.support
-        wrong = ~np.isfinite(x) if self.pair.card.support == "real" else outside_support(x, support, data.levels)
-        if wrong.any():
-            row, column = np.argwhere(wrong)[0]
-            raise DataError(
-                f"x holds {x[row, column]:g} in row {row}, column {data.columns[column]!r}: {self.pair.name} is a "
-                f"model of {'finite numbers' if self.pair.card.support == 'real' else f'{support} data'}."
-            )
-        return torch.as_tensor(self.pair.scale(x), dtype=torch.float32)
+        return torch.as_tensor(self.pair.scale(self.pair.checked(x)), dtype=torch.float32)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the run into a directory: the tree as netCDF, weights as safetensors, options as JSON.
@@ -205,6 +189,8 @@ def load_run(path: str | os.PathLike[str]) -> Run:
         RunError: no run there, files missing or damaged, or another version of the format.
         UnknownPair: the run's pair is not in the catalogue.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise RunError(f"load_run: path={path!r} is no path; give the directory of a run.")
     path = Path(path)
     if not (path / RECIPE).is_file():
         begun = "; it was begun and not finished, which zoo.fit(..., checkpoint=) of the same fit would do"

@@ -103,7 +103,7 @@ def witness(pair: Pair, x: ArrayLike, sharpness: tuple[float, ...] = SHARPNESS) 
     >>> witness(zoo.create("gaussian-constrained", data), data.train).grows
     False
     """
-    rows = torch.as_tensor(pair.scale(np.asarray(x, dtype=np.float64)))
+    rows = torch.as_tensor(pair.scale(pair.checked(x)))
     pair, needs = _wide_enough(pair, rows)
     model: Any = copy.deepcopy(pair.model).double().eval()
     likelihood, elbo, penalized = [], [], []
@@ -455,7 +455,7 @@ def ceiling(pair: Pair, x: ArrayLike, *, iterations: int = 500, tolerance: float
     >>> found.reached <= found.certified < found.naive
     True
     """
-    rows = torch.as_tensor(pair.scale(np.asarray(x, dtype=np.float64)))
+    rows = torch.as_tensor(pair.scale(pair.checked(x)))
     smallest = smallest_variance(pair.model)
     n, d = rows.shape
     constant = -d / 2 * math.log(2 * math.pi * smallest)

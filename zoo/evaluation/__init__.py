@@ -13,7 +13,7 @@ from torch import Tensor
 from zoo import inference
 from zoo.context import Stream
 from zoo.data import Data
-from zoo.errors import RunError
+from zoo.errors import DataError, RunError
 from zoo.evaluation.calibration import calibration
 from zoo.evaluation.evidence import heldout
 from zoo.evaluation.reference import reference_posterior
@@ -67,6 +67,10 @@ def evaluate(
     Frozen({'chain': 2, 'obs': 30})
     """
     effort = checked_effort(samples, temperatures, reference)
+    if not isinstance(run, Run):
+        raise RunError(f"evaluate: run is a {type(run).__name__}; give one of zoo.fit or zoo.load_run.")
+    if not isinstance(data, Data):
+        raise DataError(f"evaluate: data is a {type(data).__name__}; load it first, with zoo.load_data.")
     trained_on = run.tree.attrs["data_fingerprint"]
     if data.fingerprint != trained_on:
         raise RunError(
