@@ -4,8 +4,12 @@ import sys
 import matplotlib as mpl
 import numpy as np
 import pytest
+from hypothesis import settings
 
 import zoo
+
+settings.register_profile("deterministic", derandomize=True, deadline=None)
+settings.load_profile("deterministic")
 
 
 @pytest.fixture(scope="session")

@@ -144,7 +144,7 @@ values = cells | st.lists(cells, max_size=3) | st.dictionaries(st.text(max_size=
 settings_of_pairs = [(name, field.name) for name in zoo.list_pairs() for field in fields(options_of(name))]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(chosen=st.sampled_from(settings_of_pairs), value=values)
 def test_any_value_of_any_option_makes_a_pair_or_an_error(chosen, value, iris):
     name, option = chosen
@@ -153,7 +153,7 @@ def test_any_value_of_any_option_makes_a_pair_or_an_error(chosen, value, iris):
         assert zoo.create(name, iris, **{option: getattr(pair.options, option)}).options == pair.options
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     x=st.lists(st.lists(cells, max_size=4), max_size=8) | st.lists(st.lists(st.floats(), min_size=2, max_size=2)),
     named=st.dictionaries(st.sampled_from(list(LOADING)), values, max_size=2),

@@ -31,7 +31,7 @@ def exact_log_mass(low, high):
     log_width=st.floats(-6, 4),
     grad=st.booleans(),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_interval_mass_of_a_normal(middle, log_width, grad):
     width = 10**log_width
     low, high = middle - width / 2, middle + width / 2

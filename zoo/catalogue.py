@@ -36,6 +36,7 @@ class Entry:
     build: Builder
 
 
+TOO_LARGE = re.compile("allocate memory|overflow|too large", re.IGNORECASE)  # as torch and NumPy say it
 _ENTRIES: dict[str, Entry] = {}
 
 
@@ -270,8 +271,8 @@ def _build(build: Builder, data: Data, options: Any, seed: int) -> tuple[nn.Modu
     try:
         with seeded(seed):
             built = build(data, options)
-    except RuntimeError as error:
-        if "allocate memory" not in str(error):
+    except (RuntimeError, OverflowError, TypeError) as error:
+        if not TOO_LARGE.search(str(error)):
             raise
         raise OptionError(
             f"{build.__qualname__} with {options} on {data.features} columns does not fit into memory: choose smaller "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import logging
 import os
@@ -17,6 +16,7 @@ import safetensors.torch
 from torch import Tensor
 
 from zoo.errors import OptionError, RunError
+from zoo.storage import digest, write_file
 
 __all__ = ["FIT", "SO_FAR", "Checkpoint", "begun"]
 
@@ -24,7 +24,8 @@ log = logging.getLogger("zoo")
 
 FORMAT = 1
 KEPT = 2  # states on disk: were the newest damaged, the one before it would still be there
-FIT, STATE = "fit.json", re.compile(r"state-\d+-[0-9a-f]{16}\.safetensors")
+DIGITS = 16  # of the digest of a state, in its name
+FIT, STATE = "fit.json", re.compile(rf"state-\d+-[0-9a-f]{{{DIGITS}}}\.safetensors")
 SO_FAR = "so-far"  # beside the states, the run that an interruption leaves
 
 
@@ -45,7 +46,7 @@ class Checkpoint:
         self.path = path
         self.origin = origin
         self.identity = json.loads(json.dumps({"format": FORMAT} | identity))
-        self._begun = False
+        self._begun = self._failing = False
 
     def __enter__(self) -> Checkpoint:
         try:
@@ -67,8 +68,8 @@ class Checkpoint:
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
         if error is not None and self._begun and not self._states():  # nothing was done that could be gone on with
-            (self.path / FIT).unlink(missing_ok=True)
             with suppress(OSError):
+                (self.path / FIT).unlink(missing_ok=True)
                 self.path.rmdir()
         Path(self._lock.name).unlink(missing_ok=True)
         self._lock.close()
@@ -81,12 +82,12 @@ class Checkpoint:
             return self.latest()
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise RunError(f"{self.path} exists and holds no checkpoint: choose another place.")
+        self._begun = True
         try:
             self.path.mkdir(exist_ok=True)
-            _write(self.path / FIT, json.dumps(self.identity | {"origin": self.origin}, indent=1).encode())
+            write_file(self.path / FIT, json.dumps(self.identity | {"origin": self.origin}, indent=1).encode())
         except OSError as error:
             raise RunError(f"cannot write {self.path}: {error.strerror}.") from error
-        self._begun = True
         return None
 
     def refuse_another(self, there: dict[str, Any]) -> None:
@@ -100,10 +101,13 @@ class Checkpoint:
         """Write the state after so many steps, and forget all but the one before it."""
         content = safetensors.torch.save(state)
         try:
-            _write(self.path / f"state-{step:09d}-{_digest(content)}.safetensors", content)
+            write_file(self.path / f"state-{step:09d}-{digest(content)[:DIGITS]}.safetensors", content)
         except OSError as error:
-            log.warning("no checkpoint at step %d: cannot write %s (%s)", step, self.path, error.strerror)
+            if not self._failing:  # said once, and again if it comes back
+                log.warning("no checkpoint from step %d on: cannot write %s (%s)", step, self.path, error.strerror)
+            self._failing = True
             return
+        self._failing = False
         for old in self._states()[KEPT:]:
             old.unlink(missing_ok=True)
 
@@ -119,15 +123,11 @@ class Checkpoint:
             except OSError as error:
                 log.warning("%s cannot be read (%s): going on from the checkpoint before it", file, error.strerror)
                 continue
-            if _digest(content) in file.name:
+            if digest(content)[:DIGITS] in file.name:
                 state: dict[str, Tensor] = safetensors.torch.load(content)
                 return state
             log.warning("%s cannot be read (it is damaged): going on from the checkpoint before it", file)
         return None
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def begun(path: Path) -> tuple[dict[str, Any], str]:
@@ -146,21 +146,3 @@ def begun(path: Path) -> tuple[dict[str, Any], str]:
     if not isinstance(there, dict):
         raise RunError(f"{file} is damaged: it holds no object. Remove its directory to start again.")
     return there, str(there.pop("origin", ""))
-
-
-def _write(file: Path, content: bytes) -> None:
-    """All of it or nothing, whatever happens in between."""
-    beside = file.with_name(f".{file.name}.part")
-    try:
-        with beside.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        beside.replace(file)
-    finally:
-        beside.unlink(missing_ok=True)
-    folder = os.open(file.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

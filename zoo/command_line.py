@@ -599,8 +599,11 @@ def _train(plan: Plan, quiet: bool) -> Run:
             raise KeyboardInterrupt("nothing was written.") from None
         usable = f"{place / SO_FAR} is the run as it stood; " if (place / SO_FAR).is_dir() else ""
         raise KeyboardInterrupt(f"{usable}`zoo train --resume {place}` goes on.") from None
-    if place is None:
-        run.save(plan.place)
+    if place is None or not (place / RECIPE).is_file():
+        try:
+            run.save(plan.place)
+        except RunError as error:
+            raise RunError(f"{error} Once it can be, `zoo train --resume {plan.place}` goes on.") from error
     return run
 
 

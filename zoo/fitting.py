@@ -133,7 +133,8 @@ def fit(
         OptionError: an argument of the wrong type or range.
         DataError: data of another shape or support than the pair was created for.
         Diverged: a seed ran away and ``on_divergence="raise"``.
-        RunError: the checkpoint's directory is in use, cannot be written, or holds something else.
+        RunError: the checkpoint's directory is in use, cannot be written, or holds something else. Once training has
+            begun, a full disk is a warning, and the run is returned all the same.
 
     >>> import zoo
     >>> data = zoo.load_data("iris")
@@ -169,7 +170,10 @@ def fit(
             return run
         run = _train(pair, data, chosen_seeds, settings, progress, place, every)
         run.tree.attrs["fit"] = json.dumps(place.identity)
-        run.save(place.path)
+        try:
+            run.save(place.path)
+        except RunError as error:  # the run is worth more than its place
+            log.warning("%s The run is in memory alone.", error)
     return run
 
 

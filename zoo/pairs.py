@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
-from annotated_types import Ge, Gt, Lt, MinLen
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 
 from zoo.catalogue import register
 
@@ -31,7 +31,7 @@ __all__ = [
     "guide",
 ]
 
-Width = Annotated[int, Ge(1)]
+Width = Annotated[int, Ge(1), Le(1_000_000)]
 Positive = Annotated[float, Gt(0), Lt(math.inf)]
 
 

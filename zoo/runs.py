@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from numbers import Integral
@@ -26,6 +23,7 @@ from zoo.context import Stream, pyro_context, random_stream, seeded
 from zoo.data import Data
 from zoo.engine import Replica
 from zoo.errors import OptionError, RunError
+from zoo.storage import digest, write_directory
 
 __all__ = ["RECIPE", "Run", "load_run", "positive_count"]
 
@@ -158,25 +156,17 @@ class Run:
             "seeds": self.seeds,
             "data": self.pair.data.outline(),
         }
+        # made in memory: on a disk that fills up while it writes, HDF5's library brings the process down
+        contents = {
+            WEIGHTS: safetensors.torch.save(self.weights),
+            TREE: bytes(self.tree.to_netcdf(engine="h5netcdf")),
+        }
+        recipe["sha256"] = {name: digest(content) for name, content in contents.items()}
+        recipe["sha256"][RECIPE] = digest(json.dumps(recipe).encode())
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            beside = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+            write_directory(path, contents | {RECIPE: json.dumps(recipe, indent=1).encode()})
         except OSError as error:
             raise RunError(f"cannot write {path}: {error.strerror}.") from error
-        try:
-            safetensors.torch.save_file(self.weights, beside / WEIGHTS)
-            self.tree.to_netcdf(beside / TREE, engine="h5netcdf")
-            recipe["sha256"] = {name: _digest((beside / name).read_bytes()) for name in (WEIGHTS, TREE)}
-            recipe["sha256"][RECIPE] = _digest(json.dumps(recipe).encode())
-            (beside / RECIPE).write_text(json.dumps(recipe, indent=1), encoding="utf-8")
-            if path.exists():
-                shutil.rmtree(path)
-            beside.chmod(0o755)
-            beside.replace(path)
-        except OSError as error:
-            raise RunError(f"cannot write {path}: {error.strerror}.") from error
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
         return path
 
 
@@ -202,8 +192,8 @@ def load_run(path: str | os.PathLike[str]) -> Run:
             raise RunError(f"{path} is of format {recipe['format']}; this version reads {FORMAT}.")
         digests = recipe["sha256"]
         written = {RECIPE: digests.pop(RECIPE), **digests}
-        found = {name: _digest((path / name).read_bytes()) for name in (WEIGHTS, TREE)}
-        found[RECIPE] = _digest(json.dumps(recipe).encode())
+        found = {name: digest((path / name).read_bytes()) for name in (WEIGHTS, TREE)}
+        found[RECIPE] = digest(json.dumps(recipe).encode())
         if changed := [name for name in written if found.get(name) != written[name]]:
             raise RunError(f"the run at {path} is damaged: {changed[0]} is not what was written.")
         data = Data.from_outline(recipe["data"])
@@ -228,10 +218,6 @@ def load_run(path: str | os.PathLike[str]) -> Run:
 
 def _equal(one: Tensor | None, other: Tensor | None) -> bool:
     return one is not None and other is not None and torch.equal(one, other)
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
 
 
 def positive_count(argument: str, value: Any) -> int:

@@ -21,12 +21,14 @@ SAMPLES = 1000
 def wellposedness(run: Run, data: Data) -> xarray.Dataset | None:
     """The group ``wellposedness``: a witness and, where there is a floor, a ceiling and the gap to it.
 
-    All of it on the first training rows, in nats of all of them together and in the units as loaded. ``log_likelihood``
-    along ``sharpness`` is that of the path, not of the run; ``train_evidence`` (chain) is the run's own on the rows of
-    the ceiling. None for a pair of one's own, for which no path is known.
+    All of it on the first training rows, noise drawn once, in nats of all of them together and in the units as loaded.
+    ``log_likelihood`` along ``sharpness`` is that of the path, not of the run; ``train_evidence`` (chain) is the run's
+    own on the rows of the ceiling. None for a pair of one's own, for which no path is known.
     """
+    x = data.train.values[:CEILING_ROWS]
+    x = data.corrupt(x, np.random.default_rng(0).random(x.shape))
     try:
-        found = witness(run.pair, data.train.values[:PATH_ROWS])
+        found = witness(run.pair, x[:PATH_ROWS])
     except OptionError:
         return None
     along = {"log_likelihood": found.log_likelihood, "elbo": found.elbo, "penalized": found.penalized}
@@ -41,7 +43,6 @@ def wellposedness(run: Run, data: Data) -> xarray.Dataset | None:
             "bound": found.bound if math.isfinite(found.bound) else math.nan,
         },
     )
-    x = data.train.values[:CEILING_ROWS]
     try:
         top = ceiling(run.pair, x)
     except OptionError:

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from numbers import Integral
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -58,21 +59,30 @@ def report(runs: Source | Iterable[Source], path: str | Path, *, ensembles: bool
 
 
 def _write(runs: list[Outcome], folder: Path, ensembles: bool) -> Path:
-    """The figures, then the page."""
-    pictures = folder / "figures"
-    pictures.mkdir(parents=True, exist_ok=True)
-    for earlier in pictures.iterdir():
-        if DRAWN_HERE.fullmatch(earlier.name):
-            earlier.unlink()
+    """All of it beside what is there, which gives way once it is complete."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".unfinished-", dir=folder) as beside:
+        drawn, page = Path(beside, "figures"), Path(beside, "index.html")
+        drawn.mkdir()
+        page.write_text(_page(runs, drawn, ensembles), encoding="utf-8")
+        pictures = folder / "figures"
+        pictures.mkdir(exist_ok=True)
+        for earlier in pictures.iterdir():
+            if DRAWN_HERE.fullmatch(earlier.name):
+                earlier.unlink()
+        for figure in drawn.iterdir():
+            figure.replace(pictures / figure.name)
+        return page.replace(folder / "index.html")
+
+
+def _page(runs: list[Outcome], pictures: Path, ensembles: bool) -> str:
+    """The text of the page; its figures are drawn into a directory."""
     with mpl.rc_context(), warnings.catch_warnings():
         mpl.rcdefaults()  # whatever style the caller has set
         mpl.rcParams.update(STYLE)
         warnings.simplefilter("ignore", RuntimeWarning)  # of means over seeds that hold no finite value
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # the page's own font may have it
-        page = _environment().get_template("page.html.j2").render(_content(runs, pictures, ensembles))
-    unfinished = folder / ".index.html.part"
-    unfinished.write_text(page, encoding="utf-8")
-    return unfinished.replace(folder / "index.html")
+        return _environment().get_template("page.html.j2").render(_content(runs, pictures, ensembles))
 
 
 def _environment() -> Environment:
