@@ -1,12 +1,18 @@
-"""Kill, cut and flip: does anything get lost?
+"""Kill, cut, flip, fill up and mistype: does anything get lost?
 
 python scripts/faults.py      # some minutes
 
-Processes that train are killed at random moments, by SIGKILL, SIGTERM or SIGINT, in two compile modes, and gone on with
-until they are done; what comes out is compared, bit by bit, with a fit that nobody stopped. Then files of a run, of a
-checkpoint and of data are cut short and have bits flipped: each has to be read right or refused with a clear error.
+Processes that train are killed at random moments, by SIGKILL, SIGTERM or SIGINT, in every compile mode, and gone on
+with until they are done; what comes out is compared, bit by bit, with a fit that nobody stopped. Files of a run and of
+data are cut short and have bits flipped: each has to be read right or refused with a clear error. Runs and reports are
+written to a small file system with less and less space: what is there has to be whole, and once there is space again
+the fit has to end in the same bits. Last, public functions are called with arguments that are wrong at random: each
+call has to work, or to be refused with one clear error and nothing written.
 """
 
+import json
+import logging
+import math
 import os
 import random
 import shutil
@@ -15,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -25,9 +32,10 @@ import typer
 
 import zoo
 from zoo.checkpoint import FIT
-from zoo.errors import ZooError
+from zoo.errors import RunError, ZooError
 
 HOW: dict[str, Any] = {"steps": 1500, "seeds": 2, "checks": 100, "progress": False, "on_divergence": "warn"}
+SMALL = "8m"  # of the file system that is filled
 VICTIM = """
 import sys, zoo
 data = zoo.load_data("iris")
@@ -39,11 +47,11 @@ def killed(folder: Path, kills: int, rng: random.Random) -> tuple[int, int]:
     """How many kills there were, and how many fits did not end in the same bits."""
     data = zoo.load_data("iris")
     done, lost = 0, 0
-    for mode in ("off", "capture"):
-        how = HOW | {"steps": 400 if mode == "off" else HOW["steps"]}
+    for mode, steps, share in (("off", 400, 0.4), ("capture", 1500, 0.4), ("inductor", 3000, 0.2)):
+        how = HOW | {"steps": steps}
         whole = zoo.fit(zoo.create("gaussian-constrained", data), data, compile=mode, **how)
         script = VICTIM.format(how=how)
-        place, wanted, number = folder / mode, done + kills // 2, 0
+        place, wanted, number = folder / mode, done + round(share * kills), 0
         while done < wanted:
             process = subprocess.Popen(
                 [sys.executable, "-c", script, f"{place}-{number}", mode], stderr=subprocess.DEVNULL
@@ -106,23 +114,150 @@ def damaged(folder: Path, files: int, rng: random.Random) -> tuple[Counter[str],
     return read, refused, wrong
 
 
-def main(kills: int = 50, files: int = 500, seed: int = 0) -> None:
+def filled(folder: Path, times: int, rng: random.Random) -> tuple[Counter[str], list[str]]:
+    """What became of runs and reports on a small file system with ever other free space, and what went wrong."""
+    place = folder / "small"
+    place.mkdir()
+    script = "import sys, faults; faults.fill(*sys.argv[1:])"
+    mounted = f'mount -t tmpfs -o size={SMALL} tmpfs "$0" && exec "$@"'
+    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mounted, str(place)]
+    child = [sys.executable, "-c", script, str(place), str(times), str(rng.random())]
+    result = subprocess.run([*command, *child], cwd=Path(__file__).parent, capture_output=True, text=True)
+    if result.returncode:
+        return Counter(), [f"no small file system could be filled: {result.stderr.strip()[-300:]}"]
+    outcomes, wrong = json.loads(result.stdout)
+    return Counter(outcomes), wrong
+
+
+def fill(folder: str, times: str, seed: str) -> None:
+    """Train into a small file system and report there, with so much in it already, and print what happened."""
+    logging.disable()
+    place, ballast = Path(folder, "place"), Path(folder, "ballast")
+    rng, data = random.Random(seed), zoo.load_data("iris")
+    pair, how = zoo.create("gaussian-constrained", data), HOW | {"steps": 100, "checks": 10, "compile": "capture"}
+    whole = zoo.fit(pair, data, **how)
+    outcomes: Counter[str] = Counter()
+    wrong = []
+    for number in range(int(times)):
+        free = int(10 ** rng.uniform(3, 6.7))
+        with ballast.open("wb") as stream:
+            stream.write(bytes(shutil.disk_usage(folder).free - free))
+        try:
+            run = zoo.fit(pair, data, checkpoint=place / "run", **how)
+            if whole.differences(run):
+                wrong.append(f"number {number}, {free} bytes: the run that was returned has other bits")
+            outcomes["runs written" if (place / "run" / "run.json").is_file() else "runs kept in memory"] += 1
+        except RunError:
+            outcomes["fits refused at the start"] += 1
+        try:
+            zoo.report(whole, place / "report")
+            outcomes["reports written"] += 1
+        except RunError:
+            outcomes["reports refused"] += 1
+            if (place / "report" / "index.html").exists():
+                wrong.append(f"number {number}, {free} bytes: half a report was left")
+        ballast.unlink()
+        again = zoo.fit(pair, data, checkpoint=place / "run", **how)
+        if whole.differences(again) or whole.differences(zoo.load_run(place / "run")):
+            wrong.append(f"number {number}, {free} bytes: with space again, the fit ended in other bits")
+        shutil.rmtree(place)
+    print(json.dumps([outcomes, wrong]))
+
+
+def mistyped(folder: Path, times: int, rng: random.Random) -> tuple[int, int, list[str]]:
+    """How many calls with wrong arguments worked all the same, how many were refused, and what went wrong."""
+    data = zoo.load_data("iris")
+    pair = zoo.create("gaussian-constrained", data)
+    run = zoo.fit(pair, data, **HOW | {"seeds": 1, "steps": 5, "checks": 1})
+    zoo.evaluate(run, data, samples=5, temperatures=0)
+    saved, x, out = run.save(folder / "mistyped" / "run"), data.test.values, folder / "mistyped" / "out"
+    fit = {"pair": pair, "data": data, **HOW, "seeds": 1, "steps": 2, "batch_size": 8, "compile": "off"}
+    fit |= {"learning_rate": 0.01, "schedule": "cosine", "warmup": 0, "clip": None, "keep": "best", "patience": None}
+    load: dict[str, Any] = {"source": x, "labels": None, "support": "auto", "levels": None, "image_shape": None}
+    load |= {"scaling": "auto", "split": (0.6, 0.2, 0.2), "seed": 0, "binarize": None, "dequantize": False}
+    options = {"floor": 0.1, "latent_dim": 2, "hidden": (4,), "activation": "tanh", "guide": "mean-field"}
+    calls: list[tuple[Callable[..., object], dict[str, Any]]] = [
+        (zoo.list_pairs, {"pattern": "*", "support": None, "bounded": None}),
+        (zoo.card, {"name": "gmm"}),
+        (zoo.load_data, load),
+        (zoo.create, {"name": "gaussian-constrained", "data": data, **options}),
+        (zoo.fit, fit | {"checkpoint": out, "checkpoint_every": 1, "device": "cpu"}),
+        (zoo.evaluate, {"run": run, "data": data, "samples": 2, "temperatures": 0, "reference": 0}),
+        (zoo.compare, {"runs": [run], "ensembles": False}),
+        (zoo.report, {"runs": [saved], "path": out, "ensembles": False, "failures": None}),
+        (zoo.load_run, {"path": saved}),
+        (zoo.witness, {"pair": pair, "x": x, "sharpness": (1.0,)}),
+        (zoo.ceiling, {"pair": pair, "x": x, "iterations": 2, "tolerance": 0.1}),
+        (run.save, {"path": out}),
+        (run.encode, {"x": x}),
+        (run.reconstruct, {"x": x, "samples": 2}),
+        (run.log_evidence, {"x": x, "samples": 2}),
+        (run.sample, {"n": 2, "seed": 0}),
+    ]
+    odd: list[Any] = [None, True, -1, 0, 1, 2.5, 10**30, math.nan, math.inf, "", "odd", "\0", "x" * 300, b"odd"]
+    odd += [
+        [],
+        {},
+        (),
+        {1, 2},
+        object(),
+        len,
+        [None],
+        ["a", "b"],
+        [1, 2],
+        {"a": 1},
+        1j,
+        np.zeros((2, 3)),
+        np.full((5, 4), math.nan),
+    ]
+    odd += [np.ones((1, 4)), np.ones((4, 1)), np.array(["a"]), folder / "nowhere", folder, os.devnull, pair, data, run]
+    worked, refused, wrong = 0, 0, []
+    for number in range(times):
+        function, arguments = rng.choice(calls)
+        name = rng.choice(list(arguments))
+        value = rng.choice(odd)
+        try:
+            function(**arguments | {name: value})
+            worked += 1
+        except ZooError as error:
+            refused += 1
+            if out.exists():
+                wrong.append(f"{number}: {function.__qualname__}({name}={value!r}) was refused and left {out}: {error}")
+        except Exception as error:
+            wrong.append(f"{number}: {function.__qualname__}({name}={value!r}): {type(error).__name__}: {error}")
+        shutil.rmtree(out, ignore_errors=True)
+    return worked, refused, wrong
+
+
+def main(kills: int = 50, files: int = 500, fills: int = 50, mistakes: int = 3000, seed: int = 0) -> None:
     rng = random.Random(seed)
     folder = Path(tempfile.mkdtemp(prefix="zoo-faults-"))
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.chdir(folder)  # an argument may be taken for a path
+    warnings.simplefilter("ignore")
     try:
-        done, lost = killed(folder, kills, rng)
-        print(f"killed {done} times in two compile modes; fits that did not end in the same bits: {lost}")
-        read, refused, wrong = damaged(folder, files, rng)
+        done, lost = killed(folder, kills, rng) if kills else (0, 0)
+        print(f"killed {done} times in three compile modes; fits that did not end in the same bits: {lost}", flush=True)
+        read, refused, damages = damaged(folder, files, rng)
         print(f"damaged files: {files}; refused with a clear error: {refused}; read all the same: "
-              f"{', '.join(f'{count} {name}' for name, count in sorted(read.items()))}; "
-              f"anything else: {len(wrong)}")  # fmt: skip
-        for told in wrong[:20]:
-            print("  " + told)
+              f"{told(read)}; anything else: {len(damages)}", flush=True)  # fmt: skip
+        outcomes, losses = filled(folder, fills, rng)
+        print(f"filled a small file system {fills} times: {told(outcomes)}; losses: {len(losses)}", flush=True)
+        worked, refused, surprises = mistyped(folder, mistakes, rng)
+        print(f"bad inputs: {mistakes}; refused with a clear error: {refused}; "
+              f"right all the same: {worked}; anything else: {len(surprises)}")  # fmt: skip
+        wrong = damages + losses + surprises
+        for line in wrong[:20]:
+            print("  " + line)
     finally:
+        os.chdir("/")
         shutil.rmtree(folder)
     if lost or wrong:
         raise typer.Exit(1)
+
+
+def told(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "none"
 
 
 if __name__ == "__main__":

@@ -14,14 +14,14 @@ from zoo.catalogue import options_of
 from zoo.errors import ZooError
 
 NO_RUN_IS = [[], [3], ["nowhere"], 3, None]
-NO_COUNT_IS = [0, -1, 2.5, "3", math.nan, math.inf, None, True]
+NO_COUNT_IS = [0, -1, 2.5, "3", math.nan, math.inf, None, True, 10**30]
 NO_PAIR_IS = ["", "gmmm", "gmm:", "gmm:none", 3, None, ["gmm"]]
 NO_DATA_ARE = [None, 3, "iris", [[1.0, 2.0]], np.zeros((3, 4))]
 NO_TABLE_IS = [None, 3, "iris", [], [[]], [1.0, 2.0], np.zeros((3, 5)), np.zeros((2, 3, 4)), [["a"] * 4], len]
 NO_TABLE_IS += [np.full((3, 4), bad) for bad in (math.nan, math.inf, -math.inf, 1j)]
 SETTINGS = {
-    "steps": [0, -5, 2.5, "many", None, math.nan],
-    "batch_size": [0, -1, "all", 1.5],
+    "steps": [0, -5, 2.5, "many", None, math.nan, 10**30],
+    "batch_size": [0, -1, "all", 1.5, 10**30],
     "learning_rate": [0, -1e-3, math.nan, math.inf, "fast"],
     "schedule": ["linear", 3, None],
     "objective": ["mse", 3],
@@ -34,7 +34,7 @@ SETTINGS = {
     "compile": ["on", None, True],
     "device": ["abacus", "cuda:99", 3],
     "on_divergence": ["panic", None],
-    "seeds": [0, -1, 1.5, "3", [], [1, 1], [-1], [2**63], [0.5], None, True],
+    "seeds": [0, -1, 1.5, "3", [], [1, 1], [-1], [2**63], [0.5], None, True, 10**9],
     "checkpoint_every": [0, -1, 2.5, "3"],
 }
 OPTIONS = {
@@ -52,7 +52,6 @@ LOADING = {
     "split": [(0.5, 0.5), (1, 0, 0), (math.nan,) * 3, "abc", 3, None],
     "seed": [-1, 1.5, "3", None],
     "binarize": ["maybe", math.nan, [0.5]],
-    "dequantize": ["yes", 2],
     "levels": [[], [1, 1, 2], "abc", 3, [math.nan, 1]],
     "image_shape": [(3, 3), (0, 4), "ab", 3, (2.5, 2)],
     "labels": [[1, 2], 3, "none"],
@@ -105,10 +104,18 @@ def test_arguments_of_load_data(name, value):
     assert name in refused(zoo.load_data, "iris", **{name: value})
 
 
+@pytest.mark.parametrize("value", [3, ["a"], list("aabc"), "abcde"], ids=repr)
+def test_columns(value, iris):
+    assert "columns" in refused(zoo.Data.from_array, iris.test.values, columns=value)
+
+
 @pytest.mark.parametrize("value", NO_TABLE_IS, ids=repr)
 def test_tables(value, run):
     for call in (run.encode, run.reconstruct, run.log_evidence):
         assert refused(call, value).startswith("x ")
+    if not (isinstance(value, np.ndarray) and value.dtype == float and value.shape[-1] == 4):  # NaN scales to NaN
+        assert refused(run.pair.scale, value).startswith("x ")
+        assert refused(run.pair.unscale, value).startswith("x ")
     refused(zoo.witness, run.pair, value)
     refused(zoo.ceiling, run.pair, value)
 
@@ -120,6 +127,11 @@ def test_counts(value, run, iris):
     assert "samples" in refused(run.reconstruct, x, samples=value)
     assert "n=" in refused(run.sample, value)
     assert "samples" in refused(zoo.evaluate, run, iris, samples=value)
+    assert "iterations" in refused(zoo.ceiling, run.pair, x, iterations=value)
+    if value != 0:
+        assert "reference" in refused(zoo.evaluate, run, iris, reference=value)
+        assert "seed" in refused(run.sample, 2, seed=value)
+        assert "seed" in refused(run.pair.replica, value)
 
 
 @pytest.mark.parametrize("value", NO_RUN_IS, ids=repr)
@@ -136,6 +148,57 @@ def test_runs(value, iris, tmp_path):
 @pytest.mark.parametrize("value", ["", "nowhere.csv", "/", ".", 3, None, b"iris", len, {}, set()], ids=repr)
 def test_sources(value):
     refused(zoo.load_data, value)
+
+
+NO_PLACE_IS = [None, 3, True, b"run", "", "a\0b", "\udcff", "x" * 300, [], len]
+NO_SWITCH_IS = [None, "yes", 2, [], np.ones(2)]
+
+
+@pytest.mark.parametrize("value", NO_PLACE_IS, ids=repr)
+def test_places(value, run, iris):
+    assert "path" in refused(run.save, value)
+    assert "path" in refused(zoo.report, run, value)
+    assert "path" in refused(zoo.load_run, value)
+    if value is not None:
+        assert "checkpoint" in refused(zoo.fit, run.pair, iris, progress=False, checkpoint=value)
+
+
+@pytest.mark.parametrize("value", NO_SWITCH_IS, ids=repr)
+def test_switches(value, run, iris, tmp_path):
+    assert "progress" in refused(zoo.fit, run.pair, iris, progress=value)
+    assert "ensembles" in refused(zoo.compare, run, ensembles=value)
+    assert "ensembles" in refused(zoo.report, run, tmp_path, ensembles=value)
+    assert "dequantize" in refused(zoo.load_data, "iris", dequantize=value)
+    if value is not None:
+        assert "bounded" in refused(zoo.list_pairs, bounded=value)
+
+
+@pytest.mark.parametrize("value", [None, 3, "gmm", [], np.zeros((3, 4))], ids=repr)
+def test_pairs(value, iris):
+    for function in (zoo.witness, zoo.ceiling):
+        assert "pair" in refused(function, value, iris.test)
+    assert "pair" in refused(zoo.fit, value, iris)
+    if not isinstance(value, str):
+        assert "pattern" in refused(zoo.list_pairs, value)
+    if value is not None:
+        assert "support" in refused(zoo.list_pairs, support=value)
+
+
+@pytest.mark.parametrize("value", [(), 3, None, "a", (1.0, -1.0), (math.nan,), (math.inf,)], ids=repr)
+def test_sharpness(value, run, iris):
+    assert "sharpness" in refused(zoo.witness, run.pair, iris.test, sharpness=value)
+
+
+@pytest.mark.parametrize("value", [None, "small", -1.0, math.nan, math.inf], ids=repr)
+def test_tolerance(value, run, iris):
+    assert "tolerance" in refused(zoo.ceiling, run.pair, iris.test, tolerance=value)
+
+
+def test_numpy_s_numbers_are_numbers(run, iris):
+    one, two = np.int64(1), np.array(2)
+    assert zoo.evaluate(run, iris, samples=two, temperatures=two)["heldout"].sizes["chain"] == 1
+    assert run.sample(two, seed=one).shape == (1, 2, 4)
+    assert zoo.fit(run.pair, iris, seeds=two, steps=one, progress=False).seeds == (0, 1)
 
 
 numbers = st.integers(-3, 64) | st.floats() | st.booleans() | st.none()

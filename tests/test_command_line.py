@@ -126,7 +126,7 @@ MISTAKES = {
     "missing plugin": ([*TRAIN_GMM, "iris", "--plugin", "none.py"], "no such Python file"),
     "a seed twice": ([*TRAIN_GMM, "iris", "--seed", "2", "--seed", "2"], "different whole numbers"),
     "an enormous seed": ([*TRAIN_GMM, "iris", "--seed", "9" * 23], "2**63"),
-    "no seeds": ([*COMPARE, "--seeds", "0"], "at least 1"),
+    "no seeds": ([*COMPARE, "--seeds", "0"], "--seeds=0; give an integer from 1"),
     "an enormous seed for all": ([*COMPARE, "--seed", "9" * 23], "2**63"),
     "a negative split seed": ([*TRAIN_GMM, "iris", "--split-seed", "-1"], "seed=-1"),
     "no samples": ([*COMPARE, "--samples", "0"], "samples=0"),
@@ -313,6 +313,7 @@ def test_compare_goes_on_when_a_pair_fails(tmp_path, broken):
     assert "error: broken failed: RuntimeError: no such luck" in err
     assert "Traceback" not in err
     assert out.strip().endswith(str(tmp_path / "all/index.html"))
+    assert "RuntimeError: no such luck" in (tmp_path / "all/index.html").read_text()
     run = xarray.load_datatree(tmp_path / "all/gaussian-identity-full-rank/run.nc")
     told = json.loads(run.attrs["options"])
     assert (told["guide"], told["hidden"], told["scale"]) == ("full-rank", [4], 0.5)

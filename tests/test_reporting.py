@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from synthetic_runs import EXTRAS, digits_runs, replace, synthetic_run, table_runs
 
 from zoo.comparison import compare, outcomes
-from zoo.errors import RunError
+from zoo.errors import OptionError, RunError
 from zoo.reporting import calibration, figures, latents, posedness, report
 from zoo.reporting.ink import STYLE
 from zoo.reporting.page import _environment
@@ -141,9 +141,20 @@ def test_names_from_anywhere_are_escaped(tmp_path):
         **SMALL,
     )
     tree["wellposedness"].attrs |= {"path": evil, "needs": evil}
-    page, words = shown(report(tree, tmp_path))
+    page, words = shown(report(tree, tmp_path, failures={evil: evil}))
     assert "script" not in page.tags
-    assert words.count(evil) >= 9
+    assert words.count(evil) >= 13
+
+
+def test_a_pair_that_failed_is_a_row(tmp_path):
+    told = {"broken": "RuntimeError: no such luck"}
+    words = shown(report(synthetic_run("plain", **SMALL), tmp_path, failures=told))[1]
+    ranking = words[words.index("Ranking") :]
+    assert "Failed, without a run" in ranking and "RuntimeError: no such luck" in ranking
+    assert "Failed, without a run" not in shown(report(synthetic_run("plain", **SMALL), tmp_path))[1]
+    for wrong in (["broken"], {"broken": 3}, {3: "broken"}, "broken"):
+        with pytest.raises(OptionError, match="failures="):
+            report(synthetic_run("plain", **SMALL), tmp_path, failures=wrong)
 
 
 def test_a_link_that_is_not_of_the_web_is_no_link():

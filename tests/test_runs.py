@@ -138,8 +138,8 @@ def test_data_of_another_width_are_refused(run):
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda run: run.log_evidence(np.zeros((2, 4)), samples=0), "samples=0; give a positive integer"),
-        (lambda run: run.sample(-1), "n=-1; give a positive integer"),
+        (lambda run: run.log_evidence(np.zeros((2, 4)), samples=0), "samples=0; give an integer from 1"),
+        (lambda run: run.sample(-1), "n=-1; give an integer from 1"),
         (lambda run: run.reconstruct(np.zeros((2, 4)), samples=1.5), "samples=1.5"),
     ],
 )

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, is_dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, get_args
 
 from zoo.cards import Card, Support
 from zoo.errors import DataError, OptionError, UnknownPair
-from zoo.options import checked
+from zoo.options import MAX_SEED, checked, count, switch
 
 if TYPE_CHECKING:
     import numpy as np
@@ -85,10 +85,19 @@ def list_pairs(pattern: str = "*", *, support: Support | None = None, bounded: b
         support: only pairs that take data of this support.
         bounded: only pairs whose likelihood is bounded above (True) or is not (False).
 
+    Raises:
+        OptionError: an argument of another type, or a support that there is not.
+
     >>> import zoo
     >>> zoo.list_pairs("gmm*", bounded=False)
     ['gmm', 'gmm-map', 'gmm-ratio']
     """
+    if not isinstance(pattern, str):
+        raise OptionError(f"pattern={pattern!r}; give text such as 'gaussian-*'.")
+    if support is not None and not (isinstance(support, str) and support in get_args(Support)):
+        raise OptionError(f"support={support!r}; choose from {', '.join(get_args(Support))}.")
+    if bounded is not None:
+        switch("bounded", bounded)
     return sorted(
         (
             name
@@ -194,14 +203,9 @@ class Pair:
         """
         import numpy as np
 
-        from zoo.data import outside_support
+        from zoo.data import outside_support, real_array
 
-        try:
-            if np.iscomplexobj(x):
-                raise TypeError
-            values = np.asarray(x, dtype=np.float64)
-        except (TypeError, ValueError):
-            raise DataError(f"x is a {type(x).__name__} and no array of real numbers.") from None
+        values = real_array(x)
         if values.ndim != 2 or values.shape[1] != self.data.features or not len(values):
             raise DataError(f"x has shape {values.shape}; {self.name} takes (N, {self.data.features}) here.")
         real = self.card.support == "real"
@@ -217,6 +221,7 @@ class Pair:
 
     def replica(self, seed: int) -> Pair:
         """The same pair with initial weights drawn from ``seed``; the caller's random state is left alone."""
+        seed = count("seed", seed, least=0, most=MAX_SEED)
         model, guide = _build(_entry(self.name).build, self.data, self.options, seed)
         return replace(self, model=model, guide=guide)
 

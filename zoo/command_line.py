@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import importlib.util
 import inspect
 import json
@@ -27,6 +28,7 @@ from typer.core import TyperGroup
 import zoo
 from zoo.cards import Card, Support
 from zoo.errors import DataError, DivergenceWarning, OptionError, RunError, UnknownPair, ZooError
+from zoo.options import MOST_SEEDS, count, location
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,6 +60,11 @@ class Commands(TyperGroup):
                 return super().invoke(ctx)
             except ZooError as error:
                 _tell(f"error: {error}", "red")
+                raise typer.Exit(2) from None
+            except OSError as error:
+                if error.errno == errno.EPIPE:  # as `| head` does; typer knows what to do
+                    raise
+                _tell(f"error: {error.filename}: {error.strerror}", "red")
                 raise typer.Exit(2) from None
             except KeyboardInterrupt as interruption:
                 _tell(f"interrupted: {str(interruption) or 'nothing was written.'}", "red")
@@ -152,9 +159,13 @@ class Training:
     ] = None
 
     def settings(self, on_divergence: str) -> dict[str, Any]:
-        """All but the seeds, with what to do about divergence unless it was said."""
+        """All but the seeds, with what to do about divergence unless it was said; found wrong before data are read."""
+        from zoo.fitting import checked_settings
+
         given = asdict(self) | {"on_divergence": self.on_divergence or on_divergence}
-        return {name: value for name, value in given.items() if name not in ("seed", "seeds")}
+        settings = {name: value for name, value in given.items() if name not in ("seed", "seeds")}
+        checked_settings(settings)
+        return settings
 
     @property
     def chosen_seeds(self) -> int | list[int]:
@@ -164,9 +175,7 @@ class Training:
         if self.seed and not (min(self.seed) >= 0 and max(self.seed) < 2**63 and len({*self.seed}) == len(self.seed)):
             told = " ".join(f"--seed {seed}" for seed in self.seed)
             raise OptionError(f"{told}: give different whole numbers from 0 to 2**63 - 1.")
-        if self.seeds is not None and self.seeds < 1:
-            raise OptionError(f"--seeds {self.seeds}: give a count of at least 1.")
-        return self.seed or (4 if self.seeds is None else self.seeds)
+        return self.seed or (4 if self.seeds is None else count("--seeds", self.seeds, most=MOST_SEEDS))
 
 
 @dataclass(frozen=True)
@@ -349,8 +358,7 @@ def train(
         zoo.card(name)
         _check_free(out, overwrite, f"`zoo train --resume {out}`")
         pair = zoo.create(name, loading.load(), **dict(_assignment(text) for text in assignments or ()))
-        settings = _checked_settings(training.settings("stop"))
-        run = _train(Plan(pair, training.chosen_seeds, settings, out, overwrite), quiet)
+        run = _train(Plan(pair, training.chosen_seeds, training.settings("stop"), out, overwrite), quiet)
     best = run.tree["validation"].to_dataset()["elbo"].max("check").values.tolist()
     if as_json:
         scores = [elbo if math.isfinite(elbo) else None for elbo in best]
@@ -412,10 +420,8 @@ def compare(
     A pair that fails does not stop the others; the exit status is then 1. With --repeats, each split has its own
     runs and report in a folder of DIR, and what they say together is printed and written as across_splits.csv.
     """
-    from zoo.runs import positive_count
-
     _run_plugins(plugin)
-    splits = [loading.split_seed + repeat for repeat in range(positive_count("repeats", repeats))]
+    splits = [loading.split_seed + repeat for repeat in range(count("repeats", repeats, most=1000))]
     folders = [out / f"split-{seed}" for seed in splits] if repeats > 1 else [out]
     plans = [
         _plan(names, replace(loading, split_seed=seed), training, assignments, folder, overwrite, resume)
@@ -425,7 +431,7 @@ def compare(
     results = []
     for plan, folder in zip(plans, folders, strict=True):
         runs, failures = _fulfil(plan, settings, quiet)
-        page = zoo.report(runs, folder, ensembles=ensembles) if runs else None
+        page = zoo.report(runs, folder, ensembles=ensembles, failures=failures) if runs else None
         results.append((zoo.compare(runs, ensembles=ensembles) if runs else None, failures, page))
     if repeats == 1:
         _print_ranking(*results[0], as_json)
@@ -466,13 +472,13 @@ def _plan(
         raise OptionError(f"--binarize is for pairs of binary data, and of {', '.join(names)} none is one.")
     options = _options_by_pair(names, assignments or ())
     places = {name: out / name.replace(":", "-") for name in names}
-    for place, count in Counter(places[name] for name in names).items():
-        if count > 1:
+    for place, named in Counter(places[name] for name in names).items():
+        if named > 1:
             raise OptionError(f"{place.name} is named more than once: each pair has one run.")
         _check_free(place, overwrite, "--resume", resume)
     loadings = {name: loading.for_pair(card) for name, card in cards.items()}
     data = {wanted: wanted.load() for wanted in set(loadings.values())}
-    seeds, settings = training.chosen_seeds, _checked_settings(training.settings("warn"))
+    seeds, settings = training.chosen_seeds, training.settings("warn")
     return {
         name: Plan(zoo.create(name, data[loadings[name]], **options[name]), seeds, settings, place, overwrite)
         for name, place in places.items()
@@ -607,15 +613,6 @@ def _train(plan: Plan, quiet: bool) -> Run:
     return run
 
 
-def _checked_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings, found wrong before the first pair is trained and not after."""
-    from zoo.fitting import Settings
-    from zoo.options import checked
-
-    checked(Settings, settings, "fit")
-    return settings
-
-
 def _check_free(place: Path, overwrite: bool, resumed_by: str, resume: bool = False) -> None:
     """Refuse a place that a run could not be saved in, before hours are spent on training it."""
     from zoo.checkpoint import FIT
@@ -623,7 +620,7 @@ def _check_free(place: Path, overwrite: bool, resumed_by: str, resume: bool = Fa
 
     if overwrite and resume:
         raise OptionError("--overwrite starts again and --resume goes on: leave one of them out.")
-    if place.is_file():
+    if location("--out", place).is_file():
         raise RunError(f"{place} is a file: choose another --out.")
     finished, begun = ((place / name).is_file() for name in (RECIPE, FIT))
     if overwrite and begun and not finished:

@@ -18,6 +18,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from zoo.errors import RunError
+from zoo.options import location, switch
 
 __all__ = ["HasTree", "Outcome", "Source", "across_splits", "compare", "elpd", "outcomes", "with_ensembles"]
 
@@ -99,6 +100,7 @@ def compare(runs: Source | Iterable[Source], *, ensembles: bool = False) -> pd.D
     better     1         -2.03        0.00                               best
     plain      2         -6.00       -3.97  worse than better by 3.967 ± 0.033
     """
+    ensembles = switch("ensembles", ensembles)
     tables: dict[tuple[str, str], list[Outcome]] = {}
     read = outcomes(runs)
     for outcome in with_ensembles(read) if ensembles else read:
@@ -329,9 +331,11 @@ def outcomes(runs: Source | Iterable[Source]) -> list[Outcome]:
     Two runs of one pair are told apart by the options in which they differ: ``gmm (components=10)``.
     """
     single = isinstance(runs, str | Path | xr.DataTree) or hasattr(runs, "tree")
-    if not single and not isinstance(runs, Iterable):
-        raise RunError(f"runs={runs!r}: give runs, DataTrees, or paths of runs' directories")
-    trees = [_tree(source) for source in (cast(list[Source], [runs]) if single else cast(list[Source], runs))]
+    try:
+        sources = cast(list[Source], [runs] if single else list(cast(Iterable[Source], runs)))
+    except TypeError:
+        raise RunError(f"runs={runs!r}: give runs, DataTrees, or paths of runs' directories") from None
+    trees = [_tree(source) for source in sources]
     if not trees:
         raise RunError("no runs to compare: pass at least one run, DataTree or path of a run's directory")
     plain = [Outcome(str(tree.attrs["pair"]), tree) for tree in trees]
@@ -374,7 +378,9 @@ def elpd(run: Source) -> Any:
     >>> float(elpd(xr.DataTree.from_dict({"/": xr.Dataset(attrs=about), "heldout": heldout})).elpd)
     -18.0
     """
-    (outcome,) = outcomes(run)
+    outcome, *others = outcomes(run)
+    if others:
+        raise RunError(f"{len(others) + 1} runs: give one")
     if outcome.evidence is None:
         raise RunError(f"{outcome.label} has no held-out evidence: evaluate it first")
     return _elpd(outcome.evidence)
@@ -407,7 +413,7 @@ def _tree(source: Source) -> xr.DataTree:
     if isinstance(source, xr.DataTree):
         tree, where = source, "the DataTree"
     elif isinstance(source, str | Path):
-        path, where = Path(source), str(source)
+        path, where = location("runs", source), str(source)
         files = sorted(path.glob("*.nc")) if path.is_dir() else [path] if path.is_file() else []
         if len(files) != 1:
             found = f"{len(files)} .nc files" if path.is_dir() else "nothing"

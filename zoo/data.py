@@ -15,11 +15,12 @@ import numpy as np
 
 from zoo.cards import Support
 from zoo.errors import DataError
+from zoo.options import MAX_SEED, count, switch
 
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["Binarize", "Data", "Noise", "Part", "Scaling", "ScalingKind", "outside_support"]
+__all__ = ["Binarize", "Data", "Noise", "Part", "Scaling", "ScalingKind", "outside_support", "real_array"]
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Levels: TypeAlias = tuple[float, ...]
@@ -49,11 +50,17 @@ class Scaling:
 
     def apply(self, x: Any) -> Array:
         """Values (..., D) from the units as loaded to scaled units."""
-        return cast(Array, (np.asarray(x, dtype=np.float64) - self.center) / self.scale)
+        return cast(Array, (self._rows(x) - self.center) / self.scale)
 
     def undo(self, x: Any) -> Array:
         """Values (..., D) from scaled units back to the units as loaded."""
-        return cast(Array, np.asarray(x, dtype=np.float64) * self.scale + self.center)
+        return cast(Array, self._rows(x) * self.scale + self.center)
+
+    def _rows(self, x: Any) -> Array:
+        values = real_array(x)
+        if not values.ndim or values.shape[-1] != len(self.scale):
+            raise DataError(f"x has shape {values.shape}: its last axis has to be the {len(self.scale)} columns.")
+        return values
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -136,7 +143,8 @@ class Data:
         validation and test.
 
         Raises :class:`~zoo.errors.DataError`, with column and row, if values are missing, infinite, no
-        numbers or outside the declared support, or if a part would be left without rows.
+        numbers or outside the declared support, or if a part would be left without rows, and
+        :class:`~zoo.errors.OptionError` for a ``seed`` or a ``dequantize`` that is none.
 
         >>> data = Data.from_array([[1, 5], [2, 4], [3, 3], [4, 2], [5, 1]], name="ratings", dequantize=True)
         >>> data.support, data.noise, data.spacing
@@ -145,13 +153,14 @@ class Data:
         values, names, shape = _matrix(x, columns, image_shape)
         labels = _checked_labels(labels, len(values))
         kind = _checked("scaling", scaling, ("auto", *get_args(ScalingKind)))
-        if binarize is not None and dequantize:
+        _checked("support", support, ("auto", *get_args(Support)))
+        if switch("dequantize", dequantize) and binarize is not None:
             raise DataError("binarize and dequantize exclude each other: leave one of them out")
         # a caller may declare the support that results, which the values do not have yet
         resulting = "binary" if binarize is not None else "real" if dequantize else None
         declared = "auto" if support == resulting else support
         support, grid = _resolve_support(values, names, declared, levels, shape is not None)
-        rng = np.random.default_rng(_checked_seed(seed))
+        rng = np.random.default_rng(count("seed", seed, least=0, most=MAX_SEED))
         rows = dict(zip(PARTS, _split(len(values), split, labels, rng), strict=True))
 
         if kind == "auto":
@@ -318,16 +327,20 @@ def _jsonable(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
+def real_array(x: Any) -> Array:
+    """The values as float64."""
+    try:
+        if np.iscomplexobj(x):
+            raise TypeError
+        return np.asarray(x, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        raise DataError(f"x is a {type(x).__name__} and no array of real numbers.") from None
+
+
 def _checked(argument: str, value: Any, allowed: Sequence[str]) -> Any:
     if not isinstance(value, str) or value not in allowed:
         raise DataError(f"{argument}={value!r} is unknown: choose one of {', '.join(map(repr, allowed))}")
     return value
-
-
-def _checked_seed(seed: Any) -> int:
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**63:
-        raise DataError(f"seed={seed!r} must be a whole number from 0 to 2**63 - 1")
-    return int(seed)
 
 
 def _few(names: Sequence[str], most: int = 8) -> str:
@@ -369,7 +382,10 @@ def _matrix(
         prefix = "pixel_" if shape else "x"
         numbered = [prefix + "_".join(map(str, at)) for at in np.ndindex(shape or (features,))]
         columns = getattr(x, "columns", numbered)
-    names = [str(column) for column in columns]
+    try:
+        names = [str(column) for column in columns]
+    except TypeError:
+        raise DataError(f"columns={columns!r} are no names: give one for each column of x") from None
     if len(names) != features or len(set(names)) != features:
         raise DataError(f"{features} columns need {features} different names; given are {len(names)}: {_few(names)}")
     values = _floats(values, names)
@@ -450,7 +466,6 @@ def _resolve_support(
     x: Array, columns: Sequence[str], declared: str, levels: Sequence[float] | None, image: bool
 ) -> tuple[Support, Levels | None]:
     """The support, checked, and the levels of ordinal data."""
-    _checked("support", declared, ("auto", *get_args(Support)))
     if levels is None:
         most = DECLARED_LEVELS if declared == "ordinal" else IMAGE_LEVELS if image else TABLE_LEVELS
         grid = _integer_grid(x, most)

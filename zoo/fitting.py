@@ -15,13 +15,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import version
-from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 import torch
 import xarray
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor
 
 from zoo.catalogue import Pair, registered_in
@@ -31,8 +30,8 @@ from zoo.divergence import FALLING_CHECKS, Watch
 from zoo.engine import Engine, LinAlgError, Mode, State
 from zoo.errors import DataError, Diverged, DivergenceWarning, OptionError, RunError
 from zoo.objective import OBJECTIVES, Terms, column_scale, terms, traces
-from zoo.options import checked
-from zoo.runs import RECIPE, Run, load_run, positive_count
+from zoo.options import MAX_SEED, MOST, MOST_SEEDS, checked, count, location, switch
+from zoo.runs import RECIPE, Run, load_run
 
 __all__ = ["SCHEDULES", "Settings", "fit"]
 
@@ -52,25 +51,36 @@ OF_SEEDS = ("best_elbo", "best_step", "stopped_at")  # what a Record knows of ea
 OF_CHECKS = ("elbo", "column_scale", "scale_obs")
 REPEATED_ROWS, REPEATED_VALUES = 1024, 2**20  # a smaller part is drawn several times to quieten its mean
 
+Count = Annotated[int, Ge(1), Le(MOST)]
+
 
 @dataclass(frozen=True)
 class Settings:
     """How a pair is trained, apart from what is trained on."""
 
-    steps: Annotated[int, Ge(1)] = 2000
-    batch_size: Annotated[int, Ge(1)] = 128
+    steps: Count = 2000
+    batch_size: Count = 128
     learning_rate: Annotated[float, Gt(0), Lt(math.inf)] | None = None
     schedule: Literal["cosine", "constant"] = "cosine"
     objective: str | None = None
-    warmup: Annotated[int, Ge(0)] = 0
+    warmup: Annotated[int, Ge(0), Le(MOST)] = 0
     clip: Annotated[float, Gt(0), Lt(math.inf)] | None = None
     same_batches: bool = False
-    checks: Annotated[int, Ge(1)] = 50
+    checks: Count = 50
     keep: Literal["best", "last"] = "best"
-    patience: Annotated[int, Ge(1)] | None = None
+    patience: Count | None = None
     compile: Literal["off", "capture", "inductor", "auto"] = "auto"
     device: str = "auto"
     on_divergence: Literal["warn", "stop", "raise"] = "stop"
+
+
+def checked_settings(given: dict[str, Any]) -> Settings:
+    """Arguments of :func:`fit` by name, if each is of the right type and range and the device is there."""
+    settings = checked(Settings, given, "fit")
+    if settings.objective not in (None, *OBJECTIVES):
+        raise OptionError(f"fit: objective={settings.objective!r}; choose from {', '.join(OBJECTIVES)}.")
+    _device(settings.device)
+    return settings
 
 
 def fit(
@@ -143,18 +153,19 @@ def fit(
     {'chain': 2, 'step': 30}
     """
     given = {name: value for name, value in locals().items() if name in Settings.__dataclass_fields__}
-    settings = checked(Settings, given, "fit")
-    chosen_seeds = _seeds(seeds)
+    settings = checked_settings(given)
+    chosen_seeds, progress = _seeds(seeds), switch("progress", progress)
     _check_data(pair, data)
-    objective = settings.objective or pair.card.objective
-    if objective not in OBJECTIVES:
-        raise OptionError(f"fit: objective={objective!r}; choose from {', '.join(OBJECTIVES)}.")
-    settings = replace(settings, objective=objective, learning_rate=settings.learning_rate or pair.card.learning_rate)
+    settings = replace(
+        settings,
+        objective=settings.objective or pair.card.objective,
+        learning_rate=settings.learning_rate or pair.card.learning_rate,
+    )
     if checkpoint is None:
         if checkpoint_every is not None:
             raise OptionError("fit: checkpoint_every says how often and checkpoint where: name a directory too.")
         return _train(pair, data, chosen_seeds, settings, progress)
-    every = None if checkpoint_every is None else positive_count("checkpoint_every", checkpoint_every)
+    every = None if checkpoint_every is None else count("checkpoint_every", checkpoint_every)
     identity = {
         "pair": pair.name,
         "options": asdict(pair.options),
@@ -163,7 +174,7 @@ def fit(
         **asdict(settings),
         "torch": torch.__version__,
     }
-    with Checkpoint(Path(checkpoint), identity, data.origin) as place:
+    with Checkpoint(location("checkpoint", checkpoint), identity, data.origin) as place:
         if (place.path / RECIPE).is_file():
             run = load_run(place.path)
             place.refuse_another(json.loads(run.tree.attrs.get("fit", "{}")))
@@ -518,13 +529,14 @@ def _constants(data: Data) -> dict[str, xarray.Dataset]:
 
 def _seeds(seeds: Any) -> list[int]:
     try:
-        chosen = (
-            list(range(operator.index(seeds))) if not isinstance(seeds, Iterable) else [*map(operator.index, seeds)]
-        )
-    except TypeError:
-        chosen = []
-    sound = chosen and min(chosen) >= 0 and max(chosen) < 2**63 and len(set(chosen)) == len(chosen)
-    if not sound or isinstance(seeds, bool):
+        chosen = list(range(count("seeds", seeds, most=MOST_SEEDS)))
+    except OptionError:
+        try:
+            chosen = [*map(operator.index, seeds)]
+        except TypeError:
+            chosen = []
+    sound = chosen and min(chosen) >= 0 and max(chosen) <= MAX_SEED and len(set(chosen)) == len(chosen)
+    if not sound:
         raise OptionError(
             f"fit: seeds={seeds!r}; give a count of at least 1, or different non-negative integers below 2**63."
         )

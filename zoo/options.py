@@ -1,16 +1,21 @@
-"""Options are small frozen dataclasses; this checks what a caller gave against their annotations."""
+"""What a caller gave: options, which are small frozen dataclasses, against their annotations, and single arguments."""
 
 from __future__ import annotations
 
 import difflib
+import operator
+import os
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, TypeVar
 
 from zoo.errors import OptionError
 
-__all__ = ["checked"]
+__all__ = ["MAX_SEED", "MOST", "MOST_SEEDS", "checked", "count", "location", "switch"]
 
 T = TypeVar("T")
+MOST = 10**8  # of anything that is counted: far beyond what ends, and no overflow yet
+MOST_SEEDS, MAX_SEED = 10_000, 2**63 - 1
 
 
 def checked(kind: type[T], given: dict[str, Any], owner: str) -> T:
@@ -40,3 +45,37 @@ def checked(kind: type[T], given: dict[str, Any], owner: str) -> T:
             complaint = f"{name}={given[name]!r}: {first['msg'][0].lower()}{first['msg'][1:]}."
     listing = ", ".join(f"{name}={default!r}" for name, default in known.items())
     raise OptionError(f"{owner}: {complaint} Options: {listing}.")
+
+
+def count(argument: str, value: Any, least: int = 1, most: int = MOST) -> int:
+    """The value, if it is an integer in this range."""
+    try:
+        number = least - 1 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = least - 1
+    if not least <= number <= most:
+        raise OptionError(f"{argument}={value!r}; give an integer from {least} to {most}.")
+    return number
+
+
+def switch(argument: str, value: Any) -> bool:
+    """The value, if it is true or false."""
+    if not isinstance(value, bool):
+        raise OptionError(f"{argument}={value!r}; give True or False.")
+    return value
+
+
+def location(argument: str, value: Any) -> Path:
+    """The value, if it names a place for files, be there one or not."""
+    try:
+        name = os.fspath(value).encode().decode()
+        os.lstat(name)
+    except (FileNotFoundError, NotADirectoryError):  # it may yet be made
+        pass
+    except (TypeError, ValueError, AttributeError):  # no text, or text that names nothing
+        raise OptionError(f"{argument}={value!r}; give a path, as text.") from None
+    except OSError as error:
+        raise OptionError(f"{argument}={value!r}: {error.strerror}.") from None
+    if not name:
+        raise OptionError(f"{argument} is empty; give a path.")
+    return Path(name)

@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
-from numbers import Integral
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,10 +21,11 @@ from zoo.checkpoint import FIT, SO_FAR
 from zoo.context import Stream, pyro_context, random_stream, seeded
 from zoo.data import Data
 from zoo.engine import Replica
-from zoo.errors import OptionError, RunError
+from zoo.errors import RunError
+from zoo.options import MAX_SEED, count, location
 from zoo.storage import digest, write_directory
 
-__all__ = ["RECIPE", "Run", "load_run", "positive_count"]
+__all__ = ["RECIPE", "Run", "load_run"]
 
 T = TypeVar("T")
 
@@ -67,7 +67,7 @@ class Run:
 
     def reconstruct(self, x: Any, samples: int = 32) -> np.ndarray[Any, Any]:
         """Mean of p(x | z) over posterior draws, in the units as loaded, shape (S, N, D)."""
-        x, samples = self._checked(x), positive_count("samples", samples)
+        x, samples = self._checked(x), count("samples", samples)
         means = self.each_seed(
             lambda model, guide: inference.reconstruct(model, guide, x, samples).mean, Stream.POSTERIOR
         )
@@ -75,7 +75,8 @@ class Run:
 
     def sample(self, n: int, seed: int = 0) -> np.ndarray[Any, Any]:
         """New data from each seed's model, in the units as loaded, shape (S, n, D)."""
-        blank = torch.zeros(positive_count("n", n), self.pair.data.features)
+        blank = torch.zeros(count("n", n), self.pair.data.features)
+        seed = count("seed", seed, least=0, most=MAX_SEED)
         draws = self.each_seed(lambda model, _: inference.predictive_draws(model, blank, 1)[0], Stream.PREDICTIVE, seed)
         return self.pair.unscale(torch.stack(draws).numpy())
 
@@ -85,7 +86,7 @@ class Run:
         Exact for mixtures and linear models, else a lower bound in expectation; ``zoo.evaluate`` also gives its
         standard error, the diagnostics of its importance weights, and a better estimate where they are bad.
         """
-        x, samples = self._checked(x), positive_count("samples", samples)
+        x, samples = self._checked(x), count("samples", samples)
 
         def score(model: Any, guide: Any) -> Tensor:
             blocks = inference.row_blocks(x, samples)
@@ -145,7 +146,7 @@ class Run:
         Raises:
             RunError: the place exists and is not a run, or cannot be written.
         """
-        path = Path(path)
+        path = location("path", path)
         empty = path.is_dir() and not any(path.iterdir())
         if path.exists() and not empty and not any((path / name).is_file() for name in (RECIPE, FIT)):
             raise RunError(f"{path} exists and is not a run; choose another place.")
@@ -179,9 +180,7 @@ def load_run(path: str | os.PathLike[str]) -> Run:
         RunError: no run there, files missing or damaged, or another version of the format.
         UnknownPair: the run's pair is not in the catalogue.
     """
-    if not isinstance(path, str | os.PathLike):
-        raise RunError(f"load_run: path={path!r} is no path; give the directory of a run.")
-    path = Path(path)
+    path = location("path", path)
     if not (path / RECIPE).is_file():
         begun = "; it was begun and not finished, which zoo.fit(..., checkpoint=) of the same fit would do"
         begun += f", and {SO_FAR} there is the run as it stood" if (path / SO_FAR).is_dir() else ""
@@ -218,10 +217,3 @@ def load_run(path: str | os.PathLike[str]) -> Run:
 
 def _equal(one: Tensor | None, other: Tensor | None) -> bool:
     return one is not None and other is not None and torch.equal(one, other)
-
-
-def positive_count(argument: str, value: Any) -> int:
-    """The value, if it is a positive integer."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        raise OptionError(f"{argument}={value!r}; give a positive integer.")
-    return int(value)

@@ -22,6 +22,7 @@ import numpy as np
 from zoo.cards import Support
 from zoo.data import Array, Binarize, Data, Part, ScalingKind
 from zoo.errors import DataError
+from zoo.options import location
 
 __all__ = ["DataCall", "list_data", "load_data"]
 
@@ -91,7 +92,8 @@ def load_data(
     ``labels`` may name the column that holds the classes: it is taken out of the data and stratifies the
     split.
 
-    Raises :class:`~zoo.errors.DataError` if there is no such name or file, or if it cannot be read or used.
+    Raises :class:`~zoo.errors.DataError` if there is no such name or file, or if it cannot be read or used, and
+    :class:`~zoo.errors.OptionError` for a ``seed`` or a switch that is none, or a path that cannot be one.
 
     >>> load_data("digits")
     <Data 'digits': 1257 + 180 + 360 rows, 64 columns, ordinal (17 levels), scaling scalar, 8 x 8 image>
@@ -105,7 +107,7 @@ def load_data(
         _unlabelled(label)
         name, raw = source, NAMED[source]()
     elif isinstance(source, str | os.PathLike):
-        path = Path(source).expanduser()
+        path = location("source", source).expanduser()
         name, place, raw = Path(path.name.removesuffix(".gz")).stem, f"{path}: ", _read(path, label)
     elif label is not None and hasattr(source, "columns"):
         raw = _framed(source, label)
@@ -116,7 +118,7 @@ def load_data(
             columns=raw.columns,
             labels=raw.labels if labels is None or label else labels,
             support=support,
-            levels=raw.levels if levels is None and support in ("auto", "ordinal") else levels,
+            levels=raw.levels if levels is None and str(support) in ("auto", "ordinal") else levels,
             image_shape=raw.image_shape if image_shape is None else image_shape,
             scaling=scaling,
             split=split,

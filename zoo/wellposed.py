@@ -6,6 +6,7 @@ import copy
 import math
 from dataclasses import dataclass
 from functools import singledispatch
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from zoo import inference, models
 from zoo.catalogue import Pair, create
 from zoo.context import pyro_context, seeded
 from zoo.errors import OptionError
+from zoo.options import count
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -94,7 +96,8 @@ def witness(pair: Pair, x: ArrayLike, sharpness: tuple[float, ...] = SHARPNESS) 
         sharpness: a.
 
     Raises:
-        OptionError: a pair for which no path is known, or a decoder that is not a multilayer perceptron.
+        OptionError: a pair for which no path is known, a decoder that is not a multilayer perceptron, or a sharpness
+            that is not positive.
 
     >>> import zoo
     >>> data = zoo.load_data("iris")
@@ -103,12 +106,18 @@ def witness(pair: Pair, x: ArrayLike, sharpness: tuple[float, ...] = SHARPNESS) 
     >>> witness(zoo.create("gaussian-constrained", data), data.train).grows
     False
     """
-    rows = torch.as_tensor(pair.scale(pair.checked(x)))
+    rows = _rows(pair, x)
+    try:
+        grid = np.array([float(a) for a in sharpness])
+    except (TypeError, ValueError):
+        grid = np.zeros(1)
+    if not (grid.size and np.isfinite(grid).all() and (grid > 0).all()):
+        raise OptionError(f"sharpness={sharpness!r}; give positive numbers.")
     pair, needs = _wide_enough(pair, rows)
     model: Any = copy.deepcopy(pair.model).double().eval()
     likelihood, elbo, penalized = [], [], []
     with torch.no_grad(), pyro_context():
-        for a in sharpness:
+        for a in grid.tolist():
             route = steer(model, rows, a)
             likelihood.append(float(log_likelihood(model, rows, route).sum()) - len(rows) * pair.log_volume)
             if route.description == COLLAPSE and pair.card.base_measure == "density":
@@ -121,7 +130,7 @@ def witness(pair: Pair, x: ArrayLike, sharpness: tuple[float, ...] = SHARPNESS) 
         pair=pair.name,
         path=route.description,
         needs=needs,
-        sharpness=np.array(sharpness),
+        sharpness=grid,
         log_likelihood=np.array(likelihood),
         elbo=np.array(elbo),
         penalized=np.array(penalized),
@@ -427,6 +436,13 @@ class Ceiling:
     atoms: int
 
 
+def _rows(pair: Pair, x: ArrayLike) -> Tensor:
+    """Data in the units of the pair, both checked."""
+    if not isinstance(pair, Pair):
+        raise OptionError(f"pair is a {type(pair).__name__}; create it first, with zoo.create.")
+    return torch.as_tensor(pair.scale(pair.checked(x)))
+
+
 def ceiling(pair: Pair, x: ArrayLike, *, iterations: int = 500, tolerance: float = 1e-6) -> Ceiling:
     r"""The highest log likelihood of x that any decoder could give a pair whose variances have a floor.
 
@@ -447,7 +463,7 @@ def ceiling(pair: Pair, x: ArrayLike, *, iterations: int = 500, tolerance: float
         tolerance: EM ends when a step gains less than this, in nats per datum.
 
     Raises:
-        OptionError: a pair without a smallest variance.
+        OptionError: a pair without a smallest variance, or an argument of the wrong type or range.
 
     >>> import zoo
     >>> data = zoo.load_data("iris")
@@ -455,7 +471,9 @@ def ceiling(pair: Pair, x: ArrayLike, *, iterations: int = 500, tolerance: float
     >>> found.reached <= found.certified < found.naive
     True
     """
-    rows = torch.as_tensor(pair.scale(pair.checked(x)))
+    rows, iterations = _rows(pair, x), count("iterations", iterations)
+    if not (isinstance(tolerance, Real) and 0 <= tolerance < math.inf):
+        raise OptionError(f"tolerance={tolerance!r}; give a number of nats, at least 0.")
     smallest = smallest_variance(pair.model)
     n, d = rows.shape
     constant = -d / 2 * math.log(2 * math.pi * smallest)
@@ -464,7 +482,7 @@ def ceiling(pair: Pair, x: ArrayLike, *, iterations: int = 500, tolerance: float
     for _ in range(iterations):
         joint = _log_kernel(rows, means, smallest) + log_weights
         before, height = height, joint.logsumexp(1)
-        if (height - before).mean() < tolerance:
+        if (height - before).mean() < float(tolerance):
             break
         share = (joint - height[:, None]).exp()
         weights = share.sum(0)

@@ -19,7 +19,8 @@ from zoo.evaluation.evidence import heldout
 from zoo.evaluation.reference import reference_posterior
 from zoo.evaluation.spread import spread
 from zoo.evaluation.wellposedness import wellposedness
-from zoo.runs import Run, positive_count
+from zoo.options import count
+from zoo.runs import Run
 
 __all__ = ["call_of", "checked_effort", "evaluate"]
 
@@ -67,6 +68,7 @@ def evaluate(
     Frozen({'chain': 2, 'obs': 30})
     """
     effort = checked_effort(samples, temperatures, reference)
+    samples, temperatures, reference = effort.values()
     if not isinstance(run, Run):
         raise RunError(f"evaluate: run is a {type(run).__name__}; give one of zoo.fit or zoo.load_run.")
     if not isinstance(data, Data):
@@ -110,9 +112,11 @@ def call_of(effort: Mapping[str, int]) -> str:
 
 def checked_effort(samples: int, temperatures: int, reference: int) -> dict[str, int]:
     """The arguments of :func:`evaluate` by name, if they are counts; all but the samples may be 0."""
-    positive_count("samples", samples)
-    optional = {"temperatures": temperatures, "reference": reference}
-    return {"samples": samples} | {name: value and positive_count(name, value) for name, value in optional.items()}
+    return {
+        "samples": count("samples", samples),
+        "temperatures": count("temperatures", temperatures, least=0),
+        "reference": count("reference", reference, least=0),
+    }
 
 
 def _posterior(run: Run, x: Tensor) -> dict[str, xarray.Dataset]:

@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from numbers import Integral
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,7 +17,8 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from zoo.comparison import COLLAPSED, Outcome, Source, compare, outcomes, with_ensembles
-from zoo.errors import RunError
+from zoo.errors import OptionError, RunError
+from zoo.options import location, switch
 from zoo.reporting import calibration, figures, latents, posedness
 from zoo.reporting.ink import MINUS, PALETTE, STYLE, Panel, panel
 from zoo.reporting.tables import Cell, Table
@@ -31,7 +32,13 @@ SECTIONS = (
 DRAWN_HERE = re.compile(rf"(ranking-\d+|({'|'.join(SECTIONS)})-\d+-[a-z0-9-]*)\.(png|svg)")
 
 
-def report(runs: Source | Iterable[Source], path: str | Path, *, ensembles: bool = False) -> Path:
+def report(
+    runs: Source | Iterable[Source],
+    path: str | Path,
+    *,
+    ensembles: bool = False,
+    failures: Mapping[str, str] | None = None,
+) -> Path:
     """Write a report on runs and return the path of its page, ``path/index.html``.
 
     The page holds everything it shows; every figure also lies beside it as PNG and SVG, in ``path/figures``.
@@ -39,32 +46,37 @@ def report(runs: Source | Iterable[Source], path: str | Path, *, ensembles: bool
     that an earlier report left there are removed.
 
     ``runs`` are runs, DataTrees, or paths of a run's directory or netCDF file: one or several. With ``ensembles`` the
-    mixture of each run's seeds is ranked as well, as by ``compare``. Raises ``RunError`` as ``compare`` does, and for a
-    ``path`` that cannot be written.
+    mixture of each run's seeds is ranked as well, as by ``compare``. ``failures`` are pairs that were to be compared
+    and left no run, each with the reason: a row each. Raises ``RunError`` as ``compare`` does, and for a ``path`` that
+    cannot be written.
 
     >>> report([], "report")
     Traceback (most recent call last):
     zoo.errors.RunError: no runs to compare: pass at least one run, DataTree or path of a run's directory
     """
+    folder, ensembles = location("path", path), switch("ensembles", ensembles)
+    failed = {} if failures is None else failures
+    if not (isinstance(failed, Mapping) and all(isinstance(text, str) for row in failed.items() for text in row)):
+        raise OptionError(f"failures={failures!r}; give the reason, as text, by the name of the pair.")
     read = outcomes(runs)
-    folder = Path(path)
     try:
-        return _write(read, folder, ensembles)
+        return _write(read, failed, folder, ensembles)
     except OSError as error:
         reason = error.strerror or str(error)
         if isinstance(error, FileExistsError | NotADirectoryError):
-            blocking = next(part for part in (folder / "figures", folder, *folder.parents) if part.is_file())
+            above = (folder / "figures", folder, *folder.parents)
+            blocking = next(part for part in above if part.exists() and not part.is_dir())
             reason = f"{'it' if blocking == folder else blocking} is a file; name a directory"
         raise RunError(f"cannot write a report to {folder}: {reason}") from error
 
 
-def _write(runs: list[Outcome], folder: Path, ensembles: bool) -> Path:
+def _write(runs: list[Outcome], failures: Mapping[str, str], folder: Path, ensembles: bool) -> Path:
     """All of it beside what is there, which gives way once it is complete."""
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".unfinished-", dir=folder) as beside:
         drawn, page = Path(beside, "figures"), Path(beside, "index.html")
         drawn.mkdir()
-        page.write_text(_page(runs, drawn, ensembles), encoding="utf-8")
+        page.write_text(_page(runs, failures, drawn, ensembles), encoding="utf-8")
         pictures = folder / "figures"
         pictures.mkdir(exist_ok=True)
         for earlier in pictures.iterdir():
@@ -75,14 +87,15 @@ def _write(runs: list[Outcome], folder: Path, ensembles: bool) -> Path:
         return page.replace(folder / "index.html")
 
 
-def _page(runs: list[Outcome], pictures: Path, ensembles: bool) -> str:
+def _page(runs: list[Outcome], failures: Mapping[str, str], pictures: Path, ensembles: bool) -> str:
     """The text of the page; its figures are drawn into a directory."""
     with mpl.rc_context(), warnings.catch_warnings():
         mpl.rcdefaults()  # whatever style the caller has set
         mpl.rcParams.update(STYLE)
         warnings.simplefilter("ignore", RuntimeWarning)  # of means over seeds that hold no finite value
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # the page's own font may have it
-        return _environment().get_template("page.html.j2").render(_content(runs, pictures, ensembles))
+        content = _content(runs, pictures, ensembles) | {"failures": failures}
+        return _environment().get_template("page.html.j2").render(content)
 
 
 def _environment() -> Environment:
