@@ -153,9 +153,20 @@ def test_the_second_process_is_refused(iris, tmp_path):
                 writer.send(str(error))
             os._exit(0)
         os.waitpid(pid, 0)
-        assert "another process is training" in reader.recv()
+        assert "another process is writing" in reader.recv()
     with Checkpoint(tmp_path / "run", {}):
         pass
+
+
+def test_a_run_is_not_saved_where_another_is_trained(iris, tmp_path):
+    run = zoo.fit(zoo.create("gmm", iris), iris, **HOW)
+    with Checkpoint(tmp_path / "run", {}) as place:  # a lock is of the opened file, so here it stands for a process
+        place.begin()
+        before = sorted(tmp_path.rglob("*"))
+        with pytest.raises(RunError, match="another process is writing"):
+            run.save(tmp_path / "run")
+        assert sorted(tmp_path.rglob("*")) == before
+    same(zoo.load_run(run.save(tmp_path / "new")), run)
 
 
 def test_an_interruption_says_how_to_go_on(iris, tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 
+import h5py
 import numpy as np
 import pytest
 import xarray
@@ -112,6 +113,18 @@ def test_a_flipped_bit_anywhere_is_seen(saved, name):
         (saved / name).write_bytes(content)
         with pytest.raises(RunError, match=r"damaged|format"):
             zoo.load_run(saved)
+
+
+def test_traces_that_promise_too_much_take_no_memory(saved):
+    """Chunks that were never written cost nothing on disk, and their fill value fills the memory."""
+    with h5py.File(saved / "run.nc", "a") as file:
+        file.create_dataset("optimization/huge", shape=(2**20, 2**14), dtype="f8", chunks=(2**10, 2**10))
+    recipe = json.loads((saved / "run.json").read_text())
+    told = hashlib.sha256((saved / "run.nc").read_bytes()).hexdigest()
+    rewrite(saved, sha256=recipe["sha256"] | {"run.nc": told})
+    for read in (zoo.load_run, zoo.compare):
+        with pytest.raises(RunError, match=r"its header promises \d+ bytes, which do not fit"):
+            read(saved)
 
 
 def test_weights_of_another_architecture_are_refused(saved):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
-import os
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +14,7 @@ import safetensors.torch
 from torch import Tensor
 
 from zoo.errors import OptionError, RunError
-from zoo.storage import digest, write_file
+from zoo.storage import digest, locked, write_file
 
 __all__ = ["FIT", "SO_FAR", "Checkpoint", "begun"]
 
@@ -38,7 +36,7 @@ class Checkpoint:
         origin: the call that loads the data, if there is one; another does, so long as the data are the same.
 
     Raises:
-        RunError: another process trains there, the place cannot be written, or holds something else.
+        RunError: another process writes there, the place cannot be written, or holds something else.
         OptionError: another fit was begun there; the message shows what differs.
     """
 
@@ -49,19 +47,8 @@ class Checkpoint:
         self._begun = self._failing = False
 
     def __enter__(self) -> Checkpoint:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.path.parent / f".{self.path.name}.lock").open("w")
-        except OSError as error:
-            raise RunError(f"cannot write {self.path}: {error.strerror}.") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # the process before may have removed the file between its being opened and locked here
-            if not os.path.samestat(os.fstat(self._lock.fileno()), Path(self._lock.name).stat()):
-                raise FileExistsError
-        except OSError:
-            self._lock.close()
-            raise RunError(f"another process is training {self.path}: wait for it, or choose another place.") from None
+        self._lock = locked(self.path)
+        self._lock.__enter__()
         return self
 
     def __exit__(
@@ -71,8 +58,7 @@ class Checkpoint:
             with suppress(OSError):
                 (self.path / FIT).unlink(missing_ok=True)
                 self.path.rmdir()
-        Path(self._lock.name).unlink(missing_ok=True)
-        self._lock.close()
+        self._lock.__exit__(kind, error, where)
 
     def begin(self) -> dict[str, Tensor] | None:
         """The last state of the very same fit, or None where it has to start; then the place is marked as its own."""

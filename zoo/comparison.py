@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from zoo.errors import RunError
 from zoo.options import location, switch
+from zoo.storage import read_tree
 
 __all__ = ["HasTree", "Outcome", "Source", "across_splits", "compare", "elpd", "outcomes", "with_ensembles"]
 
@@ -419,7 +420,7 @@ def _tree(source: Source) -> xr.DataTree:
             found = f"{len(files)} .nc files" if path.is_dir() else "nothing"
             raise RunError(f"no run at {where}: expected a directory with one .nc file, or that file; found {found}")
         try:
-            tree = xr.load_datatree(files[0], engine="h5netcdf")
+            tree = read_tree(files[0])
         except (OSError, ValueError) as error:
             raise RunError(f"{files[0]} is not the netCDF file of a run ({error}); train it again") from error
     elif isinstance(getattr(source, "tree", None), xr.DataTree):

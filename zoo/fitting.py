@@ -32,6 +32,7 @@ from zoo.errors import DataError, Diverged, DivergenceWarning, OptionError, RunE
 from zoo.objective import OBJECTIVES, Terms, column_scale, terms, traces
 from zoo.options import MAX_SEED, MOST, MOST_SEEDS, checked, count, location, switch
 from zoo.runs import RECIPE, Run, load_run
+from zoo.storage import write_directory
 
 __all__ = ["SCHEDULES", "Settings", "fit"]
 
@@ -182,7 +183,7 @@ def fit(
         run = _train(pair, data, chosen_seeds, settings, progress, place, every)
         run.tree.attrs["fit"] = json.dumps(place.identity)
         try:
-            run.save(place.path)
+            write_directory(place.path, run.files())
         except RunError as error:  # the run is worth more than its place
             log.warning("%s The run is in memory alone.", error)
     return run

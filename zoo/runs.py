@@ -23,7 +23,7 @@ from zoo.data import Data
 from zoo.engine import Replica
 from zoo.errors import RunError
 from zoo.options import MAX_SEED, count, location
-from zoo.storage import digest, write_directory
+from zoo.storage import digest, locked, read_tree, write_directory
 
 __all__ = ["RECIPE", "Run", "load_run"]
 
@@ -144,12 +144,18 @@ class Run:
         The directory is complete or absent: it is written beside and renamed. A run that was there is replaced.
 
         Raises:
-            RunError: the place exists and is not a run, or cannot be written.
+            RunError: the place exists and is not a run, cannot be written, or another process is writing there.
         """
         path = location("path", path)
         empty = path.is_dir() and not any(path.iterdir())
         if path.exists() and not empty and not any((path / name).is_file() for name in (RECIPE, FIT)):
             raise RunError(f"{path} exists and is not a run; choose another place.")
+        with locked(path):
+            write_directory(path, self.files())
+        return path
+
+    def files(self) -> dict[str, bytes]:
+        """What :meth:`save` writes, by name; each is signed, so that damage is seen."""
         recipe: dict[str, Any] = {
             "format": FORMAT,
             "pair": self.pair.name,
@@ -158,17 +164,13 @@ class Run:
             "data": self.pair.data.outline(),
         }
         # made in memory: on a disk that fills up while it writes, HDF5's library brings the process down
-        contents = {
+        files = {
             WEIGHTS: safetensors.torch.save(self.weights),
             TREE: bytes(self.tree.to_netcdf(engine="h5netcdf")),
         }
-        recipe["sha256"] = {name: digest(content) for name, content in contents.items()}
+        recipe["sha256"] = {name: digest(content) for name, content in files.items()}
         recipe["sha256"][RECIPE] = digest(json.dumps(recipe).encode())
-        try:
-            write_directory(path, contents | {RECIPE: json.dumps(recipe, indent=1).encode()})
-        except OSError as error:
-            raise RunError(f"cannot write {path}: {error.strerror}.") from error
-        return path
+        return files | {RECIPE: json.dumps(recipe, indent=1).encode()}
 
 
 def load_run(path: str | os.PathLike[str]) -> Run:
@@ -197,7 +199,7 @@ def load_run(path: str | os.PathLike[str]) -> Run:
             raise RunError(f"the run at {path} is damaged: {changed[0]} is not what was written.")
         data = Data.from_outline(recipe["data"])
         weights = safetensors.torch.load_file(path / WEIGHTS)
-        tree = xarray.load_datatree(path / TREE, engine="h5netcdf")
+        tree = read_tree(path / TREE)
         name, options, seeds = recipe["pair"], recipe["options"], tuple(recipe["seeds"])
     except RunError:
         raise

@@ -23,12 +23,11 @@ from zoo.cards import Support
 from zoo.data import Array, Binarize, Data, Part, ScalingKind
 from zoo.errors import DataError
 from zoo.options import location
+from zoo.storage import check_promise
 
 __all__ = ["DataCall", "list_data", "load_data"]
 
 TOLD = 1000  # characters of an argument that a call is written down with
-DEFLATED = 1032  # the most that zlib packs into a byte
-NEVER_TOO_MUCH = 2**26  # bytes
 
 
 class Raw(NamedTuple):
@@ -298,7 +297,7 @@ def _parquet(path: Path, label: str | None) -> Raw:
 
     _extra("pyarrow", "parquet")
     with import_module("pyarrow.parquet").ParquetFile(path) as file:
-        _check_promise(8 * file.metadata.num_rows * file.metadata.num_columns, path)
+        check_promise(8 * file.metadata.num_rows * file.metadata.num_columns, path)
     return _framed(pd.read_parquet(path, engine="pyarrow"), label)
 
 
@@ -331,17 +330,6 @@ def _check_header(file: Any, size: int, name: str) -> None:
         raise DataError(f"{name} has {size} bytes, its header says {promised}: it was cut short or is damaged")
 
 
-def _check_promise(promised: int, path: Path) -> None:
-    """Hold the bytes that a packed file says it holds against its size, and the memory, before they are taken."""
-    files = path.rglob("*") if path.is_dir() else [path]
-    size = sum(file.stat().st_size for file in files if file.is_file())
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if promised > max(DEFLATED * size, NEVER_TOO_MUCH):
-        raise DataError(f"its header promises {promised} bytes, which do not fit into the {size} there are")
-    if promised > memory:
-        raise DataError(f"holds {promised / 2**30:.0f} GiB, and this machine has {memory / 2**30:.0f} GiB of memory")
-
-
 def _npy(path: Path, label: str | None) -> Raw:
     _unlabelled(label)
     with path.open("rb") as file:
@@ -351,7 +339,7 @@ def _npy(path: Path, label: str | None) -> Raw:
 
 def _npz(path: Path, label: str | None) -> Raw:
     with zipfile.ZipFile(path) as members:
-        _check_promise(sum(member.file_size for member in members.infolist()), path)
+        check_promise(sum(member.file_size for member in members.infolist()), path)
         for member in members.infolist():
             with members.open(member) as file:
                 _check_header(file, member.file_size, member.filename)
@@ -362,7 +350,7 @@ def _npz(path: Path, label: str | None) -> Raw:
 
 
 def _dataset(dataset: Any, path: Path, label: str | None) -> Raw:
-    _check_promise(dataset.nbytes, path)
+    check_promise(dataset.nbytes, path)
     dataset = dataset.load()
     name, labels = _pick({str(name): dataset[name] for name in dataset.variables}, label)
     x = dataset[name]
@@ -383,7 +371,7 @@ def _zarr(path: Path, label: str | None) -> Raw:
 
     if isinstance(store := zarr.open(path, mode="r"), zarr.Array):
         _unlabelled(label)
-        _check_promise(store.nbytes, path)
+        check_promise(store.nbytes, path)
         return Raw(np.asarray(store))
     with xarray.open_dataset(path, engine="zarr", chunks=None, consolidated=False) as dataset:
         return _dataset(dataset, path, label)
@@ -392,7 +380,7 @@ def _zarr(path: Path, label: str | None) -> Raw:
 def _mat(path: Path, label: str | None) -> Raw:
     from scipy.io import loadmat, whosmat
 
-    _check_promise(sum(8 * math.prod(shape) for _, shape, _ in whosmat(path)), path)
+    check_promise(sum(8 * math.prod(shape) for _, shape, _ in whosmat(path)), path)
     arrays = {name: array for name, array in loadmat(path).items() if isinstance(array, np.ndarray)}
     if "ff" in arrays and len(arrays["ff"]) == 28 * 20:  # the Frey faces: one column an image
         return Raw(arrays["ff"].T, image_shape=(28, 20), levels=range(256))
