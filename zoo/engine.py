@@ -9,10 +9,12 @@ and replayed (``capture``), or that graph is compiled (``inductor``).
 
 from __future__ import annotations
 
+import functools
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -36,7 +38,9 @@ Mode = Literal["off", "capture", "inductor"]
 Objective = Callable[[Any, Any, Tensor], Terms]
 
 LinAlgError: type[RuntimeError] = torch.linalg.LinAlgError  # type: ignore[attr-defined]
-ONEDNN_FROM = 2**22  # floating-point operations of a product from which oneDNN overtakes MKL
+ONEDNN_FROM, ONEDNN_FROM_IF_TWICE_AS_FAST = 2**24, 2**22  # operations of a product from which it overtakes MKL
+WIDE = 16  # columns of a product that MKL takes at a time
+NOISE_AHEAD, NOISE_NUMBERS = 16, 2**18  # steps whose noise is drawn together, and numbers of a seed, at most
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # Adam's, as in Kingma & Ba (2015) and torch.optim.Adam
 
 
@@ -86,14 +90,48 @@ class Tape(TorchFunctionMode):
         return transform(torch.full(shape, 0.5, dtype=like.dtype, device=like.device), *rest, **kwargs)
 
 
-def _multiply_by_onednn(graph: torch.fx.Graph) -> None:
-    """Send large single-precision products on the CPU to oneDNN: twice as fast there as MKL's on AMD processors."""
+def _arrange_products(graph: torch.fx.Graph) -> None:
+    """Have every product on the CPU done the way it is fastest there.
+
+    Large ones in single precision go to oneDNN. Narrow ones are turned around, AB = (BᵀAᵀ)ᵀ, since MKL is up to four
+    times slower on few columns than on few rows.
+    """
     for node in graph.find_nodes(op="call_function", target=torch.ops.aten.bmm.default):
         left, right = (argument.meta["val"] for argument in node.args)
-        operations = 2 * left.shape[1] * left.shape[2] * right.shape[2]
-        single_on_cpu = left.dtype == torch.float32 and left.device.type == "cpu"
-        if operations >= ONEDNN_FROM and single_on_cpu and torch.backends.mkldnn.is_available():
+        _, rows, inner = left.shape
+        columns = right.shape[2]
+        if left.device.type != "cpu":
+            continue
+        if left.dtype == torch.float32 and 2 * rows * inner * columns >= _onednn_from():
             node.target = torch.ops.zoo.bmm.default
+        elif columns % WIDE and columns < rows:
+            with graph.inserting_before(node):
+                a, b = (graph.call_function(torch.ops.aten.transpose.int, (side, 1, 2)) for side in node.args)
+                turned = graph.call_function(torch.ops.aten.bmm.default, (b, a))
+                back = graph.call_function(torch.ops.aten.transpose.int, (turned, 1, 2))
+                whole = {"memory_format": torch.contiguous_format}  # as what follows was recorded for
+                node.replace_all_uses_with(graph.call_function(torch.ops.aten.clone.default, (back,), whole))
+            graph.erase_node(node)
+
+
+@functools.cache
+def _onednn_from() -> float:
+    """Operations of a product from which oneDNN is faster than MKL on this processor.
+
+    Its calls cost more. On processors on which its products are twice as fast (AMD's of family 26, whose widest
+    vectors MKL does not use) that is soon made up for. The two are told apart by one product in which they are far.
+    """
+    if not torch.backends.mkldnn.is_available():
+        return math.inf
+    square = torch.full((512, 512), 0.5)
+    taken: dict[Callable[..., Tensor], list[float]] = {torch.bmm: [], torch.ops.zoo.bmm: []}
+    for _ in range(5):
+        for product, times in taken.items():
+            started = time.perf_counter()
+            product(square[None], square[None])
+            times.append(time.perf_counter() - started)
+    mkl, onednn = map(min, taken.values())
+    return ONEDNN_FROM_IF_TWICE_AS_FAST if mkl > 1.5 * onednn else ONEDNN_FROM
 
 
 # inductor takes oneDNN's product for weights that never change, so it meets it as an operator it does not look into
@@ -223,6 +261,7 @@ class Engine:
         self.state = State(theta, torch.zeros_like(theta), torch.zeros_like(theta), alive)
         self._generator = torch.Generator(x.device)
         self._permutations: dict[tuple[int, int], Tensor] = {}
+        self._noise_block = -1
         self._step_number = 0
 
         started = time.perf_counter()
@@ -251,14 +290,15 @@ class Engine:
         """
         s, self._step_number = self.state, step
         corrections = [1 - beta ** (step + 1) for beta in BETAS]
-        rates = torch.tensor([rate, *corrections, kl_weight], dtype=s.theta.dtype).to(s.theta.device)
+        # Adam's bias corrections, m / (1 - β₁ᵗ) and v / (1 - β₂ᵗ), in one factor: a division less for each parameter
+        first, root = corrections[0], math.sqrt(corrections[1])
+        rates = torch.tensor([rate * root / first, EPSILON * root, kl_weight], dtype=s.theta.dtype).to(s.theta.device)
         inputs = (s.theta, s.first, s.second, s.alive, self.batch_rows(step), *self.noise(step), rates)
         return self._advance(*inputs)
 
     def freeze(self, which: Any) -> None:
         """Train these seeds, a boolean array of shape (S,), no further."""
-        frozen = torch.as_tensor(which, dtype=torch.bool, device=self.x.device)
-        self.state = replace(self.state, alive=self.state.alive & ~frozen)
+        self.state.alive.logical_and_(~torch.as_tensor(which, dtype=torch.bool, device=self.x.device))
 
     def batch_rows(self, step: int) -> Tensor:
         """Rows of step number ``step`` for every seed, shape (S, B): consecutive pieces of endless permutations."""
@@ -272,16 +312,26 @@ class Engine:
         return torch.stack(pieces)
 
     def noise(self, step: int) -> tuple[Tensor, Tensor]:
-        """Standard normal and uniform noise of step number ``step`` for every seed, shapes (S, .)."""
-        normal, uniform = (
-            torch.empty(len(self.seeds), self._noise_size[kind], dtype=self.x.dtype, device=self.x.device)
-            for kind in ("normal", "uniform")
-        )
-        for row, seed in enumerate(self.seeds):
-            self._generator.manual_seed(random_stream(seed, Stream.NOISE, step))
-            normal[row].normal_(generator=self._generator)
-            uniform[row].uniform_(generator=self._generator)
-        return normal, uniform
+        """Standard normal and uniform noise of step number ``step`` for every seed, shapes (S, .).
+
+        That of a few steps is drawn together, as many whatever the number of seeds.
+        """
+        size = self._noise_size
+        ahead = max(1, min(NOISE_AHEAD, NOISE_NUMBERS // max(1, sum(size.values()))))
+        block, at = divmod(step, ahead)
+        if block != self._noise_block:
+            normal, uniform = (
+                torch.empty(len(self.seeds), ahead, size[kind], dtype=self.x.dtype, device=self.x.device)
+                for kind in ("normal", "uniform")
+            )
+            for row, seed in enumerate(self.seeds):
+                self._generator.manual_seed(random_stream(seed, Stream.NOISE, block))
+                normal[row].normal_(generator=self._generator)
+                uniform[row].uniform_(generator=self._generator)
+            self._noise = tuple(numbers.transpose(0, 1).contiguous() for numbers in (normal, uniform))
+            self._noise_block = block
+        normal, uniform = self._noise
+        return normal[at], uniform[at]
 
     def _permutation(self, seed: int, epoch: int) -> Tensor:
         if (seed, epoch) not in self._permutations:
@@ -303,7 +353,7 @@ class Engine:
         rates: Tensor,
     ) -> Tensor:
         """Adam on every row, in place, but only where the loss and its gradient are finite."""
-        rate, first_correction, second_correction, kl_weight = rates.unbind()
+        rate, epsilon, kl_weight = rates.unbind()
         per_seed = self._vmapped if self.mode != "off" else self._one_by_one
         gradient, terms = per_seed(theta, self.x[rows], normal, uniform, kl_weight)
         norm = gradient.norm(dim=1)
@@ -316,8 +366,7 @@ class Engine:
         share = alive[:, None].to(theta.dtype)  # nothing of the step reaches a seed that is frozen
         next_first = first + share * (1 - BETAS[0]) * (gradient - first)
         next_second = second + share * (1 - BETAS[1]) * (gradient.square() - second)
-        denominator = (next_second / second_correction).sqrt() + EPSILON
-        next_theta = theta - share * (rate / first_correction) * next_first / denominator
+        next_theta = theta - share * rate * next_first / (next_second.sqrt() + epsilon)
         for old, new in ((theta, next_theta), (first, next_first), (second, next_second), (still_alive, alive)):
             old.copy_(new)  # in place: fresh memory for every step would cost as much as the arithmetic
         return statistics
@@ -436,7 +485,7 @@ class Engine:
         s = self.state
 
         def inputs(step: int) -> tuple[Tensor, ...]:
-            rates = torch.tensor([1e-3, 0.5, 0.5, 0.5], dtype=s.theta.dtype, device=s.theta.device)
+            rates = torch.tensor([1e-3, EPSILON, 0.5], dtype=s.theta.dtype, device=s.theta.device)
             state = (tensor.clone() for tensor in (s.theta, s.first, s.second, s.alive))
             return *state, self.batch_rows(step), *self.noise(step), rates
 
@@ -444,7 +493,7 @@ class Engine:
             graph = make_fx(lambda *tensors: self._step(*tensors))(*inputs(0))
             _fail_alone(graph.graph)
             graph.graph.eliminate_dead_code()
-            _multiply_by_onednn(graph.graph)
+            _arrange_products(graph.graph)
             graph.recompile()
             by_graph, by_pyro = inputs(1), inputs(1)
             statistics = graph(*by_graph), self._step(*by_pyro)
