@@ -1,16 +1,20 @@
-"""What one step of SVI costs: by hand in torch, in Pyro as it comes, in the zoo, and in NumPyro where it is installed.
+"""What one step of SVI costs: by hand in torch, in Pyro as it comes, in the zoo, and in peers that are installed.
 
 python scripts/benchmark.py 64-128-8 784-400-20 --out benchmark --threads 1
+python scripts/benchmark.py 784-400-20 --device cuda --seeds 64
 
 Every contestant trains the same Gaussian VAE with learned diagonal variance (one hidden ReLU layer, D-H-L) with Adam
-on the same data at batch 128. Rounds are interleaved, so that what the machine does meanwhile falls on all alike.
-Times are milliseconds per step and seed, the smallest and the median over rounds; compiling is counted apart.
+on the same data at batch 128; pythae, which has no such decoder, the one of squared error, with half the outputs.
+Rounds are interleaved, so that what the machine does meanwhile falls on all alike. Times are milliseconds per step and
+seed, the smallest and the median over rounds; compiling is counted apart. The share of a step that is spent in matrix
+products is taken from torch's profiler, apart from the times. NumPyro and pythae run where they are installed.
 """
 
 import json
 import os
 import platform
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -27,7 +31,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 import zoo
-from zoo.engine import Engine, Mode
+from zoo.engine import Engine, Mode, Precision
 from zoo.objective import elbo
 
 BATCH, RATE, ROWS = 128, 1e-3, 4096
@@ -64,10 +68,16 @@ def network(inputs: int, hidden: int, outputs: int) -> nn.Module:
     )
 
 
-def torch_by_hand(problem: Problem, *, compiled: bool = False) -> Run:
-    """The loop a good engineer writes: closed-form KL, fused Adam."""
+def networks(problem: Problem) -> tuple[nn.Module, nn.Module]:
+    """The encoder and the decoder, where the data are."""
     encoder = network(problem.features, problem.hidden, problem.latent_dim)
     decoder = network(problem.latent_dim, problem.hidden, problem.features)
+    return encoder.to(problem.x.device), decoder.to(problem.x.device)
+
+
+def torch_by_hand(problem: Problem, *, compiled: bool = False) -> Run:
+    """The loop a good engineer writes: closed-form KL, fused Adam."""
+    encoder, decoder = networks(problem)
     adam = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=RATE, fused=True)
 
     def loss(x: Tensor) -> Tensor:
@@ -94,8 +104,7 @@ def stock_pyro(problem: Problem) -> Run:
     import pyro
     import pyro.distributions as dist
 
-    encoder = network(problem.features, problem.hidden, problem.latent_dim)
-    decoder = network(problem.latent_dim, problem.hidden, problem.features)
+    encoder, decoder = networks(problem)
 
     def model(x: Tensor) -> None:
         pyro.module("decoder", decoder)
@@ -121,15 +130,17 @@ def stock_pyro(problem: Problem) -> Run:
     return run
 
 
-def in_the_zoo(problem: Problem, *, seeds: int, mode: Mode) -> Run:
+def in_the_zoo(problem: Problem, *, seeds: int, mode: Mode, precision: Precision = "float32") -> Run:
     """The zoo's engine on ``gaussian-learned``."""
-    data = zoo.Data.from_array(problem.x.numpy(), name="benchmark", support="real")
+    data = zoo.Data.from_array(problem.x.cpu().numpy(), name="benchmark", support="real")
     pair = zoo.create(
         "gaussian-learned", data, latent_dim=problem.latent_dim, hidden=(problem.hidden,), activation="relu"
     )
-    engine = Engine(pair, range(seeds), problem.x, objective=elbo, batch_size=BATCH, mode=mode)
+    engine = Engine(pair, range(seeds), problem.x, objective=elbo, batch_size=BATCH, mode=mode, precision=precision)
     if engine.mode != mode:
         raise RuntimeError(f"{mode} fell back to {engine.mode}: {engine.note}")
+    if engine.note:
+        typer.echo(f"  {engine.note}", err=True)
     taken = 0
 
     def run(steps: int) -> None:
@@ -149,7 +160,7 @@ def in_numpyro(problem: Problem, *, seeds: int) -> Run:
     import numpyro.distributions as dist
 
     d, h, latent = problem.features, problem.hidden, problem.latent_dim
-    x_all = jnp.asarray(problem.x.numpy())
+    x_all = jnp.asarray(problem.x.cpu().numpy())
 
     def layers(name: str, inputs: int, outputs: int) -> dict[str, Any]:
         def init(fan_in: int, *shape: int) -> Callable[[Any], Any]:
@@ -201,14 +212,78 @@ def in_numpyro(problem: Problem, *, seeds: int) -> Run:
     return run
 
 
+def in_pythae(problem: Problem) -> Run:
+    """Pythae's trainer on its VAE, an epoch of so many batches at a time."""
+    from pythae.data.datasets import BaseDataset
+    from pythae.models import VAE, VAEConfig
+    from pythae.models.base.base_utils import ModelOutput
+    from pythae.models.nn import BaseDecoder, BaseEncoder
+    from pythae.trainers import BaseTrainer, BaseTrainerConfig
+
+    d, h, latent = problem.features, problem.hidden, problem.latent_dim
+
+    class Encoder(BaseEncoder):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = network(d, h, latent)
+
+        def forward(self, x: Tensor) -> Any:
+            m, log_s2 = self.layers(x).unbind(-2)
+            return ModelOutput(embedding=m, log_covariance=log_s2)
+
+    class Decoder(BaseDecoder):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.Sequential(nn.Linear(latent, h), nn.ReLU(), nn.Linear(h, d))
+
+        def forward(self, z: Tensor) -> Any:
+            return ModelOutput(reconstruction=self.layers(z))
+
+    model = VAE(VAEConfig(input_dim=(d,), latent_dim=latent), Encoder(), Decoder())
+    trainers: dict[int, BaseTrainer] = {}
+
+    def run(steps: int) -> None:
+        if steps not in trainers:
+            rows = torch.cat([problem.batch(step) for step in range(steps)]).cpu()
+            trainers[steps] = BaseTrainer(
+                model,
+                BaseDataset(rows, torch.zeros(len(rows))),
+                training_config=BaseTrainerConfig(
+                    output_dir=tempfile.gettempdir(),
+                    per_device_train_batch_size=BATCH,
+                    learning_rate=RATE,
+                    no_cuda=problem.x.device.type != "cuda",
+                ),
+            )
+            trainers[steps].prepare_training()
+        trainers[steps].train_step(epoch=1)
+
+    return run
+
+
+PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "mkldnn::_linear_pointwise")
+
+
+def share_of_products(run: Run, steps: int) -> float:
+    """The share of the time of a step on the CPU that torch's profiler sees in matrix products."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        run(steps)
+    spent = {event.key: event.self_cpu_time_total for event in profile.key_averages()}
+    return float(sum(spent.get(name, 0.0) for name in PRODUCTS) / sum(spent.values()))
+
+
 def contestants(seeds: int) -> Iterator[Contestant]:
     yield Contestant("torch by hand", 1, torch_by_hand)
     yield Contestant("torch by hand, torch.compile", 1, partial(torch_by_hand, compiled=True))
     yield Contestant("stock Pyro SVI", 1, stock_pyro)
+    if find_spec("pythae"):
+        yield Contestant("pythae (squared error)", 1, in_pythae)
     yield Contestant("zoo, off", 1, partial(in_the_zoo, seeds=1, mode="off"))
     for count in (1, seeds):
         yield Contestant("zoo, capture", count, partial(in_the_zoo, seeds=count, mode="capture"))
         yield Contestant("zoo, inductor", count, partial(in_the_zoo, seeds=count, mode="inductor"))
+        bf16 = partial(in_the_zoo, seeds=count, mode="inductor", precision="bfloat16")
+        yield Contestant("zoo, inductor, bfloat16", count, bf16)
         if find_spec("numpyro"):
             yield Contestant(f"NumPyro, {'scan' if count == 1 else 'vmap'}", count, partial(in_numpyro, seeds=count))
 
@@ -216,16 +291,20 @@ def contestants(seeds: int) -> Iterator[Contestant]:
 def measure(problem: Problem, seeds: int, steps: int, rounds: int) -> list[dict[str, Any]]:
     """Build and warm up everyone, then time them in turn, round after round."""
     ready: list[tuple[Contestant, Run, float, list[float]]] = []
+    on_cpu = problem.x.device.type == "cpu"
+    wait = partial(int) if on_cpu else torch.cuda.synchronize
     for contestant in contestants(seeds):
         started = time.perf_counter()
         run = contestant.build(problem)
         run(steps)
+        wait()
         ready.append((contestant, run, time.perf_counter() - started, []))
         typer.echo(f"  {contestant.name}, {contestant.seeds} seed(s): ready after {ready[-1][2]:.1f} s", err=True)
     for _ in range(rounds):
         for contestant, run, _, times in ready:
             started = time.perf_counter()
             run(steps)
+            wait()
             times.append((time.perf_counter() - started) / steps / contestant.seeds * 1e3)
     return [
         {
@@ -234,8 +313,9 @@ def measure(problem: Problem, seeds: int, steps: int, rounds: int) -> list[dict[
             "min_ms": min(times),
             "median_ms": statistics.median(times),
             "ready_s": ready_s,
+            "products": share_of_products(run, steps) if on_cpu and "zoo, inductor" in contestant.name else None,
         }
-        for contestant, _, ready_s, times in ready
+        for contestant, run, ready_s, times in ready
     ]
 
 
@@ -256,7 +336,13 @@ def picture(results: dict[str, list[dict[str, Any]]], path: Path) -> None:
 
 
 def main(
-    sizes: list[str], out: Path = Path("benchmark"), threads: int = 1, seeds: int = 8, steps: int = 100, rounds: int = 9
+    sizes: list[str],
+    out: Path = Path("benchmark"),
+    threads: int = 1,
+    seeds: int = 8,
+    steps: int = 100,
+    rounds: int = 9,
+    device: str = "cpu",
 ) -> None:
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])  # what sets its own threads is held to as many
     torch.set_num_threads(threads)
@@ -264,7 +350,7 @@ def main(
     for size in sizes:
         d, h, latent = map(int, size.split("-"))
         generator = torch.Generator().manual_seed(0)
-        x = torch.randn(ROWS, d, generator=generator)
+        x = torch.randn(ROWS, d, generator=generator).to(device)
         typer.echo(f"{size}, batch {BATCH}, {threads} thread(s)", err=True)
         fewer = max(10, steps * 64 // d)
         results[size] = measure(Problem(x, d, h, latent), seeds, fewer, rounds)
@@ -274,11 +360,15 @@ def main(
             times = f"min {row['min_ms']:7.3f}  median {row['median_ms']:7.3f} ms"
             ratio = f"{row['against_torch_by_hand']:5.2f} of torch by hand"
             who = f"{size:12s} {row['name']:30s} {row['seeds']:2d}"
-            typer.echo(f"{who}  {times}  {ratio}  ready {row['ready_s']:5.1f} s")
+            products = f"  products {row['products']:.0%}" if row["products"] else ""
+            typer.echo(f"{who}  {times}  {ratio}  ready {row['ready_s']:5.1f} s{products}")
     out.mkdir(parents=True, exist_ok=True)
-    packages = [name for name in ("torch", "pyro-ppl", "numpyro", "jax") if find_spec(name.removesuffix("-ppl"))]
+    packages = [
+        name for name in ("torch", "pyro-ppl", "numpyro", "jax", "pythae") if find_spec(name.removesuffix("-ppl"))
+    ]
     about = {
-        "machine": f"{_processor()}, {threads} thread(s)",
+        "machine": f"{_processor()}, {threads} thread(s)"
+        + (f", {torch.cuda.get_device_name()}" if device.startswith("cuda") else ""),
         "versions": {name: version(name) for name in packages},
         "batch": BATCH,
         "results": results,
@@ -289,14 +379,12 @@ def main(
 
 
 def _processor() -> str:
-    """The processor's name where the system tells it."""
+    """The processor's name where the system tells it, and its family, which tells what vectors it has."""
     info = Path("/proc/cpuinfo")
-    names = (
-        [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
-        if info.exists()
-        else []
-    )
-    return names[0] if names else platform.processor() or platform.machine()
+    lines = [line.partition(":") for line in info.read_text().splitlines()] if info.exists() else []
+    told = {name.strip(): value.strip() for name, _, value in lines}
+    name = told.get("model name") or platform.processor() or platform.machine()
+    return f"{name}, family {told['cpu family']}" if "cpu family" in told else name
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ SETTINGS = {
     "keep": ["worst", None],
     "patience": [0, -1, 1.5],
     "compile": ["on", None, True],
+    "precision": ["double", 16, None],
     "device": ["abacus", "cuda:99", 3],
     "on_divergence": ["panic", None],
     "seeds": [0, -1, 1.5, "3", [], [1, 1], [-1], [2**63], [0.5], None, True, 10**9],

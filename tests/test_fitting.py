@@ -23,12 +23,13 @@ def pair(iris):
 
 
 def test_the_scored_weights_are_those_of_the_best_validation_elbo(pair, iris):
-    run = zoo.fit(pair, iris, seeds=3, steps=400, learning_rate=0.02, checks=20, **QUIET)
+    how = QUIET | {"seeds": 4, "steps": 400, "learning_rate": 0.02, "schedule": "constant", "checks": 20}
+    run = zoo.fit(pair, iris, **how)
     validation = run.tree["validation"]
     best = validation["step"].values[validation["elbo"].values.argmax(1)]
     assert run.tree["optimization"]["best_step"].values.tolist() == best.tolist()
     assert (best < 400).any(), "the fit was to overfit, so that the last weights are not the best"
-    shorter = zoo.fit(pair, iris, seeds=3, steps=400, learning_rate=0.02, checks=20, patience=3, **QUIET)
+    shorter = zoo.fit(pair, iris, patience=6, **how)
     steps = shorter.tree["optimization"]
     stopped = steps["stopped_at"].values >= 0
     assert stopped.any()

@@ -43,7 +43,7 @@ def test_a_file_or_a_directory_is_written_whole_or_not_at_all(tmp_path):
     with little_space():
         with pytest.raises(OSError, match="too large"):
             write_file(tmp_path / "file", bytes(3000))
-        with pytest.raises(RunError, match="cannot write .*folder: File too large"):
+        with pytest.raises(RunError, match=r"cannot write .*folder: File too large"):
             write_directory(tmp_path / "a" / "folder", {"three": b"3", "two": bytes(3000)})
     assert contents(tmp_path) == before
     write_directory(tmp_path / "a" / "folder", {"three": b"3"})

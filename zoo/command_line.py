@@ -152,6 +152,7 @@ class Training:
         int | None, TRAINING(help="Stop a seed after so many checks without progress.", show_default="never")
     ] = None
     compile: Annotated[str, TRAINING(help="off, capture, inductor, or auto for what pays.")] = "auto"
+    precision: Annotated[str, TRAINING(help="Of the layers' products in training: float32 or bfloat16.")] = "float32"
     device: Annotated[str, TRAINING(help="cpu, cuda, or auto.")] = "auto"
     on_divergence: Annotated[
         str | None,

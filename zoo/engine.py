@@ -9,11 +9,10 @@ and replayed (``capture``), or that graph is compiled (``inductor``).
 
 from __future__ import annotations
 
-import functools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any, Literal
@@ -27,19 +26,19 @@ from torch.overrides import TorchFunctionMode
 
 from zoo.context import Stream, pyro_context, random_stream, seeded
 from zoo.errors import OptionError
+from zoo.graphs import BrainFloatLayers, arrange_products, fail_alone, on_cuda
 from zoo.objective import Terms, traces
 
 if TYPE_CHECKING:
     from zoo.catalogue import Pair
 
-__all__ = ["Engine", "LinAlgError", "Mode", "Objective", "Replica", "State", "Tape"]
+__all__ = ["Engine", "LinAlgError", "Mode", "Objective", "Precision", "Replica", "State", "Tape"]
 
 Mode = Literal["off", "capture", "inductor"]
+Precision = Literal["float32", "bfloat16"]
 Objective = Callable[[Any, Any, Tensor], Terms]
 
 LinAlgError: type[RuntimeError] = torch.linalg.LinAlgError  # type: ignore[attr-defined]
-ONEDNN_FROM, ONEDNN_FROM_IF_TWICE_AS_FAST = 2**24, 2**22  # operations of a product from which it overtakes MKL
-WIDE = 16  # columns of a product that MKL takes at a time
 NOISE_AHEAD, NOISE_NUMBERS = 16, 2**18  # steps whose noise is drawn together, and numbers of a seed, at most
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # Adam's, as in Kingma & Ba (2015) and torch.optim.Adam
 
@@ -88,81 +87,6 @@ class Tape(TorchFunctionMode):
         if func.__name__.endswith("_"):  # out of place only if the caller goes on with the result: else it meets this
             args[0].fill_(torch.nan)
         return transform(torch.full(shape, 0.5, dtype=like.dtype, device=like.device), *rest, **kwargs)
-
-
-def _arrange_products(graph: torch.fx.Graph) -> None:
-    """Have every product on the CPU done the way it is fastest there.
-
-    Large ones in single precision go to oneDNN. Narrow ones are turned around, AB = (BᵀAᵀ)ᵀ, since MKL is up to four
-    times slower on few columns than on few rows.
-    """
-    for node in graph.find_nodes(op="call_function", target=torch.ops.aten.bmm.default):
-        left, right = (argument.meta["val"] for argument in node.args)
-        _, rows, inner = left.shape
-        columns = right.shape[2]
-        if left.device.type != "cpu":
-            continue
-        if left.dtype == torch.float32 and 2 * rows * inner * columns >= _onednn_from():
-            node.target = torch.ops.zoo.bmm.default
-        elif columns % WIDE and columns < rows:
-            with graph.inserting_before(node):
-                a, b = (graph.call_function(torch.ops.aten.transpose.int, (side, 1, 2)) for side in node.args)
-                turned = graph.call_function(torch.ops.aten.bmm.default, (b, a))
-                back = graph.call_function(torch.ops.aten.transpose.int, (turned, 1, 2))
-                whole = {"memory_format": torch.contiguous_format}  # as what follows was recorded for
-                node.replace_all_uses_with(graph.call_function(torch.ops.aten.clone.default, (back,), whole))
-            graph.erase_node(node)
-
-
-@functools.cache
-def _onednn_from() -> float:
-    """Operations of a product from which oneDNN is faster than MKL on this processor.
-
-    Its calls cost more. On processors on which its products are twice as fast (AMD's of family 26, whose widest
-    vectors MKL does not use) that is soon made up for. The two are told apart by one product in which they are far.
-    """
-    if not torch.backends.mkldnn.is_available():
-        return math.inf
-    square = torch.full((512, 512), 0.5)
-    taken: dict[Callable[..., Tensor], list[float]] = {torch.bmm: [], torch.ops.zoo.bmm: []}
-    for _ in range(5):
-        for product, times in taken.items():
-            started = time.perf_counter()
-            product(square[None], square[None])
-            times.append(time.perf_counter() - started)
-    mkl, onednn = map(min, taken.values())
-    return ONEDNN_FROM_IF_TWICE_AS_FAST if mkl > 1.5 * onednn else ONEDNN_FROM
-
-
-# inductor takes oneDNN's product for weights that never change, so it meets it as an operator it does not look into
-_OPERATORS = torch.library.Library("zoo", "DEF")
-_OPERATORS.define("bmm(Tensor a, Tensor b) -> Tensor")
-
-
-@torch.library.impl(_OPERATORS, "bmm", "CPU")
-def _bmm(a: Tensor, b: Tensor) -> Tensor:
-    products = [torch.ops.mkldnn._linear_pointwise(x, y.t(), None, "none", [], "") for x, y in zip(a, b, strict=True)]
-    return products[0].unsqueeze(0) if len(products) == 1 else torch.stack(products)
-
-
-@torch.library.register_fake("zoo::bmm", lib=_OPERATORS)  # type: ignore[untyped-decorator]
-def _(a: Tensor, b: Tensor) -> Tensor:
-    return a.new_empty(a.shape[0], a.shape[1], b.shape[2])
-
-
-def _fail_alone(graph: torch.fx.Graph) -> None:
-    """Make a factorisation that fails not a number in its own seed: what would raise for all is dropped from graphs."""
-    for check in graph.find_nodes(op="call_function", target=torch.ops.aten._linalg_check_errors.default):
-        info = check.args[0]
-        factor = next(node for node in info.args[0].users if node.args[1] == 0)
-        with graph.inserting_before(check):
-            failed = graph.call_function(torch.ops.aten.ne.Scalar, (info, 0))
-            for _ in range(factor.meta["val"].dim() - info.meta["val"].dim()):
-                failed = graph.call_function(torch.ops.aten.unsqueeze.default, (failed, -1))
-            masked = graph.call_function(torch.ops.aten.masked_fill.Scalar, (factor, failed, torch.nan))
-        masked.meta["val"] = factor.meta["val"]
-        factor.replace_all_uses_with(masked, delete_user_cb=lambda user, masked=masked: user is not masked)
-        graph.erase_node(check)
 
 
 def _annealed(terms: Terms, kl_weight: Tensor) -> Tensor:
@@ -223,7 +147,9 @@ class Engine:
         prepare: applied to each batch inside the step; may draw fresh noise.
         clip: the largest gradient norm of a seed, or None.
         same_batches: whether all seeds see the data in one order, that of seed 0.
-        mode: how the step is run. What cannot be captured is run with "off", and ``note`` says why.
+        mode: how the step is run; on CUDA a recorded one is replayed as a CUDA graph. What cannot be captured is run
+            with "off", and ``note`` says why.
+        precision: of the products of layers while training; everything else stays in that of the data.
 
     ``lifts_noise`` says whether every random number of the programs is an input of the step.
     """
@@ -240,6 +166,7 @@ class Engine:
         clip: float | None = None,
         same_batches: bool = False,
         mode: Mode = "capture",
+        precision: Precision = "float32",
     ) -> None:
         self.seeds = list(seeds)
         self.x = x
@@ -248,6 +175,7 @@ class Engine:
         self.prepare = prepare or _identity
         self.clip = clip
         self.same_batches = same_batches
+        self.arithmetic = BrainFloatLayers if precision == "bfloat16" else nullcontext
 
         replicas = [_started(pair.replica(seed), seed, x, self.prepare) for seed in self.seeds]
         self.program = replicas[0]
@@ -355,7 +283,8 @@ class Engine:
         """Adam on every row, in place, but only where the loss and its gradient are finite."""
         rate, epsilon, kl_weight = rates.unbind()
         per_seed = self._vmapped if self.mode != "off" else self._one_by_one
-        gradient, terms = per_seed(theta, self.x[rows], normal, uniform, kl_weight)
+        with self.arithmetic():
+            gradient, terms = per_seed(theta, self.x[rows], normal, uniform, kl_weight)
         norm = gradient.norm(dim=1)
         still_alive = alive
         alive = alive & terms.elbo.isfinite() & terms.extra.isfinite() & norm.isfinite()
@@ -433,7 +362,7 @@ class Engine:
         buffers = {name: b[row] for name, b in self.buffers.items()}
         batch, noise = self.x[self.batch_rows(step)[row]], self.noise(step)
         try:
-            with pyro_context(), self._draws(row, step, *noise):
+            with pyro_context(), self.arithmetic(), self._draws(row, step, *noise):
                 call = (traces, self.prepare(batch))
                 model, guide = functional_call(self.program, {**self.parameters(theta), **buffers}, call)
             for owner, trace in (("guide", guide), ("model", model)):
@@ -446,7 +375,7 @@ class Engine:
                         numbers = node[name]
                         if (numbers.isnan() if summed else ~numbers.isfinite()).any():
                             return f"the {name} of the {owner}'s site {site!r} was not finite"
-            with pyro_context(), self._draws(row, step, *noise):
+            with pyro_context(), self.arithmetic(), self._draws(row, step, *noise):
                 loss = _annealed(self._terms(theta, buffers, batch), theta.new_tensor(1.0))
             gradient = self.parameters(torch.autograd.grad(loss, theta)[0])
         except LinAlgError as error:
@@ -491,24 +420,30 @@ class Engine:
 
         with pyro_context():
             graph = make_fx(lambda *tensors: self._step(*tensors))(*inputs(0))
-            _fail_alone(graph.graph)
+            fail_alone(graph.graph)
             graph.graph.eliminate_dead_code()
-            _arrange_products(graph.graph)
+            arrange_products(graph.graph)
             graph.recompile()
             by_graph, by_pyro = inputs(1), inputs(1)
             statistics = graph(*by_graph), self._step(*by_pyro)
         # first moments, not parameters: Adam's step is all sign where a gradient is all but zero
         if not (_close(by_graph[1], by_pyro[1]) and _close(*statistics)):
             raise RuntimeError("its forward depends on more than parameters, data and Pyro's draws")
+        advance: Callable[..., Tensor] = graph
         if self.mode == "inductor":
             from torch._inductor import compile as inductor  # loads a compiler, so only when it is wanted
 
             try:
-                compiled: Callable[..., Tensor] = inductor(graph, list(inputs(0)))
-                return compiled
+                advance = inductor(graph, list(inputs(0)))
             except Exception as error:  # no C++ compiler, say: the recorded graph still runs
                 self.mode, self.note = "capture", f"the compiler failed ({_first_line(error)})"
-        return graph
+        if self.x.device.type == "cuda":
+            held = (s.theta, s.first, s.second, s.alive)
+            try:
+                return on_cuda(advance, held, inputs(0)[len(held) :])
+            except RuntimeError as error:  # kernel by kernel it still runs
+                self.note = f"no CUDA graph: {_first_line(error)}"
+        return advance
 
     # -- parameters ----------------------------------------------------------------------------------------------
 

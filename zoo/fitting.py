@@ -27,7 +27,7 @@ from zoo.catalogue import Pair, registered_in
 from zoo.checkpoint import SO_FAR, Checkpoint
 from zoo.data import Data
 from zoo.divergence import FALLING_CHECKS, Watch
-from zoo.engine import Engine, LinAlgError, Mode, State
+from zoo.engine import Engine, LinAlgError, Mode, Precision, State
 from zoo.errors import DataError, Diverged, DivergenceWarning, OptionError, RunError
 from zoo.objective import OBJECTIVES, Terms, column_scale, terms, traces
 from zoo.options import MAX_SEED, MOST, MOST_SEEDS, checked, count, location, switch
@@ -71,6 +71,7 @@ class Settings:
     keep: Literal["best", "last"] = "best"
     patience: Count | None = None
     compile: Literal["off", "capture", "inductor", "auto"] = "auto"
+    precision: Precision = "float32"
     device: str = "auto"
     on_divergence: Literal["warn", "stop", "raise"] = "stop"
 
@@ -101,6 +102,7 @@ def fit(
     keep: str = "best",
     patience: int | None = None,
     compile: str = "auto",
+    precision: str = "float32",
     device: str = "auto",
     on_divergence: str = "stop",
     progress: bool = True,
@@ -129,6 +131,8 @@ def fit(
         patience: stop a seed whose validation ELBO has not improved for so many checks; None never does.
         compile: "off" runs Pyro as it is, "capture" replays a recorded graph, "inductor" compiles it, "auto"
             chooses from the work ahead.
+        precision: "bfloat16" lets the layers of networks multiply in it while training; parameters, densities, Adam and
+            all that is scored stay in single precision.
         device: "cpu", "cuda", or "auto" for the best there is.
         on_divergence: when a decoder scale runs to zero: "stop" freezes that seed, "warn" goes on, "raise" raises.
         progress: show a progress bar where a person is watching.
@@ -215,11 +219,12 @@ def _train(
         clip=settings.clip,
         same_batches=settings.same_batches,
         mode=_mode(settings, pair, len(seeds)) if saved is None else MODES[int(saved["mode"])],
+        precision=settings.precision,
     )
     if engine.note:
-        log.warning(
-            "%s is run with compile=%r instead of %r: %s", pair.name, engine.mode, settings.compile, engine.note
-        )
+        log.warning("%s, compile=%r, is run with %r: %s", pair.name, settings.compile, engine.mode, engine.note)
+    else:
+        log.info("%s, compile=%r, is run with %r", pair.name, settings.compile, engine.mode)
     record = Record(engine, pair, settings.steps, validation, keep_last=settings.keep == "last")
     watch = Watch(pair, seeds)
     first, before = 0, 0.0

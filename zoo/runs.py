@@ -102,7 +102,7 @@ class Run:
         from zoo.fitting import Settings
 
         names = [field.name for field in fields(Settings)]
-        attrs = {name: self.tree.attrs[name] for name in names}
+        attrs = {name: self.tree.attrs[name] for name in names if name in self.tree.attrs}
         # netCDF has no booleans and no nothing: they are JSON text there; numbers come back as NumPy's
         text = {name: json.loads(v) for name, v in attrs.items() if v in ("null", "true", "false")}
         return {name: v.item() if isinstance(v, np.generic) else v for name, v in (attrs | text).items()}

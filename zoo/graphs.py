@@ -1,0 +1,154 @@
+"""Recorded steps, changed for where they run: products, factorisations, CUDA graphs; and layers in half the bits."""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+__all__ = ["BrainFloatLayers", "arrange_products", "fail_alone", "on_cuda"]
+
+ONEDNN_FROM, ONEDNN_FROM_IF_TWICE_AS_FAST = 2**24, 2**22  # operations of a product from which it overtakes MKL
+WIDE = 16  # columns of a product that MKL takes at a time
+
+
+def arrange_products(graph: torch.fx.Graph) -> None:
+    """Have every product on the CPU done the way it is fastest there.
+
+    Large ones in single precision go to oneDNN. Narrow ones are turned around, AB = (BᵀAᵀ)ᵀ, since MKL is up to four
+    times slower on few columns than on few rows.
+    """
+    for node in graph.find_nodes(op="call_function", target=torch.ops.aten.bmm.default):
+        left, right = (argument.meta["val"] for argument in node.args)
+        _, rows, inner = left.shape
+        columns = right.shape[2]
+        if left.device.type != "cpu":
+            continue
+        if left.dtype == torch.float32 and 2 * rows * inner * columns >= _onednn_from():
+            node.target = torch.ops.zoo.bmm.default
+        elif left.dtype != torch.bfloat16 and columns % WIDE and columns < rows:
+            with graph.inserting_before(node):
+                a, b = (graph.call_function(torch.ops.aten.transpose.int, (side, 1, 2)) for side in node.args)
+                turned = graph.call_function(torch.ops.aten.bmm.default, (b, a))
+                back = graph.call_function(torch.ops.aten.transpose.int, (turned, 1, 2))
+                whole: dict[str, Any] = {"memory_format": torch.contiguous_format}  # as what follows was recorded for
+                node.replace_all_uses_with(graph.call_function(torch.ops.aten.clone.default, (back,), whole))
+            graph.erase_node(node)
+
+
+@functools.cache
+def _onednn_from() -> float:
+    """Operations of a product from which oneDNN is faster than MKL on this processor.
+
+    Its calls cost more. On processors on which its products are twice as fast (AMD's of family 26, whose widest
+    vectors MKL does not use) that is soon made up for. The two are told apart by one product in which they are far.
+    """
+    if not torch.backends.mkldnn.is_available():
+        return math.inf
+    square = torch.full((512, 512), 0.5)
+    taken: dict[Callable[..., Tensor], list[float]] = {torch.bmm: [], torch.ops.zoo.bmm: []}
+    for _ in range(5):
+        for product, times in taken.items():
+            started = time.perf_counter()
+            product(square[None], square[None])
+            times.append(time.perf_counter() - started)
+    mkl, onednn = map(min, taken.values())
+    return ONEDNN_FROM_IF_TWICE_AS_FAST if mkl > 1.5 * onednn else ONEDNN_FROM
+
+
+# inductor takes oneDNN's product for weights that never change, so it meets it as an operator it does not look into
+_OPERATORS = torch.library.Library("zoo", "DEF")
+_OPERATORS.define("bmm(Tensor a, Tensor b) -> Tensor")
+
+
+@torch.library.impl(_OPERATORS, "bmm", "CPU")
+def _bmm(a: Tensor, b: Tensor) -> Tensor:
+    products = [torch.ops.mkldnn._linear_pointwise(x, y.t(), None, "none", [], "") for x, y in zip(a, b, strict=True)]
+    return products[0].unsqueeze(0) if len(products) == 1 else torch.stack(products)
+
+
+@torch.library.register_fake("zoo::bmm", lib=_OPERATORS)  # type: ignore[untyped-decorator]
+def _(a: Tensor, b: Tensor) -> Tensor:
+    return a.new_empty(a.shape[0], a.shape[1], b.shape[2])
+
+
+def fail_alone(graph: torch.fx.Graph) -> None:
+    """Make a factorisation that fails not a number in its own seed: what would raise for all is dropped from graphs."""
+    for check in graph.find_nodes(op="call_function", target=torch.ops.aten._linalg_check_errors.default):
+        info = check.args[0]
+        factor = next(node for node in info.args[0].users if node.args[1] == 0)
+        with graph.inserting_before(check):
+            failed = graph.call_function(torch.ops.aten.ne.Scalar, (info, 0))
+            for _ in range(factor.meta["val"].dim() - info.meta["val"].dim()):
+                failed = graph.call_function(torch.ops.aten.unsqueeze.default, (failed, -1))
+            masked = graph.call_function(torch.ops.aten.masked_fill.Scalar, (factor, failed, torch.nan))
+        masked.meta["val"] = factor.meta["val"]
+        factor.replace_all_uses_with(masked, delete_user_cb=lambda user, masked=masked: user is not masked)
+        graph.erase_node(check)
+
+
+class BrainFloatLayers(TorchFunctionMode):
+    """Layers multiply in bfloat16, whose 8 bits of precision tensor cores take; all else stays as it is.
+
+    Unlike ``torch.autocast``, which would also round what follows a layer: a log density is a sum of thousands.
+    """
+
+    LAYERS = (functional.linear, functional.conv2d, functional.conv_transpose2d)
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func not in self.LAYERS or args[0].dtype != torch.float32:
+            return func(*args, **kwargs)
+        halved = [a.bfloat16() if isinstance(a, Tensor) else a for a in args]
+        named = {name: a.bfloat16() if isinstance(a, Tensor) else a for name, a in kwargs.items()}
+        return func(*halved, **named).float()
+
+
+def on_cuda(advance: Callable[..., Tensor], held: Sequence[Tensor], inputs: Sequence[Tensor]) -> Callable[..., Tensor]:
+    """A step as one CUDA graph, whose kernels are launched together.
+
+    Args:
+        advance: the step, a function of what it changes in place and of its inputs.
+        held: what it changes in place, from call to call the same tensors.
+        inputs: of the shapes of every step; copied to where the graph looks for them.
+
+    Returns:
+        The step, whose result is overwritten by the next one.
+
+    Raises:
+        RuntimeError: the step cannot be recorded, or the graph does not do what it does.
+    """
+    looked_at = [tensor.clone() for tensor in inputs]
+    beside = torch.cuda.Stream()
+    beside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(beside):
+        for _ in range(3):  # libraries set themselves up at the first calls, which may not be recorded
+            advance(*(tensor.clone() for tensor in held), *looked_at)
+    torch.cuda.current_stream().wait_stream(beside)
+    before = [tensor.clone() for tensor in held]
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = advance(*held, *looked_at)
+
+    def replay(*given: Tensor) -> Tensor:
+        for place, tensor in zip(looked_at, given[len(held) :], strict=True):
+            place.copy_(tensor, non_blocking=True)
+        graph.replay()
+        return result
+
+    expected = advance(*(tensor.clone() for tensor in before), *inputs)
+    found = replay(*held, *inputs).clone()
+    for tensor, old in zip(held, before, strict=True):
+        tensor.copy_(old)
+    if not torch.allclose(found, expected, rtol=1e-3, atol=1e-3, equal_nan=True):
+        raise RuntimeError("the CUDA graph does not repeat the step")
+    return replay
