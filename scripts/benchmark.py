@@ -261,6 +261,25 @@ def in_pythae(problem: Problem) -> Run:
     return run
 
 
+def products_alone(problem: Problem) -> Run:
+    """The floor: nothing of a step but its matrix products, forwards and backwards, by torch's own library."""
+    d, h, latent = problem.features, problem.hidden, problem.latent_dim
+    pairs = []
+    for inputs, outputs in ((d, h), (h, 2 * latent), (latent, h), (h, 2 * d)):
+        x, w, y = (
+            torch.randn(*shape, device=problem.x.device)
+            for shape in ((BATCH, inputs), (outputs, inputs), (BATCH, outputs))
+        )
+        pairs += [(x, w.T), (y.T, x)] + [(y, w)] * (inputs != d)  # nobody asks for the gradient of the data
+
+    def run(steps: int) -> None:
+        for _ in range(steps):
+            for left, right in pairs:
+                torch.mm(left, right)
+
+    return run
+
+
 PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "mkldnn::_linear_pointwise")
 
 
@@ -274,6 +293,7 @@ def share_of_products(run: Run, steps: int) -> float:
 
 def contestants(seeds: int) -> Iterator[Contestant]:
     yield Contestant("torch by hand", 1, torch_by_hand)
+    yield Contestant("matrix products alone", 1, products_alone)
     yield Contestant("torch by hand, torch.compile", 1, partial(torch_by_hand, compiled=True))
     yield Contestant("stock Pyro SVI", 1, stock_pyro)
     if find_spec("pythae"):

@@ -427,7 +427,9 @@ def test_a_factorisation_that_fails_freezes_its_seed_alone(iris, x, catalogue, m
     ("broken", "value", "told"),
     [
         ("model.decoder", torch.nan, "the log_prob of the model's site 'x' was not finite"),
+        ("model.decoder.2.bias", 1e200, "the log_prob of the model's site 'x' was not finite"),  # its square overflows
         ("guide", torch.nan, "the value of the guide's site 'z' was not finite"),
+        ("guide.encoder.2.bias", -1e5, "the log_prob of the guide's site 'z' was not finite"),  # its scale vanishes
     ],
 )
 @pytest.mark.parametrize("mode", ["off", "capture"])

@@ -238,7 +238,7 @@ def _train(
     every = max(1, settings.steps // max(settings.checks, 2 * FALLING_CHECKS))
     done = first
     try:
-        with _progress(pair, settings.steps, shown=progress) as tell:
+        with _progress(f"{pair.name} ({engine.mode})", settings.steps, shown=progress) as tell:
             for step in range(first, settings.steps if record.alive().any() else first):
                 kl_weight = min(1.0, (step + 1) / settings.warmup) if settings.warmup else 1.0
                 share = SCHEDULES[settings.schedule](step / settings.steps)
@@ -590,7 +590,7 @@ def _mode(settings: Settings, pair: Pair, seeds: int) -> Mode:
 
 
 @contextmanager
-def _progress(pair: Pair, steps: int, *, shown: bool) -> Iterator[Callable[[int, np.ndarray[Any, Any]], None]]:
+def _progress(told: str, steps: int, *, shown: bool) -> Iterator[Callable[[int, np.ndarray[Any, Any]], None]]:
     """A bar with the validation ELBO, the rate and the time left, moved at checks only; nothing in a pipe."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -606,7 +606,7 @@ def _progress(pair: Pair, steps: int, *, shown: bool) -> Iterator[Callable[[int,
     )
     started = time.perf_counter()
     with Progress(*columns, console=console, disable=not (shown and console.is_terminal)) as bar:
-        task = bar.add_task(pair.name, total=steps, rate="", elbo="")
+        task = bar.add_task(told, total=steps, rate="", elbo="")
 
         def tell(step: int, elbo: np.ndarray[Any, Any]) -> None:
             rate = f"{step / (time.perf_counter() - started):.0f} steps/s"
