@@ -245,7 +245,8 @@ def test_diagnostics_by_their_definitions(pairs_of_runs):
     columns = torch.tensor([0, 1, 2, 3])
     (logw,) = run.each_seed(lambda m, g: stream_log_weights(m, g, x, 200, columns), Stream.EVIDENCE)
     w = np.exp(logw[0].double().numpy() - logw[0].double().numpy().max(0))
-    held = run.tree["heldout"]
+    unannealed = zoo.runs.Run(run.pair, run.seeds, run.weights, run.tree.copy())
+    held = zoo.evaluate(unannealed, d, samples=200, temperatures=0)["heldout"]
     np.testing.assert_allclose(held["log_evidence_se"][0], w.std(0, ddof=1) / np.sqrt(200) / w.mean(0), rtol=1e-6)
     np.testing.assert_allclose(held["ess"][0], w.sum(0) ** 2 / (w**2).sum(0), rtol=1e-6)
 

@@ -700,7 +700,8 @@ def _reason(error: Exception, within: Path | None = None) -> str:
         where: tuple[Any, Any] | None = error.filename, error.lineno
     else:
         where = (frames[-1].filename, frames[-1].lineno) if frames else None
-    text = str(error) if isinstance(error, ZooError) else f"{type(error).__name__}: {error}"
+    told, *_ = str(error).splitlines() or [""]  # Pyro appends the shapes of every site
+    text = str(error) if isinstance(error, ZooError) else f"{type(error).__name__}: {told}"
     own = isinstance(error, ZooError) and within is None
     return text if own or where is None else f"{text} ({where[0]}, line {where[1]})"
 
