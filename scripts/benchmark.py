@@ -265,12 +265,12 @@ def products_alone(problem: Problem) -> Run:
     """The floor: nothing of a step but its matrix products, forwards and backwards, by torch's own library."""
     d, h, latent = problem.features, problem.hidden, problem.latent_dim
     pairs = []
-    for inputs, outputs in ((d, h), (h, 2 * latent), (latent, h), (h, 2 * d)):
+    for layer, (inputs, outputs) in enumerate([(d, h), (h, 2 * latent), (latent, h), (h, 2 * d)]):
         x, w, y = (
             torch.randn(*shape, device=problem.x.device)
             for shape in ((BATCH, inputs), (outputs, inputs), (BATCH, outputs))
         )
-        pairs += [(x, w.T), (y.T, x)] + [(y, w)] * (inputs != d)  # nobody asks for the gradient of the data
+        pairs += [(x, w.T), (y.T, x)] + [(y, w)] * (layer > 0)  # nobody asks for the gradient of the data
 
     def run(steps: int) -> None:
         for _ in range(steps):

@@ -31,7 +31,6 @@ import numpy as np
 import typer
 
 import zoo
-from zoo.checkpoint import FIT
 from zoo.errors import RunError, ZooError
 
 HOW: dict[str, Any] = {"steps": 1500, "seeds": 2, "checks": 100, "progress": False, "on_divergence": "warn"}
@@ -48,24 +47,24 @@ def killed(folder: Path, kills: int, rng: random.Random) -> tuple[int, int]:
     data = zoo.load_data("iris")
     done, lost = 0, 0
     for mode, steps, share in (("off", 400, 0.4), ("capture", 1500, 0.4), ("inductor", 3000, 0.2)):
-        how = HOW | {"steps": steps}
+        how, wanted, number = HOW | {"steps": steps}, done + round(share * kills), 0
         whole = zoo.fit(zoo.create("gaussian-constrained", data), data, compile=mode, **how)
-        script = VICTIM.format(how=how)
-        place, wanted, number = folder / mode, done + round(share * kills), 0
+        begun = folder / f"{mode}-{number}"
         while done < wanted:
-            process = subprocess.Popen(
-                [sys.executable, "-c", script, f"{place}-{number}", mode], stderr=subprocess.DEVNULL
-            )
-            begun = place.with_name(f"{place.name}-{number}")
-            while not (begun / FIT).is_file() and process.poll() is None:
-                time.sleep(0.005)
-            time.sleep(rng.uniform(0, 3))
+            states = set(begun.glob("state-*"))
+            command = [sys.executable, "-c", VICTIM.format(how=how), str(begun), mode]
+            process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+            at_work = rng.random() < 0.8  # else wherever it is, before its first step too
+            while at_work and process.poll() is None and set(begun.glob("state-*")) <= states:
+                time.sleep(0.002)
+            time.sleep(rng.uniform(0, 0.7 if at_work else 4))
             if process.poll() is None:
                 process.send_signal(rng.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT]))
                 done += 1
             if process.wait() == 0:
                 lost += bool(whole.differences(zoo.load_run(begun)))
                 number += 1
+                begun = folder / f"{mode}-{number}"
         run = zoo.fit(zoo.create("gaussian-constrained", data), data, checkpoint=begun, compile=mode, **how)
         lost += bool(whole.differences(run))
     return done, lost

@@ -63,7 +63,7 @@ def sound_files() -> dict[str, bytes]:
         "rows.mat": written(lambda stream: scipy.io.savemat(stream, {"x": rows}, do_compression=True)),
         "train-images-idx3-ubyte": b"\0\0\x08\x03" + np.array(images.shape, ">u4").tobytes() + images.tobytes(),
         "run.json": b'{"format": 2, "pair": "gmm", "options": {}, "seeds": [0], "sha256": {"run.json": ""}}',
-        "fit.json": b'{"format": 1, "pair": "gmm", "options": {"components": 3}, "seeds": [0], "origin": ""}',
+        "fit.json": b'{"format": 2, "pair": "gmm", "options": {"components": 3}, "seeds": [0], "origin": ""}',
     }
 
 

@@ -132,8 +132,11 @@ def test_places_that_cannot_be_trained_in(iris, tmp_path):
     for place in ("full", "file"):
         with pytest.raises(RunError, match="holds no checkpoint"):
             zoo.fit(pair, iris, checkpoint=tmp_path / place, **HOW)
-    with pytest.raises(RunError, match="cannot write"):
-        zoo.fit(pair, iris, checkpoint=tmp_path / "file" / "run", **HOW)
+    (tmp_path / "dangling").symlink_to("nowhere")
+    for place in ("file/run", "dangling"):
+        with pytest.raises(RunError, match="cannot write"):
+            zoo.fit(pair, iris, checkpoint=tmp_path / place, **HOW)
+    (tmp_path / "dangling").unlink()
     with pytest.raises(OptionError, match="checkpoint_every=0"):
         zoo.fit(pair, iris, checkpoint=tmp_path / "run", checkpoint_every=0, **HOW)
     with pytest.raises(OptionError, match="name a directory"):

@@ -9,6 +9,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import zoo
+from zoo import graphs
 from zoo.engine import Engine
 from zoo.graphs import arrange_products, on_cuda
 from zoo.objective import elbo
@@ -32,6 +33,33 @@ def test_products_are_arranged_and_stay_what_they_are(rows, inner, columns, dtyp
     (after,) = graph.graph.find_nodes(op="call_function", target=bmm)
     assert (after is before) == (columns % 16 == 0 or columns >= rows)
     torch.testing.assert_close(graph(a, b), expected)
+
+
+def test_a_turned_product_may_be_multiplied_again():
+    shapes = (3, 128, 100), (3, 100, 8), (3, 8, 4)
+    generator = torch.Generator().manual_seed(0)
+    factors = [torch.randn(*shape, dtype=torch.float64, generator=generator) for shape in shapes]
+    graph = make_fx(lambda a, b, c: torch.bmm(torch.bmm(a, b), c))(*factors)
+    expected = graph(*factors)
+    arrange_products(graph.graph)
+    graph.recompile()
+    torch.testing.assert_close(graph(*factors), expected)
+
+
+def test_the_arrangement_can_be_given_again(monkeypatch):
+    a, b = torch.ones(1, 128, 128), torch.ones(1, 128, 256)
+    found = []
+    for twice_as_fast in (True, False):
+        monkeypatch.setattr(graphs, "_onednn_from", lambda fast=twice_as_fast: 2**22 if fast else 2**24)
+        for given in (None, *found):
+            graph = make_fx(torch.bmm)(a, b)
+            threshold = arrange_products(graph.graph, given)
+            by_onednn = graph.graph.find_nodes(op="call_function", target=torch.ops.zoo.bmm.default)
+            assert bool(by_onednn) == (threshold == 2**22)
+            assert given in (None, threshold)
+        found.append(arrange_products(make_fx(torch.bmm)(a, b).graph))
+    assert found == [2**22, 2**24]
+    assert arrange_products(make_fx(torch.bmm)(a[:, :8], b).graph) is None
 
 
 @pytest.mark.parametrize("name", ["gaussian-constrained", "gaussian-learned:full-rank"])
@@ -92,12 +120,14 @@ def recording(recorder):
 @pytest.fixture
 def cuda(monkeypatch):
     stream = SimpleNamespace(wait_stream=lambda _: None)
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph, **_: recording(graph))
     for name, stand_in in {
         "Stream": lambda: stream,
         "current_stream": lambda: stream,
         "stream": lambda _: nullcontext(),
         "CUDAGraph": Recorder,
-        "graph": recording,
+        "set_stream": lambda _: None,
+        "device": lambda _: nullcontext(),
     }.items():
         monkeypatch.setattr(torch.cuda, name, stand_in)
 
@@ -110,7 +140,7 @@ def square(held, by):
 @pytest.mark.usefixtures("cuda")
 def test_a_replayed_step_takes_its_inputs_and_changes_what_it_holds():
     held = torch.arange(1.0, 4.0)
-    step = on_cuda(square, [held], [torch.tensor(5.0)])
+    step = on_cuda(square, [held], [torch.tensor(5.0)], [torch.tensor(3.0)])
     assert held.tolist() == [1, 2, 3]
     assert step(held, torch.tensor(2.0)) == 57
     assert held.tolist() == [2, 4, 6]
@@ -127,4 +157,11 @@ def test_a_step_that_depends_on_more_is_not_replayed():
         return held * len(calls)
 
     with pytest.raises(RuntimeError, match="does not repeat"):
-        on_cuda(erratic, [torch.ones(2)], [torch.tensor(5.0)])
+        on_cuda(erratic, [torch.ones(2)], [torch.tensor(5.0)], [torch.tensor(3.0)])
+
+
+@pytest.mark.usefixtures("cuda")
+def test_a_graph_that_does_nothing_is_not_taken_for_the_step(monkeypatch):
+    monkeypatch.setattr(Recorder, "replay", lambda _: None)
+    with pytest.raises(RuntimeError, match="does not repeat"):
+        on_cuda(square, [torch.arange(1.0, 4.0)], [torch.tensor(5.0)], [torch.tensor(3.0)])

@@ -149,9 +149,9 @@ def test_names_from_anywhere_are_escaped(tmp_path):
 def test_a_pair_that_failed_is_a_row(tmp_path):
     told = {"broken": "RuntimeError: no such luck"}
     words = shown(report(synthetic_run("plain", **SMALL), tmp_path, failures=told))[1]
-    ranking = words[words.index("Ranking") :]
-    assert "Failed, without a run" in ranking and "RuntimeError: no such luck" in ranking
-    assert "Failed, without a run" not in shown(report(synthetic_run("plain", **SMALL), tmp_path))[1]
+    ranking = words[words.index("Held-out log evidence") :]
+    assert "Failed pair reason broken RuntimeError: no such luck" in ranking
+    assert "Failed" not in shown(report(synthetic_run("plain", **SMALL), tmp_path))[1]
     for wrong in (["broken"], {"broken": 3}, {3: "broken"}, "broken"):
         with pytest.raises(OptionError, match="failures="):
             report(synthetic_run("plain", **SMALL), tmp_path, failures=wrong)

@@ -20,7 +20,7 @@ __all__ = ["FIT", "SO_FAR", "Checkpoint", "begun"]
 
 log = logging.getLogger("zoo")
 
-FORMAT = 1
+FORMAT = 2
 KEPT = 2  # states on disk: were the newest damaged, the one before it would still be there
 DIGITS = 16  # of the digest of a state, in its name
 FIT, STATE = "fit.json", re.compile(rf"state-\d+-[0-9a-f]{{{DIGITS}}}\.safetensors")
@@ -54,8 +54,8 @@ class Checkpoint:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        if error is not None and self._begun and not self._states():  # nothing was done that could be gone on with
-            with suppress(OSError):
+        with suppress(OSError):
+            if error is not None and self._begun and not self._states():  # nothing that could be gone on with
                 (self.path / FIT).unlink(missing_ok=True)
                 self.path.rmdir()
         self._lock.__exit__(kind, error, where)

@@ -64,7 +64,8 @@ class Commands(TyperGroup):
             except OSError as error:
                 if error.errno == errno.EPIPE:  # as `| head` does; typer knows what to do
                     raise
-                _tell(f"error: {error.filename}: {error.strerror}", "red")
+                told = [str(part) for part in (error.filename, error.strerror or error) if part]
+                _tell(f"error: {': '.join(told)}", "red")
                 raise typer.Exit(2) from None
             except KeyboardInterrupt as interruption:
                 _tell(f"interrupted: {str(interruption) or 'nothing was written.'}", "red")
@@ -358,8 +359,9 @@ def train(
     else:
         zoo.card(name)
         _check_free(out, overwrite, f"`zoo train --resume {out}`")
+        seeds, settings = training.chosen_seeds, training.settings("stop")
         pair = zoo.create(name, loading.load(), **dict(_assignment(text) for text in assignments or ()))
-        run = _train(Plan(pair, training.chosen_seeds, training.settings("stop"), out, overwrite), quiet)
+        run = _train(Plan(pair, seeds, settings, out, overwrite), quiet)
     best = run.tree["validation"].to_dataset()["elbo"].max("check").values.tolist()
     if as_json:
         scores = [elbo if math.isfinite(elbo) else None for elbo in best]
@@ -477,9 +479,9 @@ def _plan(
         if named > 1:
             raise OptionError(f"{place.name} is named more than once: each pair has one run.")
         _check_free(place, overwrite, "--resume", resume)
+    seeds, settings = training.chosen_seeds, training.settings("warn")
     loadings = {name: loading.for_pair(card) for name, card in cards.items()}
     data = {wanted: wanted.load() for wanted in set(loadings.values())}
-    seeds, settings = training.chosen_seeds, training.settings("warn")
     return {
         name: Plan(zoo.create(name, data[loadings[name]], **options[name]), seeds, settings, place, overwrite)
         for name, place in places.items()

@@ -150,6 +150,7 @@ class Engine:
         mode: how the step is run; on CUDA a recorded one is replayed as a CUDA graph. What cannot be captured is run
             with "off", and ``note`` says why.
         precision: of the products of layers while training; everything else stays in that of the data.
+        onednn_from: how large a product oneDNN gets, as an engine before this one found it; None measures it if needed.
 
     ``lifts_noise`` says whether every random number of the programs is an input of the step.
     """
@@ -167,6 +168,7 @@ class Engine:
         same_batches: bool = False,
         mode: Mode = "capture",
         precision: Precision = "float32",
+        onednn_from: float | None = None,
     ) -> None:
         self.seeds = list(seeds)
         self.x = x
@@ -175,6 +177,7 @@ class Engine:
         self.prepare = prepare or _identity
         self.clip = clip
         self.same_batches = same_batches
+        self.onednn_from = onednn_from
         self.arithmetic = BrainFloatLayers if precision == "bfloat16" else nullcontext
 
         replicas = [_started(pair.replica(seed), seed, x, self.prepare) for seed in self.seeds]
@@ -259,7 +262,7 @@ class Engine:
             self._noise = tuple(numbers.transpose(0, 1).contiguous() for numbers in (normal, uniform))
             self._noise_block = block
         normal, uniform = self._noise
-        return normal[at], uniform[at]
+        return normal[at].clone(), uniform[at].clone()  # a program may change its draws in place
 
     def _permutation(self, seed: int, epoch: int) -> Tensor:
         if (seed, epoch) not in self._permutations:
@@ -422,7 +425,7 @@ class Engine:
             graph = make_fx(lambda *tensors: self._step(*tensors))(*inputs(0))
             fail_alone(graph.graph)
             graph.graph.eliminate_dead_code()
-            arrange_products(graph.graph)
+            self.onednn_from = arrange_products(graph.graph, self.onednn_from)
             graph.recompile()
             by_graph, by_pyro = inputs(1), inputs(1)
             statistics = graph(*by_graph), self._step(*by_pyro)
@@ -440,9 +443,13 @@ class Engine:
         if self.x.device.type == "cuda":
             held = (s.theta, s.first, s.second, s.alive)
             try:
-                return on_cuda(advance, held, inputs(0)[len(held) :])
-            except RuntimeError as error:  # kernel by kernel it still runs
+                return on_cuda(advance, held, *(inputs(step)[len(held) :] for step in (0, 1)))
+            except RuntimeError as error:  # kernel by kernel it still runs, if the card still does
                 self.note = f"no CUDA graph: {_first_line(error)}"
+                try:
+                    torch.rand(1, device=self.x.device)
+                except RuntimeError:
+                    raise OptionError(f'{self.note}; start again with compile="off".') from None
         return advance
 
     # -- parameters ----------------------------------------------------------------------------------------------

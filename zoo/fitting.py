@@ -220,6 +220,7 @@ def _train(
         same_batches=settings.same_batches,
         mode=_mode(settings, pair, len(seeds)) if saved is None else MODES[int(saved["mode"])],
         precision=settings.precision,
+        onednn_from=None if saved is None or saved["onednn_from"].isnan() else float(saved["onednn_from"]),
     )
     if engine.note:
         log.warning("%s, compile=%r, is run with %r: %s", pair.name, settings.compile, engine.mode, engine.note)
@@ -259,6 +260,7 @@ def _train(
                 if place and ((step + 1) % save_every == 0 if save_every else check):
                     seconds = before + time.perf_counter() - started
                     counts = {"step": step + 1, "seconds": seconds, "mode": MODES.index(engine.mode)}
+                    counts["onednn_from"] = math.nan if engine.onednn_from is None else engine.onednn_from
                     state = {name: torch.tensor(value, dtype=torch.float64) for name, value in counts.items()}
                     place.save(step + 1, state | record.state(step + 1) | watch.state())
                     done = step + 1
@@ -544,7 +546,7 @@ def _seeds(seeds: Any) -> list[int]:
     sound = chosen and min(chosen) >= 0 and max(chosen) <= MAX_SEED and len(set(chosen)) == len(chosen)
     if not sound:
         raise OptionError(
-            f"fit: seeds={seeds!r}; give a count of at least 1, or different non-negative integers below 2**63."
+            f"fit: seeds={seeds!r}; give a count from 1 to {MOST_SEEDS}, or different integers from 0 to 2**63 - 1."
         )
     return chosen
 

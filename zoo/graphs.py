@@ -19,11 +19,18 @@ ONEDNN_FROM, ONEDNN_FROM_IF_TWICE_AS_FAST = 2**24, 2**22  # operations of a prod
 WIDE = 16  # columns of a product that MKL takes at a time
 
 
-def arrange_products(graph: torch.fx.Graph) -> None:
+def arrange_products(graph: torch.fx.Graph, onednn_from: float | None = None) -> float | None:
     """Have every product on the CPU done the way it is fastest there.
 
     Large ones in single precision go to oneDNN. Narrow ones are turned around, AB = (BᵀAᵀ)ᵀ, since MKL is up to four
     times slower on few columns than on few rows.
+
+    Args:
+        graph: changed in place.
+        onednn_from: operations of a product from which oneDNN has it; None measures it if it matters.
+
+    Returns:
+        The threshold, None if it did not matter; given again, it arranges the products in the same way.
     """
     for node in graph.find_nodes(op="call_function", target=torch.ops.aten.bmm.default):
         left, right = (argument.meta["val"] for argument in node.args)
@@ -31,7 +38,10 @@ def arrange_products(graph: torch.fx.Graph) -> None:
         columns = right.shape[2]
         if left.device.type != "cpu":
             continue
-        if left.dtype == torch.float32 and 2 * rows * inner * columns >= _onednn_from():
+        operations = 2 * rows * inner * columns
+        if onednn_from is None and left.dtype == torch.float32 and operations >= ONEDNN_FROM_IF_TWICE_AS_FAST:
+            onednn_from = _onednn_from()
+        if onednn_from is not None and left.dtype == torch.float32 and operations >= onednn_from:
             node.target = torch.ops.zoo.bmm.default
         elif left.dtype != torch.bfloat16 and columns % WIDE and columns < rows:
             with graph.inserting_before(node):
@@ -39,8 +49,10 @@ def arrange_products(graph: torch.fx.Graph) -> None:
                 turned = graph.call_function(torch.ops.aten.bmm.default, (b, a))
                 back = graph.call_function(torch.ops.aten.transpose.int, (turned, 1, 2))
                 whole: dict[str, Any] = {"memory_format": torch.contiguous_format}  # as what follows was recorded for
-                node.replace_all_uses_with(graph.call_function(torch.ops.aten.clone.default, (back,), whole))
+                whole_again = graph.call_function(torch.ops.aten.clone.default, (back,), whole)
+                node.replace_all_uses_with(whole_again, propagate_meta=True)
             graph.erase_node(node)
+    return onednn_from
 
 
 @functools.cache
@@ -106,49 +118,60 @@ class BrainFloatLayers(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func not in self.LAYERS or args[0].dtype != torch.float32:
+        if func not in self.LAYERS or (args[0] if args else kwargs["input"]).dtype != torch.float32:
             return func(*args, **kwargs)
         halved = [a.bfloat16() if isinstance(a, Tensor) else a for a in args]
         named = {name: a.bfloat16() if isinstance(a, Tensor) else a for name, a in kwargs.items()}
         return func(*halved, **named).float()
 
 
-def on_cuda(advance: Callable[..., Tensor], held: Sequence[Tensor], inputs: Sequence[Tensor]) -> Callable[..., Tensor]:
+def on_cuda(
+    advance: Callable[..., Tensor], held: Sequence[Tensor], inputs: Sequence[Tensor], others: Sequence[Tensor]
+) -> Callable[..., Tensor]:
     """A step as one CUDA graph, whose kernels are launched together.
 
     Args:
         advance: the step, a function of what it changes in place and of its inputs.
         held: what it changes in place, from call to call the same tensors.
-        inputs: of the shapes of every step; copied to where the graph looks for them.
+        inputs: of a step, of the shapes of every step; copied to where the graph looks for them.
+        others: of another step, on which the graph is compared with the step.
 
     Returns:
         The step, whose result is overwritten by the next one.
 
     Raises:
-        RuntimeError: the step cannot be recorded, or the graph does not do what it does.
+        RuntimeError: the step cannot be recorded, or the graph does not do what the step does.
     """
     looked_at = [tensor.clone() for tensor in inputs]
-    beside = torch.cuda.Stream()
-    beside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(beside):
-        for _ in range(3):  # libraries set themselves up at the first calls, which may not be recorded
-            advance(*(tensor.clone() for tensor in held), *looked_at)
-    torch.cuda.current_stream().wait_stream(beside)
-    before = [tensor.clone() for tensor in held]
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = advance(*held, *looked_at)
+    with torch.cuda.device(held[0].device):
+        now, beside = torch.cuda.current_stream(), torch.cuda.Stream()
+        beside.wait_stream(now)
+        with torch.cuda.stream(beside):
+            for _ in range(3):  # libraries set themselves up at the first calls, which may not be recorded
+                advance(*(tensor.clone() for tensor in held), *looked_at)
+        now.wait_stream(beside)
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                result = advance(*held, *looked_at)
+        finally:
+            torch.cuda.set_stream(now)  # a recording that fails leaves its own behind
+    recorded = graph, advance  # the step owns the constants that the graph reads
 
     def replay(*given: Tensor) -> Tensor:
         for place, tensor in zip(looked_at, given[len(held) :], strict=True):
             place.copy_(tensor, non_blocking=True)
-        graph.replay()
+        recorded[0].replay()
         return result
 
-    expected = advance(*(tensor.clone() for tensor in before), *inputs)
-    found = replay(*held, *inputs).clone()
+    before, alike = ([tensor.clone() for tensor in held] for _ in range(2))
+    expected = [advance(*alike, *others), *alike]
+    found = [tensor.clone() for tensor in (replay(*held, *others), *held)]
     for tensor, old in zip(held, before, strict=True):
         tensor.copy_(old)
-    if not torch.allclose(found, expected, rtol=1e-3, atol=1e-3, equal_nan=True):
+    if not all(
+        torch.allclose(a.double(), b.double(), rtol=1e-3, atol=1e-3, equal_nan=True)
+        for a, b in zip(found, expected, strict=True)
+    ):
         raise RuntimeError("the CUDA graph does not repeat the step")
     return replay

@@ -1,5 +1,6 @@
 """The report: reads runs, draws every figure, and writes one page that needs no network."""
 
+import os
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -47,7 +48,7 @@ def report(
 
     ``runs`` are runs, DataTrees, or paths of a run's directory or netCDF file: one or several. With ``ensembles`` the
     mixture of each run's seeds is ranked as well, as by ``compare``. ``failures`` are pairs that were to be compared
-    and left no run, each with the reason: a row each. Raises ``RunError`` as ``compare`` does, and for a ``path`` that
+    and failed, each with the reason: a row each. Raises ``RunError`` as ``compare`` does, and for a ``path`` that
     cannot be written.
 
     >>> report([], "report")
@@ -65,7 +66,7 @@ def report(
         reason = error.strerror or str(error)
         if isinstance(error, FileExistsError | NotADirectoryError):
             above = (folder / "figures", folder, *folder.parents)
-            blocking = next(part for part in above if part.exists() and not part.is_dir())
+            blocking = next(part for part in above if os.path.lexists(part) and not part.is_dir())
             reason = f"{'it' if blocking == folder else blocking} is a file; name a directory"
         raise RunError(f"cannot write a report to {folder}: {reason}") from error
 
