@@ -546,7 +546,8 @@ def _seeds(seeds: Any) -> list[int]:
     sound = chosen and min(chosen) >= 0 and max(chosen) <= MAX_SEED and len(set(chosen)) == len(chosen)
     if not sound:
         raise OptionError(
-            f"fit: seeds={seeds!r}; give a count from 1 to {MOST_SEEDS}, or different non-negative integers below 2**63."
+            f"fit: seeds={seeds!r}; give a count, of at least 1 and at most {MOST_SEEDS}, or different non-negative "
+            "integers below 2**63."
         )
     return chosen
 
