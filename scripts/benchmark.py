@@ -312,7 +312,7 @@ def measure(problem: Problem, seeds: int, steps: int, rounds: int) -> list[dict[
     """Build and warm up everyone, then time them in turn, round after round."""
     ready: list[tuple[Contestant, Run, float, list[float]]] = []
     on_cpu = problem.x.device.type == "cpu"
-    wait = partial(int) if on_cpu else torch.cuda.synchronize
+    wait: Callable[[], None] = (lambda: None) if on_cpu else torch.cuda.synchronize
     for contestant in contestants(seeds):
         started = time.perf_counter()
         run = contestant.build(problem)

@@ -247,13 +247,11 @@ class Engine:
 
         That of a few steps is drawn together, as many whatever the number of seeds.
         """
-        size = self._noise_size
-        ahead = max(1, min(NOISE_AHEAD, NOISE_NUMBERS // max(1, sum(size.values()))))
-        block, at = divmod(step, ahead)
+        block, at = divmod(step, self._noise_ahead)
         if block != self._noise_block:
             normal, uniform = (
-                torch.empty(len(self.seeds), ahead, size[kind], dtype=self.x.dtype, device=self.x.device)
-                for kind in ("normal", "uniform")
+                torch.empty(len(self.seeds), self._noise_ahead, size, dtype=self.x.dtype, device=self.x.device)
+                for size in (self._noise_size["normal"], self._noise_size["uniform"])
             )
             for row, seed in enumerate(self.seeds):
                 self._generator.manual_seed(random_stream(seed, Stream.NOISE, block))
@@ -410,6 +408,7 @@ class Engine:
             )
         liftable = untouched and not (lifted.isnan() and as_it_is.isfinite())
         self._noise_size = tape.used if liftable else {"normal": 0, "uniform": 0}
+        self._noise_ahead = max(1, min(NOISE_AHEAD, NOISE_NUMBERS // max(1, sum(self._noise_size.values()))))
         return liftable
 
     def _compiled(self) -> Callable[..., Tensor]:

@@ -38,10 +38,10 @@ def arrange_products(graph: torch.fx.Graph, onednn_from: float | None = None) ->
         columns = right.shape[2]
         if left.device.type != "cpu":
             continue
-        operations = 2 * rows * inner * columns
-        if onednn_from is None and left.dtype == torch.float32 and operations >= ONEDNN_FROM_IF_TWICE_AS_FAST:
+        operations = 2 * rows * inner * columns if left.dtype == torch.float32 else 0  # that oneDNN could have
+        if onednn_from is None and operations >= ONEDNN_FROM_IF_TWICE_AS_FAST:
             onednn_from = _onednn_from()
-        if onednn_from is not None and left.dtype == torch.float32 and operations >= onednn_from:
+        if onednn_from is not None and operations >= onednn_from:
             node.target = torch.ops.zoo.bmm.default
         elif left.dtype != torch.bfloat16 and columns % WIDE and columns < rows:
             with graph.inserting_before(node):
