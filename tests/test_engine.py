@@ -56,9 +56,9 @@ def test_adam_is_torchs(iris, x):
     adam = torch.optim.Adam(program.parameters(), lr=0.01)
     for step in range(20):
         ours.step(step, 0.01)
-        normal, uniform = ours.noise(step)
+        rows, normal, uniform = ours.inputs(step)
         with Tape(normal=normal[0], uniform=uniform[0]), pyro.settings.context(module_local_params=True):
-            loss = -elbo(program.model, program.guide, x[ours.batch_rows(step)[0]]).elbo
+            loss = -elbo(program.model, program.guide, x[rows[0]]).elbo
         adam.zero_grad()
         loss.backward()
         adam.step()
@@ -70,7 +70,7 @@ def test_every_datum_is_used_once_an_epoch_in_an_order_of_the_seeds_own(iris, x)
     batches = engine(zoo.create("gmm", iris), [0, 1], x, batch_size=10, mode="off")
     n = len(x)
     steps = math.lcm(n, 10) // 10
-    rows = torch.cat([batches.batch_rows(step) for step in range(steps)], dim=1)
+    rows = torch.cat([batches.inputs(step).rows for step in range(steps)], dim=1)
     for seed in rows:
         for epoch in seed.split(n):
             assert sorted(epoch.tolist()) == list(range(n))
@@ -78,8 +78,8 @@ def test_every_datum_is_used_once_an_epoch_in_an_order_of_the_seeds_own(iris, x)
     assert not torch.equal(rows[0, :n], rows[0, n : 2 * n])
     shared = engine(zoo.create("gmm", iris), [4, 1], x, mode="off", same_batches=True)
     alone = engine(zoo.create("gmm", iris), [1], x, mode="off", same_batches=True)
-    assert torch.equal(shared.batch_rows(3)[0], shared.batch_rows(3)[1])
-    assert torch.equal(shared.batch_rows(3)[1], alone.batch_rows(3)[0])
+    assert torch.equal(shared.inputs(3).rows[0], shared.inputs(3).rows[1])
+    assert torch.equal(shared.inputs(3).rows[1], alone.inputs(3).rows[0])
 
 
 def test_a_loss_that_is_not_finite_freezes_its_seed_alone(iris, x):
@@ -202,9 +202,9 @@ def test_a_steps_statistics_and_gradient_are_pyros(iris, x, kl_weight):
     pair = zoo.create("gaussian-constrained:full-rank", iris, latent_dim=2, hidden=(8,))
     ours = engine(pair, [7], x)
     program = ours.program
-    normal, uniform = ours.noise(0)
+    rows, normal, uniform = ours.inputs(0)
     with Tape(normal=normal[0], uniform=uniform[0]), pyro.settings.context(module_local_params=True):
-        terms = elbo(program.model, program.guide, x[ours.batch_rows(0)[0]])
+        terms = elbo(program.model, program.guide, x[rows[0]])
     gradient = torch.autograd.grad(kl_weight * terms.kl - terms.log_likelihood, list(program.parameters()))
     flat = torch.cat([g.flatten() for g in gradient])
     told = ours.step(0, 1e-3, kl_weight)[:, 0]
@@ -227,9 +227,29 @@ def test_the_smallest_scale_is_the_decoders(iris, x):
 
 def test_every_step_and_every_seed_has_noise_of_its_own(iris, x):
     e = engine(zoo.create("gaussian-learned", iris), [0, 1], x, mode="off")
-    first, second = e.noise(0)[0], e.noise(1)[0]
+    first, second = e.inputs(0).normal, e.inputs(1).normal
     assert not torch.isclose(first, second).any()
     assert not torch.isclose(first[0], first[1]).any()
+
+
+@pytest.mark.parametrize("mode", ["off", "capture", "inductor"])
+def test_a_large_parameter_is_trained_apart_as_in_one_row(mode, iris, x, monkeypatch):
+    pair = zoo.create("gaussian-constrained", iris, latent_dim=2, hidden=(8,))
+    how = {"mode": mode, "clip": 0.5}
+    whole = engine(pair, [0, 1], x, **how)
+    monkeypatch.setattr("zoo.engine.LARGE", 20)
+    apart = engine(pair, [0, 1], x, **how)
+    assert len(whole.pieces) == 1
+    assert len(apart.pieces) > 3
+    assert apart.mode == mode, apart.note
+    told = [torch.stack([e.step(step, 1e-2) for step in range(5)]) for e in (whole, apart)]
+    torch.testing.assert_close(*told, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(apart.state.theta, whole.state.theta, rtol=1e-9, atol=1e-12)
+    apart.freeze([True, False])
+    before = apart.state.theta.clone()
+    apart.step(5, 1e-2)
+    assert torch.equal(apart.state.theta[0], before[0])
+    assert not torch.equal(apart.state.theta[1], before[1])
 
 
 def test_a_gradient_within_the_limit_is_not_clipped(iris, x):

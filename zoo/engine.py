@@ -14,8 +14,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import groupby
 from math import prod
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from pyro.poutine.util import site_is_subsample
@@ -39,7 +40,8 @@ Precision = Literal["float32", "bfloat16"]
 Objective = Callable[[Any, Any, Tensor], Terms]
 
 LinAlgError: type[RuntimeError] = torch.linalg.LinAlgError  # type: ignore[attr-defined]
-NOISE_AHEAD, NOISE_NUMBERS = 16, 2**18  # steps whose noise is drawn together, and numbers of a seed, at most
+STEPS_AHEAD, NOISE_AHEAD = 16, 2**18  # steps whose inputs are made together, and their noise of a seed, at most
+LARGE = 2**16  # numbers of a parameter whose gradient is kept apart: putting it in one row with the others is a copy
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # Adam's, as in Kingma & Ba (2015) and torch.optim.Adam
 
 
@@ -48,8 +50,8 @@ _DRAWS: dict[Any, tuple[str, Callable[..., Tensor]]] = {
     torch.Tensor.normal_: ("normal", lambda z, mean=0.0, std=1.0: z * std + mean),
     torch.Tensor.uniform_: ("uniform", lambda u, low=0.0, high=1.0: u * (high - low) + low),
     torch.Tensor.exponential_: ("uniform", lambda u, rate=1.0: -torch.log1p(-u) / rate),
-    torch.randn_like: ("normal", lambda z: z),
-    torch.rand_like: ("uniform", lambda u: u),
+    torch.randn_like: ("normal", Tensor.clone),  # a program may change its draws in place
+    torch.rand_like: ("uniform", Tensor.clone),
 }
 _SIZED_DRAWS = {torch.randn: "normal", torch.rand: "uniform"}
 
@@ -75,7 +77,7 @@ class Tape(TorchFunctionMode):
             shape, like, rest = args[0].shape, args[0], args[1:]
             kwargs = {name: value for name, value in kwargs.items() if name not in ("dtype", "device", "generator")}
         elif func in _SIZED_DRAWS:
-            kind, transform, rest = _SIZED_DRAWS[func], _identity, ()
+            kind, transform, rest = _SIZED_DRAWS[func], Tensor.clone, ()
             size = kwargs.get("size", args)
             shape = torch.Size(size[0] if len(size) == 1 and not isinstance(size[0], int) else size)
             like, kwargs = torch.empty(0, dtype=kwargs.get("dtype"), device=kwargs.get("device")), {}
@@ -104,12 +106,21 @@ def _random_state(device: torch.device) -> Tensor:
     return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.random.get_rng_state()
 
 
+def _pieces(sizes: Sequence[int]) -> list[list[int]]:
+    """Sizes of parameters in pieces of their row: a large one is a piece of its own, small neighbours are one."""
+    pieces: list[list[int]] = []
+    for large, group in groupby(sizes, lambda size: size >= LARGE):
+        neighbours = list(group)
+        pieces += [[size] for size in neighbours] if large else [neighbours]
+    return pieces
+
+
 def _first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0][:160]
 
 
-def _identity(noise: Tensor) -> Tensor:
-    return noise
+def _identity(batch: Tensor) -> Tensor:
+    return batch
 
 
 class Replica(nn.Module):
@@ -133,6 +144,14 @@ class State:
     first: Tensor
     second: Tensor
     alive: Tensor
+
+
+class Inputs(NamedTuple):
+    """What a step of every seed is a function of, besides its state: rows of the data, (S, B), and noise, (S, .)."""
+
+    rows: Tensor
+    normal: Tensor
+    uniform: Tensor
 
 
 class Engine:
@@ -184,15 +203,17 @@ class Engine:
         self.program = replicas[0]
         trained = {name: p.shape for name, p in self.program.named_parameters() if p.requires_grad}
         self.names, self.shapes = list(trained), list(trained.values())
+        self.pieces = _pieces([prod(shape) for shape in self.shapes])
         tensors = [dict([*replica.named_parameters(), *replica.named_buffers()]) for replica in replicas]
         theta = torch.stack([torch.cat([of[name].detach().flatten() for name in trained]) for of in tensors])
         fixed = [name for name in tensors[0] if name not in trained]
         self.buffers = {name: torch.stack([of[name].detach() for of in tensors]) for name in fixed}
         alive = torch.ones(len(self.seeds), dtype=torch.bool, device=theta.device)
         self.state = State(theta, torch.zeros_like(theta), torch.zeros_like(theta), alive)
+        self._held = self._in_pieces(self.state)
         self._generator = torch.Generator(x.device)
         self._permutations: dict[tuple[int, int], Tensor] = {}
-        self._noise_block = -1
+        self._block = -1
         self._step_number = 0
 
         started = time.perf_counter()
@@ -224,43 +245,42 @@ class Engine:
         # Adam's bias corrections, m / (1 - β₁ᵗ) and v / (1 - β₂ᵗ), in one factor: a division less for each parameter
         first, root = corrections[0], math.sqrt(corrections[1])
         rates = torch.tensor([rate * root / first, EPSILON * root, kl_weight], dtype=s.theta.dtype).to(s.theta.device)
-        inputs = (s.theta, s.first, s.second, s.alive, self.batch_rows(step), *self.noise(step), rates)
-        return self._advance(*inputs)
+        return self._advance(*self._held, *self.inputs(step), rates)
 
     def freeze(self, which: Any) -> None:
         """Train these seeds, a boolean array of shape (S,), no further."""
         self.state.alive.logical_and_(~torch.as_tensor(which, dtype=torch.bool, device=self.x.device))
 
-    def batch_rows(self, step: int) -> Tensor:
-        """Rows of step number ``step`` for every seed, shape (S, B): consecutive pieces of endless permutations."""
-        n, b = len(self.x), self.batch_size
-        epoch, start = divmod(step * b, n)
-        pieces = []
-        for seed in [0] * len(self.seeds) if self.same_batches else self.seeds:
-            order, rest = self._permutation(seed, epoch), start + b - n
-            piece = order[start : start + b]
-            pieces.append(torch.cat([piece, self._permutation(seed, epoch + 1)[:rest]]) if rest > 0 else piece)
-        return torch.stack(pieces)
+    def inputs(self, step: int) -> Inputs:
+        """The batches of step number ``step``, consecutive pieces of endless permutations, and standard noise.
 
-    def noise(self, step: int) -> tuple[Tensor, Tensor]:
-        """Standard normal and uniform noise of step number ``step`` for every seed, shapes (S, .).
-
-        That of a few steps is drawn together, as many whatever the number of seeds.
+        Those of a few steps are made together, as many whatever the number of seeds: every operation between two steps
+        runs on caches that the step has emptied, and takes several times what it takes alone.
         """
-        block, at = divmod(step, self._noise_ahead)
-        if block != self._noise_block:
-            normal, uniform = (
-                torch.empty(len(self.seeds), self._noise_ahead, size, dtype=self.x.dtype, device=self.x.device)
-                for size in (self._noise_size["normal"], self._noise_size["uniform"])
-            )
-            for row, seed in enumerate(self.seeds):
-                self._generator.manual_seed(random_stream(seed, Stream.NOISE, block))
-                normal[row].normal_(generator=self._generator)
-                uniform[row].uniform_(generator=self._generator)
-            self._noise = tuple(numbers.transpose(0, 1).contiguous() for numbers in (normal, uniform))
-            self._noise_block = block
-        normal, uniform = self._noise
-        return normal[at].clone(), uniform[at].clone()  # a program may change its draws in place
+        block, at = divmod(step, self._steps_ahead)
+        if block != self._block:
+            self._inputs_ahead, self._block = self._inputs_of(block), block
+        return self._inputs_ahead[at]
+
+    def _inputs_of(self, block: int) -> list[Inputs]:
+        shape, count = (len(self.seeds), self._steps_ahead), self._steps_ahead * self.batch_size
+        rows = torch.empty(*shape, self.batch_size, dtype=torch.long, device=self.x.device)
+        normal, uniform = (
+            torch.empty(*shape, size, dtype=self.x.dtype, device=self.x.device) for size in self._noise_size.values()
+        )
+        for row, seed in enumerate(self.seeds):
+            self._generator.manual_seed(random_stream(seed, Stream.NOISE, block))
+            normal[row].normal_(generator=self._generator)
+            uniform[row].uniform_(generator=self._generator)
+            rows[row] = self._order(0 if self.same_batches else seed, block * count, count).view_as(rows[row])
+        by_step = (ahead.unbind(1) for ahead in (rows, normal, uniform))
+        return [Inputs(*of_step) for of_step in zip(*by_step, strict=True)]
+
+    def _order(self, seed: int, start: int, count: int) -> Tensor:
+        """So many rows of the seed's endless permutations."""
+        n = len(self.x)
+        epochs = range(start // n, (start + count - 1) // n + 1)
+        return torch.cat([self._permutation(seed, epoch) for epoch in epochs])[start % n : start % n + count]
 
     def _permutation(self, seed: int, epoch: int) -> Tensor:
         if (seed, epoch) not in self._permutations:
@@ -270,82 +290,85 @@ class Engine:
             self._permutations[seed, epoch] = order
         return self._permutations[seed, epoch]
 
-    def _step(
-        self,
-        theta: Tensor,
-        first: Tensor,
-        second: Tensor,
-        alive: Tensor,
-        rows: Tensor,
-        normal: Tensor,
-        uniform: Tensor,
-        rates: Tensor,
-    ) -> Tensor:
-        """Adam on every row, in place, but only where the loss and its gradient are finite."""
+    def _in_pieces(self, state: State) -> tuple[Tensor, ...]:
+        """Views of what a step changes: the pieces of each matrix, and who is alive."""
+        widths = [sum(piece) for piece in self.pieces]
+        matrices = (state.theta, state.first, state.second)
+        return *(piece for matrix in matrices for piece in matrix.split(widths, dim=1)), state.alive
+
+    def _step(self, *tensors: Tensor) -> Tensor:
+        """Adam on every row, in place, but only where the loss and its gradient are finite.
+
+        Takes what it changes, in pieces, then the inputs and the rates.
+        """
+        *held, still_alive, rows, normal, uniform, rates = tensors
+        theta, first, second = (held[i : i + len(self.pieces)] for i in range(0, len(held), len(self.pieces)))
         rate, epsilon, kl_weight = rates.unbind()
         per_seed = self._vmapped if self.mode != "off" else self._one_by_one
         with self.arithmetic():
-            gradient, terms = per_seed(theta, self.x[rows], normal, uniform, kl_weight)
-        norm = gradient.norm(dim=1)
-        still_alive = alive
-        alive = alive & terms.elbo.isfinite() & terms.extra.isfinite() & norm.isfinite()
-        if self.clip is not None:
-            gradient = gradient * (self.clip / norm).clamp(max=1.0)[:, None]
+            gradients, terms = per_seed(theta, self.x[rows], normal, uniform, kl_weight)
+        norm = torch.stack([gradient.norm(dim=1) for gradient in gradients]).norm(dim=0)
+        alive = still_alive & terms.elbo.isfinite() & terms.extra.isfinite() & norm.isfinite()
         statistics = torch.where(alive, torch.stack([*terms, norm]), torch.nan)
-        gradient = torch.where(alive[:, None], gradient, 0.0)
-        share = alive[:, None].to(theta.dtype)  # nothing of the step reaches a seed that is frozen
-        next_first = first + share * (1 - BETAS[0]) * (gradient - first)
-        next_second = second + share * (1 - BETAS[1]) * (gradient.square() - second)
-        next_theta = theta - share * rate * next_first / (next_second.sqrt() + epsilon)
-        for old, new in ((theta, next_theta), (first, next_first), (second, next_second), (still_alive, alive)):
-            old.copy_(new)  # in place: fresh memory for every step would cost as much as the arithmetic
+        share = alive[:, None].to(rates.dtype)  # nothing of the step reaches a seed that is frozen
+        for of, m, v, gradient in zip(theta, first, second, gradients, strict=True):
+            if self.clip is not None:
+                gradient = gradient * (self.clip / norm).clamp(max=1.0)[:, None]
+            gradient = torch.where(alive[:, None], gradient, 0.0)
+            next_m = m + share * (1 - BETAS[0]) * (gradient - m)
+            next_v = v + share * (1 - BETAS[1]) * (gradient.square() - v)
+            next_of = of - share * rate * next_m / (next_v.sqrt() + epsilon)
+            for old, new in ((of, next_of), (m, next_m), (v, next_v)):
+                old.copy_(new)  # in place: fresh memory for every step would cost as much as the arithmetic
+        still_alive.copy_(alive)
         return statistics
 
     def _loss(
         self,
-        theta: Tensor,
+        theta: Sequence[Tensor],
         buffers: Mapping[str, Tensor],
         batch: Tensor,
         normal: Tensor,
         uniform: Tensor,
         kl_weight: Tensor,
     ) -> tuple[Tensor, Terms]:
-        """Minus the (annealed) objective of one seed, for its row of parameters (P,) and its noise."""
+        """Minus the (annealed) objective of one seed, for its row of parameters (P,) in pieces and its noise."""
         with Tape(normal=normal, uniform=uniform):
-            terms = self._terms(theta, buffers, batch)
+            terms = self._terms({**self._from_pieces(theta), **buffers}, batch)
         return _annealed(terms, kl_weight), terms
 
-    def _terms(self, theta: Tensor, buffers: Mapping[str, Tensor], batch: Tensor) -> Terms:
+    def _terms(self, weights: dict[str, Tensor], batch: Tensor) -> Terms:
         call = (self.objective, self.prepare(batch))
-        return functional_call(self.program, {**self.parameters(theta), **buffers}, call)  # type: ignore[no-any-return]
+        return functional_call(self.program, weights, call)  # type: ignore[no-any-return]
 
     def _vmapped(
-        self, theta: Tensor, batches: Tensor, normal: Tensor, uniform: Tensor, kl_weight: Tensor
-    ) -> tuple[Tensor, Terms]:
+        self, theta: Sequence[Tensor], batches: Tensor, normal: Tensor, uniform: Tensor, kl_weight: Tensor
+    ) -> tuple[Sequence[Tensor], Terms]:
         one = grad_and_value(self._loss, has_aux=True)
-        gradient, (_, terms) = vmap(one, in_dims=(0, 0, 0, 0, 0, None))(
-            theta, self.buffers, batches, normal, uniform, kl_weight
+        gradients, (_, terms) = vmap(one, in_dims=(0, 0, 0, 0, 0, None))(
+            tuple(theta), self.buffers, batches, normal, uniform, kl_weight
         )
-        return gradient, Terms(*terms)
+        return gradients, Terms(*terms)
 
     def _one_by_one(
-        self, theta: Tensor, batches: Tensor, normal: Tensor, uniform: Tensor, kl_weight: Tensor
-    ) -> tuple[Tensor, Terms]:
+        self, theta: Sequence[Tensor], batches: Tensor, normal: Tensor, uniform: Tensor, kl_weight: Tensor
+    ) -> tuple[Sequence[Tensor], Terms]:
         """The same through Pyro and autograd as they are, a seed at a time."""
         gradients, terms = [], []
         for s in range(len(self.seeds)):
-            row = theta[s].detach().requires_grad_()
+            row = [piece[s].detach().requires_grad_() for piece in theta]
             buffers = {name: b[s] for name, b in self.buffers.items()}
             try:
                 with pyro_context(), self._draws(s, self._step_number, normal, uniform):
-                    of_seed = self._terms(row, buffers, batches[s])
+                    of_seed = self._terms({**self._from_pieces(row), **buffers}, batches[s])
                     loss = _annealed(of_seed, kl_weight)
-                gradients.append(torch.autograd.grad(loss, row)[0])
+                gradients.append(torch.autograd.grad(loss, row, materialize_grads=True))
                 terms.append([term.detach() for term in of_seed])
             except LinAlgError:  # of this seed: it is frozen, the others go on
-                gradients.append(torch.full_like(row, torch.nan, requires_grad=False))
-                terms.append([row.new_tensor(torch.nan)] * len(Terms._fields))
-        return torch.stack(gradients), Terms(*(torch.stack(column) for column in zip(*terms, strict=True)))
+                gradients.append(tuple(torch.full_like(piece, torch.nan, requires_grad=False) for piece in row))
+                terms.append([kl_weight.new_tensor(torch.nan)] * len(Terms._fields))
+        stacked = [torch.stack(column) for column in zip(*gradients, strict=True)]
+        return stacked, Terms(*(torch.stack(column) for column in zip(*terms, strict=True)))
 
     def _draws(self, row: int, step: int, normal: Tensor, uniform: Tensor) -> AbstractContextManager[Any]:
         """Where one seed's random numbers of a step come from: its noise, or a generator of its own."""
@@ -360,12 +383,13 @@ class Engine:
         step is taken once more, through Pyro as it is.
         """
         theta = self.state.theta[row].detach().clone().requires_grad_()
-        buffers = {name: b[row] for name, b in self.buffers.items()}
-        batch, noise = self.x[self.batch_rows(step)[row]], self.noise(step)
+        weights = {**self.parameters(theta), **{name: b[row] for name, b in self.buffers.items()}}
+        rows, *noise = self.inputs(step)
+        batch = self.x[rows[row]]
         try:
             with pyro_context(), self.arithmetic(), self._draws(row, step, *noise):
                 call = (traces, self.prepare(batch))
-                model, guide = functional_call(self.program, {**self.parameters(theta), **buffers}, call)
+                model, guide = functional_call(self.program, weights, call)
             for owner, trace in (("guide", guide), ("model", model)):
                 for site, node in trace.nodes.items():
                     if node["type"] != "sample" or site_is_subsample(node):
@@ -377,7 +401,7 @@ class Engine:
                         if (numbers.isnan() if summed else ~numbers.isfinite()).any():
                             return f"the {name} of the {owner}'s site {site!r} was not finite"
             with pyro_context(), self.arithmetic(), self._draws(row, step, *noise):
-                loss = _annealed(self._terms(theta, buffers, batch), theta.new_tensor(1.0))
+                loss = _annealed(self._terms(weights, batch), theta.new_tensor(1.0))
             gradient = self.parameters(torch.autograd.grad(loss, theta)[0])
         except LinAlgError as error:
             return _first_line(error)
@@ -391,16 +415,17 @@ class Engine:
 
     def _rehearse(self) -> bool:
         """Run the objective once with validation on; learn how much noise it takes and whether all of it was seen."""
-        row = (self.state.theta[0], {name: b[0].clone() for name, b in self.buffers.items()})
+        buffers = {name: b[0].clone() for name, b in self.buffers.items()}
+        weights = {**self.parameters(self.state.theta[0]), **buffers}
         batch = self.x[: self.batch_size]
         with seeded(0), torch.no_grad(), pyro_context(validate=True):
-            as_it_is = self._terms(*row, batch).elbo
+            as_it_is = self._terms(weights, batch).elbo
         with seeded(0), torch.no_grad(), pyro_context():
             before = _random_state(self.x.device)
             with Tape() as tape:
-                lifted = self._terms(*row, batch).elbo
+                lifted = self._terms(weights, batch).elbo
             untouched = torch.equal(before, _random_state(self.x.device))
-        changed = [name for name, b in row[1].items() if not torch.equal(b, self.buffers[name][0])]
+        changed = [name for name, b in buffers.items() if not torch.equal(b, self.buffers[name][0])]
         if changed:
             raise OptionError(
                 f"the pair changes {changed[0]} while it runs (batch normalisation?), so that a datum's density "
@@ -408,7 +433,7 @@ class Engine:
             )
         liftable = untouched and not (lifted.isnan() and as_it_is.isfinite())
         self._noise_size = tape.used if liftable else {"normal": 0, "uniform": 0}
-        self._noise_ahead = max(1, min(NOISE_AHEAD, NOISE_NUMBERS // max(1, sum(self._noise_size.values()))))
+        self._steps_ahead = max(1, min(STEPS_AHEAD, NOISE_AHEAD // max(1, sum(self._noise_size.values()))))
         return liftable
 
     def _compiled(self) -> Callable[..., Tensor]:
@@ -417,8 +442,8 @@ class Engine:
 
         def inputs(step: int) -> tuple[Tensor, ...]:
             rates = torch.tensor([1e-3, EPSILON, 0.5], dtype=s.theta.dtype, device=s.theta.device)
-            state = (tensor.clone() for tensor in (s.theta, s.first, s.second, s.alive))
-            return *state, self.batch_rows(step), *self.noise(step), rates
+            copy = State(s.theta.clone(), s.first.clone(), s.second.clone(), s.alive.clone())
+            return *self._in_pieces(copy), *self.inputs(step), rates
 
         with pyro_context():
             graph = make_fx(lambda *tensors: self._step(*tensors))(*inputs(0))
@@ -429,7 +454,8 @@ class Engine:
             by_graph, by_pyro = inputs(1), inputs(1)
             statistics = graph(*by_graph), self._step(*by_pyro)
         # first moments, not parameters: Adam's step is all sign where a gradient is all but zero
-        if not (_close(by_graph[1], by_pyro[1]) and _close(*statistics)):
+        first = slice(len(self.pieces), 2 * len(self.pieces))
+        if not (all(map(_close, by_graph[first], by_pyro[first])) and _close(*statistics)):
             raise RuntimeError("its forward depends on more than parameters, data and Pyro's draws")
         advance: Callable[..., Tensor] = graph
         if self.mode == "inductor":
@@ -440,9 +466,8 @@ class Engine:
             except Exception as error:  # no C++ compiler, say: the recorded graph still runs
                 self.mode, self.note = "capture", f"the compiler failed ({_first_line(error)})"
         if self.x.device.type == "cuda":
-            held = (s.theta, s.first, s.second, s.alive)
             try:
-                return on_cuda(advance, held, *(inputs(step)[len(held) :] for step in (0, 1)))
+                return on_cuda(advance, self._held, *(inputs(step)[len(self._held) :] for step in (0, 1)))
             except RuntimeError as error:  # kernel by kernel it still runs, if the card still does
                 self.note = f"no CUDA graph: {_first_line(error)}"
                 try:
@@ -455,10 +480,13 @@ class Engine:
 
     def parameters(self, theta: Tensor) -> dict[str, Tensor]:
         """The named parameters in rows of shape (..., P), as views of shape (..., *shape)."""
-        pieces = theta.split([prod(shape) for shape in self.shapes], dim=-1)
+        return self._from_pieces(theta.split([sum(piece) for piece in self.pieces], dim=-1))
+
+    def _from_pieces(self, theta: Sequence[Tensor]) -> dict[str, Tensor]:
+        flat = [part for piece, sizes in zip(theta, self.pieces, strict=True) for part in piece.split(sizes, dim=-1)]
         return {
-            name: piece.unflatten(-1, shape) if len(shape) else piece[..., 0]
-            for name, piece, shape in zip(self.names, pieces, self.shapes, strict=True)
+            name: part.unflatten(-1, shape) if len(shape) else part[..., 0]
+            for name, part, shape in zip(self.names, flat, self.shapes, strict=True)
         }
 
     def call(self, function: Callable[..., Any], *args: Any) -> list[Any]:

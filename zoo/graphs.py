@@ -142,13 +142,21 @@ def on_cuda(
     Raises:
         RuntimeError: the step cannot be recorded, or the graph does not do what the step does.
     """
-    looked_at = [tensor.clone() for tensor in inputs]
+    # of the same strides too: the step may have been compiled for them
+    looked_at = [torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device=t.device).copy_(t) for t in inputs]
+    before = [tensor.clone() for tensor in held]
+
+    def put_back() -> None:
+        for tensor, old in zip(held, before, strict=True):
+            tensor.copy_(old)
+
     with torch.cuda.device(held[0].device):
         now, beside = torch.cuda.current_stream(), torch.cuda.Stream()
         beside.wait_stream(now)
         with torch.cuda.stream(beside):
             for _ in range(3):  # libraries set themselves up at the first calls, which may not be recorded
-                advance(*(tensor.clone() for tensor in held), *looked_at)
+                advance(*held, *looked_at)
+            put_back()
         now.wait_stream(beside)
         graph = torch.cuda.CUDAGraph()
         try:
@@ -164,11 +172,10 @@ def on_cuda(
         recorded[0].replay()
         return result
 
-    before, alike = ([tensor.clone() for tensor in held] for _ in range(2))
-    expected = [advance(*alike, *others), *alike]
+    expected = [tensor.clone() for tensor in (advance(*held, *others), *held)]
+    put_back()
     found = [tensor.clone() for tensor in (replay(*held, *others), *held)]
-    for tensor, old in zip(held, before, strict=True):
-        tensor.copy_(old)
+    put_back()
     if not all(
         torch.allclose(a.double(), b.double(), rtol=1e-3, atol=1e-3, equal_nan=True)
         for a, b in zip(found, expected, strict=True)

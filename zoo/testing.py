@@ -261,7 +261,7 @@ def check_engine(subject: Subject, mode: Mode = "capture") -> None:
     x = torch.as_tensor(pair.scale(subject.data.train.values))
     settings: dict[str, Any] = {"objective": OBJECTIVES[pair.card.objective], "batch_size": 16, "mode": mode}
     engine, alone = Engine(pair, [1, 3], x, **settings), Engine(pair, [3], x, **settings)
-    parameters, rows, noise = engine.parameters(engine.state.theta.clone()), engine.batch_rows(0), engine.noise(0)
+    parameters, inputs = engine.parameters(engine.state.theta.clone()), engine.inputs(0)
     statistics, of_one = engine.step(0, 1e-3), alone.step(0, 1e-3)
     for row, seed in enumerate(engine.seeds if engine.lifts_noise else []):
         replica = pair.replica(seed)
@@ -271,8 +271,8 @@ def check_engine(subject: Subject, mode: Mode = "capture") -> None:
                 parameter.copy_(parameters[name][row])
             for name, buffer in program.named_buffers():
                 buffer.copy_(engine.buffers[name][row])
-        batch, elbo = x[rows[row]], _pyros_elbo(program.guide, x)
-        tape = {"normal": noise[0][row], "uniform": noise[1][row]}
+        batch, elbo = x[inputs.rows[row]], _pyros_elbo(program.guide, x)
+        tape = {"normal": inputs.normal[row], "uniform": inputs.uniform[row]}
         with Tape(**tape), pyro_context():
             loss = elbo.differentiable_loss(program.model, program.guide, batch) / len(batch)
         with Tape(**tape), pyro_context():  # what an objective that is no ELBO adds to it
