@@ -136,7 +136,16 @@ def in_the_zoo(problem: Problem, *, seeds: int, mode: Mode, precision: Precision
     pair = zoo.create(
         "gaussian-learned", data, latent_dim=problem.latent_dim, hidden=(problem.hidden,), activation="relu"
     )
-    engine = Engine(pair, range(seeds), problem.x, objective=elbo, batch_size=BATCH, mode=mode, precision=precision)
+    engine = Engine(
+        pair,
+        range(seeds),
+        problem.x,
+        objective=elbo,
+        schedule=lambda _: (RATE, 1.0),
+        batch_size=BATCH,
+        mode=mode,
+        precision=precision,
+    )
     if engine.mode != mode:
         raise RuntimeError(f"{mode} fell back to {engine.mode}: {engine.note}")
     if engine.note:
@@ -146,7 +155,7 @@ def in_the_zoo(problem: Problem, *, seeds: int, mode: Mode, precision: Precision
     def run(steps: int) -> None:
         nonlocal taken
         for _ in range(steps):
-            engine.step(taken, RATE)
+            engine.step(taken)
             taken += 1
 
     return run

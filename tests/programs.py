@@ -25,9 +25,9 @@ def break_at(monkeypatch, number, error):
     """The engine breaks off before step ``number``, in the middle of whatever was going on."""
     step = Engine.step
 
-    def breaking(self, at, *arguments):
+    def breaking(self, at):
         if at == number:
             raise error
-        return step(self, at, *arguments)
+        return step(self, at)
 
     monkeypatch.setattr(Engine, "step", breaking)

@@ -23,11 +23,12 @@ def x(iris):
 
 
 def engine(pair, seeds, x, **settings):
-    return Engine(pair, seeds, x, **{"objective": elbo, "batch_size": 16, "mode": "capture"} | settings)
+    given = {"objective": elbo, "schedule": lambda _: (3e-3, 1.0), "batch_size": 16, "mode": "capture"}
+    return Engine(pair, seeds, x, **given | settings)
 
 
-def trained(engine, steps, rate=3e-3, kl_weight=1.0):
-    return torch.stack([engine.step(step, rate, kl_weight) for step in range(steps)])
+def trained(engine, steps):
+    return torch.stack([engine.step(step) for step in range(steps)])
 
 
 @pytest.mark.parametrize("name", ["gaussian-learned", "gaussian-learned:full-rank", "gmm"])
@@ -50,18 +51,20 @@ def test_every_mode_takes_the_step_that_pyro_takes(iris, x, mode):
 
 def test_adam_is_torchs(iris, x):
     pair = zoo.create("gaussian-identity", iris, latent_dim=2, hidden=(8,))
-    ours = engine(pair, [7], x)
+    ours = engine(pair, [7], x, schedule=lambda step: (0.01 / (step + 1), 1.0))
     replica = pair.replica(7)
     program = Replica(replica.model, replica.guide).double()
     adam = torch.optim.Adam(program.parameters(), lr=0.01)
+    decay = torch.optim.lr_scheduler.LambdaLR(adam, lambda step: 1 / (step + 1))
     for step in range(20):
-        ours.step(step, 0.01)
-        rows, normal, uniform = ours.inputs(step)
+        ours.step(step)
+        rows, normal, uniform, _ = ours.inputs(step)
         with Tape(normal=normal[0], uniform=uniform[0]), pyro.settings.context(module_local_params=True):
             loss = -elbo(program.model, program.guide, x[rows[0]]).elbo
         adam.zero_grad()
         loss.backward()
         adam.step()
+        decay.step()
     flat = torch.cat([p.detach().flatten() for p in program.parameters()])
     torch.testing.assert_close(ours.state.theta[0], flat, rtol=1e-9, atol=1e-12)
 
@@ -90,22 +93,22 @@ def test_a_loss_that_is_not_finite_freezes_its_seed_alone(iris, x):
     start = sum(math.prod(s) for s in broken.shapes[:column])
     broken.state.theta[1, start + x.shape[1] :][: x.shape[1]] = -2000.0  # log variances that underflow
     before = broken.state.theta[1].clone()
-    statistics = broken.step(2, 1e-3)
-    expected = whole.step(2, 1e-3)
+    statistics = broken.step(2)
+    expected = whole.step(2)
     assert statistics[:, 1].isnan().all()
     assert torch.equal(broken.state.theta[1], before)
     assert broken.state.alive.tolist() == [True, False, True]
     for seed in (0, 2):
         assert torch.equal(statistics[:, seed], expected[:, seed])
         assert torch.equal(broken.state.theta[seed], whole.state.theta[seed])
-    assert broken.step(3, 1e-3)[:, 1].isnan().all()
+    assert broken.step(3)[:, 1].isnan().all()
 
 
 def test_clipping_bounds_the_gradient_of_each_seed(iris, x):
     pair = zoo.create("gaussian-learned", iris, latent_dim=2)
     free, clipped = engine(pair, [0, 1], x), engine(pair, [0, 1], x, clip=0.5)
-    assert (free.step(0, 1e-3)[-1] > 0.5).all()
-    clipped.step(0, 1e-3)
+    assert (free.step(0)[-1] > 0.5).all()
+    clipped.step(0)
     # after one step Adam's first moment is a tenth of the gradient
     norms = (clipped.state.first * 10).norm(dim=1)
     torch.testing.assert_close(norms, torch.full_like(norms, 0.5))
@@ -113,8 +116,8 @@ def test_clipping_bounds_the_gradient_of_each_seed(iris, x):
 
 def test_the_recorded_elbo_is_not_annealed(iris, x):
     pair = zoo.create("gaussian-constrained", iris)
-    annealed, plain = engine(pair, [0], x), engine(pair, [0], x)
-    first, second = annealed.step(0, 1e-3, kl_weight=0.0), plain.step(0, 1e-3, kl_weight=1.0)
+    annealed, plain = engine(pair, [0], x, schedule=lambda _: (3e-3, 0.0)), engine(pair, [0], x)
+    first, second = annealed.step(0), plain.step(0)
     torch.testing.assert_close(first[:4], second[:4])
     torch.testing.assert_close(first[0], first[1] - first[2])
     assert not torch.equal(annealed.state.theta, plain.state.theta)
@@ -200,14 +203,14 @@ def test_the_tape_feeds_draws_of_the_right_distribution(draw):
 @pytest.mark.parametrize("kl_weight", [1.0, 0.3])
 def test_a_steps_statistics_and_gradient_are_pyros(iris, x, kl_weight):
     pair = zoo.create("gaussian-constrained:full-rank", iris, latent_dim=2, hidden=(8,))
-    ours = engine(pair, [7], x)
+    ours = engine(pair, [7], x, schedule=lambda _: (3e-3, kl_weight))
     program = ours.program
-    rows, normal, uniform = ours.inputs(0)
+    rows, normal, uniform, _ = ours.inputs(0)
     with Tape(normal=normal[0], uniform=uniform[0]), pyro.settings.context(module_local_params=True):
         terms = elbo(program.model, program.guide, x[rows[0]])
     gradient = torch.autograd.grad(kl_weight * terms.kl - terms.log_likelihood, list(program.parameters()))
     flat = torch.cat([g.flatten() for g in gradient])
-    told = ours.step(0, 1e-3, kl_weight)[:, 0]
+    told = ours.step(0)[:, 0]
     torch.testing.assert_close(told, torch.stack([*(t.detach() for t in terms), flat.norm()]), rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(ours.state.first[0], 0.1 * flat, rtol=1e-9, atol=1e-12)
 
@@ -222,7 +225,7 @@ def test_the_smallest_scale_is_the_decoders(iris, x):
         return fn
 
     model.likelihood = spy
-    assert plain.step(0, 1e-3)[3, 0].item() == pytest.approx(seen[-1])
+    assert plain.step(0)[3, 0].item() == pytest.approx(seen[-1])
 
 
 def test_every_step_and_every_seed_has_noise_of_its_own(iris, x):
@@ -235,19 +238,19 @@ def test_every_step_and_every_seed_has_noise_of_its_own(iris, x):
 @pytest.mark.parametrize("mode", ["off", "capture", "inductor"])
 def test_a_large_parameter_is_trained_apart_as_in_one_row(mode, iris, x, monkeypatch):
     pair = zoo.create("gaussian-constrained", iris, latent_dim=2, hidden=(8,))
-    how = {"mode": mode, "clip": 0.5}
+    how = {"mode": mode, "clip": 0.5, "schedule": lambda _: (1e-2, 1.0)}
     whole = engine(pair, [0, 1], x, **how)
     monkeypatch.setattr("zoo.engine.LARGE", 20)
     apart = engine(pair, [0, 1], x, **how)
     assert len(whole.pieces) == 1
     assert len(apart.pieces) > 3
     assert apart.mode == mode, apart.note
-    told = [torch.stack([e.step(step, 1e-2) for step in range(5)]) for e in (whole, apart)]
+    told = [trained(e, 5) for e in (whole, apart)]
     torch.testing.assert_close(*told, rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(apart.state.theta, whole.state.theta, rtol=1e-9, atol=1e-12)
     apart.freeze([True, False])
     before = apart.state.theta.clone()
-    apart.step(5, 1e-2)
+    apart.step(5)
     assert torch.equal(apart.state.theta[0], before[0])
     assert not torch.equal(apart.state.theta[1], before[1])
 
@@ -255,8 +258,8 @@ def test_a_large_parameter_is_trained_apart_as_in_one_row(mode, iris, x, monkeyp
 def test_a_gradient_within_the_limit_is_not_clipped(iris, x):
     pair = zoo.create("gaussian-learned", iris, latent_dim=2)
     free, wide = engine(pair, [0], x), engine(pair, [0], x, clip=1e6)
-    free.step(0, 1e-3)
-    wide.step(0, 1e-3)
+    free.step(0)
+    wide.step(0)
     assert torch.equal(free.state.first, wide.state.first)
 
 
@@ -381,7 +384,7 @@ def test_a_step_with_large_products_is_the_step_without(digits, mode):
     x = torch.as_tensor(digits.scaled("train"), dtype=torch.float32)
     pair = zoo.create("gaussian-constrained", digits, hidden=(512,))
     fast, plain = (engine(pair, [0, 1], x, batch_size=128, mode=m) for m in (mode, "off"))
-    torch.testing.assert_close(fast.step(0, 1e-3), plain.step(0, 1e-3), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(fast.step(0), plain.step(0), rtol=1e-4, atol=1e-4)
     if mode == "capture":
         assert fast._advance.graph.find_nodes(op="call_function", target=torch.ops.zoo.bmm.default)
 
@@ -457,7 +460,7 @@ def test_a_fault_names_the_site(iris, x, mode, broken, value, told):
     of = engine(zoo.create("gaussian-constrained", iris, latent_dim=2, hidden=(8,)), [0, 1], x, mode=mode)
     name = next(name for name in of.names if name.startswith(broken))
     of.parameters(of.state.theta)[name][1] = value
-    of.step(0, 1e-3)
+    of.step(0)
     assert of.state.alive.tolist() == [True, False]
     assert of.fault(1, 0) == told
 
@@ -480,6 +483,6 @@ def test_a_fault_names_the_parameter_whose_gradient_it_was(iris, x, catalogue):
 
     of = engine(zoo.create("cliff", iris, latent_dim=2, hidden=(8,)), [0, 1], x)
     of.parameters(of.state.theta)["model.edge"][1] = 0.0
-    of.step(0, 1e-3)
+    of.step(0)
     assert of.state.alive.tolist() == [True, False]
     assert of.fault(1, 0) == "the gradient of model.edge was not finite"

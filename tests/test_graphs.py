@@ -66,7 +66,7 @@ def test_the_arrangement_can_be_given_again(monkeypatch):
 def test_layers_in_half_the_bits_round_and_no_more(name, digits):
     x = torch.as_tensor(digits.scaled("train"), dtype=torch.float32)
     pair = zoo.create(name, digits, latent_dim=2, hidden=(32,))
-    how = {"objective": elbo, "batch_size": 64}
+    how = {"objective": elbo, "schedule": lambda _: (1e-3, 1.0), "batch_size": 64}
     whole, plain, graph = (
         Engine(pair, [0, 1], x, mode=mode, precision=precision, **how)
         for mode, precision in (("capture", "float32"), ("off", "bfloat16"), ("capture", "bfloat16"))
@@ -77,7 +77,7 @@ def test_layers_in_half_the_bits_round_and_no_more(name, digits):
     assert torch.bfloat16 in factors
     if name == "gaussian-constrained":  # a full covariance multiplies its factor too, which no layer does
         assert set(factors) == {torch.bfloat16}
-    of_whole, of_plain, of_graph = (e.step(0, 1e-3) for e in (whole, plain, graph))
+    of_whole, of_plain, of_graph = (e.step(0) for e in (whole, plain, graph))
     for rounded in (of_plain, of_graph):
         assert rounded.dtype == torch.float32
         assert not torch.equal(rounded, of_whole)

@@ -230,5 +230,5 @@ def test_a_penalty_is_recorded_beside_the_elbo(data):
 def test_the_prior_counts_the_training_rows_once(data):
     pair = zoo.create("gmm-map", data)
     x = scaled(pair, data).float()
-    engine = Engine(pair, [0], x, objective=OBJECTIVES["penalized"], batch_size=16)
+    engine = Engine(pair, [0], x, objective=OBJECTIVES["penalized"], schedule=lambda _: (1e-3, 1.0), batch_size=16)
     assert engine.buffers["model.rows"].tolist() == [len(x)]

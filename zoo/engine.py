@@ -33,11 +33,12 @@ from zoo.objective import Terms, traces
 if TYPE_CHECKING:
     from zoo.catalogue import Pair
 
-__all__ = ["Engine", "LinAlgError", "Mode", "Objective", "Precision", "Replica", "State", "Tape"]
+__all__ = ["Engine", "LinAlgError", "Mode", "Objective", "Precision", "Replica", "Schedule", "State", "Tape"]
 
 Mode = Literal["off", "capture", "inductor"]
 Precision = Literal["float32", "bfloat16"]
 Objective = Callable[[Any, Any, Tensor], Terms]
+Schedule = Callable[[int], tuple[float, float]]  # learning rate and KL weight of a step, numbered from 0
 
 LinAlgError: type[RuntimeError] = torch.linalg.LinAlgError  # type: ignore[attr-defined]
 STEPS_AHEAD, NOISE_AHEAD = 16, 2**18  # steps whose inputs are made together, and their noise of a seed, at most
@@ -147,11 +148,15 @@ class State:
 
 
 class Inputs(NamedTuple):
-    """What a step of every seed is a function of, besides its state: rows of the data, (S, B), and noise, (S, .)."""
+    """What a step is a function of, besides its state.
+
+    The rows of the data, (S, B), standard noise, (S, .), and Adam's step size, its epsilon and the KL weight, (3,).
+    """
 
     rows: Tensor
     normal: Tensor
     uniform: Tensor
+    rates: Tensor
 
 
 class Engine:
@@ -162,6 +167,7 @@ class Engine:
         seeds: one replica for each, with its own initial weights, noise and order of the data.
         x: training data, shape (N, D).
         objective: (model, guide, batch) -> Terms.
+        schedule: learning rate and KL weight of each step.
         batch_size: B.
         prepare: applied to each batch inside the step; may draw fresh noise.
         clip: the largest gradient norm of a seed, or None.
@@ -181,6 +187,7 @@ class Engine:
         x: Tensor,
         *,
         objective: Objective,
+        schedule: Schedule,
         batch_size: int,
         prepare: Callable[[Tensor], Tensor] | None = None,
         clip: float | None = None,
@@ -192,6 +199,7 @@ class Engine:
         self.seeds = list(seeds)
         self.x = x
         self.objective = objective
+        self.schedule = schedule
         self.batch_size = min(batch_size, len(x))
         self.prepare = prepare or _identity
         self.clip = clip
@@ -232,30 +240,26 @@ class Engine:
 
     # -- one step ------------------------------------------------------------------------------------------------
 
-    def step(self, step: int, rate: float, kl_weight: float = 1.0) -> Tensor:
-        """Take step number ``step`` (from 0) with this learning rate, for every seed alive.
+    def step(self, step: int) -> Tensor:
+        """Take step number ``step`` (from 0), for every seed alive.
 
         Returns:
             ELBO, log likelihood, KL, smallest scale and extra (those of :class:`Terms`) and the gradient norm, (6, S),
             not a number for the seeds that are frozen. A seed whose loss or gradient is not finite is frozen at the
             parameters it had.
         """
-        s, self._step_number = self.state, step
-        corrections = [1 - beta ** (step + 1) for beta in BETAS]
-        # Adam's bias corrections, m / (1 - β₁ᵗ) and v / (1 - β₂ᵗ), in one factor: a division less for each parameter
-        first, root = corrections[0], math.sqrt(corrections[1])
-        rates = torch.tensor([rate * root / first, EPSILON * root, kl_weight], dtype=s.theta.dtype).to(s.theta.device)
-        return self._advance(*self._held, *self.inputs(step), rates)
+        self._step_number = step
+        return self._advance(*self._held, *self.inputs(step))
 
     def freeze(self, which: Any) -> None:
         """Train these seeds, a boolean array of shape (S,), no further."""
         self.state.alive.logical_and_(~torch.as_tensor(which, dtype=torch.bool, device=self.x.device))
 
     def inputs(self, step: int) -> Inputs:
-        """The batches of step number ``step``, consecutive pieces of endless permutations, and standard noise.
+        """Inputs of step number ``step``; its batches are consecutive pieces of endless permutations.
 
         Those of a few steps are made together, as many whatever the number of seeds: every operation between two steps
-        runs on caches that the step has emptied, and takes several times what it takes alone.
+        meets caches that the step has emptied, and a device that has to be waited for.
         """
         block, at = divmod(step, self._steps_ahead)
         if block != self._block:
@@ -263,18 +267,23 @@ class Engine:
         return self._inputs_ahead[at]
 
     def _inputs_of(self, block: int) -> list[Inputs]:
-        shape, count = (len(self.seeds), self._steps_ahead), self._steps_ahead * self.batch_size
-        rows = torch.empty(*shape, self.batch_size, dtype=torch.long, device=self.x.device)
-        normal, uniform = (
-            torch.empty(*shape, size, dtype=self.x.dtype, device=self.x.device) for size in self._noise_size.values()
-        )
+        ahead, count = self._steps_ahead, self._steps_ahead * self.batch_size
+        normal, uniform = (self.x.new_empty(len(self.seeds), ahead, size) for size in self._noise_size.values())
+        rows = self.x.new_empty(len(self.seeds), ahead, self.batch_size, dtype=torch.long)
         for row, seed in enumerate(self.seeds):
             self._generator.manual_seed(random_stream(seed, Stream.NOISE, block))
             normal[row].normal_(generator=self._generator)
             uniform[row].uniform_(generator=self._generator)
-            rows[row] = self._order(0 if self.same_batches else seed, block * count, count).view_as(rows[row])
-        by_step = (ahead.unbind(1) for ahead in (rows, normal, uniform))
+            rows[row] = self._order(0 if self.same_batches else seed, block * count, count).view(ahead, -1)
+        rates = self.x.new_tensor([self._rates(block * ahead + at) for at in range(ahead)])
+        by_step = (rows.unbind(1), normal.unbind(1), uniform.unbind(1), rates.unbind())
         return [Inputs(*of_step) for of_step in zip(*by_step, strict=True)]
+
+    def _rates(self, step: int) -> list[float]:
+        """Adam's bias corrections, m / (1 - β₁ᵗ) and v / (1 - β₂ᵗ), in one factor: a division less a parameter."""
+        rate, kl_weight = self.schedule(step)
+        of_first, of_second = (1 - beta ** (step + 1) for beta in BETAS)
+        return [rate * math.sqrt(of_second) / of_first, EPSILON * math.sqrt(of_second), kl_weight]
 
     def _order(self, seed: int, start: int, count: int) -> Tensor:
         """So many rows of the seed's endless permutations."""
@@ -299,7 +308,7 @@ class Engine:
     def _step(self, *tensors: Tensor) -> Tensor:
         """Adam on every row, in place, but only where the loss and its gradient are finite.
 
-        Takes what it changes, in pieces, then the inputs and the rates.
+        Takes what it changes, in pieces, and its inputs.
         """
         *held, still_alive, rows, normal, uniform, rates = tensors
         theta, first, second = (held[i : i + len(self.pieces)] for i in range(0, len(held), len(self.pieces)))
@@ -384,7 +393,7 @@ class Engine:
         """
         theta = self.state.theta[row].detach().clone().requires_grad_()
         weights = {**self.parameters(theta), **{name: b[row] for name, b in self.buffers.items()}}
-        rows, *noise = self.inputs(step)
+        rows, *noise, _ = self.inputs(step)
         batch = self.x[rows[row]]
         try:
             with pyro_context(), self.arithmetic(), self._draws(row, step, *noise):
@@ -441,9 +450,8 @@ class Engine:
         s = self.state
 
         def inputs(step: int) -> tuple[Tensor, ...]:
-            rates = torch.tensor([1e-3, EPSILON, 0.5], dtype=s.theta.dtype, device=s.theta.device)
             copy = State(s.theta.clone(), s.first.clone(), s.second.clone(), s.alive.clone())
-            return *self._in_pieces(copy), *self.inputs(step), rates
+            return *self._in_pieces(copy), *self.inputs(step)
 
         with pyro_context():
             graph = make_fx(lambda *tensors: self._step(*tensors))(*inputs(0))

@@ -75,6 +75,12 @@ class Settings:
     device: str = "auto"
     on_divergence: Literal["warn", "stop", "raise"] = "stop"
 
+    def at(self, step: int) -> tuple[float, float]:
+        """The learning rate and the weight of the KL term at a step, numbered from 0."""
+        assert self.learning_rate is not None  # fit has filled it in
+        rate = self.learning_rate * SCHEDULES[self.schedule](step / self.steps)
+        return rate, min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
+
 
 def checked_settings(given: dict[str, Any]) -> Settings:
     """Arguments of :func:`fit` by name, if each is of the right type and range and the device is there."""
@@ -207,13 +213,13 @@ def _train(
     at = _device(settings.device)
     train, validation = (_tensor(pair.scale(part.values), at) for part in (data.train, data.validation))
     scale = _tensor(pair.scaling.scale, at)
-    assert settings.objective is not None  # fit has filled both in
-    assert settings.learning_rate is not None
+    assert settings.objective is not None  # fit has filled it in
     engine = Engine(
         pair,
         seeds,
         train,
         objective=OBJECTIVES[settings.objective],
+        schedule=settings.at,
         batch_size=settings.batch_size,
         prepare=(lambda x: data.corrupt(x, torch.rand_like(x), scale)) if data.noise else None,
         clip=settings.clip,
@@ -241,9 +247,7 @@ def _train(
     try:
         with _progress(f"{pair.name} ({engine.mode})", settings.steps, shown=progress) as tell:
             for step in range(first, settings.steps if record.alive().any() else first):
-                kl_weight = min(1.0, (step + 1) / settings.warmup) if settings.warmup else 1.0
-                share = SCHEDULES[settings.schedule](step / settings.steps)
-                record.keep(step, engine.step(step, settings.learning_rate * share, kl_weight), kl_weight)
+                record.keep(step, engine.step(step))
                 check = (step + 1) % every == 0 or step + 1 == settings.steps
                 if check:
                     record.check(step + 1)
@@ -324,7 +328,6 @@ class Record:
         self.validation, self.train = (_repeated(part) for part in (validation, engine.x))
         seeds, device = len(engine.seeds), validation.device
         self.trace = torch.full((steps, len(Terms._fields) + 1, seeds), math.nan, device=device)
-        self.kl_weight = np.ones(steps)
         self.checked: list[int] = []
         self.elbo: list[np.ndarray[Any, Any]] = []
         self.column_scale: list[np.ndarray[Any, Any]] = []
@@ -335,10 +338,9 @@ class Record:
         self.best_step = np.zeros(seeds, dtype=np.int64)
         self.stopped_at = np.full(seeds, -1)
 
-    def keep(self, step: int, statistics: Tensor, kl_weight: float) -> None:
+    def keep(self, step: int, statistics: Tensor) -> None:
         """Note what a step returned, without waiting for it."""
         self.trace[step] = statistics
-        self.kl_weight[step] = kl_weight
 
     def check(self, step: int) -> None:
         """Take the validation ELBO and the decoder's scales, and keep the weights that are the best so far."""
@@ -391,7 +393,7 @@ class Record:
             "best_theta": self.best_theta,
             "trace": self.trace[:steps],
             "checked": torch.tensor(self.checked, dtype=torch.long),
-            **{name: torch.as_tensor(getattr(self, name)) for name in ("kl_weight", *OF_SEEDS)},
+            **{name: torch.as_tensor(getattr(self, name)) for name in OF_SEEDS},
             **of_checks,
         }
         # copies: what is saved together may not share memory
@@ -409,7 +411,7 @@ class Record:
         self.best_theta.copy_(state["best_theta"])
         self.trace[: len(state["trace"])] = state["trace"].to(self.trace.device)
         self.checked = state["checked"].tolist()
-        for name in ("kl_weight", *OF_SEEDS):
+        for name in OF_SEEDS:
             setattr(self, name, state[name].numpy().copy())
         for name in OF_CHECKS:
             setattr(self, name, list(state[name].numpy()) if name in state else [])
@@ -429,7 +431,7 @@ class Record:
                 "objective": (per_step, elbo + extra - self.pair.log_volume, nats),
                 "grad_norm": (per_step, grad_norm),
                 "min_scale": (per_step, min_scale, scaled),
-                "kl_weight": ("step", self.kl_weight[:steps]),
+                "kl_weight": ("step", np.array([self.engine.schedule(step)[1] for step in range(steps)])),
                 "frozen_at": (per_seed, self.frozen_at()),
                 "stopped_at": (per_seed, self.stopped_at),
                 "ran_away_at": (per_seed, ran_away_at),

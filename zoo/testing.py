@@ -252,17 +252,21 @@ def check_bound(subject: Subject) -> None:
                 parameter.copy_(kept[name])
 
 
-def check_engine(subject: Subject, mode: Mode = "capture") -> None:
+def check_engine(subject: Subject, mode: Mode = "capture") -> Mode:
     """A step has the loss and the gradient of Pyro's own ELBO, for each seed whatever stands beside it.
 
     A pair whose draws cannot be lifted out of the step is only held to the second.
+
+    Returns:
+        The mode in which the step was run.
     """
     pair = subject.pair
     x = torch.as_tensor(pair.scale(subject.data.train.values))
-    settings: dict[str, Any] = {"objective": OBJECTIVES[pair.card.objective], "batch_size": 16, "mode": mode}
+    settings: dict[str, Any] = {"batch_size": 16, "mode": mode, "schedule": lambda _: (1e-3, 1.0)}
+    settings["objective"] = OBJECTIVES[pair.card.objective]
     engine, alone = Engine(pair, [1, 3], x, **settings), Engine(pair, [3], x, **settings)
     parameters, inputs = engine.parameters(engine.state.theta.clone()), engine.inputs(0)
-    statistics, of_one = engine.step(0, 1e-3), alone.step(0, 1e-3)
+    statistics, of_one = engine.step(0), alone.step(0)
     for row, seed in enumerate(engine.seeds if engine.lifts_noise else []):
         replica = pair.replica(seed)
         program = Replica(replica.model, replica.guide).double()
@@ -290,6 +294,7 @@ def check_engine(subject: Subject, mode: Mode = "capture") -> None:
         "seed 3 depends on seed 1 beside it"
     )
     assert not torch.equal(statistics[0, 0], statistics[0, 1]), "two seeds are the same"
+    return engine.mode
 
 
 def check_saving(subject: Subject) -> None:
@@ -308,7 +313,7 @@ def check_saving(subject: Subject) -> None:
     assert run.sample(4).shape == (1, 4, x.shape[1])
 
 
-CHECKS: dict[str, Callable[[Subject], None]] = {
+CHECKS: dict[str, Callable[[Subject], object]] = {
     "options": check_options,
     "sites": check_sites,
     "normalised": check_normalised,

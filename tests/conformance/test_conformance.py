@@ -28,15 +28,11 @@ def test_pair_conforms(subject, check):
 
 
 def test_the_step_is_captured(subject):
-    assert engine_of(subject, "capture").mode == "capture"
+    x = torch.as_tensor(subject.pair.scale(subject.data.train.values))
+    how = {"objective": elbo, "schedule": lambda _: (1e-3, 1.0), "batch_size": 16}
+    assert Engine(subject.pair, [0], x, **how, mode="capture").mode == "capture"
 
 
 @pytest.mark.slow
 def test_the_compiled_step_is_pyros_too(subject):
-    assert engine_of(subject, "inductor").mode == "inductor"
-    check_engine(subject, mode="inductor")
-
-
-def engine_of(subject, mode):
-    x = torch.as_tensor(subject.pair.scale(subject.data.train.values))
-    return Engine(subject.pair, [0], x, objective=elbo, batch_size=16, mode=mode)
+    assert check_engine(subject, mode="inductor") == "inductor"
