@@ -42,7 +42,7 @@ Schedule = Callable[[int], tuple[float, float]]  # learning rate and KL weight o
 
 LinAlgError: type[RuntimeError] = torch.linalg.LinAlgError  # type: ignore[attr-defined]
 STEPS_AHEAD, NOISE_AHEAD = 16, 2**18  # steps whose inputs are made together, and their noise of a seed, at most
-LARGE = 2**16  # numbers of a parameter whose gradient is kept apart: putting it in one row with the others is a copy
+LARGE = 2**17  # numbers of a parameter, over all seeds, that are kept apart: one row with the others is a copy
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # Adam's, as in Kingma & Ba (2015) and torch.optim.Adam
 
 
@@ -107,10 +107,10 @@ def _random_state(device: torch.device) -> Tensor:
     return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.random.get_rng_state()
 
 
-def _pieces(sizes: Sequence[int]) -> list[list[int]]:
+def _pieces(sizes: Sequence[int], seeds: int) -> list[list[int]]:
     """Sizes of parameters in pieces of their row: a large one is a piece of its own, small neighbours are one."""
     pieces: list[list[int]] = []
-    for large, group in groupby(sizes, lambda size: size >= LARGE):
+    for large, group in groupby(sizes, lambda size: seeds * size >= LARGE):
         neighbours = list(group)
         pieces += [[size] for size in neighbours] if large else [neighbours]
     return pieces
@@ -211,7 +211,7 @@ class Engine:
         self.program = replicas[0]
         trained = {name: p.shape for name, p in self.program.named_parameters() if p.requires_grad}
         self.names, self.shapes = list(trained), list(trained.values())
-        self.pieces = _pieces([prod(shape) for shape in self.shapes])
+        self.pieces = _pieces([prod(shape) for shape in self.shapes], len(self.seeds))
         tensors = [dict([*replica.named_parameters(), *replica.named_buffers()]) for replica in replicas]
         theta = torch.stack([torch.cat([of[name].detach().flatten() for name in trained]) for of in tensors])
         fixed = [name for name in tensors[0] if name not in trained]
@@ -274,7 +274,8 @@ class Engine:
             self._generator.manual_seed(random_stream(seed, Stream.NOISE, block))
             normal[row].normal_(generator=self._generator)
             uniform[row].uniform_(generator=self._generator)
-            rows[row] = self._order(0 if self.same_batches else seed, block * count, count).view(ahead, -1)
+            order = self._order(0 if self.same_batches else seed, block * count, (block + 1) * count)
+            rows[row] = order.view(ahead, -1)
         rates = self.x.new_tensor([self._rates(block * ahead + at) for at in range(ahead)])
         by_step = (rows.unbind(1), normal.unbind(1), uniform.unbind(1), rates.unbind())
         return [Inputs(*of_step) for of_step in zip(*by_step, strict=True)]
@@ -285,11 +286,12 @@ class Engine:
         of_first, of_second = (1 - beta ** (step + 1) for beta in BETAS)
         return [rate * math.sqrt(of_second) / of_first, EPSILON * math.sqrt(of_second), kl_weight]
 
-    def _order(self, seed: int, start: int, count: int) -> Tensor:
-        """So many rows of the seed's endless permutations."""
+    def _order(self, seed: int, start: int, stop: int) -> Tensor:
+        """A piece of the seed's endless permutations."""
         n = len(self.x)
-        epochs = range(start // n, (start + count - 1) // n + 1)
-        return torch.cat([self._permutation(seed, epoch) for epoch in epochs])[start % n : start % n + count]
+        epochs = range(start // n, (stop - 1) // n + 1)
+        of_epochs = ((self._permutation(seed, epoch), epoch * n) for epoch in epochs)
+        return torch.cat([order[max(0, start - first) : stop - first] for order, first in of_epochs])
 
     def _permutation(self, seed: int, epoch: int) -> Tensor:
         if (seed, epoch) not in self._permutations:
@@ -469,8 +471,11 @@ class Engine:
         if self.mode == "inductor":
             from torch._inductor import compile as inductor  # loads a compiler, so only when it is wanted
 
+            for given in graph.graph.find_nodes(op="placeholder"):
+                del given.meta["val"]  # of the recording; the compiler takes the inputs themselves
             try:
-                advance = inductor(graph, list(inputs(0)))
+                # on a GPU the calls are recorded anyway
+                advance = inductor(graph, list(inputs(0)), options={"cpp_wrapper": self.x.device.type == "cpu"})
             except Exception as error:  # no C++ compiler, say: the recorded graph still runs
                 self.mode, self.note = "capture", f"the compiler failed ({_first_line(error)})"
         if self.x.device.type == "cuda":
