@@ -1,5 +1,7 @@
 """Settings and random states that are set for a while and put back; nothing in the zoo changes one for good."""
 
+import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
@@ -7,7 +9,7 @@ from enum import IntEnum
 import pyro
 import torch
 
-__all__ = ["Stream", "pyro_context", "random_stream", "seeded"]
+__all__ = ["Stream", "pyro_context", "quiet_compiler", "random_stream", "seeded"]
 
 
 class Stream(IntEnum):
@@ -34,6 +36,20 @@ def pyro_context(*, validate: bool = False) -> Iterator[None]:
         validate_poutine=validate,
     ):
         yield
+
+
+@contextmanager
+def quiet_compiler() -> Iterator[None]:
+    """What torch's compiler tells its developers (that it calls an operator indirectly, say) is not for its users."""
+    log = logging.getLogger("torch._inductor.ir")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.")
+            yield
+    finally:
+        log.setLevel(level)
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from torch.func import functional_call, grad_and_value, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 
-from zoo.context import Stream, pyro_context, random_stream, seeded
+from zoo.context import Stream, pyro_context, quiet_compiler, random_stream, seeded
 from zoo.errors import OptionError
 from zoo.graphs import BrainFloatLayers, arrange_products, fail_alone, on_cuda
 from zoo.objective import Terms, traces
@@ -474,8 +474,8 @@ class Engine:
             for given in graph.graph.find_nodes(op="placeholder"):
                 del given.meta["val"]  # of the recording; the compiler takes the inputs themselves
             try:
-                # on a GPU the calls are recorded anyway
-                advance = inductor(graph, list(inputs(0)), options={"cpp_wrapper": self.x.device.type == "cpu"})
+                with quiet_compiler():  # a GPU's calls are recorded, so only those on the CPU are worth compiling too
+                    advance = inductor(graph, list(inputs(0)), options={"cpp_wrapper": self.x.device.type == "cpu"})
             except Exception as error:  # no C++ compiler, say: the recorded graph still runs
                 self.mode, self.note = "capture", f"the compiler failed ({_first_line(error)})"
         if self.x.device.type == "cuda":

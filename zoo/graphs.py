@@ -82,7 +82,8 @@ _OPERATORS.define("bmm(Tensor a, Tensor b) -> Tensor")
 
 @torch.library.impl(_OPERATORS, "bmm", "CPU")
 def _bmm(a: Tensor, b: Tensor) -> Tensor:
-    products = [torch.ops.mkldnn._linear_pointwise(x, y.t(), None, "none", [], "") for x, y in zip(a, b, strict=True)]
+    product = torch.ops.mkldnn._linear_pointwise.default
+    products = [product(x, y, None, "none", [], "") for x, y in zip(a, b.mT, strict=True)]
     return products[0].unsqueeze(0) if len(products) == 1 else torch.stack(products)
 
 
