@@ -17,6 +17,7 @@ __all__ = ["BrainFloatLayers", "arrange_products", "fail_alone", "on_cuda"]
 
 ONEDNN_FROM, ONEDNN_FROM_IF_TWICE_AS_FAST = 2**24, 2**22  # operations of a product from which it overtakes MKL
 WIDE = 16  # columns of a product that MKL takes at a time
+WHOLE: dict[str, Any] = {"memory_format": torch.contiguous_format}
 
 
 def arrange_products(graph: torch.fx.Graph, onednn_from: float | None = None) -> float | None:
@@ -43,13 +44,17 @@ def arrange_products(graph: torch.fx.Graph, onednn_from: float | None = None) ->
             onednn_from = _onednn_from()
         if onednn_from is not None and operations >= onednn_from:
             node.target = torch.ops.zoo.bmm.default
+            if left.stride(-1) != 1:  # oneDNN would lay it out anew itself, and slower than a compiler does
+                with graph.inserting_before(node):
+                    laid_out = graph.call_function(torch.ops.aten.clone.default, node.args[:1], WHOLE)
+                node.args = (laid_out, *node.args[1:])
         elif left.dtype != torch.bfloat16 and columns % WIDE and columns < rows:
             with graph.inserting_before(node):
                 a, b = (graph.call_function(torch.ops.aten.transpose.int, (side, 1, 2)) for side in node.args)
                 turned = graph.call_function(torch.ops.aten.bmm.default, (b, a))
                 back = graph.call_function(torch.ops.aten.transpose.int, (turned, 1, 2))
-                whole: dict[str, Any] = {"memory_format": torch.contiguous_format}  # as what follows was recorded for
-                whole_again = graph.call_function(torch.ops.aten.clone.default, (back,), whole)
+                # as what follows was recorded for
+                whole_again = graph.call_function(torch.ops.aten.clone.default, (back,), WHOLE)
                 node.replace_all_uses_with(whole_again, propagate_meta=True)
             graph.erase_node(node)
     return onednn_from
