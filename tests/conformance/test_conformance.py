@@ -4,8 +4,9 @@ import pytest
 import torch
 
 import zoo
-from zoo.engine import Engine
-from zoo.objective import elbo
+from zoo.context import pyro_context
+from zoo.engine import Engine, Replica, Tape
+from zoo.objective import OBJECTIVES, elbo
 from zoo.testing import CHECKS, check_engine, make_subject, variants
 
 SUBJECTS = [(name, options) for name in zoo.list_pairs() for options in variants(name)]
@@ -31,6 +32,17 @@ def test_the_step_is_captured(subject):
     x = torch.as_tensor(subject.pair.scale(subject.data.train.values))
     how = {"objective": elbo, "schedule": lambda _: (1e-3, 1.0), "batch_size": 16}
     assert Engine(subject.pair, [0], x, **how, mode="capture").mode == "capture"
+
+
+def test_all_of_a_pair_goes_where_the_data_are(subject):
+    """No GPU is needed to see what would stay behind: what has no numbers multiplies with nothing that has some."""
+    replica = subject.pair.replica(0)
+    program = Replica(replica.model, replica.guide).to("meta")
+    x = torch.empty(16, subject.x.shape[1], device="meta")
+    noise = torch.empty(2**16, device="meta")
+    with pyro_context(), Tape(normal=noise, uniform=noise):
+        terms = program(OBJECTIVES[subject.pair.card.objective], x)
+    assert {term.device.type for term in terms} == {"meta"}
 
 
 @pytest.mark.slow
