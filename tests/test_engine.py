@@ -85,6 +85,13 @@ def test_every_datum_is_used_once_an_epoch_in_an_order_of_the_seeds_own(iris, x)
     assert torch.equal(shared.inputs(3).rows[1], alone.inputs(3).rows[0])
 
 
+def test_few_steps_are_made_ahead_where_they_are_large(iris):
+    x = torch.randn(2**15, 4, generator=torch.Generator().manual_seed(0))
+    e = engine(zoo.create("gmm", iris), [0], x, batch_size=len(x), mode="off")
+    assert e.inputs(0).rows.untyped_storage().nbytes() == 8 * 2**18
+    assert sorted(e.inputs(9).rows[0].tolist()) == list(range(len(x)))
+
+
 def test_a_loss_that_is_not_finite_freezes_its_seed_alone(iris, x):
     pair = zoo.create("gaussian-learned", iris, latent_dim=2)
     broken, whole = engine(pair, [0, 1, 2], x), engine(pair, [0, 1, 2], x)

@@ -41,7 +41,7 @@ Objective = Callable[[Any, Any, Tensor], Terms]
 Schedule = Callable[[int], tuple[float, float]]  # learning rate and KL weight of a step, numbered from 0
 
 LinAlgError: type[RuntimeError] = torch.linalg.LinAlgError  # type: ignore[attr-defined]
-STEPS_AHEAD, NOISE_AHEAD = 16, 2**18  # steps whose inputs are made together, and their noise of a seed, at most
+STEPS_AHEAD, NUMBERS_AHEAD = 16, 2**18  # steps whose inputs are made together, and of a seed their noise or rows
 LARGE = 2**17  # numbers of a parameter, over all seeds, that are kept apart: one row with the others is a copy
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # Adam's, as in Kingma & Ba (2015) and torch.optim.Adam
 
@@ -444,7 +444,8 @@ class Engine:
             )
         liftable = untouched and not (lifted.isnan() and as_it_is.isfinite())
         self._noise_size = tape.used if liftable else {"normal": 0, "uniform": 0}
-        self._steps_ahead = max(1, min(STEPS_AHEAD, NOISE_AHEAD // max(1, sum(self._noise_size.values()))))
+        most = max(self.batch_size, sum(self._noise_size.values()))
+        self._steps_ahead = max(1, min(STEPS_AHEAD, NUMBERS_AHEAD // most))
         return liftable
 
     def _compiled(self) -> Callable[..., Tensor]:
