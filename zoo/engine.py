@@ -303,9 +303,11 @@ class Engine:
 
     def _in_pieces(self, state: State) -> tuple[Tensor, ...]:
         """Views of what a step changes: the pieces of each matrix, and who is alive."""
-        widths = [sum(piece) for piece in self.pieces]
         matrices = (state.theta, state.first, state.second)
-        return *(piece for matrix in matrices for piece in matrix.split(widths, dim=1)), state.alive
+        return *(piece for matrix in matrices for piece in self._split(matrix)), state.alive
+
+    def _split(self, rows: Tensor) -> tuple[Tensor, ...]:
+        return torch.split(rows, [sum(piece) for piece in self.pieces], dim=-1)
 
     def _step(self, *tensors: Tensor) -> Tensor:
         """Adam on every row, in place, but only where the loss and its gradient are finite.
@@ -322,9 +324,10 @@ class Engine:
         alive = still_alive & terms.elbo.isfinite() & terms.extra.isfinite() & norm.isfinite()
         statistics = torch.where(alive, torch.stack([*terms, norm]), torch.nan)
         share = alive[:, None].to(rates.dtype)  # nothing of the step reaches a seed that is frozen
+        if self.clip is not None:
+            shrunk = (self.clip / norm).clamp(max=1.0)[:, None]
+            gradients = [gradient * shrunk for gradient in gradients]
         for of, m, v, gradient in zip(theta, first, second, gradients, strict=True):
-            if self.clip is not None:
-                gradient = gradient * (self.clip / norm).clamp(max=1.0)[:, None]
             gradient = torch.where(alive[:, None], gradient, 0.0)
             next_m = m + share * (1 - BETAS[0]) * (gradient - m)
             next_v = v + share * (1 - BETAS[1]) * (gradient.square() - v)
@@ -494,7 +497,7 @@ class Engine:
 
     def parameters(self, theta: Tensor) -> dict[str, Tensor]:
         """The named parameters in rows of shape (..., P), as views of shape (..., *shape)."""
-        return self._from_pieces(theta.split([sum(piece) for piece in self.pieces], dim=-1))
+        return self._from_pieces(self._split(theta))
 
     def _from_pieces(self, theta: Sequence[Tensor]) -> dict[str, Tensor]:
         flat = [part for piece, sizes in zip(theta, self.pieces, strict=True) for part in piece.split(sizes, dim=-1)]

@@ -262,8 +262,12 @@ def check_engine(subject: Subject, mode: Mode = "capture") -> Mode:
     """
     pair = subject.pair
     x = torch.as_tensor(pair.scale(subject.data.train.values))
-    settings: dict[str, Any] = {"batch_size": 16, "mode": mode, "schedule": lambda _: (1e-3, 1.0)}
-    settings["objective"] = OBJECTIVES[pair.card.objective]
+    settings: dict[str, Any] = {
+        "objective": OBJECTIVES[pair.card.objective],
+        "schedule": lambda _: (1e-3, 1.0),
+        "batch_size": 16,
+        "mode": mode,
+    }
     engine, alone = Engine(pair, [1, 3], x, **settings), Engine(pair, [3], x, **settings)
     parameters, inputs = engine.parameters(engine.state.theta.clone()), engine.inputs(0)
     statistics, of_one = engine.step(0), alone.step(0)
