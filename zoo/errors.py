@@ -1,6 +1,15 @@
 """Errors and warnings written for people: what was wrong, where, and what to do about it."""
 
-__all__ = ["DataError", "Diverged", "DivergenceWarning", "OptionError", "RunError", "UnknownPair", "ZooError"]
+__all__ = [
+    "DataError",
+    "Diverged",
+    "DivergenceWarning",
+    "OptionError",
+    "RunError",
+    "Unknown",
+    "UnknownPair",
+    "ZooError",
+]
 
 
 class ZooError(Exception):
@@ -24,6 +33,10 @@ class UnknownPair(ZooError, KeyError):
 
 class RunError(ZooError, ValueError):
     """A run on disk that is missing, incomplete, or of another version."""
+
+
+class Unknown(ZooError, RuntimeError):
+    """What was asked of a pair has no answer; the message is one sentence that says why."""
 
 
 class Diverged(ZooError, RuntimeError):
