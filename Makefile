@@ -1,7 +1,7 @@
 # `make demo` and `make test` set everything up by themselves; PYTHON=... chooses the interpreter.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint conformance bench claims truth faults fuzz check clean
+.PHONY: help demo test lint conformance bench claims truth null faults fuzz check clean
 
 BIN := .venv/bin
 PYTHONS := $(or $(PYTHON),python3.11 python3.12 python3.13 python3)
@@ -36,6 +36,9 @@ claims: .venv/.installed  ## Put the seven claims of the question to computed te
 
 truth: .venv/.installed  ## Print closed-form and scikit-learn figures beside the zoo's (minutes)
 	$(BIN)/python scripts/ground_truth.py
+
+null: .venv/.installed  ## Count how often a pair is told apart from itself, seeds against other seeds (minutes)
+	$(BIN)/python scripts/null_comparison.py
 
 faults: .venv/.installed  ## Kill training and damage files, and count what is lost (minutes)
 	$(BIN)/python scripts/faults.py

@@ -9,15 +9,19 @@ import pandas as pd
 import pytest
 import xarray as xr
 from scipy.optimize import minimize
+from scipy.stats import trim_mean, ttest_ind, ttest_rel
+from scipy.stats.mstats import winsorize
 from synthetic_runs import digits_runs, replace, synthetic_run
 
 from zoo.comparison import across_splits, compare, elpd
+from zoo.comparison.difference import Difference, Score
 from zoo.errors import RunError
 
 
 def run(name, evidence, varying=None, bounded=True, **settings):
-    evidence = np.atleast_2d(np.asarray(evidence, float))
-    varying = None if varying is None else np.atleast_2d(np.asarray(varying, float))
+    """A run by its evidence, (seeds, data); of one seed alone, two that agree, so that nothing is open about seeds."""
+    evidence, varying = (None if of is None else np.atleast_2d(np.asarray(of, float)) for of in (evidence, varying))
+    evidence, varying = (of if of is None or len(of) > 1 else np.repeat(of, 2, axis=0) for of in (evidence, varying))
     constant = [0] if varying is not None else []
     return synthetic_run(
         name,
@@ -42,18 +46,133 @@ def test_numbers_by_hand():
     # paired to a's (-2, -3, -7): -2, -1, -0.5
     assert b["difference"] == pytest.approx(-3.5 / 3)
     assert b["difference_se"] == pytest.approx(np.std([-2, -1, -0.5], ddof=1) / np.sqrt(3))
+    assert b["difference_seed_se"] == pytest.approx(1.0)  # sqrt(2) / sqrt(2), and none of b's
     assert list(table["rank"]) == [1, 2]
     assert a["verdict"] == "best"
-    assert b["verdict"] == "worse than a by 1.17 ± 0.44"
-    assert b["seeds"] == "1/1"
-    assert np.isnan(b["seed_sd"])
+    assert b["verdict"].startswith("cannot be told apart from a (difference -1.2 ± 1.1; 95 % interval ")
+    assert b["seeds"] == "2/2"
+    assert b["seed_sd"] == 0
 
 
-def test_a_difference_within_two_standard_errors_is_none():
-    zero, at_1_8, at_2_2 = [[0.0, 0.0]], [[-0.8, -2.8]], [[-1.2, -3.2]]  # the standard error is 1
-    assert compare([run("a", zero), run("b", at_2_2)]).loc["b", "verdict"] == "worse than a by 2.2 ± 1.0"
-    verdict = compare([run("a", zero), run("b", at_1_8)]).loc["b", "verdict"]
-    assert verdict == "cannot be told apart from a (difference -1.8 ± 1.0)"
+def normal(count, mean=0.0, sd=1.0):
+    """Numbers of exactly this mean and standard deviation."""
+    values = np.random.default_rng(5).normal(size=count)
+    return mean + sd * (values - values.mean()) / values.std(ddof=1)
+
+
+def test_the_interval_over_data_is_that_of_the_paired_t_test():
+    base = np.linspace(-9, 0, 30)
+    for shift in (0.2, 0.36, 0.38, 0.8):
+        worse = base - normal(30, shift)
+        verdict = compare([run("a", base), run("b", worse)]).loc["b", "verdict"]
+        told_apart = ttest_rel(base, worse).pvalue < 0.05
+        assert verdict.startswith("worse than a" if told_apart else "cannot be told apart from a")
+        interval = ttest_rel(worse, base).confidence_interval()
+        assert told_apart or f"95 % interval {interval.low:.2f} to {interval.high:.2f})" in verdict
+
+
+def test_the_interval_over_seeds_is_that_of_welch():
+    rng = np.random.default_rng(2)
+    for shift in (0.5, 2.0, 4.0, 8.0):
+        of_a, of_b = rng.normal(0, 1, 3), rng.normal(-shift, 2, 4)
+        level = normal(40, -50, 9)  # the same for both: nothing is open about the data
+        table = compare([run("a", level + of_a[:, None]), run("b", level + of_b[:, None])])
+        welch = ttest_ind(of_a, of_b, equal_var=False)
+        lower = table.iloc[1]
+        assert table["difference_seed_se"].max() == pytest.approx(welch._standard_error)
+        assert lower["verdict"].startswith("worse than") == (welch.pvalue < 0.05)
+
+
+def test_seeds_that_differ_leave_a_difference_open():
+    level = normal(40, 0, 0.05)
+    a, b = run("a", level - np.array([[10.0], [10.0]])), run("b", level - np.array([[5.0], [17.0]]))
+    table = compare([a, b])
+    assert table.loc["b", "difference"] == pytest.approx(-1.0)
+    assert table.loc["b", "difference_seed_se"] == pytest.approx(6.0)
+    assert table.loc["b", "verdict"].startswith("cannot be told apart from a (difference -1.0 ± 6.0; 95 % interval -77")
+
+
+@pytest.mark.parametrize("seeds", [2, 4, 8])
+def test_a_pair_is_rarely_told_apart_from_itself(seeds):
+    rng = np.random.default_rng(seeds)
+    called = 0
+    for _ in range(1000):
+        level, effect = rng.normal(0, 3, 50), rng.normal(0, 0.2, (2, seeds, 1))
+        one, other = (Score.of_seeds(level + of + rng.normal(0, 0.5, (seeds, 50))) for of in effect)
+        called += Difference.between(one, other).beyond_noise or Difference.between(other, one).beyond_noise
+    assert called <= 60  # in 1,000; by the data alone more than 600 are
+
+
+def test_a_single_seed_says_so():
+    one = replace_seeds(run("b", normal(40, -3)), 1)
+    table = compare([run("a", normal(40, 0)), one])
+    assert table.loc["a", "verdict"] == "best"
+    assert table.loc["b", "verdict"] == "worse than a by 3.000 ± 0.000; seeds were not repeated"
+    assert table.loc["b", "difference_seed_se"] == 0  # what is known of a's
+    assert np.isnan(compare([replace_seeds(run("a", normal(40, 0)), 1), one]).loc["b", "difference_seed_se"])
+
+
+def replace_seeds(tree, count):
+    """The same run with its first seeds alone."""
+    groups = {name: group.to_dataset() for name, group in tree.children.items()}
+    few = {name: group.isel(chain=slice(count), missing_dims="ignore") for name, group in groups.items()}
+    return xr.DataTree.from_dict(few | {"/": xr.Dataset(attrs=tree.attrs)})
+
+
+def test_the_jackknife_knows_how_much_an_ensemble_depends_on_its_seeds():
+    rng = np.random.default_rng(0)
+    many = rng.normal(-5, 1, (400, 1)) + rng.normal(0, 0.1, (400, 50))  # seeds of one kind
+    of_eight = [Score.of_seeds(many[i : i + 8], ensemble=True) for i in range(0, 400, 8)]
+    spread = np.std([score.values.mean() for score in of_eight], ddof=1)
+    told = np.sqrt(np.mean([score.seed_variance for score in of_eight]))
+    assert told == pytest.approx(spread, rel=0.35)
+    means = Score.of_seeds(many[:8])
+    assert means.seed_variance == pytest.approx(many[:8].mean(1).var(ddof=1) / 8)
+
+
+def test_one_row_does_not_hide_what_all_others_say():
+    paired = normal(280, 0.31, 0.3)
+    wild = paired.copy()
+    wild[5] = 7000.0
+    table = compare([run("a", np.zeros(280)), run("b", -wild)])
+    verdict = table.loc["b", "verdict"]
+    assert verdict.startswith(f"worse than a on {(wild > 0).sum()} of 280 test rows, by 0.3")
+    assert "in the trimmed mean; the mean difference, -25 ± 25, is decided by row 5 (-7,000.0 nats there)" in verdict
+    # the other way round, one row makes the better pair come second
+    turned = wild * np.where(np.arange(280) == 5, 1, -1)
+    assert compare([run("a", np.zeros(280)), run("b", -turned)]).loc["b", "verdict"].startswith("better than a on ")
+    even = np.where(np.arange(280) == 5, 7000.0, normal(280, 0.0, 0.3))
+    assert compare([run("a", np.zeros(280)), run("b", -even)]).loc["b", "verdict"].startswith("cannot be told apart")
+
+
+def test_the_trimmed_mean_is_yuens():
+    one, other = (np.random.default_rng(seed).standard_t(2, 60) for seed in (0, 1))
+    found = Difference.between(Score.of_seeds(one[None]), Score.of_seeds(other[None]), trim=0.05)
+    paired = one - other
+    winsorised = winsorize(paired, (0.05, 0.05))
+    assert found.mean == pytest.approx(trim_mean(paired, 0.05))
+    assert found.over_data == pytest.approx(np.std(winsorised, ddof=1) / 0.9 / np.sqrt(60))
+    assert found.freedom == 53
+
+
+def test_a_wild_test_row_is_named_with_its_column():
+    evidence = normal(60, -3, 0.5)
+    evidence[7] = -4e9
+    tree = run("a", evidence)
+    x = tree["observed_data"]["x"].values.copy()
+    x[7, 20] = tree["constant_data"]["center"].values[20] + 1e6 * tree["constant_data"]["train_std"].values[20]
+    replace(tree, "observed_data", "x", x)
+    verdict = compare([tree, run("b", normal(60, -5))]).loc["a", "verdict"]
+    assert (
+        "row 7 (column 20: 1e+06 standard deviations from the training mean) moves its mean by -6.7e7 nats" in verdict
+    )
+    assert "its median is -3." in verdict
+
+
+def test_titles_are_unique():
+    same = {"title": "Student-t"}
+    table = compare([run("one", [[0.0, 0.0]], **same), run("two", [[0.0, 1.0]], **same), run("three", [[1.0, 1.0]])])
+    assert sorted(table["title"]) == ["Student-t (one)", "Student-t (two)", "three"]
 
 
 @pytest.mark.parametrize("level", [0.0, -900.0])
@@ -105,7 +224,7 @@ def test_a_run_that_ran_away_is_listed_apart_and_says_why():
 def test_a_lead_that_comes_from_constant_columns_is_listed_apart():
     table = compare(
         [
-            run("led by constants", [[10.0, 12.0]], [[-4.0, -6.0]]),  # 11 in all, -5 honestly
+            run("led by constants", [[10.5, 11.5]], [[-5.5, -4.5]]),  # 11 in all, -5 honestly
             run("honest", [[5.0, 6.0]], [[1.0, 2.0]]),
             run("best on both", [[8.0, 9.0]], [[2.0, 3.0]]),  # a bounded pair that leads on both is ranked
         ]
@@ -128,7 +247,7 @@ def test_nothing_is_decided_by_noise(noise):
     for table in (compare(rows), compare(rows[::-1])):
         assert table["rank"].notna().all()
         assert "cannot be told apart from a (difference" in table.loc["b", "verdict"]
-        assert not re.search(r"-?0\.0+ ", table.loc["b", "verdict"])
+        assert not re.search(r"-0\.0+ ", table.loc["b", "verdict"])
 
 
 def test_one_datum_decides_nothing():
@@ -140,14 +259,18 @@ def test_one_datum_decides_nothing():
 @pytest.mark.parametrize(
     ("worse", "told"),
     [
-        ([-1.0, -1.0], "worse than a by 1.0 ± 0.0"),
-        ([-0.030, -0.031], "worse than a by 0.03050 ± 0.00050"),
-        ([-3_000.0, -5_000.0], "worse than a by 4,000 ± 1,000"),
-        ([-0.009, -0.009], "cannot be told apart from a (difference of at most 0.01 nats)"),
+        ((1.0, 0.0), "worse than a by 1.000 ± 0.000"),
+        ((0.319198, 0.00033), "worse than a by 0.319 ± 0.000"),
+        ((0.319198, 0.33), "worse than a by 0.319 ± 0.033"),
+        ((4_000.0, 9_900.0), "worse than a by 4,000 ± 990"),
+        ((2.74e21, 1e20), "worse than a by 2.7e21 ± 1.0e19"),
+        ((0.009, 0.0), "cannot be told apart from a (difference -0.009 ± 0.000; less than 0.01 nats is rounding)"),
+        ((0.005, 15.0), "cannot be told apart from a (difference 0.0 ± 1.5; 95 % interval -3.0 to 3.0)"),
     ],
 )
 def test_differences_have_the_digits_they_need(worse, told):
-    assert compare([run("a", [[0.0, 0.0]]), run("b", [worse])]).loc["b", "verdict"] == told
+    better, mean_and_sd = np.zeros(100), worse
+    assert compare([run("a", better), run("b", -normal(100, *mean_and_sd))]).loc["b", "verdict"] == told
 
 
 def test_an_unbounded_pair_does_not_win_through_constant_columns():
@@ -247,7 +370,7 @@ def test_frozen_seeds_are_not_scored():
     table = compare([run("a", [[-1.0, -1.0], [np.nan, -500.0]], frozen=(1,)), run("b", [[-2.0, -2.0]])])
     assert table.loc["a", "log_evidence"] == -1.0
     assert table.loc["a", "seeds"] == "1/2"
-    all_frozen = compare(run("a", [[-1.0, -1.0]], frozen=(0,)))
+    all_frozen = compare(run("a", [[-1.0, -1.0]], frozen=(0, 1)))
     assert all_frozen.loc["a", "verdict"] == "not scored: every seed was frozen"
 
 
@@ -345,7 +468,7 @@ def test_neither_torch_nor_pyro_is_imported():
 
 def mass_run(name, mass, density=None, how="own", **settings):
     """A run on discrete data; the density is another number than the mass, and on another scale."""
-    mass = np.atleast_2d(np.asarray(mass, float))
+    mass = np.repeat(np.atleast_2d(np.asarray(mass, float)), 2, axis=0)
     tree = run(name, mass if density is None else density, mass_fingerprint="cafe", **settings)
     group = tree["heldout"].to_dataset().assign(log_mass=(("chain", "obs"), mass))
     tree["heldout"] = xr.DataTree(group.assign_attrs(mass=how, mass_exact=0))
@@ -381,7 +504,7 @@ def test_a_density_that_ran_away_is_ranked_by_its_mass_and_says_so():
 
 def test_an_ensemble_is_a_row_of_its_own_and_the_log_of_the_mean_density():
     seeds = np.log([[0.1, 0.3], [0.5, 0.1], [0.3, 0.2]])
-    table = compare([run("a", seeds), run("b", seeds[:1])], ensembles=True)
+    table = compare([run("a", seeds), replace_seeds(run("b", seeds[:1]), 1)], ensembles=True)
     assert list(table.index) == ["a (ensemble of 3)", "a", "b"]
     assert table["log_evidence"].iloc[0] == pytest.approx(np.mean(np.log([0.3, 0.2])))
     assert np.isnan(table["seed_sd"].iloc[0])

@@ -726,13 +726,15 @@ def _print_ranking(table: pd.DataFrame | None, failures: Mapping[str, str], page
                 "-" if row["rank"] is None else str(row["rank"]),
                 name,
                 _plus_minus(row["log_evidence"], row["se"]),
-                _plus_minus(row["difference"], row["difference_se"]),
+                _plus_minus(row["difference"], row["difference_se"], row["difference_seed_se"]),
                 "-" if row["weight"] is None else f"{row['weight']:.2f}",
                 row["verdict"],
             )
             for name, row in json.loads(rows.to_json(orient="index")).items()
         ]
-        _print_table(["rank", "pair", "held-out, nats", "difference", "weight", "verdict"], cells, str(label))
+        _print_table(
+            ["rank", "pair", "held-out, nats", "difference ± data ± seeds", "weight", "verdict"], cells, str(label)
+        )
     if failures:
         _print_table(["pair", "reason"], list(failures.items()), "failed")
     if page:
@@ -744,6 +746,7 @@ def _print_splits(
 ) -> None:
     """What several splits say together, a table for each base measure and data set, and where it was written."""
     from zoo.comparison import across_splits
+    from zoo.words import nats
 
     across = across_splits(tables) if tables else None
     written = out / "across_splits.csv"
@@ -762,7 +765,7 @@ def _print_splits(
                 _plus_minus(row["difference"], row["difference_se"]),
                 f"{row['best']:.0f}",
                 f"{row['apart']:.0f}",
-                f"{row['worst']:.1f}",
+                nats(row["worst"]),
             )
             for name, row in json.loads(rows.to_json(orient="index")).items()
         ]
@@ -772,8 +775,10 @@ def _print_splits(
         typer.echo(written)
 
 
-def _plus_minus(value: float | None, error: float | None) -> str:
-    return "-" if value is None else f"{round(value, 2) + 0.0:.2f}" + ("" if error is None else f" ± {error:.2f}")
+def _plus_minus(value: float | None, *errors: float | None) -> str:
+    from zoo.words import plus_minus
+
+    return "-" if value is None else plus_minus(value, *(math.nan if error is None else error for error in errors))
 
 
 def _print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> None:

@@ -18,6 +18,7 @@ from zoo.catalogue import Pair, create
 from zoo.context import pyro_context, seeded
 from zoo.errors import OptionError
 from zoo.options import count
+from zoo.words import nats
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -70,9 +71,9 @@ class Witness:
         return bool(slopes[-1] > max(0.5 * slopes[-2], FLAT))
 
     def __str__(self) -> str:
-        reached = f"{self.log_likelihood[-1]:,.1f} nats at sharpness {self.sharpness[-1]:g}"
+        reached = f"{nats(self.log_likelihood[-1])} nats at sharpness {self.sharpness[-1]:g}"
         if math.isfinite(self.bound):
-            return f"{self.pair} is bounded, log p(X) <= {self.bound:,.1f} nats; {self.path}, it has {reached}."
+            return f"{self.pair} is bounded, log p(X) <= {nats(self.bound)} nats; {self.path}, it has {reached}."
         verb = "grows without end" if self.grows else "does not grow"
         needs = f" (needs {self.needs})" if self.needs else ""
         return f"{self.pair}: {self.path}{needs}, log p(X) {verb}: {reached}."

@@ -24,6 +24,7 @@ __all__ = [
     "images",
     "marginals",
     "memberships",
+    "power_of_ten",
     "ranking",
     "scales",
     "spread",
@@ -420,15 +421,15 @@ def names(run: Outcome, count: int) -> list[str]:
 
 
 def number(value: float | None) -> str:
-    """A number for people: three or four digits, a true minus, a dash for none."""
+    """A number for people: three or four digits, a power of ten beyond a million, a true minus, a dash for none."""
     if value is None or np.isnan(value):
         return DASH
     if np.isinf(value):
         return "∞" if value > 0 else f"{MINUS}∞"
     size = abs(value)
-    if 0 < size < 1e-3:
+    if 0 < size < 1e-3 or size >= 1e6:
         exponent = math.floor(math.log10(size))
-        return f"{number(value / 10.0**exponent)}{TIMES}{_power_of_ten(exponent)}"
+        return f"{number(value / 10.0**exponent)}{TIMES}{power_of_ten(exponent)}"
     places = next((places for limit, places in ((1000, 0), (10, 1), (0.1, 2), (1e-3, 3)) if size >= limit), 0)
     return f"{value + 0.0:,.{places}f}".replace("-", MINUS)
 
@@ -539,10 +540,10 @@ def _decade(value: float) -> str:
         return f"{value:.6g}"
     digits, _, exponent = f"{value:.5e}".partition("e")
     factor = f"{float(digits):g}"
-    return (f"{factor}{TIMES}" if factor != "1" else "") + _power_of_ten(int(exponent))
+    return (f"{factor}{TIMES}" if factor != "1" else "") + power_of_ten(int(exponent))
 
 
-def _power_of_ten(exponent: int) -> str:
+def power_of_ten(exponent: int) -> str:
     """10⁻⁶."""
     return "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 

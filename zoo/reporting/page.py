@@ -21,7 +21,8 @@ from zoo.comparison import COLLAPSED, Outcome, Source, compare, outcomes, with_e
 from zoo.errors import OptionError, RunError
 from zoo.options import location, switch
 from zoo.reporting import calibration, figures, latents, posedness
-from zoo.reporting.ink import MINUS, PALETTE, STYLE, Panel, panel
+from zoo.reporting.figures import power_of_ten
+from zoo.reporting.ink import MINUS, PALETTE, STYLE, TIMES, Panel, panel
 from zoo.reporting.tables import Cell, Table
 
 __all__ = ["report"]
@@ -116,8 +117,9 @@ def _environment() -> Environment:
 
 
 def _typeset(sentence: str) -> str:
-    """A verdict with true minus signs and no line break around plus-minus."""
-    return re.sub(r"(?<!\S)-(?=\d)", MINUS, sentence).replace(" ± ", "\u00a0±\u00a0")
+    """A verdict with true minus signs, powers of ten, and no line break around plus-minus."""
+    powers = re.sub(r"(?<=\d)e([+-]?\d+)\b", lambda found: f"{TIMES}{power_of_ten(int(found[1]))}", sentence)
+    return re.sub(r"(?<![^\s(])-(?=\d)", MINUS, powers).replace(" ± ", "\u00a0±\u00a0")
 
 
 def _content(runs: list[Outcome], folder: Path, ensembles: bool) -> dict[str, Any]:

@@ -1,0 +1,128 @@
+"""How surely one row scores better than another: over the test data, and over the seeds of both."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["NOISE", "Difference", "Score", "decisive_row", "standard_error"]
+
+Floats: TypeAlias = NDArray[np.float64]
+
+NOISE = 0.01  # nats per datum: a smaller difference may be rounding, however small its standard error
+LEVEL = 0.95
+DECISIVE = 0.5  # of the spread over the data that one of them makes up
+
+
+@dataclass(frozen=True, eq=False)
+class Score:
+    """What a row scores each datum, (N,), and what it would without each of its seeds, (S, N); S is 0 for one seed."""
+
+    values: Floats
+    without: Floats
+
+    @classmethod
+    def of_seeds(cls, per_seed: Floats, *, ensemble: bool = False) -> Score:
+        """The mean over seeds (S, N), or the log of their mean density for an ensemble."""
+        others = [np.delete(per_seed, seed, axis=0) for seed in range(len(per_seed))] if len(per_seed) > 1 else []
+        pooled = _log_mean_exp if ensemble else _mean
+        return cls(pooled(per_seed), np.array([pooled(rest) for rest in others]).reshape(-1, per_seed.shape[1]))
+
+    def __sub__(self, other: Score) -> Score:
+        """Of two scores of the same seeds, such as all columns and some of them."""
+        return Score(self.values - other.values, self.without - other.without)
+
+    def __getitem__(self, rows: Any) -> Score:
+        """The score of some of the data."""
+        return Score(self.values[rows], self.without[:, rows])
+
+    @property
+    def seed_variance(self) -> float:
+        """Variance of the mean over data that another choice of seeds gives, by the jackknife; NaN for one seed."""
+        count = len(self.without)
+        return (count - 1) * float(np.var(self.without.mean(1))) if count else float("nan")
+
+
+@dataclass(frozen=True)
+class Difference:
+    r"""Mean difference of two rows in nats per datum, with its standard errors over data and over seeds.
+
+    .. math:: \mathrm{error}^2 = \frac{s_d^2}{N} + v_a + v_b, \qquad
+              \nu = \frac{\mathrm{error}^4}{(s_d^2/N)^2/(N-1) + v_a^2/(S_a-1) + v_b^2/(S_b-1)}
+
+    s_d is the standard deviation over data of the paired differences, each averaged over seeds, and v the jackknife
+    variance over the seeds of a row (for a mean over seeds their variance over S). ``freedom`` is nu, the degrees of
+    freedom of Student's t by Welch (1947), https://doi.org/10.1093/biomet/34.1-2.28, and Satterthwaite. The spread over
+    seeds of a row that has only one is not known and left out.
+
+    >>> a, b = Score.of_seeds(np.full((2, 9), -10.0)), Score.of_seeds(np.repeat([[-5.0], [-17.0]], 9, axis=1))
+    >>> Difference.between(b, a).beyond_noise
+    False
+    """
+
+    mean: float
+    over_data: float
+    over_seeds: float
+    freedom: float
+
+    @classmethod
+    def between(cls, one: Score, other: Score, trim: float = 0.0) -> Difference:
+        """How much higher ``one`` is than ``other`` on the same data.
+
+        With ``trim``, that share of the data is left out at each end of the paired differences, and the error over data
+        is the one of a trimmed mean, from the winsorised differences (Yuen 1974, https://doi.org/10.1093/biomet/61.1.165).
+        """
+        paired = one.values - other.values
+        count, cut = len(paired), math.ceil(trim * len(paired))
+        kept = np.argsort(paired, kind="stable")[cut : count - cut]
+        winsorised = np.clip(paired, paired[kept[0]], paired[kept[-1]])
+        over_data = standard_error(winsorised) * count / len(kept)
+        seeds = [(score[kept].seed_variance, len(score.without) - 1) for score in (one, other) if len(score.without)]
+        parts = [(over_data**2, len(kept) - 1), *seeds]
+        total = sum(variance for variance, _ in parts)
+        weighed = sum(variance**2 / freedom for variance, freedom in parts if variance > 0 and freedom)
+        over_seeds = math.sqrt(sum(variance for variance, _ in seeds)) if seeds else math.nan
+        return cls(float(paired[kept].mean()), over_data, over_seeds, total**2 / weighed if weighed else math.inf)
+
+    @property
+    def error(self) -> float:
+        """The standard error over data and seeds together; NaN for one datum."""
+        return float(np.hypot(self.over_data, np.nan_to_num(self.over_seeds)))
+
+    @property
+    def reach(self) -> float:
+        """Half the width of the 95 % interval."""
+        from scipy.stats import t
+
+        return float(t.ppf((1 + LEVEL) / 2, self.freedom)) * self.error if np.isfinite(self.error) else float("inf")
+
+    @property
+    def beyond_noise(self) -> bool:
+        """Whether it is positive by more than rounding and more than its 95 % interval; never with one datum."""
+        return self.mean > max(NOISE, self.reach)
+
+
+def decisive_row(values: Floats) -> int | None:
+    """The one datum that makes up more than half of the squared deviations from the mean, if there is one."""
+    squares = np.square(values - values.mean())
+    worst = int(squares.argmax())
+    return worst if squares[worst] > DECISIVE * squares.sum() > 0 else None  # not where one is not a number
+
+
+def standard_error(values: Floats) -> float:
+    """The standard error of the mean; NaN for a sample of one or a value that is not finite."""
+    if values.size < 2 or not np.isfinite(values).all():
+        return float("nan")
+    return float(values.std(ddof=1) / np.sqrt(values.size))
+
+
+def _mean(per_seed: Floats) -> Floats:
+    return np.asarray(per_seed.mean(0))
+
+
+def _log_mean_exp(per_seed: Floats) -> Floats:
+    return np.asarray(np.logaddexp.reduce(per_seed, axis=0) - np.log(len(per_seed)))

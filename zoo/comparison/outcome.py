@@ -1,0 +1,313 @@
+"""What one run says about itself, read from its DataTree."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias, cast
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from zoo.comparison.difference import Floats, Score
+from zoo.errors import RunError
+from zoo.options import location
+from zoo.storage import read_tree
+
+__all__ = ["BAD_K", "COLLAPSED", "HasTree", "Outcome", "Source", "outcomes", "with_ensembles"]
+
+COLLAPSED = 1e-3  # a decoder scale below this, in scaled units, is one that a run-away took there
+BAD_K = 0.7  # above it an importance-sampling estimate is not to be trusted (Vehtari et al., 2024)
+
+
+class HasTree(Protocol):
+    """Anything that carries the record of a run, such as a ``Run``."""
+
+    @property
+    def tree(self) -> xr.DataTree:
+        """The record of the run."""
+        ...
+
+
+Source: TypeAlias = xr.DataTree | HasTree | str | Path
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one run says about itself: attributes read from JSON, evidence averaged over the seeds that count.
+
+    ``label`` is the pair's name and ``title`` the name for tables, both unique among the runs it was read with. An
+    ``ensemble`` is scored as the mixture of its seeds.
+    """
+
+    label: str
+    title: str
+    tree: xr.DataTree
+    ensemble: bool = False
+
+    def read(self, name: str, default: Any = None) -> Any:
+        """The root attribute ``name``, decoded if it is JSON text."""
+        value = self.tree.attrs.get(name, default)
+        if isinstance(value, str) and value[:1] in "[{":
+            with suppress(json.JSONDecodeError):
+                return json.loads(value)
+        return value
+
+    def get(self, path: str) -> xr.DataArray | None:
+        """The variable at ``group/name``, or None where the run has none."""
+        group, name = path.split("/")
+        return self.tree[group].data_vars.get(name) if group in self.tree.children else None
+
+    @property
+    def features(self) -> int:
+        """The number of columns, 0 where it is not recorded."""
+        return int(self.summary.get("features") or 0)
+
+    @property
+    def data_name(self) -> str:
+        """The name of the data."""
+        return str(self.read("data", "unnamed data"))
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the card claims a bound of the likelihood."""
+        return bool((self.read("card") or {}).get("bounded", True))
+
+    @property
+    def bound(self) -> float:
+        """The upper bound of the log likelihood, NaN without one."""
+        return float(self.read("bound", np.nan))
+
+    @property
+    def has_mass(self) -> bool:
+        """Whether it is ranked by the log mass of discrete data."""
+        return bool(self.read("mass_fingerprint")) and self.get("heldout/log_mass") is not None
+
+    @property
+    def table(self) -> tuple[str, str]:
+        """What two runs must share to be ranked against each other."""
+        if self.has_mass:
+            return "mass", str(self.read("mass_fingerprint"))
+        return str(self.read("base_measure")), str(self.read("data_fingerprint"))
+
+    @property
+    def scored_as(self) -> str:
+        """How the score was had: a density, or which kind of mass, and whether it is exact or a lower bound."""
+        if "heldout" not in self.tree.children:
+            return ""
+        of = str(self.tree["heldout"].attrs.get("mass", "own")) + " mass" if self.has_mass else self.table[0]
+        return f"{of}, {'exact' if self.exact else 'lower bound'}".removeprefix("own ")
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """What the run records about its data."""
+        return dict(self.read("data_summary") or {})
+
+    @cached_property
+    def constant_columns(self) -> list[str]:
+        """Names of the columns that are constant in training."""
+        return [str(name) for name in self.summary.get("constant_columns") or ()]
+
+    @cached_property
+    def constants(self) -> dict[str, str]:
+        """The options that are a variance or a standard deviation in scaled units, told in the data's units."""
+        options = self.read("options") or {}
+        scale = self.get("constant_data/scale")
+        if scale is None:
+            return {}
+        told = {}
+        for name, deviation in (("floor", lambda floor: floor**0.5), ("scale", float)):
+            if name in options and str(self.read("base_measure")) == "density":
+                low, high = (float(end) * deviation(options[name]) for end in (scale.min(), scale.max()))
+                span = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}, by column"
+                told[name] = (
+                    f"a standard deviation of {deviation(options[name]):.3g} in scaled units, {span} in the data's"
+                )
+        return told
+
+    @property
+    def exact(self) -> bool:
+        """Whether the score was computed rather than estimated."""
+        name = "mass_exact" if self.has_mass else "exact"
+        return "heldout" in self.tree.children and bool(self.tree["heldout"].attrs.get(name, 0))
+
+    @cached_property
+    def ran_away(self) -> bool:
+        """Whether the divergence watch fired in any seed."""
+        at = self.get("optimization/ran_away_at")
+        return at is not None and bool((at >= 0).any())
+
+    @cached_property
+    def used(self) -> NDArray[np.bool_]:
+        """(S,) which seeds are scored: those never frozen by a non-finite loss."""
+        frozen = self.get("optimization/frozen_at")
+        evidence = self.get("heldout/log_evidence")
+        if frozen is None:
+            return np.ones(0 if evidence is None else evidence.sizes["chain"], bool)
+        return np.asarray(~(frozen >= 0))
+
+    def pointwise(self, name: str) -> Floats | None:
+        """(S, N) values of the group ``heldout``, of the seeds that are scored, or None."""
+        values = self.get(f"heldout/{name}")
+        if values is None or not self.used.any() or not values.size:
+            return None
+        return np.asarray(values.transpose("chain", "obs"), np.float64)[self.used]
+
+    @cached_property
+    def by_seed(self) -> Floats | None:
+        """(S, N) what each seed that counts scores each datum, or None."""
+        return self.pointwise("log_mass" if self.has_mass else "log_evidence")
+
+    @cached_property
+    def by_datum(self) -> Score | None:
+        """The score of each datum, averaged over seeds or, for an ensemble, that of their mixture; or None."""
+        return None if self.by_seed is None else Score.of_seeds(self.by_seed, ensemble=self.ensemble)
+
+    @property
+    def per_seed(self) -> Floats | None:
+        """(S, N) what is averaged: the seeds, or the one mixture of an ensemble; or None."""
+        return self.evidence[None] if self.ensemble and self.evidence is not None else self.by_seed
+
+    @property
+    def evidence(self) -> Floats | None:
+        """(N,) the values of :attr:`by_datum`."""
+        return None if self.by_datum is None else self.by_datum.values
+
+    @cached_property
+    def varying(self) -> Score | None:
+        """The same of the columns that vary in training, where a density is the score."""
+        values = None if self.has_mass or self.ensemble else self.pointwise("log_evidence_varying")
+        return None if values is None else Score.of_seeds(values)
+
+    @cached_property
+    def density(self) -> float:
+        """Mean log evidence as the pair has it, which for a density of discrete data is not the score."""
+        values = self.pointwise("log_evidence")
+        return float("nan") if values is None else float(values.mean())
+
+    @cached_property
+    def share_constant(self) -> float:
+        """Nats per datum that the columns constant in training give the density, NaN where there are none."""
+        values = self.pointwise("log_evidence_varying")
+        return float("nan") if values is None else self.density - float(values.mean())
+
+    @cached_property
+    def score(self) -> float:
+        """Mean log evidence, NaN without one; -inf if some datum is given no probability at all."""
+        return float("nan") if self.evidence is None else float(self.evidence.mean())
+
+    @cached_property
+    def obs(self) -> NDArray[Any]:
+        """(N,) the rows in the source that the test data are, or their numbers where that is not recorded."""
+        values = self.get("heldout/log_evidence")
+        if values is None or "obs" not in values.coords:
+            return np.arange(0 if self.evidence is None else self.evidence.size)
+        return np.asarray(values["obs"])
+
+    def far_away(self, at: int) -> tuple[str, float]:
+        """The column in which a test datum is furthest from the training part's mean, in its standard deviations."""
+        x, center, spread = (
+            self.get(path) for path in ("observed_data/x", "constant_data/center", "constant_data/train_std")
+        )
+        if x is None or center is None or spread is None:
+            return "", 0.0
+        known = np.asarray(spread) > 0
+        distance = np.abs(np.asarray(x[at] - center, np.float64)) / np.where(known, spread, np.inf)
+        column = int(np.nan_to_num(distance).argmax())
+        return str(np.asarray(x["feature"])[column] if "feature" in x.coords else column), float(distance[column])
+
+    @property
+    def checks(self) -> NDArray[Any]:
+        """The steps at which the run was validated."""
+        return np.asarray(self.tree["validation"]["step"] if "validation" in self.tree.children else [])
+
+    @cached_property
+    def last_scales(self) -> Floats | None:
+        """(D,) smallest decoder scale of a column in any seed, at the seed's last finite check, or None."""
+        scales = self.get("validation/column_scale")
+        if scales is None:
+            return None
+        values = np.asarray(scales.transpose("chain", "check", "feature"), np.float64)
+        last = [seed[np.isfinite(seed).any(1)][-1] for seed in values if np.isfinite(seed).any()]
+        return np.asarray(np.fmin.reduce(last)) if last else None
+
+
+def outcomes(runs: Source | Iterable[Source]) -> list[Outcome]:
+    """Read runs, paths or DataTrees, and give each pair a name of its own.
+
+    Two runs of one pair are told apart by the options in which they differ: ``gmm (components=10)``.
+    """
+    single = isinstance(runs, str | Path | xr.DataTree) or hasattr(runs, "tree")
+    try:
+        sources = cast(list[Source], [runs] if single else list(cast(Iterable[Source], runs)))
+    except TypeError:
+        raise RunError(f"runs={runs!r}: give runs, DataTrees, or paths of runs' directories") from None
+    trees = [_tree(source) for source in sources]
+    if not trees:
+        raise RunError("no runs to compare: pass at least one run, DataTree or path of a run's directory")
+    pairs = [str(tree.attrs["pair"]) for tree in trees]
+    titles = [str(tree.attrs.get("title", pair)) for tree, pair in zip(trees, pairs, strict=True)]
+    plain = [Outcome(pair, title, tree) for pair, title, tree in zip(pairs, titles, trees, strict=True)]
+    settings = [
+        {name: run.read(name) for name in ("guide", "data", "steps", "learning_rate")} | dict(run.read("options") or {})
+        for run in plain
+    ]
+    suffixes = []
+    for run, own in zip(plain, settings, strict=True):
+        twins = [other for twin, other in zip(plain, settings, strict=True) if twin.label == run.label]
+        differing = [key for key in own if any(other.get(key) != own[key] for other in twins)]
+        told_apart = ", ".join(str(own[key]) if key == "data" else f"{key}={own[key]}" for key in differing)
+        suffixes.append(f" ({told_apart})" if told_apart else "")
+    numbered = [pair + suffix for pair, suffix in zip(pairs, suffixes, strict=True)]
+    total = Counter(numbered)
+    counts = [numbered[:i].count(name) + 1 for i, name in enumerate(numbered)]
+    suffixes = [
+        suffix + f" #{n}" * (total[name] > 1) for suffix, name, n in zip(suffixes, numbered, counts, strict=True)
+    ]
+    shared = {
+        title for title in titles if len({pair for pair, of in zip(pairs, titles, strict=True) if of == title}) > 1
+    }
+    return [
+        Outcome(pair + suffix, title + f" ({pair})" * (title in shared) + suffix, tree)
+        for pair, title, suffix, tree in zip(pairs, titles, suffixes, trees, strict=True)
+    ]
+
+
+def with_ensembles(runs: Iterable[Outcome]) -> list[Outcome]:
+    """Each run of several scored seeds followed by the mixture of them."""
+    return [outcome for run in runs for outcome in (run, *_ensemble(run))]
+
+
+def _ensemble(run: Outcome) -> list[Outcome]:
+    if run.by_seed is None or len(run.by_seed) < 2:
+        return []
+    suffix = f" (ensemble of {len(run.by_seed)})"
+    return [replace(run, label=run.label + suffix, title=run.title + suffix, ensemble=True)]
+
+
+def _tree(source: Source) -> xr.DataTree:
+    """The DataTree of a run, from memory or disk."""
+    if isinstance(source, xr.DataTree):
+        tree, where = source, "the DataTree"
+    elif isinstance(source, str | Path):
+        path, where = location("runs", source), str(source)
+        files = sorted(path.glob("*.nc")) if path.is_dir() else [path] if path.is_file() else []
+        if len(files) != 1:
+            found = f"{len(files)} .nc files" if path.is_dir() else "nothing"
+            raise RunError(f"no run at {where}: expected a directory with one .nc file, or that file; found {found}")
+        try:
+            tree = read_tree(files[0])
+        except (OSError, ValueError) as error:
+            raise RunError(f"{files[0]} is not the netCDF file of a run ({error}); train it again") from error
+    elif isinstance(getattr(source, "tree", None), xr.DataTree):
+        tree, where = source.tree, "the run"
+    else:
+        raise RunError(f"not a run: {type(source).__name__}; pass a run, a DataTree or the path of a run")
+    missing = {"pair", "base_measure", "data_fingerprint"} - set(tree.attrs)
+    if missing:
+        raise RunError(f"{where} is not a run of the zoo: root attributes {sorted(missing)} are missing")
+    return tree

@@ -1,0 +1,93 @@
+"""Stacking weights, and held-out evidence as ArviZ takes it."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from zoo.comparison.difference import Floats
+from zoo.comparison.outcome import BAD_K, Outcome, Source, outcomes
+from zoo.errors import RunError
+
+__all__ = ["elpd", "stacking_weights"]
+
+NEGLIGIBLE = -30.0  # nats below the best pair for a datum: exp of it no longer moves a stacking weight
+BOOTSTRAPS = 50  # resamples of the test data, for the standard error of the stacking weights
+
+
+def elpd(run: Source) -> Any:
+    """The held-out evidence of a run as an ``ELPDData``, for ArviZ's ``compare`` and ``plot_compare``.
+
+    ``elpd_i`` is the evidence of each test datum averaged over seeds, nats; on discrete data the log mass, as in
+    :func:`compare`. Only runs of one of its tables can be compared.
+
+    >>> about = dict(pair="plain", base_measure="density", data="toy", data_fingerprint="f00d")
+    >>> heldout = xr.Dataset({"log_evidence": (("chain", "obs"), [[-5.0, -6.0, -7.0]])})
+    >>> float(elpd(xr.DataTree.from_dict({"/": xr.Dataset(attrs=about), "heldout": heldout})).elpd)
+    -18.0
+    """
+    outcome, *others = outcomes(run)
+    if others:
+        raise RunError(f"{len(others) + 1} runs: give one")
+    if outcome.evidence is None:
+        raise RunError(f"{outcome.label} has no held-out evidence: evaluate it first")
+    return _elpd(outcome.evidence)
+
+
+def _elpd(values: Floats) -> Any:
+    from inspect import signature
+
+    from arviz_stats.utils import ELPDData
+
+    kind = (
+        {"kind": "held-out"} if "kind" in signature(ELPDData).parameters else {}
+    )  # ArviZ 0 wants it, ArviZ 1 has none
+    return ELPDData(
+        elpd=values.sum(),
+        se=float(np.sqrt(values.size * values.var())),
+        p=0.0,
+        n_samples=1,
+        n_data_points=values.size,
+        scale="log",
+        warning=False,
+        good_k=BAD_K,
+        elpd_i=xr.DataArray(values, dims="obs"),
+        **kind,
+    )
+
+
+def stacking_weights(ranked: Sequence[Outcome]) -> tuple[dict[str, float], dict[str, float]]:
+    """Weights of the mixture of pairs with the best held-out score, and their standard errors over the data.
+
+    A datum's best pair is subtracted first: the weights stay the same, and exp no longer overflows. The errors are
+    those of a bootstrap over data, of which the difference between pairs is the most part.
+    """
+    if len(ranked) < 2:
+        return {row.label: 1.0 for row in ranked}, {}
+    table = np.stack([row.evidence for row in ranked if row.evidence is not None])
+    table = table[:, np.isfinite(table).any(0)]
+    if not table.size:
+        return {}, {}
+    table = np.maximum(table - table.max(0), NEGLIGIBLE)
+    labels, count = [row.label for row in ranked], table.shape[1]
+    draws = np.random.default_rng(0).integers(count, size=(BOOTSTRAPS if count > 1 else 0, count))
+    weights, *resampled = (_stacked(labels, table[:, rows]) for rows in (np.arange(count), *draws))
+    errors = np.std([list(sample.values()) for sample in resampled], axis=0, ddof=1) if resampled else []
+    return weights, dict(zip(labels, map(float, errors), strict=False))
+
+
+def _stacked(labels: Sequence[str], table: Floats) -> dict[str, float]:
+    """ArviZ's stacking weights of pointwise evidence (pairs, N), in the order of the labels."""
+    from inspect import signature
+
+    import arviz_stats
+
+    # ArviZ 1 rounds unless told not to
+    exactly = {"round_to": "none"} if "round_to" in signature(arviz_stats.compare).parameters else {}
+    heldout = {label: _elpd(values) for label, values in zip(labels, table, strict=True)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # ArviZ 0 uses what pandas 3 deprecates
+        weights = arviz_stats.compare(heldout, **exactly)["weight"]
+    return {label: float(weights[label]) for label in labels}

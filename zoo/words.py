@@ -1,0 +1,45 @@
+"""Numbers of nats in sentences and tables of plain text, the same wherever they are told."""
+
+import math
+
+import numpy as np
+
+__all__ = ["nats", "places", "plus_minus", "scale"]
+
+FINEST = 3  # decimals: a thousandth of a nat is rounding
+HUGE = 1e6  # from here on a number is told as a power
+
+
+def nats(value: float, decimals: int = 1) -> str:
+    """A number of nats, never a minus zero; from a million on as a power.
+
+    >>> nats(-0.04), nats(-12345.67), nats(-2.74e21)
+    ('0.0', '-12,345.7', '-2.7e21')
+    """
+    if HUGE <= abs(value) < math.inf:
+        digits, _, exponent = f"{value:.1e}".partition("e")
+        return f"{digits}e{int(exponent)}"
+    return f"{round(float(value), decimals) + 0.0:,.{decimals}f}"
+
+
+def places(error: float) -> int:
+    """Decimals that show two significant digits of an error."""
+    if not 0 < error < math.inf:
+        return FINEST
+    return min(max(1 - int(f"{error:.1e}".partition("e")[2]), 0), FINEST)
+
+
+def plus_minus(value: float, *errors: float) -> str:
+    """A number with its errors, to two significant digits of the largest; an unknown error is left out.
+
+    >>> plus_minus(-0.319198, 0.000033, 0.021), plus_minus(-1.5, 0.0)
+    ('-0.319 ± 0.000 ± 0.021', '-1.500 ± 0.000')
+    """
+    known = [error for error in errors if not np.isnan(error)]
+    decimals = places(max(known, default=0.01))
+    return " ± ".join(nats(number, decimals) for number in (value, *known))
+
+
+def scale(value: float) -> str:
+    """A scale as 3e-7."""
+    return f"{value:.0e}".replace("e-0", "e-").replace("e+00", "")
