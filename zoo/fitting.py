@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import version
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -43,23 +43,33 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
     "constant": lambda _: 1.0,
 }
+# steps="auto": of the first round, how many rounds at most, and the gain in validation ELBO that is worth another
+FIRST_ROUND, ROUNDS, WORTH = 1000, 5, 0.1
 VALIDATION_ROWS, VALIDATION_VALUES = 4096, 2**22  # per pass, at most
 COMPILING_TAKES = 20.0  # seconds, the first time
 FEW_STEPS = 50  # not worth recording
 MODES: tuple[Mode, ...] = get_args(Mode)
 OF_STEP = tuple(field.name for field in fields(State))
-OF_SEEDS = ("best_elbo", "best_step", "stopped_at")  # what a Record knows of each seed, and of each check
+OF_SEEDS = ("best_elbo", "best_step", "stopped_at", "settled_at")  # what a Record knows of each seed, and of each check
 OF_CHECKS = ("elbo", "column_scale", "scale_obs")
 REPEATED_ROWS, REPEATED_VALUES = 1024, 2**20  # a smaller part is drawn several times to quieten its mean
 
 Count = Annotated[int, Ge(1), Le(MOST)]
 
 
+class Round(NamedTuple):
+    """Steps over which the learning rate runs through its schedule once: those from ``start`` to before ``stop``."""
+
+    number: int
+    start: int
+    stop: int
+
+
 @dataclass(frozen=True)
 class Settings:
     """How a pair is trained, apart from what is trained on."""
 
-    steps: Count = 2000
+    steps: Count | Literal["auto"] = 2000
     batch_size: Count = 128
     learning_rate: Annotated[float, Gt(0), Lt(math.inf)] | None = None
     schedule: Literal["cosine", "constant"] = "cosine"
@@ -75,11 +85,41 @@ class Settings:
     device: str = "auto"
     on_divergence: Literal["warn", "stop", "raise"] = "stop"
 
+    def round(self, step: int) -> Round:
+        """The round that a step, numbered from 0, is in: each is twice as long as the one before it."""
+        if self.steps != "auto":
+            return Round(1, 0, self.steps)
+        number = (step // FIRST_ROUND + 1).bit_length()
+        return Round(number, (2 ** (number - 1) - 1) * FIRST_ROUND, (2**number - 1) * FIRST_ROUND)
+
+    @property
+    def most_steps(self) -> int:
+        """Where training ends at the latest."""
+        return (2**ROUNDS - 1) * FIRST_ROUND if self.steps == "auto" else self.steps
+
+    @property
+    def least_steps(self) -> int:
+        """Where training ends at the earliest if nothing breaks: gains are told from the second round on."""
+        return 3 * FIRST_ROUND if self.steps == "auto" else self.steps
+
     def at(self, step: int) -> tuple[float, float]:
         """The learning rate and the weight of the KL term at a step, numbered from 0."""
         assert self.learning_rate is not None  # fit has filled it in
-        rate = self.learning_rate * SCHEDULES[self.schedule](step / self.steps)
+        _, start, stop = self.round(step)
+        rate = self.learning_rate * SCHEDULES[self.schedule]((step - start) / (stop - start))
         return rate, min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
+
+    def checks_at(self, step: int) -> bool:
+        """Whether the validation ELBO is taken after this step, numbered from 0."""
+        _, start, stop = self.round(step)
+        # the watch needs a few checks to see a scale falling, however few were asked for
+        every = max(1, (stop - start) // max(self.checks, 2 * FALLING_CHECKS))
+        return (step + 1 - start) % every == 0 or step + 1 == stop
+
+    def judges_at(self, step: int) -> bool:
+        """Whether a seed may be called settled after this step: at the end of a round without warm-up, but the first."""
+        number, start, stop = self.round(step)
+        return self.steps == "auto" and number > 1 and start >= self.warmup and step + 1 == stop
 
 
 def checked_settings(given: dict[str, Any]) -> Settings:
@@ -87,6 +127,16 @@ def checked_settings(given: dict[str, Any]) -> Settings:
     settings = checked(Settings, given, "fit")
     if settings.objective not in (None, *OBJECTIVES):
         raise OptionError(f"fit: objective={settings.objective!r}; choose from {', '.join(OBJECTIVES)}.")
+    if settings.steps == "auto" and settings.schedule != "cosine":
+        raise OptionError(
+            f'fit: steps="auto" restarts the cosine schedule, and schedule={settings.schedule!r} has no restarts: say '
+            "how many steps, or leave the schedule out."
+        )
+    if settings.steps == "auto" and settings.patience is not None:
+        raise OptionError(
+            f'fit: steps="auto" stops a seed by what a round gained, and patience={settings.patience} by single '
+            "checks, which get worse at every restart: say how many steps, or leave patience out."
+        )
     _device(settings.device)
     return settings
 
@@ -96,7 +146,7 @@ def fit(
     data: Data,
     *,
     seeds: int | Iterable[int] = 4,
-    steps: int = 2000,
+    steps: int | Literal["auto"] = 2000,
     batch_size: int = 128,
     learning_rate: float | None = None,
     schedule: str = "cosine",
@@ -232,7 +282,7 @@ def _train(
         log.warning("%s, compile=%r, is run with %r: %s", pair.name, settings.compile, engine.mode, engine.note)
     else:
         log.info("%s, compile=%r, is run with %r", pair.name, settings.compile, engine.mode)
-    record = Record(engine, pair, settings.steps, validation, keep_last=settings.keep == "last")
+    record = Record(engine, pair, validation, keep_last=settings.keep == "last")
     watch = Watch(pair, seeds)
     first, before = 0, 0.0
     if saved is not None:
@@ -241,14 +291,14 @@ def _train(
         first, before = int(saved["step"]), float(saved["seconds"])
 
     started = time.perf_counter()
-    # the watch needs a few checks to see a scale falling, however few were asked for
-    every = max(1, settings.steps // max(settings.checks, 2 * FALLING_CHECKS))
     done = first
     try:
-        with _progress(f"{pair.name} ({engine.mode})", settings.steps, shown=progress) as tell:
-            for step in range(first, settings.steps if record.alive().any() else first):
+        with _progress(f"{pair.name} ({engine.mode})", shown=progress) as tell:
+            for step in range(first, settings.most_steps if record.alive().any() else first):
+                if step >= len(record.trace):
+                    record.reserve(settings.round(step).stop)
                 record.keep(step, engine.step(step))
-                check = (step + 1) % every == 0 or step + 1 == settings.steps
+                check = settings.checks_at(step)
                 if check:
                     record.check(step + 1)
                     alarmed = watch.alarms(
@@ -260,7 +310,9 @@ def _train(
                         warnings.warn(watch.message(alarmed), DivergenceWarning, stacklevel=3)
                     late = record.checks_without_progress() >= (settings.patience or math.inf)
                     record.stop(step + 1, late | (alarmed & (settings.on_divergence == "stop")))
-                    tell(step + 1, record.elbo[-1])
+                    if settings.judges_at(step):
+                        record.settle(step + 1, record.gain(settings.round(step).start) < WORTH)
+                    tell(step + 1, settings.round(step), record.elbo[-1])
                 if place and ((step + 1) % save_every == 0 if save_every else check):
                     seconds = before + time.perf_counter() - started
                     counts = {"step": step + 1, "seconds": seconds, "mode": MODES.index(engine.mode)}
@@ -312,22 +364,23 @@ def _run(
 class Record:
     """Traces of every step and of every check, and the best weights so far; on the device until the end.
 
+    A step leaves six numbers a seed, for which there is room as far as was asked for by ``reserve``.
+
     Args:
         engine: what is trained.
         pair: in whose data's units the traces are.
-        steps: T.
         validation: the validation part in scaled units, shape (N, D).
         keep_last: keep the weights of the last check instead of those of the best.
     """
 
-    def __init__(self, engine: Engine, pair: Pair, steps: int, validation: Tensor, *, keep_last: bool) -> None:
+    def __init__(self, engine: Engine, pair: Pair, validation: Tensor, *, keep_last: bool) -> None:
         self.engine = engine
         self.pair = pair
         self.keep_last = keep_last
         self.obs = pair.data.validation["obs"].values
         self.validation, self.train = (_repeated(part) for part in (validation, engine.x))
         seeds, device = len(engine.seeds), validation.device
-        self.trace = torch.full((steps, len(Terms._fields) + 1, seeds), math.nan, device=device)
+        self.trace = torch.empty(0, len(Terms._fields) + 1, seeds, device=device)
         self.checked: list[int] = []
         self.elbo: list[np.ndarray[Any, Any]] = []
         self.column_scale: list[np.ndarray[Any, Any]] = []
@@ -337,6 +390,12 @@ class Record:
         self.best_elbo = np.full(seeds, -math.inf)
         self.best_step = np.zeros(seeds, dtype=np.int64)
         self.stopped_at = np.full(seeds, -1)
+        self.settled_at = np.full(seeds, -1)
+
+    def reserve(self, steps: int) -> None:
+        """Make room for the traces of so many steps in all."""
+        room = self.trace.new_full((steps - len(self.trace), *self.trace.shape[1:]), math.nan)
+        self.trace = torch.cat([self.trace, room])
 
     def keep(self, step: int, statistics: Tensor) -> None:
         """Note what a step returned, without waiting for it."""
@@ -372,6 +431,18 @@ class Record:
         """Train these seeds no further."""
         self.stopped_at[which & self.alive()] = step
         self.engine.freeze(which)
+
+    def gain(self, start: int) -> np.ndarray[Any, Any]:
+        """By how much the best validation ELBO after so many steps is above the best before, (S,), in nats."""
+        elbo, later = np.nan_to_num(np.stack(self.elbo), nan=-math.inf), np.array(self.checked) > start
+        with np.errstate(invalid="ignore"):  # never finite: nothing was gained
+            gained: np.ndarray[Any, Any] = np.nan_to_num(elbo[later].max(0) - elbo[~later].max(0), nan=0.0)
+        return gained
+
+    def settle(self, step: int, which: np.ndarray[Any, np.dtype[np.bool_]]) -> None:
+        """Train these seeds no further, since it would gain nothing."""
+        self.settled_at[which & self.alive()] = step
+        self.stop(step, which)
 
     def frozen_at(self) -> np.ndarray[Any, Any]:
         """The step, counted from 1, at which a seed's loss was not finite, or -1."""
@@ -409,7 +480,7 @@ class Record:
             buffer.copy_(state[f"buffer.{name}"])
             self.best_buffers[name].copy_(state[f"best_buffer.{name}"])
         self.best_theta.copy_(state["best_theta"])
-        self.trace[: len(state["trace"])] = state["trace"].to(self.trace.device)
+        self.trace = state["trace"].to(self.trace.device)
         self.checked = state["checked"].tolist()
         for name in OF_SEEDS:
             setattr(self, name, state[name].numpy().copy())
@@ -590,13 +661,13 @@ def _mode(settings: Settings, pair: Pair, seeds: int) -> Mode:
     if settings.compile != "auto":
         return settings.compile
     parameters = sum(p.numel() for p in {*pair.model.parameters(), *pair.guide.parameters()}) * seeds
-    saved = settings.steps * (1e-3 + 4e-9 * parameters)
-    return "inductor" if saved > COMPILING_TAKES else "capture" if settings.steps >= FEW_STEPS else "off"
+    saved = settings.least_steps * (1e-3 + 4e-9 * parameters)
+    return "inductor" if saved > COMPILING_TAKES else "capture" if settings.least_steps >= FEW_STEPS else "off"
 
 
 @contextmanager
-def _progress(told: str, steps: int, *, shown: bool) -> Iterator[Callable[[int, np.ndarray[Any, Any]], None]]:
-    """A bar with the validation ELBO, the rate and the time left, moved at checks only; nothing in a pipe."""
+def _progress(told: str, *, shown: bool) -> Iterator[Callable[[int, Round, np.ndarray[Any, Any]], None]]:
+    """A bar with the validation ELBO, the rate and the time left of the round, moved at checks only; none in a pipe."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -611,12 +682,12 @@ def _progress(told: str, steps: int, *, shown: bool) -> Iterator[Callable[[int, 
     )
     started = time.perf_counter()
     with Progress(*columns, console=console, disable=not (shown and console.is_terminal)) as bar:
-        task = bar.add_task(told, total=steps, rate="", elbo="")
+        task = bar.add_task(told, total=None, rate="", elbo="")
 
-        def tell(step: int, elbo: np.ndarray[Any, Any]) -> None:
+        def tell(step: int, current: Round, elbo: np.ndarray[Any, Any]) -> None:
             rate = f"{step / (time.perf_counter() - started):.0f} steps/s"
             alive = elbo[np.isfinite(elbo)]
             mean = f"validation ELBO {alive.mean():.2f}" if alive.size else ""
-            bar.update(task, completed=step, rate=rate, elbo=mean)
+            bar.update(task, completed=step, total=current.stop, rate=rate, elbo=mean)
 
         yield tell
