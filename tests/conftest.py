@@ -23,6 +23,16 @@ def iris():
 
 
 @pytest.fixture
+def short_rounds(monkeypatch):
+    """Rounds of 20 steps, 40 and so on, for steps="auto"."""
+    from zoo import fitting, rounds
+
+    monkeypatch.setattr(rounds, "FIRST", 20)
+    monkeypatch.setattr(fitting, "AUTO_STEPS", 620)
+    return [20, 60, 140, 300, 620]
+
+
+@pytest.fixture
 def catalogue(monkeypatch):
     """The catalogue, put back after the test."""
     from zoo import catalogue

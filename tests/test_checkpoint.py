@@ -45,6 +45,21 @@ def test_a_fit_that_was_stopped_ends_in_the_same_bits(name, mode, iris, tmp_path
     same(zoo.load_run(tmp_path / "run"), whole)
 
 
+@pytest.mark.parametrize("numbers", [(7, 23, 59, 60), (61, 100, 140)])
+def test_rounds_that_were_broken_off_end_in_the_same_bits(numbers, iris, tmp_path, monkeypatch, short_rounds):
+    pair, how = zoo.create("gaussian-constrained", iris), HOW | {"steps": "auto", "seeds": 4, "learning_rate": 0.03}
+    whole = zoo.fit(pair, iris, **how)
+    settled = whole.tree["optimization"]["settled_at"]
+    assert settled.min() < max(numbers) < settled.max(), "one seed is to stop before the last break, one after it"
+    for number in numbers:
+        with monkeypatch.context() as patch:
+            break_at(patch, number, Stopped)
+            with pytest.raises(Stopped):
+                zoo.fit(pair, iris, checkpoint=tmp_path / "run", **how)
+    same(zoo.fit(pair, iris, checkpoint=tmp_path / "run", **how), whole)
+    same(zoo.load_run(tmp_path / "run"), whole)
+
+
 @pytest.mark.parametrize("every", [1, 7, 1000])
 def test_states_may_be_written_at_any_step(every, iris, tmp_path, monkeypatch):
     pair = zoo.create("gaussian-learned", iris)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import version
-from typing import Annotated, Any, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from zoo.engine import Engine, LinAlgError, Mode, Precision, State
 from zoo.errors import DataError, Diverged, DivergenceWarning, OptionError, RunError
 from zoo.objective import OBJECTIVES, Terms, column_scale, terms, traces
 from zoo.options import MAX_SEED, MOST, MOST_SEEDS, checked, count, location, switch
+from zoo.rounds import AUTO_STEPS, LIKELY_STEPS, Round, round_of, still_improving
 from zoo.runs import RECIPE, Run, load_run
 from zoo.storage import write_directory
 
@@ -43,8 +44,6 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
     "constant": lambda _: 1.0,
 }
-# steps="auto": of the first round, how many rounds at most, and the gain in validation ELBO that is worth another
-FIRST_ROUND, ROUNDS, WORTH = 1000, 5, 0.1
 VALIDATION_ROWS, VALIDATION_VALUES = 4096, 2**22  # per pass, at most
 COMPILING_TAKES = 20.0  # seconds, the first time
 FEW_STEPS = 50  # not worth recording
@@ -55,14 +54,6 @@ OF_CHECKS = ("elbo", "column_scale", "scale_obs")
 REPEATED_ROWS, REPEATED_VALUES = 1024, 2**20  # a smaller part is drawn several times to quieten its mean
 
 Count = Annotated[int, Ge(1), Le(MOST)]
-
-
-class Round(NamedTuple):
-    """Steps over which the learning rate runs through its schedule once: those from ``start`` to before ``stop``."""
-
-    number: int
-    start: int
-    stop: int
 
 
 @dataclass(frozen=True)
@@ -86,21 +77,13 @@ class Settings:
     on_divergence: Literal["warn", "stop", "raise"] = "stop"
 
     def round(self, step: int) -> Round:
-        """The round that a step, numbered from 0, is in: each is twice as long as the one before it."""
-        if self.steps != "auto":
-            return Round(1, 0, self.steps)
-        number = (step // FIRST_ROUND + 1).bit_length()
-        return Round(number, (2 ** (number - 1) - 1) * FIRST_ROUND, (2**number - 1) * FIRST_ROUND)
+        """The round that a step, numbered from 0, is in; a number of steps is one round."""
+        return round_of(step) if self.steps == "auto" else Round(1, 0, self.steps)
 
     @property
     def most_steps(self) -> int:
         """Where training ends at the latest."""
-        return (2**ROUNDS - 1) * FIRST_ROUND if self.steps == "auto" else self.steps
-
-    @property
-    def least_steps(self) -> int:
-        """Where training ends at the earliest if nothing breaks: gains are told from the second round on."""
-        return 3 * FIRST_ROUND if self.steps == "auto" else self.steps
+        return AUTO_STEPS if self.steps == "auto" else self.steps
 
     def at(self, step: int) -> tuple[float, float]:
         """The learning rate and the weight of the KL term at a step, numbered from 0."""
@@ -116,10 +99,10 @@ class Settings:
         every = max(1, (stop - start) // max(self.checks, 2 * FALLING_CHECKS))
         return (step + 1 - start) % every == 0 or step + 1 == stop
 
-    def judges_at(self, step: int) -> bool:
-        """Whether a seed may be called settled after this step: at the end of a round without warm-up, but the first."""
-        number, start, stop = self.round(step)
-        return self.steps == "auto" and number > 1 and start >= self.warmup and step + 1 == stop
+    def settles_at(self, step: int) -> bool:
+        """Whether seeds that improve no more are to stop after this step: where a round ends that saw no warm-up."""
+        _, start, stop = self.round(step)
+        return self.steps == "auto" and start >= self.warmup and step + 1 == stop
 
 
 def checked_settings(given: dict[str, Any]) -> Settings:
@@ -174,7 +157,9 @@ def fit(
         pair: from :func:`zoo.create`.
         data: what it was created for.
         seeds: how many, counted from 0, or the seeds themselves.
-        steps: gradient steps.
+        steps: gradient steps, or "auto": rounds of 1,000 steps, 2,000 and so on to 16,000, each with a schedule of its
+            own. At the end of a round a seed stops if its validation ELBO gained at most 0.1 nats in it or fell that
+            far from its best, or if it ran away.
         batch_size: data per step.
         learning_rate: Adam's step size; None takes the card's.
         schedule: "cosine" takes the learning rate to zero at the last step, "constant" leaves it.
@@ -182,7 +167,7 @@ def fit(
         warmup: steps over which the weight of the KL term rises to 1. The recorded ELBO is never annealed.
         clip: the largest gradient norm of a seed; None does not clip.
         same_batches: give all seeds the data in the same order, so that they differ by start and noise alone.
-        checks: how often the validation ELBO is taken.
+        checks: how often the validation ELBO is taken, in each round if there are several.
         keep: "best" keeps the weights of the best validation ELBO, "last" those after the last step.
         patience: stop a seed whose validation ELBO has not improved for so many checks; None never does.
         compile: "off" runs Pyro as it is, "capture" replays a recorded graph, "inductor" compiles it, "auto"
@@ -282,7 +267,7 @@ def _train(
         log.warning("%s, compile=%r, is run with %r: %s", pair.name, settings.compile, engine.mode, engine.note)
     else:
         log.info("%s, compile=%r, is run with %r", pair.name, settings.compile, engine.mode)
-    record = Record(engine, pair, validation, keep_last=settings.keep == "last")
+    record = Record(engine, pair, validation, keep_last=settings.keep == "last", settles=settings.steps == "auto")
     watch = Watch(pair, seeds)
     first, before = 0, 0.0
     if saved is not None:
@@ -310,8 +295,9 @@ def _train(
                         warnings.warn(watch.message(alarmed), DivergenceWarning, stacklevel=3)
                     late = record.checks_without_progress() >= (settings.patience or math.inf)
                     record.stop(step + 1, late | (alarmed & (settings.on_divergence == "stop")))
-                    if settings.judges_at(step):
-                        record.settle(step + 1, record.gain(settings.round(step).start) < WORTH)
+                    if settings.settles_at(step):
+                        record.stop(step + 1, watch.ran_away_at >= 0)  # there is nothing it could settle at
+                        record.settle(step + 1, ~record.still_improving(settings.round(step).start))
                     tell(step + 1, settings.round(step), record.elbo[-1])
                 if place and ((step + 1) % save_every == 0 if save_every else check):
                     seconds = before + time.perf_counter() - started
@@ -371,12 +357,14 @@ class Record:
         pair: in whose data's units the traces are.
         validation: the validation part in scaled units, shape (N, D).
         keep_last: keep the weights of the last check instead of those of the best.
+        settles: whether seeds are to be trained until they improve no more.
     """
 
-    def __init__(self, engine: Engine, pair: Pair, validation: Tensor, *, keep_last: bool) -> None:
+    def __init__(self, engine: Engine, pair: Pair, validation: Tensor, *, keep_last: bool, settles: bool) -> None:
         self.engine = engine
         self.pair = pair
         self.keep_last = keep_last
+        self.settles = settles
         self.obs = pair.data.validation["obs"].values
         self.validation, self.train = (_repeated(part) for part in (validation, engine.x))
         seeds, device = len(engine.seeds), validation.device
@@ -432,15 +420,13 @@ class Record:
         self.stopped_at[which & self.alive()] = step
         self.engine.freeze(which)
 
-    def gain(self, start: int) -> np.ndarray[Any, Any]:
-        """By how much the best validation ELBO after so many steps is above the best before, (S,), in nats."""
-        elbo, later = np.nan_to_num(np.stack(self.elbo), nan=-math.inf), np.array(self.checked) > start
-        with np.errstate(invalid="ignore"):  # never finite: nothing was gained
-            gained: np.ndarray[Any, Any] = np.nan_to_num(elbo[later].max(0) - elbo[~later].max(0), nan=0.0)
-        return gained
+    def still_improving(self, start: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Which seeds would gain by more steps than they have taken, in view of what they gained since a step."""
+        elbo, since = np.stack(self.elbo, axis=1), np.array(self.checked) > start
+        return still_improving(elbo[:, ~since], elbo[:, since])
 
     def settle(self, step: int, which: np.ndarray[Any, np.dtype[np.bool_]]) -> None:
-        """Train these seeds no further, since it would gain nothing."""
+        """Train these seeds no further, since it would gain next to nothing."""
         self.settled_at[which & self.alive()] = step
         self.stop(step, which)
 
@@ -505,6 +491,7 @@ class Record:
                 "kl_weight": ("step", np.array([self.engine.schedule(step)[1] for step in range(steps)])),
                 "frozen_at": (per_seed, self.frozen_at()),
                 "stopped_at": (per_seed, self.stopped_at),
+                **({"settled_at": (per_seed, self.settled_at)} if self.settles else {}),
                 "ran_away_at": (per_seed, ran_away_at),
                 "best_step": (per_seed, self.best_step),
             },
@@ -661,8 +648,9 @@ def _mode(settings: Settings, pair: Pair, seeds: int) -> Mode:
     if settings.compile != "auto":
         return settings.compile
     parameters = sum(p.numel() for p in {*pair.model.parameters(), *pair.guide.parameters()}) * seeds
-    saved = settings.least_steps * (1e-3 + 4e-9 * parameters)
-    return "inductor" if saved > COMPILING_TAKES else "capture" if settings.least_steps >= FEW_STEPS else "off"
+    steps = LIKELY_STEPS if settings.steps == "auto" else settings.steps
+    saved = steps * (1e-3 + 4e-9 * parameters)
+    return "inductor" if saved > COMPILING_TAKES else "capture" if steps >= FEW_STEPS else "off"
 
 
 @contextmanager

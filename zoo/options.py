@@ -43,7 +43,7 @@ def checked(kind: type[T], given: dict[str, Any], owner: str) -> T:
             name = str(error.errors()[0]["loc"][0])
             # of a union, what each of its members wants
             told = dict.fromkeys(fault["msg"] for fault in error.errors() if fault["loc"][0] == name)
-            complaint = f"{name}={given[name]!r}: {' or '.join(text[0].lower() + text[1:] for text in told)}."
+            complaint = f"{name}={given[name]!r}: {', or '.join(text[0].lower() + text[1:] for text in told)}."
     listing = ", ".join(f"{name}={default!r}" for name, default in known.items())
     raise OptionError(f"{owner}: {complaint} Options: {listing}.")
 
