@@ -24,12 +24,13 @@ def iris():
 
 @pytest.fixture
 def short_rounds(monkeypatch):
-    """Rounds of 20 steps, 40 and so on, for steps="auto"."""
+    """Rounds of 5 steps, 10 and so on for steps="auto", and where each ends; only 0.3 nats are worth another."""
     from zoo import fitting, rounds
 
-    monkeypatch.setattr(rounds, "FIRST", 20)
-    monkeypatch.setattr(fitting, "AUTO_STEPS", 620)
-    return [20, 60, 140, 300, 620]
+    monkeypatch.setattr(rounds, "FIRST", 5)
+    monkeypatch.setattr(rounds, "WORTH", 0.3)
+    monkeypatch.setattr(fitting, "AUTO_STEPS", 155)
+    return [5, 15, 35, 75, 155]
 
 
 @pytest.fixture

@@ -475,7 +475,7 @@ def test_training_until_it_settles_is_gone_on_with_and_repeated(tmp_path, monkey
     command = ["train", "gmm", "--data", "iris", "--steps", "auto", "--seeds", "2", "--compile", "off", "--quiet"]
     call(*command, "--out", tmp_path / "whole")
     with monkeypatch.context() as patch:
-        break_at(patch, 25, KeyboardInterrupt)
+        break_at(patch, 8, KeyboardInterrupt)
         call(*command, "--out", tmp_path / "run", status=130)
     call("train", "--resume", tmp_path / "run", "--quiet")
     assert zoo.load_run(tmp_path / "run").differences(zoo.load_run(tmp_path / "whole")) == []

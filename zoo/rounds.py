@@ -22,7 +22,7 @@ class Round(NamedTuple):
 
 
 def _steps(rounds: int) -> int:
-    return (2**rounds - 1) * FIRST
+    return ((1 << rounds) - 1) * FIRST
 
 
 AUTO_STEPS, LIKELY_STEPS = _steps(MOST), _steps(LIKELY)
@@ -52,4 +52,5 @@ def still_improving(before: NDArray[Any], since: NDArray[Any]) -> NDArray[np.boo
     least = np.full((len(since), 1), -np.inf)
     before, since = (np.where(np.isfinite(elbo), elbo, -np.inf) for elbo in (np.hstack([least, before]), since))
     once, lately, last = before.max(1), since.max(1), since[:, -1]
-    return np.isfinite(last) & (lately > once + WORTH) & (last > lately - WORTH)
+    improving: NDArray[np.bool_] = np.isfinite(last) & (lately > once + WORTH) & (last > lately - WORTH)
+    return improving

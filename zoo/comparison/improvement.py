@@ -39,8 +39,9 @@ def ended_early(
     """
     sound = np.ones(len(elbo), dtype=bool) if broken is None else ~np.asarray(broken, dtype=bool)
     if settled_at is not None:
-        return sound & (np.asarray(settled_at) < 0)
-    return sound & np.array([_rose(steps, seed) for seed in np.asarray(elbo, np.float64)], dtype=bool)
+        return np.where(np.asarray(settled_at) < 0, sound, False)
+    rose: NDArray[np.bool_] = np.array([_rose(steps, seed) for seed in np.asarray(elbo, np.float64)], dtype=bool)
+    return sound & rose
 
 
 def _rose(steps: NDArray[Any], elbo: NDArray[Any]) -> bool:
