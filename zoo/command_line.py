@@ -434,7 +434,8 @@ def compare(
 ) -> None:
     """Train, score and rank pairs on the same data, and write the report.
 
-    A pair that fails does not stop the others; the exit status is then 1. With --repeats, each split has its own
+    Pairs are trained until their validation improves no more, unless --steps says how many. A pair that fails does not
+    stop the others; the exit status is then 1. With --repeats, each split has its own
     runs and report in a folder of DIR, and what they say together is printed and written as across_splits.csv.
     """
     _run_plugins(plugin)

@@ -175,7 +175,8 @@ def fit(
         precision: "bfloat16" lets the layers of networks multiply in it while training; parameters, densities, Adam and
             all that is scored stay in single precision.
         device: "cpu", "cuda", or "auto" for the best there is.
-        on_divergence: when a decoder scale runs to zero: "stop" freezes that seed, "warn" goes on, "raise" raises.
+        on_divergence: when a decoder scale runs to zero: "stop" freezes that seed, "warn" goes on (to the end of the
+            round, if there are several), "raise" raises.
         progress: show a progress bar where a person is watching.
         checkpoint: a directory to train in. A fit that was stopped there, however it ended, is gone on with to the
             same bits as if it had not been; a finished one is returned; when done, the run is saved there. Ctrl-C

@@ -65,8 +65,8 @@ def goes_on(attrs: Mapping[str, Any]) -> str:
     """
     if "interrupted_at" in attrs:
         return "zoo train --resume RUN"
-    steps = attrs["steps"]
+    steps, schedule, patience = (attrs.get(name) for name in ("steps", "schedule", "patience"))
     if steps == "auto":
         return f"zoo compare ... --steps {2 * AUTO_STEPS}"
-    settles = attrs["schedule"] == "cosine" and attrs["patience"] == "null" and steps < AUTO_STEPS
+    settles = schedule in (None, "cosine") and patience in (None, "null") and (steps is None or steps < AUTO_STEPS)
     return f"zoo compare ... --steps {'auto' if settles else 2 * steps}"
