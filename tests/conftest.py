@@ -23,6 +23,17 @@ def iris():
 
 
 @pytest.fixture
+def short_rounds(monkeypatch):
+    """Rounds of 5 steps, 10 and so on for steps="auto", and where each ends; only 0.3 nats are worth another."""
+    from zoo import fitting, rounds
+
+    monkeypatch.setattr(rounds, "FIRST", 5)
+    monkeypatch.setattr(rounds, "WORTH", 0.3)
+    monkeypatch.setattr(fitting, "AUTO_STEPS", 155)
+    return [5, 15, 35, 75, 155]
+
+
+@pytest.fixture
 def catalogue(monkeypatch):
     """The catalogue, put back after the test."""
     from zoo import catalogue

@@ -45,6 +45,21 @@ def test_a_fit_that_was_stopped_ends_in_the_same_bits(name, mode, iris, tmp_path
     same(zoo.load_run(tmp_path / "run"), whole)
 
 
+@pytest.mark.usefixtures("short_rounds")
+def test_rounds_that_were_broken_off_end_in_the_same_bits(iris, tmp_path, monkeypatch):
+    pair = zoo.create("gaussian-constrained", iris, latent_dim=2, hidden=(8,))
+    how = HOW | {"steps": "auto", "seeds": 4, "learning_rate": 0.1}
+    whole = zoo.fit(pair, iris, **how)
+    assert 75 in whole.tree["optimization"]["settled_at"] and whole.tree["optimization"].sizes["step"] == 155
+    for number in (3, 15, 36, 74, 120):  # in a round, where one begins, before and after the first seed has settled
+        with monkeypatch.context() as patch:
+            break_at(patch, number, Stopped)
+            with pytest.raises(Stopped):
+                zoo.fit(pair, iris, checkpoint=tmp_path / "run", **how)
+    same(zoo.fit(pair, iris, checkpoint=tmp_path / "run", **how), whole)
+    same(zoo.load_run(tmp_path / "run"), whole)
+
+
 @pytest.mark.parametrize("every", [1, 7, 1000])
 def test_states_may_be_written_at_any_step(every, iris, tmp_path, monkeypatch):
     pair = zoo.create("gaussian-learned", iris)

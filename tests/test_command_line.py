@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 
 import zoo
 from zoo.catalogue import options_of
-from zoo.command_line import Loading, Training, _assignment, app
-from zoo.errors import DivergenceWarning
+from zoo.command_line import ALONE, Loading, Training, _assignment, app
+from zoo.errors import DivergenceWarning, RunError
 from zoo.sources import DataCall
 
 RESUME = "The same command with --resume goes on."
@@ -123,6 +123,8 @@ MISTAKES = {
     "unknown option": ([*TRAIN_GMM, "iris", "--set", "component=3"], "did you mean 'components'?"),
     "no assignment": ([*TRAIN_GMM, "iris", "--set", "components"], "OPTION=VALUE"),
     "ill setting": ([*TRAIN_GMM, "iris", "--steps", "0"], "steps=0"),
+    "no number of steps": ([*TRAIN_GMM, "iris", "--steps", "2e3"], "steps='2e3': input should be a valid integer"),
+    "no schedule to restart": ([*COMPARE, "--schedule", "constant"], "say how many steps"),
     "two kinds of seeds": ([*TRAIN_GMM, "iris", "--seeds", "2", "--seed", "3"], "leave one of them out"),
     "missing plugin": ([*TRAIN_GMM, "iris", "--plugin", "none.py"], "no such Python file"),
     "a seed twice": ([*TRAIN_GMM, "iris", "--seed", "2", "--seed", "2"], "different whole numbers"),
@@ -454,6 +456,32 @@ def test_repeat_trains_the_same_bits_again(tmp_path):
     )
 
 
+def test_a_comparison_trains_until_pairs_settle_unless_told_otherwise(tmp_path, monkeypatch):
+    asked = []
+
+    def fit(*arguments, **settings):
+        asked.append((settings["steps"], settings["on_divergence"]))
+        raise RunError("enough is known")
+
+    monkeypatch.setattr(zoo, "fit", fit)
+    command = ["compare", "gmm", "--data", "iris", "--quiet", "--out"]
+    call(*command, tmp_path / "a", status=1)
+    call(*command, tmp_path / "b", "--steps", "70", "--on-divergence", "stop", status=1)
+    assert asked == [("auto", "warn"), (70, "stop")]
+
+
+@pytest.mark.usefixtures("short_rounds")
+def test_training_until_it_settles_is_gone_on_with_and_repeated(tmp_path, monkeypatch):
+    command = ["train", "gmm", "--data", "iris", "--steps", "auto", "--seeds", "2", "--compile", "off", "--quiet"]
+    call(*command, "--out", tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        break_at(patch, 8, KeyboardInterrupt)
+        call(*command, "--out", tmp_path / "run", status=130)
+    call("train", "--resume", tmp_path / "run", "--quiet")
+    assert zoo.load_run(tmp_path / "run").differences(zoo.load_run(tmp_path / "whole")) == []
+    call("repeat", tmp_path / "run", "--out", tmp_path / "again", "--quiet")
+
+
 def test_compare_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
     command = ["compare", "gaussian-constrained", "gmm", "--data", "iris", "--samples", 50, *QUICK, "--json"]
     whole, _ = call(*command, "--out", tmp_path / "whole")
@@ -507,7 +535,7 @@ def test_defaults_are_those_of_the_library(kind, function):
     named = {"split_seed": "seed"} if kind is Loading else {}
     ours = {named.get(f.name, f.name): f.default for f in fields(kind) if f.name not in ("data", "seed", "seeds")}
     theirs = inspect.signature(function).parameters
-    settings = Training().settings("stop") | {"seeds": Training().chosen_seeds} if kind is Training else ours
+    settings = Training().settings(**ALONE) | {"seeds": Training().chosen_seeds} if kind is Training else ours
     assert settings == {name: theirs[name].default for name in settings}
 
 

@@ -188,7 +188,7 @@ def test_the_bound_is_in_the_units_of_the_data(iris, pair):
     ("argument", "value", "said"),
     [
         ("steps", 0, "greater than or equal to 1"),
-        ("steps", "many", "valid integer"),
+        ("steps", "many", "valid integer.*, or input should be 'auto'"),
         ("batch_size", -3, "greater than or equal to 1"),
         ("learning_rate", -1.0, "greater than 0"),
         ("schedule", "step", "'cosine' or 'constant'"),
@@ -248,6 +248,82 @@ def test_auto_chooses_by_the_work_ahead(digits, steps, seeds, hidden, mode):
     pair = zoo.create("gaussian-learned", digits, hidden=hidden)
     assert _mode(Settings(steps=steps), pair, seeds) == mode
     assert _mode(Settings(steps=steps, compile="off"), pair, seeds) == "off"
+
+
+def test_auto_steps_are_run_by_what_is_likely_and_not_by_what_comes(digits):
+    from zoo.fitting import Settings, _mode
+
+    small, large = (zoo.create("gaussian-learned", digits, hidden=hidden) for hidden in ((8,), (400,)))
+    assert _mode(Settings(steps="auto"), small, 4) == "capture"
+    assert _mode(Settings(steps="auto"), large, 8) == "inductor"
+
+
+def test_every_round_runs_through_the_whole_schedule():
+    from zoo.fitting import Settings
+
+    settings = Settings(steps="auto", learning_rate=0.5, warmup=1500)
+    rates = np.array([settings.at(step)[0] for step in range(7000)])
+    for start, stop in ((0, 1000), (1000, 3000), (3000, 7000)):
+        done = np.arange(stop - start) / (stop - start)
+        np.testing.assert_allclose(rates[start:stop], 0.25 * (1 + np.cos(np.pi * done)), atol=1e-12)
+    assert [settings.at(step)[1] for step in (0, 749, 1499, 3000)] == [1 / 1500, 0.5, 1, 1]
+    judged = [step + 1 for step in range(settings.most_steps) if settings.settles_at(step)]
+    assert judged == [7000, 15000, 31000], "a round in which the KL term grows is compared with no other"
+    assert not any(Settings(steps=3000).settles_at(step) for step in range(3000))
+
+
+def test_each_seed_stops_by_itself_where_it_improves_no_more(iris, short_rounds):
+    pair = zoo.create("gaussian-constrained", iris, latent_dim=2, hidden=(8,))
+    how = QUIET | {"steps": "auto", "learning_rate": 0.1, "checks": 6, "compile": "capture"}
+    run = zoo.fit(pair, iris, seeds=4, **how)
+    optimization, validation = (run.tree[group].to_dataset() for group in ("optimization", "validation"))
+    settled, checks = optimization["settled_at"].values, validation["step"].values
+    assert len(set(settled)) > 2 and -1 in settled, "one seed is to stop early, one to meet the bound unsettled"
+    assert (settled == optimization["stopped_at"].values).all()
+    for at, seed in zip(settled, validation["elbo"].values, strict=True):
+        stops = [stop for stop in short_rounds if stop <= at or at < 0]
+        assert np.array_equal(np.isfinite(seed), checks <= stops[-1])
+        best = [seed[checks <= stop].max() for stop in stops]
+        ends = [seed[checks == stop][0] for stop in stops]
+        gains = np.diff([-np.inf, *best])
+        goes_on = [gain > 0.3 and end > top - 0.3 for gain, end, top in zip(gains, ends, best, strict=True)]
+        assert goes_on == [True] * (len(best) - 1) + [at < 0]
+    first = int(np.where(settled < 0, 999, settled).argmin())
+    alone = zoo.fit(pair, iris, seeds=[first], **how).tree["optimization"]
+    assert alone["settled_at"].item() == alone.sizes["step"] == settled[first]
+    assert [int((checks <= stop).sum()) for stop in short_rounds] == [5, 15, 22, 29, 36]
+    assert "steps='auto'" in run.tree.attrs["repeat"] and run.settings["steps"] == "auto"
+
+
+def test_a_bound_ends_what_does_not_settle(pair, iris, short_rounds, monkeypatch):
+    from zoo import fitting
+
+    monkeypatch.setattr(fitting, "still_improving", lambda *elbo: np.ones(len(elbo[-1]), bool))
+    run = zoo.fit(pair, iris, seeds=2, steps="auto", checks=6, compile="capture", **QUIET)
+    steps = run.tree["optimization"]
+    assert steps.sizes["step"] == short_rounds[-1] and np.isfinite(steps["elbo"]).all()
+    assert steps["settled_at"].values.tolist() == steps["stopped_at"].values.tolist() == [-1, -1]
+    assert "settled_at" not in zoo.fit(pair, iris, seeds=1, steps=5, **QUIET).tree["optimization"]
+
+
+def test_a_seed_that_ran_away_goes_on_to_the_end_of_its_round_only(iris, monkeypatch):
+    from zoo import fitting, rounds
+
+    monkeypatch.setattr(rounds, "FIRST", 900)
+    monkeypatch.setattr(fitting, "still_improving", lambda *elbo: np.ones(len(elbo[-1]), bool))
+    data = zoo.Data.from_array(np.column_stack([iris.train.values, np.ones(len(iris.train))]), name="with a constant")
+    how = QUIET | {"steps": "auto", "learning_rate": 0.02, "checks": 30, "on_divergence": "warn"}
+    with pytest.warns(DivergenceWarning, match="runs away"):
+        run = zoo.fit(zoo.create("gaussian-learned", data), data, seeds=1, **how)
+    steps = run.tree["optimization"]
+    assert 0 < steps["ran_away_at"].item() < steps["stopped_at"].item() == steps.sizes["step"] == 900
+    assert steps["settled_at"].item() == -1
+
+
+@pytest.mark.parametrize(("other", "said"), [({"schedule": "constant"}, "restarts"), ({"patience": 3}, "patience out")])
+def test_what_auto_steps_leave_no_room_for_is_refused(pair, iris, other, said):
+    with pytest.raises(OptionError, match=f'steps="auto".*{said}'):
+        zoo.fit(pair, iris, steps="auto", **QUIET, **other)
 
 
 def test_the_watch_tells_the_datum_and_the_pace(iris):

@@ -137,13 +137,25 @@ class Loading:
         return replace(self, dequantize=False) if binary else replace(self, binarize=None)
 
 
+# arguments of zoo.fit unless they are said: a ranking is of pairs that have settled, and of those that ran away too
+ALONE: dict[str, Any] = {"steps": 2000, "on_divergence": "stop"}
+COMPARED: dict[str, Any] = {"steps": "auto", "on_divergence": "warn"}
+
+
 @dataclass(frozen=True)
 class Training:
     """What the command line says about training: arguments of ``zoo.fit``."""
 
     seeds: Annotated[int | None, TRAINING(help="How many seeds, counted from 0.", show_default="4")] = None
     seed: Annotated[list[int] | None, TRAINING(help="This very seed instead; may be repeated.")] = None
-    steps: Annotated[int, TRAINING(help="Gradient steps.")] = 2000
+    steps: Annotated[
+        str | None,
+        TRAINING(
+            metavar="NUMBER|auto",
+            help="Gradient steps, or auto: until validation improves no more.",
+            show_default="2000; in a comparison, auto",
+        ),
+    ] = None
     batch_size: Annotated[int, TRAINING(help="Data per step.")] = 128
     learning_rate: Annotated[float | None, TRAINING(help="Of Adam.", show_default="the card's")] = None
     schedule: Annotated[str, TRAINING(help="Of the learning rate: cosine or constant.")] = "cosine"
@@ -160,12 +172,14 @@ class Training:
         TRAINING(help="When a scale runs to zero: stop, warn, raise.", show_default="stop; in a comparison, warn"),
     ] = None
 
-    def settings(self, on_divergence: str) -> dict[str, Any]:
-        """All but the seeds, with what to do about divergence unless it was said; found wrong before data are read."""
+    def settings(self, **otherwise: Any) -> dict[str, Any]:
+        """All but the seeds, with what holds unless it was said; found wrong before data are read."""
         from zoo.fitting import checked_settings
 
-        given = asdict(self) | {"on_divergence": self.on_divergence or on_divergence}
+        given = asdict(self) | {name: value for name, value in otherwise.items() if getattr(self, name) is None}
         settings = {name: value for name, value in given.items() if name not in ("seed", "seeds")}
+        if str(settings["steps"]).isdecimal():
+            settings["steps"] = int(settings["steps"])
         checked_settings(settings)
         return settings
 
@@ -359,7 +373,7 @@ def train(
     else:
         zoo.card(name)
         _check_free(out, overwrite, f"`zoo train --resume {out}`")
-        seeds, settings = training.chosen_seeds, training.settings("stop")
+        seeds, settings = training.chosen_seeds, training.settings(**ALONE)
         pair = zoo.create(name, loading.load(), **dict(_assignment(text) for text in assignments or ()))
         run = _train(Plan(pair, seeds, settings, out, overwrite), quiet)
     best = run.tree["validation"].to_dataset()["elbo"].max("check").values.tolist()
@@ -420,7 +434,8 @@ def compare(
 ) -> None:
     """Train, score and rank pairs on the same data, and write the report.
 
-    A pair that fails does not stop the others; the exit status is then 1. With --repeats, each split has its own
+    Pairs are trained until their validation improves no more, unless --steps says how many. A pair that fails does not
+    stop the others; the exit status is then 1. With --repeats, each split has its own
     runs and report in a folder of DIR, and what they say together is printed and written as across_splits.csv.
     """
     _run_plugins(plugin)
@@ -479,7 +494,7 @@ def _plan(
         if named > 1:
             raise OptionError(f"{place.name} is named more than once: each pair has one run.")
         _check_free(place, overwrite, "--resume", resume)
-    seeds, settings = training.chosen_seeds, training.settings("warn")
+    seeds, settings = training.chosen_seeds, training.settings(**COMPARED)
     loadings = {name: loading.for_pair(card) for name, card in cards.items()}
     data = {wanted: wanted.load() for wanted in set(loadings.values())}
     return {

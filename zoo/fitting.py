@@ -31,6 +31,7 @@ from zoo.engine import Engine, LinAlgError, Mode, Precision, State
 from zoo.errors import DataError, Diverged, DivergenceWarning, OptionError, RunError
 from zoo.objective import OBJECTIVES, Terms, column_scale, terms, traces
 from zoo.options import MAX_SEED, MOST, MOST_SEEDS, checked, count, location, switch
+from zoo.rounds import AUTO_STEPS, LIKELY_STEPS, Round, round_of, still_improving
 from zoo.runs import RECIPE, Run, load_run
 from zoo.storage import write_directory
 
@@ -48,7 +49,7 @@ COMPILING_TAKES = 20.0  # seconds, the first time
 FEW_STEPS = 50  # not worth recording
 MODES: tuple[Mode, ...] = get_args(Mode)
 OF_STEP = tuple(field.name for field in fields(State))
-OF_SEEDS = ("best_elbo", "best_step", "stopped_at")  # what a Record knows of each seed, and of each check
+OF_SEEDS = ("best_elbo", "best_step", "stopped_at", "settled_at")  # what a Record knows of each seed, and of each check
 OF_CHECKS = ("elbo", "column_scale", "scale_obs")
 REPEATED_ROWS, REPEATED_VALUES = 1024, 2**20  # a smaller part is drawn several times to quieten its mean
 
@@ -59,7 +60,7 @@ Count = Annotated[int, Ge(1), Le(MOST)]
 class Settings:
     """How a pair is trained, apart from what is trained on."""
 
-    steps: Count = 2000
+    steps: Count | Literal["auto"] = 2000
     batch_size: Count = 128
     learning_rate: Annotated[float, Gt(0), Lt(math.inf)] | None = None
     schedule: Literal["cosine", "constant"] = "cosine"
@@ -75,11 +76,33 @@ class Settings:
     device: str = "auto"
     on_divergence: Literal["warn", "stop", "raise"] = "stop"
 
+    def round(self, step: int) -> Round:
+        """The round that a step, numbered from 0, is in; a number of steps is one round."""
+        return round_of(step) if self.steps == "auto" else Round(1, 0, self.steps)
+
+    @property
+    def most_steps(self) -> int:
+        """Where training ends at the latest."""
+        return AUTO_STEPS if self.steps == "auto" else self.steps
+
     def at(self, step: int) -> tuple[float, float]:
         """The learning rate and the weight of the KL term at a step, numbered from 0."""
         assert self.learning_rate is not None  # fit has filled it in
-        rate = self.learning_rate * SCHEDULES[self.schedule](step / self.steps)
+        _, start, stop = self.round(step)
+        rate = self.learning_rate * SCHEDULES[self.schedule]((step - start) / (stop - start))
         return rate, min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
+
+    def checks_at(self, step: int) -> bool:
+        """Whether the validation ELBO is taken after this step, numbered from 0."""
+        _, start, stop = self.round(step)
+        # the watch needs a few checks to see a scale falling, however few were asked for
+        every = max(1, (stop - start) // max(self.checks, 2 * FALLING_CHECKS))
+        return (step + 1 - start) % every == 0 or step + 1 == stop
+
+    def settles_at(self, step: int) -> bool:
+        """Whether seeds that improve no more are to stop after this step: where a round ends that saw no warm-up."""
+        _, start, stop = self.round(step)
+        return self.steps == "auto" and start >= self.warmup and step + 1 == stop
 
 
 def checked_settings(given: dict[str, Any]) -> Settings:
@@ -87,6 +110,16 @@ def checked_settings(given: dict[str, Any]) -> Settings:
     settings = checked(Settings, given, "fit")
     if settings.objective not in (None, *OBJECTIVES):
         raise OptionError(f"fit: objective={settings.objective!r}; choose from {', '.join(OBJECTIVES)}.")
+    if settings.steps == "auto" and settings.schedule != "cosine":
+        raise OptionError(
+            f'fit: steps="auto" restarts the cosine schedule, and schedule={settings.schedule!r} has no restarts: say '
+            "how many steps, or leave the schedule out."
+        )
+    if settings.steps == "auto" and settings.patience is not None:
+        raise OptionError(
+            f'fit: steps="auto" stops a seed by what a round gained, and patience={settings.patience} by single '
+            "checks, which get worse at every restart: say how many steps, or leave patience out."
+        )
     _device(settings.device)
     return settings
 
@@ -96,7 +129,7 @@ def fit(
     data: Data,
     *,
     seeds: int | Iterable[int] = 4,
-    steps: int = 2000,
+    steps: int | Literal["auto"] = 2000,
     batch_size: int = 128,
     learning_rate: float | None = None,
     schedule: str = "cosine",
@@ -124,7 +157,9 @@ def fit(
         pair: from :func:`zoo.create`.
         data: what it was created for.
         seeds: how many, counted from 0, or the seeds themselves.
-        steps: gradient steps.
+        steps: gradient steps, or "auto": rounds of 1,000 steps, 2,000 and so on to 16,000, each with a schedule of its
+            own. At the end of a round a seed stops if its validation ELBO gained at most 0.1 nats in it or fell that
+            far from its best, or if it ran away.
         batch_size: data per step.
         learning_rate: Adam's step size; None takes the card's.
         schedule: "cosine" takes the learning rate to zero at the last step, "constant" leaves it.
@@ -132,7 +167,7 @@ def fit(
         warmup: steps over which the weight of the KL term rises to 1. The recorded ELBO is never annealed.
         clip: the largest gradient norm of a seed; None does not clip.
         same_batches: give all seeds the data in the same order, so that they differ by start and noise alone.
-        checks: how often the validation ELBO is taken.
+        checks: how often the validation ELBO is taken, in each round if there are several.
         keep: "best" keeps the weights of the best validation ELBO, "last" those after the last step.
         patience: stop a seed whose validation ELBO has not improved for so many checks; None never does.
         compile: "off" runs Pyro as it is, "capture" replays a recorded graph, "inductor" compiles it, "auto"
@@ -140,7 +175,8 @@ def fit(
         precision: "bfloat16" lets the layers of networks multiply in it while training; parameters, densities, Adam and
             all that is scored stay in single precision.
         device: "cpu", "cuda", or "auto" for the best there is.
-        on_divergence: when a decoder scale runs to zero: "stop" freezes that seed, "warn" goes on, "raise" raises.
+        on_divergence: when a decoder scale runs to zero: "stop" freezes that seed, "warn" goes on (to the end of the
+            round, if there are several), "raise" raises.
         progress: show a progress bar where a person is watching.
         checkpoint: a directory to train in. A fit that was stopped there, however it ended, is gone on with to the
             same bits as if it had not been; a finished one is returned; when done, the run is saved there. Ctrl-C
@@ -232,7 +268,7 @@ def _train(
         log.warning("%s, compile=%r, is run with %r: %s", pair.name, settings.compile, engine.mode, engine.note)
     else:
         log.info("%s, compile=%r, is run with %r", pair.name, settings.compile, engine.mode)
-    record = Record(engine, pair, settings.steps, validation, keep_last=settings.keep == "last")
+    record = Record(engine, pair, validation, keep_last=settings.keep == "last", settles=settings.steps == "auto")
     watch = Watch(pair, seeds)
     first, before = 0, 0.0
     if saved is not None:
@@ -241,14 +277,14 @@ def _train(
         first, before = int(saved["step"]), float(saved["seconds"])
 
     started = time.perf_counter()
-    # the watch needs a few checks to see a scale falling, however few were asked for
-    every = max(1, settings.steps // max(settings.checks, 2 * FALLING_CHECKS))
     done = first
     try:
-        with _progress(f"{pair.name} ({engine.mode})", settings.steps, shown=progress) as tell:
-            for step in range(first, settings.steps if record.alive().any() else first):
+        with _progress(f"{pair.name} ({engine.mode})", shown=progress) as tell:
+            for step in range(first, settings.most_steps if record.alive().any() else first):
+                if step >= len(record.trace):
+                    record.reserve(settings.round(step).stop)
                 record.keep(step, engine.step(step))
-                check = (step + 1) % every == 0 or step + 1 == settings.steps
+                check = settings.checks_at(step)
                 if check:
                     record.check(step + 1)
                     alarmed = watch.alarms(
@@ -260,7 +296,10 @@ def _train(
                         warnings.warn(watch.message(alarmed), DivergenceWarning, stacklevel=3)
                     late = record.checks_without_progress() >= (settings.patience or math.inf)
                     record.stop(step + 1, late | (alarmed & (settings.on_divergence == "stop")))
-                    tell(step + 1, record.elbo[-1])
+                    if settings.settles_at(step):
+                        record.stop(step + 1, watch.ran_away_at >= 0)  # there is nothing it could settle at
+                        record.settle(step + 1, ~record.still_improving(settings.round(step).start))
+                    tell(step + 1, settings.round(step), record.elbo[-1])
                 if place and ((step + 1) % save_every == 0 if save_every else check):
                     seconds = before + time.perf_counter() - started
                     counts = {"step": step + 1, "seconds": seconds, "mode": MODES.index(engine.mode)}
@@ -312,22 +351,25 @@ def _run(
 class Record:
     """Traces of every step and of every check, and the best weights so far; on the device until the end.
 
+    A step leaves six numbers a seed, for which there is room as far as was asked for by ``reserve``.
+
     Args:
         engine: what is trained.
         pair: in whose data's units the traces are.
-        steps: T.
         validation: the validation part in scaled units, shape (N, D).
         keep_last: keep the weights of the last check instead of those of the best.
+        settles: whether seeds are to be trained until they improve no more.
     """
 
-    def __init__(self, engine: Engine, pair: Pair, steps: int, validation: Tensor, *, keep_last: bool) -> None:
+    def __init__(self, engine: Engine, pair: Pair, validation: Tensor, *, keep_last: bool, settles: bool) -> None:
         self.engine = engine
         self.pair = pair
         self.keep_last = keep_last
+        self.settles = settles
         self.obs = pair.data.validation["obs"].values
         self.validation, self.train = (_repeated(part) for part in (validation, engine.x))
         seeds, device = len(engine.seeds), validation.device
-        self.trace = torch.full((steps, len(Terms._fields) + 1, seeds), math.nan, device=device)
+        self.trace = torch.empty(0, len(Terms._fields) + 1, seeds, device=device)
         self.checked: list[int] = []
         self.elbo: list[np.ndarray[Any, Any]] = []
         self.column_scale: list[np.ndarray[Any, Any]] = []
@@ -337,6 +379,12 @@ class Record:
         self.best_elbo = np.full(seeds, -math.inf)
         self.best_step = np.zeros(seeds, dtype=np.int64)
         self.stopped_at = np.full(seeds, -1)
+        self.settled_at = np.full(seeds, -1)
+
+    def reserve(self, steps: int) -> None:
+        """Make room for the traces of so many steps in all."""
+        room = self.trace.new_full((steps - len(self.trace), *self.trace.shape[1:]), math.nan)
+        self.trace = torch.cat([self.trace, room])
 
     def keep(self, step: int, statistics: Tensor) -> None:
         """Note what a step returned, without waiting for it."""
@@ -372,6 +420,16 @@ class Record:
         """Train these seeds no further."""
         self.stopped_at[which & self.alive()] = step
         self.engine.freeze(which)
+
+    def still_improving(self, start: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Which seeds would gain by more steps than they have taken, in view of what they gained since a step."""
+        elbo, since = np.stack(self.elbo, axis=1), np.array(self.checked) > start
+        return still_improving(elbo[:, ~since], elbo[:, since])
+
+    def settle(self, step: int, which: np.ndarray[Any, np.dtype[np.bool_]]) -> None:
+        """Train these seeds no further, since it would gain next to nothing."""
+        self.settled_at[which & self.alive()] = step
+        self.stop(step, which)
 
     def frozen_at(self) -> np.ndarray[Any, Any]:
         """The step, counted from 1, at which a seed's loss was not finite, or -1."""
@@ -409,7 +467,7 @@ class Record:
             buffer.copy_(state[f"buffer.{name}"])
             self.best_buffers[name].copy_(state[f"best_buffer.{name}"])
         self.best_theta.copy_(state["best_theta"])
-        self.trace[: len(state["trace"])] = state["trace"].to(self.trace.device)
+        self.trace = state["trace"].to(self.trace.device)
         self.checked = state["checked"].tolist()
         for name in OF_SEEDS:
             setattr(self, name, state[name].numpy().copy())
@@ -434,6 +492,7 @@ class Record:
                 "kl_weight": ("step", np.array([self.engine.schedule(step)[1] for step in range(steps)])),
                 "frozen_at": (per_seed, self.frozen_at()),
                 "stopped_at": (per_seed, self.stopped_at),
+                **({"settled_at": (per_seed, self.settled_at)} if self.settles else {}),
                 "ran_away_at": (per_seed, ran_away_at),
                 "best_step": (per_seed, self.best_step),
             },
@@ -590,13 +649,14 @@ def _mode(settings: Settings, pair: Pair, seeds: int) -> Mode:
     if settings.compile != "auto":
         return settings.compile
     parameters = sum(p.numel() for p in {*pair.model.parameters(), *pair.guide.parameters()}) * seeds
-    saved = settings.steps * (1e-3 + 4e-9 * parameters)
-    return "inductor" if saved > COMPILING_TAKES else "capture" if settings.steps >= FEW_STEPS else "off"
+    steps = LIKELY_STEPS if settings.steps == "auto" else settings.steps
+    saved = steps * (1e-3 + 4e-9 * parameters)
+    return "inductor" if saved > COMPILING_TAKES else "capture" if steps >= FEW_STEPS else "off"
 
 
 @contextmanager
-def _progress(told: str, steps: int, *, shown: bool) -> Iterator[Callable[[int, np.ndarray[Any, Any]], None]]:
-    """A bar with the validation ELBO, the rate and the time left, moved at checks only; nothing in a pipe."""
+def _progress(told: str, *, shown: bool) -> Iterator[Callable[[int, Round, np.ndarray[Any, Any]], None]]:
+    """A bar with the validation ELBO, the rate and the time left of the round, moved at checks only; none in a pipe."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -611,12 +671,12 @@ def _progress(told: str, steps: int, *, shown: bool) -> Iterator[Callable[[int, 
     )
     started = time.perf_counter()
     with Progress(*columns, console=console, disable=not (shown and console.is_terminal)) as bar:
-        task = bar.add_task(told, total=steps, rate="", elbo="")
+        task = bar.add_task(told, total=None, rate="", elbo="")
 
-        def tell(step: int, elbo: np.ndarray[Any, Any]) -> None:
+        def tell(step: int, current: Round, elbo: np.ndarray[Any, Any]) -> None:
             rate = f"{step / (time.perf_counter() - started):.0f} steps/s"
             alive = elbo[np.isfinite(elbo)]
             mean = f"validation ELBO {alive.mean():.2f}" if alive.size else ""
-            bar.update(task, completed=step, rate=rate, elbo=mean)
+            bar.update(task, completed=step, total=current.stop, rate=rate, elbo=mean)
 
         yield tell

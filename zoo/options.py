@@ -40,9 +40,10 @@ def checked(kind: type[T], given: dict[str, Any], owner: str) -> T:
         try:
             return pydantic.TypeAdapter(kind).validate_python(given)
         except pydantic.ValidationError as error:
-            first = error.errors()[0]
-            name = str(first["loc"][0])
-            complaint = f"{name}={given[name]!r}: {first['msg'][0].lower()}{first['msg'][1:]}."
+            name = str(error.errors()[0]["loc"][0])
+            # of a union, what each of its members wants
+            told = dict.fromkeys(fault["msg"] for fault in error.errors() if fault["loc"][0] == name)
+            complaint = f"{name}={given[name]!r}: {', or '.join(text[0].lower() + text[1:] for text in told)}."
     listing = ", ".join(f"{name}={default!r}" for name, default in known.items())
     raise OptionError(f"{owner}: {complaint} Options: {listing}.")
 

@@ -124,7 +124,7 @@ def _early(row: Outcome) -> str:
         return ""
     who = "" if early.size == scored.size else f"{early.size} of {scored.size} seeds "
     steps = " and ".join(f"{step:,.0f}" for step in np.unique(early))
-    return f"{who}scored at step {steps} of {int(row.read('steps', checks[-1])):,}: it only got worse after that"
+    return f"{who}scored at step {steps} of {int(checks[-1]):,}: it only got worse after that"
 
 
 def _run_away(run: Outcome) -> str:

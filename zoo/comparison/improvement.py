@@ -1,0 +1,72 @@
+"""Whether a run ended too early, told from its traces, and what trains the pair for longer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoo.rounds import AUTO_STEPS, still_improving
+
+__all__ = ["ended_early", "goes_on"]
+
+
+def ended_early(
+    steps: NDArray[Any],
+    elbo: NDArray[Any],
+    *,
+    settled_at: NDArray[Any] | None = None,
+    broken: NDArray[Any] | None = None,
+) -> NDArray[np.bool_]:
+    """Which seeds were still improving when their training ended, shape (S,).
+
+    A seed trained for a number of steps was if the later half of them brought its validation ELBO more than 0.1 nats,
+    and it ended no further than that below its best. A slope over the last checks would miss it: towards the end of a
+    cosine schedule nothing moves. One trained until it settles was if it did not.
+
+    Args:
+        steps: those at which the run was validated, ascending, shape (C,).
+        elbo: validation ELBO, nats per datum, not a number once a seed was stopped, shape (S, C).
+        settled_at: the step at which a seed was found to improve no more, or -1, shape (S,); None for a run of a
+            number of steps.
+        broken: seeds that ran away or were frozen: no number of steps mends those, shape (S,).
+
+    >>> steps = np.arange(200, 2001, 200)
+    >>> ended_early(steps, np.array([-8000 / steps, -steps / 200]))
+    array([ True, False])
+    """
+    sound = np.ones(len(elbo), dtype=bool) if broken is None else ~np.asarray(broken, dtype=bool)
+    if settled_at is not None:
+        return np.where(np.asarray(settled_at) < 0, sound, False)
+    rose: NDArray[np.bool_] = np.array([_rose(steps, seed) for seed in np.asarray(elbo, np.float64)], dtype=bool)
+    return sound & rose
+
+
+def _rose(steps: NDArray[Any], elbo: NDArray[Any]) -> bool:
+    """Whether one seed, elbo (C,), improved over the later half of the steps it took."""
+    known = np.isfinite(elbo)
+    if not known.any():
+        return False
+    steps, elbo = steps[known], elbo[known]
+    later = steps > steps[-1] / 2
+    return bool(still_improving(elbo[None, ~later], elbo[None, later])[0])
+
+
+def goes_on(attrs: Mapping[str, Any]) -> str:
+    """The command that trains for longer a run with these root attributes, its other arguments left to the reader.
+
+    A finished fit is trained again from its first step: with more steps its learning rate would have been another from
+    there on. One that was interrupted is finished.
+
+    >>> goes_on({"steps": 2000, "schedule": "cosine", "patience": "null"})
+    'zoo compare ... --steps auto'
+    """
+    if "interrupted_at" in attrs:
+        return "zoo train --resume RUN"
+    steps, schedule, patience = (attrs.get(name) for name in ("steps", "schedule", "patience"))
+    if steps == "auto":
+        return f"zoo compare ... --steps {2 * AUTO_STEPS}"
+    settles = schedule in (None, "cosine") and patience in (None, "null") and (steps is None or steps < AUTO_STEPS)
+    return f"zoo compare ... --steps {'auto' if settles else 2 * steps}"
