@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import version
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -50,7 +50,7 @@ FEW_STEPS = 50  # not worth recording
 MODES: tuple[Mode, ...] = get_args(Mode)
 OF_STEP = tuple(field.name for field in fields(State))
 OF_SEEDS = ("best_elbo", "best_step", "stopped_at", "settled_at")  # what a Record knows of each seed, and of each check
-OF_CHECKS = ("elbo", "column_scale", "scale_obs")
+OF_CHECKS = ("elbo", "column_scale", "scale_obs", "typical_scale")
 REPEATED_ROWS, REPEATED_VALUES = 1024, 2**20  # a smaller part is drawn several times to quieten its mean
 
 Count = Annotated[int, Ge(1), Le(MOST)]
@@ -288,7 +288,11 @@ def _train(
                 if check:
                     record.check(step + 1)
                     alarmed = watch.alarms(
-                        step + 1, record.column_scale[-1], record.scale_obs[-1], alive=record.alive()
+                        step + 1,
+                        record.column_scale[-1],
+                        record.scale_obs[-1],
+                        alive=record.alive(),
+                        follows=record.checks_without_progress() < FALLING_CHECKS,
                     )
                     if alarmed.any() and settings.on_divergence == "raise":
                         raise Diverged(watch.message(alarmed))
@@ -344,7 +348,7 @@ def _run(
         )
     attrs = _attributes(pair, data, settings, engine, seconds) | {"faults": json.dumps(faults)}
     root = xarray.Dataset(attrs=attrs)
-    tree = xarray.DataTree.from_dict({"/": root, **record.groups(watch.ran_away_at), **_constants(data)})
+    tree = xarray.DataTree.from_dict({"/": root, **record.groups(watch), **_constants(data)})
     return Run(pair, tuple(seeds), record.best_weights(), tree)
 
 
@@ -374,6 +378,7 @@ class Record:
         self.elbo: list[np.ndarray[Any, Any]] = []
         self.column_scale: list[np.ndarray[Any, Any]] = []
         self.scale_obs: list[np.ndarray[Any, Any]] = []
+        self.typical_scale: list[np.ndarray[Any, Any]] = []
         self.best_theta = engine.state.theta.clone()
         self.best_buffers = {name: buffer.clone() for name, buffer in engine.buffers.items()}
         self.best_elbo = np.full(seeds, -math.inf)
@@ -395,11 +400,12 @@ class Record:
         if hasattr(self.engine.program.model, "settle"):
             self.engine.call(_settle, self.engine.prepare, self.train)
         results = self.engine.call(_validate, self.validation)
-        elbo = np.array([float(value) for value, _, _ in results]) - self.pair.log_volume
+        elbo = np.array([float(result.elbo) for result in results]) - self.pair.log_volume
         self.checked.append(step)
         self.elbo.append(np.where(self.alive(), elbo, math.nan))
-        self.column_scale.append(np.stack([scale.cpu().numpy() for _, scale, _ in results]))
-        rows = np.stack([row.cpu().numpy() for _, _, row in results])
+        self.column_scale.append(np.stack([result.smallest.cpu().numpy() for result in results]))
+        self.typical_scale.append(np.stack([result.typical.cpu().numpy() for result in results]))
+        rows = np.stack([result.row.cpu().numpy() for result in results])
         self.scale_obs.append(np.where(rows < 0, -1, self.obs[rows % len(self.obs)]).astype(np.int32))
         better = self.alive() & ((elbo > self.best_elbo) | self.keep_last)
         self.best_elbo = np.where(better, elbo, self.best_elbo)
@@ -474,10 +480,11 @@ class Record:
         for name in OF_CHECKS:
             setattr(self, name, list(state[name].numpy()) if name in state else [])
 
-    def groups(self, ran_away_at: np.ndarray[Any, Any]) -> dict[str, xarray.Dataset]:
+    def groups(self, watch: Watch) -> dict[str, xarray.Dataset]:
         """The groups ``optimization`` and ``validation``, in the units of the data as loaded."""
         steps = self.checked[-1]
         elbo, log_likelihood, kl, min_scale, extra, grad_norm = self.trace[:steps].cpu().numpy().transpose(1, 2, 0)
+        rate, kl_weight = np.array([self.engine.schedule(step) for step in range(steps)]).T
         per_step, per_seed = ("chain", "step"), ("chain",)
         chain = ("chain", self.engine.seeds)
         nats, scaled = {"units": "nats per datum"}, {"units": "scaled units"}
@@ -489,11 +496,13 @@ class Record:
                 "objective": (per_step, elbo + extra - self.pair.log_volume, nats),
                 "grad_norm": (per_step, grad_norm),
                 "min_scale": (per_step, min_scale, scaled),
-                "kl_weight": ("step", np.array([self.engine.schedule(step)[1] for step in range(steps)])),
+                "kl_weight": ("step", kl_weight),
+                "learning_rate": ("step", rate),
                 "frozen_at": (per_seed, self.frozen_at()),
                 "stopped_at": (per_seed, self.stopped_at),
                 **({"settled_at": (per_seed, self.settled_at)} if self.settles else {}),
-                "ran_away_at": (per_seed, ran_away_at),
+                "ran_away_at": (per_seed, watch.ran_away_at),
+                "followed": (per_seed, watch.followed.astype(np.int8)),
                 "best_step": (per_seed, self.best_step),
             },
             coords={"chain": chain, "step": np.arange(1, steps + 1)},
@@ -503,6 +512,7 @@ class Record:
                 "elbo": (("chain", "check"), np.stack(self.elbo, axis=1), nats),
                 "column_scale": (("chain", "check", "feature"), np.stack(self.column_scale, axis=1), scaled),
                 "scale_obs": (("chain", "check", "feature"), np.stack(self.scale_obs, axis=1)),
+                "typical_scale": (("chain", "check", "feature"), np.stack(self.typical_scale, axis=1), scaled),
             },
             coords={"chain": chain, "step": ("check", self.checked), "feature": list(self.pair.data.columns)},
         )
@@ -519,23 +529,38 @@ def _settle(model: Any, guide: Any, prepare: Any, x: Tensor) -> None:
     model.settle(guide, prepare(x))
 
 
-def _validate(model: Any, guide: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The mean ELBO of x, the smallest decoder scale of every column and at which row, -1 where it is that of all."""
+class Validation(NamedTuple):
+    """Mean ELBO of the validation part; of every column, (D,), the smallest decoder scale, its row, the typical one.
+
+    ``row`` is -1 where the scale is that of all data; ``typical`` is the geometric mean over data.
+    """
+
+    elbo: Tensor
+    smallest: Tensor
+    row: Tensor
+    typical: Tensor
+
+
+def _validate(model: Any, guide: Any, x: Tensor) -> Validation:
+    """What a check sees of x, shape (N, D), a block of rows at a time."""
     total, smallest = x.new_zeros(()), x.new_full((x.shape[-1],), math.inf)
-    at = torch.full_like(smallest, -1, dtype=torch.long)
+    at, log_scale = torch.full_like(smallest, -1, dtype=torch.long), torch.zeros_like(smallest)
     size = max(1, min(VALIDATION_ROWS, VALIDATION_VALUES // x.shape[-1]))
     for start, rows in zip(range(0, len(x), size), x.split(size), strict=True):
         try:
             p, q = traces(model, guide, rows)
         except LinAlgError:  # of this seed: the others are validated all the same
-            return total + math.nan, torch.full_like(smallest, math.nan), at
+            unknown = torch.full_like(smallest, math.nan)
+            return Validation(total + math.nan, unknown, at, unknown)
         total = total + terms(p, q, len(x)).elbo
         scale = column_scale(p.nodes["x"]["fn"])
         of_datum = scale.dim() == 2 and len(scale) == len(rows)  # a mixture's are those of its components
-        least, row = scale.reshape(-1, x.shape[-1]).min(0)
+        scale = scale.reshape(-1, x.shape[-1])
+        least, row = scale.min(0)
         at = torch.where((least < smallest) & of_datum, row + start, at)
         smallest = torch.minimum(smallest, least)
-    return total, smallest, at
+        log_scale = log_scale + scale.log().mean(0) * (len(rows) / len(x))
+    return Validation(total, smallest, at, log_scale.exp())
 
 
 def _attributes(pair: Pair, data: Data, settings: Settings, engine: Engine, seconds: float) -> dict[str, Any]:

@@ -68,5 +68,7 @@ def goes_on(attrs: Mapping[str, Any]) -> str:
     steps, schedule, patience = (attrs.get(name) for name in ("steps", "schedule", "patience"))
     if steps == "auto":
         return f"zoo compare ... --steps {2 * AUTO_STEPS}"
-    settles = schedule in (None, "cosine") and patience in (None, "null") and (steps is None or steps < AUTO_STEPS)
-    return f"zoo compare ... --steps {'auto' if settles else 2 * steps}"
+    settles = schedule in (None, "cosine") and patience in (None, "null")
+    if steps is None or (settles and steps < AUTO_STEPS):
+        return "zoo compare ... --steps auto"
+    return f"zoo compare ... --steps {2 * steps}"
