@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
 import numpy as np
 
 from zoo.cards import Support
+from zoo.dependencies import Dependencies, dependencies
 from zoo.errors import DataError
 from zoo.options import MAX_SEED, count, switch
 
@@ -72,7 +73,8 @@ class Data:
     ``obs`` is the row in the source, ``feature`` the column's name, ``label`` (obs) the class where there is
     one. ``support`` is what the values are; ordinal data have their ``levels``. ``train_std`` (D,) is the
     standard deviation of each column over the training part, noise included, and exactly 0 where the column
-    is constant.
+    is constant. ``dependent_columns`` take part in an exact linear dependence in the training part
+    (:func:`zoo.dependencies.dependencies` says what is exact); noise leaves none.
 
     With ``noise``, the training part holds what :meth:`corrupt` draws from, afresh at every step, and
     validation and test were drawn once; data that are dequantized keep the ``levels`` they had. ``spacing`` is the
@@ -102,6 +104,7 @@ class Data:
     mass_fingerprint: str
     notes: tuple[str, ...]
     origin: str = ""
+    dependent_columns: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         rows = " + ".join(str(len(part)) for part in (self.train, self.validation, self.test))
@@ -197,6 +200,8 @@ class Data:
             added += spacing**2 / 12
         center, train_std = _moments(train, added, names)
         constant = train_std == 0
+        # noise of a column's own makes it independent of all others
+        found = Dependencies() if noise else dependencies(train)
         varying = tuple(np.array(names)[constant & np.any(parts["test"] != train[0], axis=0)].tolist())
         arrays = {part: _labelled(parts[part], names, index, labels) for part, index in rows.items()}
         return cls(
@@ -214,7 +219,8 @@ class Data:
             varying_in_test=varying,
             fingerprint=_fingerprint(parts, [names, support, grid, kind, shape, noise, spacing]),
             mass_fingerprint=_mass_fingerprint(undithered if noise == "dequantize" else parts, names, spacing),
-            notes=(*notes, *_constant_notes(names, constant, varying)),
+            notes=(*notes, *_constant_notes(names, constant, varying), *_dependence_notes(names, found)),
+            dependent_columns=tuple(names[j] for j in found.columns),
         )
 
     @property
@@ -289,7 +295,16 @@ class Data:
         >>> Data.from_array([[0], [1], [1], [0]], name="coin").summary()["support"]
         'binary'
         """
-        told = ("name", "features", "support", "levels", "image_shape", "columns", "constant_columns")
+        told = (
+            "name",
+            "features",
+            "support",
+            "levels",
+            "image_shape",
+            "columns",
+            "constant_columns",
+            "dependent_columns",
+        )
         return {
             **{name: _jsonable(getattr(self, name)) for name in (*told, "varying_in_test", "noise", "notes")},
             **{str(part): len(getattr(self, part)) for part in PARTS},
@@ -592,6 +607,33 @@ def _constant_notes(columns: Sequence[str], constant: Array, varying_in_test: Se
     if varying_in_test:
         notes.append(f"Constant in training, but not in the test part: {_few(varying_in_test)}.")
     return notes
+
+
+def _dependence_notes(columns: Sequence[str], found: Dependencies, most: int = 3) -> list[str]:
+    """A sentence for each set of columns that depend on one another, or the reason why none was looked for."""
+    if found.unknown:
+        return [f"Exact linear dependencies are looked for {found.unknown}."]
+    notes = []
+    for members, superfluous in found.sets[:most]:
+        names = [columns[j] for j in members]
+        if len(names) == 2:
+            told = f"{names[1]} is a linear function of {names[0]} in the training part"
+        elif superfluous == len(names) - 1:
+            told = f"{_listed(names)} are linear functions of one another in the training part"
+        else:
+            told = (
+                f"{_listed(names)} are linearly dependent in the training part, as shares that sum to a constant or "
+                "a total beside its parts are"
+            )
+        notes.append(f"{told}: a learned variance can run away on what is left over, which is nothing.")
+    if len(found.sets) > most:
+        more = [columns[j] for members, _ in found.sets[most:] for j in members]
+        notes.append(f"So are, in {len(found.sets) - most} more sets, {_few(more)}.")
+    return notes
+
+
+def _listed(names: Sequence[str], most: int = 8) -> str:
+    return _few(names, most) if len(names) > most else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _fingerprint(parts: dict[Part, Array], options: list[Any]) -> str:
