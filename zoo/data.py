@@ -17,20 +17,19 @@ from zoo.cards import Support
 from zoo.dependencies import Dependencies, dependencies
 from zoo.errors import DataError
 from zoo.options import MAX_SEED, count, switch
+from zoo.splits import PARTS, Part, SplitChoice, split_rows
 
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["Binarize", "Data", "Noise", "Part", "Scaling", "ScalingKind", "outside_support", "real_array"]
+__all__ = ["PARTS", "Binarize", "Data", "Noise", "Part", "Scaling", "ScalingKind", "outside_support", "real_array"]
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Levels: TypeAlias = tuple[float, ...]
-Part = Literal["train", "validation", "test"]
 ScalingKind = Literal["none", "scalar", "column"]
 Noise = Literal["binarize", "dequantize"]
 Binarize = Literal["threshold", "stochastic"]
 
-PARTS: tuple[Part, ...] = get_args(Part)
 # Integers on an equally spaced grid pass for ordinal up to this many levels. A pixel has at most 256. In a
 # table few levels are ratings or grades; beyond 32, integers are more likely counts or amounts.
 IMAGE_LEVELS, TABLE_LEVELS, DECLARED_LEVELS = 256, 32, 65536
@@ -125,15 +124,22 @@ class Data:
         levels: Sequence[float] | None = None,
         image_shape: Sequence[int] | None = None,
         scaling: ScalingKind | Literal["auto"] = "auto",
-        split: Sequence[float] | Sequence[Part] = (0.7, 0.1, 0.2),
+        split: SplitChoice = "grouped",
+        groups: Any = None,
         seed: int = 0,
         binarize: Binarize | float | None = None,
         dequantize: bool = False,
     ) -> Data:
         """Split, check and scale an array or data frame (N, D), or images (N, H, W) or (N, C, H, W).
 
-        ``labels`` (N,) stratify the split. ``split`` gives the fractions of train, validation and test, or
-        names the part of every row. ``support="auto"`` is the first of these that all values have:
+        ``labels`` (N,) stratify the split. ``split="grouped"`` is 70 % for training, 10 % for validation and 20 %
+        for the test, where rows of one of the ``groups`` (N,) stay together, and so do equal rows unless chance
+        explains that they are equal (:func:`zoo.splits.split_rows` says how that is judged, and how it goes
+        with labels); ``"rows"`` takes the same fractions row by row. Three fractions of your own
+        keep groups and equal rows together as well. The part of every row, given by name, is taken as it is.
+        The notes tell how many rows of validation and test also stand in training.
+
+        ``support="auto"`` is the first of these that all values have:
         ``binary``, ``ordinal`` (integers on an equally spaced grid, of at most 256 levels in images and 32 in
         tables), ``count``, ``unit``, ``real``. A declared support is checked. ``scaling="auto"`` is one mean
         and standard deviation for images and ordinal data, one per column for other tables, none for binary
@@ -154,7 +160,8 @@ class Data:
         ('real', 'dequantize', 1.0)
         """
         values, names, shape = _matrix(x, columns, image_shape)
-        labels = _checked_labels(labels, len(values))
+        labels = _checked_names("label", labels, len(values))
+        groups = _checked_names("group", groups, len(values))
         kind = _checked("scaling", scaling, ("auto", *get_args(ScalingKind)))
         _checked("support", support, ("auto", *get_args(Support)))
         if switch("dequantize", dequantize) and binarize is not None:
@@ -164,14 +171,15 @@ class Data:
         declared = "auto" if support == resulting else support
         support, grid = _resolve_support(values, names, declared, levels, shape is not None)
         rng = np.random.default_rng(count("seed", seed, least=0, most=MAX_SEED))
-        rows = dict(zip(PARTS, _split(len(values), split, labels, rng), strict=True))
+        discrete = support not in ("real", "unit") or bool(np.all(values == np.rint(values)))
+        rows, split_notes = split_rows(values, split, groups, labels, discrete, rng)
 
         if kind == "auto":
             one_scale = grid is not None or shape is not None
             kind = "none" if "binary" in (support, resulting) else "scalar" if one_scale else "column"
         noise: Noise | None = None
         spacing: float | None = None
-        notes: list[str] = []
+        notes: list[str] = list(split_notes)
         if binarize is not None:
             values, noise, how = _binarized(values, support, grid, binarize)
             name, support, grid, spacing = f"{name} (binarized {how})", "binary", None, 1.0
@@ -439,17 +447,17 @@ def _not_a_number(value: Any) -> bool:
     return isinstance(value, np.datetime64 | np.timedelta64)  # whose float is a number of days or seconds
 
 
-def _checked_labels(labels: Any, n: int) -> Array | None:
-    if labels is None:
+def _checked_names(told: Literal["label", "group"], names: Any, n: int) -> Array | None:
+    if names is None:
         return None
-    array = np.asarray(labels)
+    array = np.asarray(names)
     if array.shape != (n,):
-        raise DataError(f"labels must be ({n},), one for each row, not {labels if array.ndim == 0 else array.shape}")
+        raise DataError(f"{told}s must be ({n},), one for each row, not {names if array.ndim == 0 else array.shape}")
     import pandas as pd  # the one that knows every kind of missing value
 
     missing = np.flatnonzero(pd.isna(array))
     if len(missing):
-        raise DataError(f"the label of row {missing[0]} (counted from 0) is missing, {len(missing)} in all")
+        raise DataError(f"the {told} of row {missing[0]} (counted from 0) is missing, {len(missing)} in all")
     return array if array.dtype.kind in "biufU" else array.astype(str)
 
 
@@ -514,35 +522,6 @@ def _integer_grid(x: Array, most: int) -> Levels | None:
         return None
     step = int(np.gcd.reduce((x - low).astype(np.int64), axis=None))
     return tuple(np.arange(low, high + 1, step).tolist()) if 0 < high - low < most * step else None
-
-
-def _split(
-    n: int, split: Sequence[float] | Sequence[Part], labels: Array | None, rng: np.random.Generator
-) -> tuple[Array, Array, Array]:
-    """The rows of train, validation and test, each in order."""
-    if np.shape(split) == (n,) and all(isinstance(part, str) for part in split):
-        parts = np.array([_checked("split", part, PARTS) for part in split])
-        train, validation, test = (np.flatnonzero(parts == part) for part in PARTS)
-    else:
-        fractions = np.asarray(split)
-        if fractions.dtype.kind not in "iuf" or fractions.shape != (3,) or not np.isclose(fractions.sum(), 1):
-            raise DataError(f"split={split!r} must be three fractions that sum to 1, or the part of each of {n} rows")
-        # Systematic draws from rows that are shuffled, then sorted by label: uniform over rows, and every
-        # class, however small, is divided in proportion to within one row.
-        order = rng.permutation(n)
-        if labels is not None:
-            order = order[np.argsort(labels[order], kind="stable")]
-        drawn = []
-        for fraction in fractions[[2, 1]].tolist():
-            size = min(max(math.ceil(round(n * fraction, 6)), 0), len(order))
-            picked = (np.arange(size) * len(order) + rng.integers(max(len(order), 1))) // max(size, 1)
-            drawn.append(np.sort(order[picked]))
-            order = np.delete(order, picked)
-        (test, validation), train = drawn, np.sort(order)
-    sizes = {"train": len(train), "validation": len(validation), "test": len(test)}
-    if not all(sizes.values()):
-        raise DataError(f"every part needs a row, and {n} rows would split into {sizes}: add rows, or change split")
-    return train, validation, test
 
 
 def _binarized(x: Array, support: str, grid: Levels | None, how: Binarize | float) -> tuple[Array, Noise | None, str]:
