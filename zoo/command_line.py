@@ -109,6 +109,9 @@ class Loading:
         str | None, DATA(metavar="NAME|FILE", help="A name that `zoo data` prints, or a file.", show_default="required")
     ] = None
     labels: Annotated[str | None, DATA(metavar="COLUMN", help="Column of classes: stratifies the split.")] = None
+    groups: Annotated[
+        str | None, DATA(metavar="COLUMN", help="Column of groups: rows of one group go to one part.")
+    ] = None
     support: Annotated[str, DATA(help="real, unit, binary, ordinal, count, or auto to infer it.")] = "auto"
     scaling: Annotated[str, DATA(help="none, scalar, column, or auto.")] = "auto"
     binarize: Annotated[

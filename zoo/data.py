@@ -14,22 +14,22 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
 import numpy as np
 
 from zoo.cards import Support
+from zoo.dependencies import Dependencies, dependencies
 from zoo.errors import DataError
 from zoo.options import MAX_SEED, count, switch
+from zoo.splits import PARTS, Part, SplitChoice, split_rows
 
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["Binarize", "Data", "Noise", "Part", "Scaling", "ScalingKind", "outside_support", "real_array"]
+__all__ = ["PARTS", "Binarize", "Data", "Noise", "Part", "Scaling", "ScalingKind", "outside_support", "real_array"]
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Levels: TypeAlias = tuple[float, ...]
-Part = Literal["train", "validation", "test"]
 ScalingKind = Literal["none", "scalar", "column"]
 Noise = Literal["binarize", "dequantize"]
 Binarize = Literal["threshold", "stochastic"]
 
-PARTS: tuple[Part, ...] = get_args(Part)
 # Integers on an equally spaced grid pass for ordinal up to this many levels. A pixel has at most 256. In a
 # table few levels are ratings or grades; beyond 32, integers are more likely counts or amounts.
 IMAGE_LEVELS, TABLE_LEVELS, DECLARED_LEVELS = 256, 32, 65536
@@ -72,7 +72,8 @@ class Data:
     ``obs`` is the row in the source, ``feature`` the column's name, ``label`` (obs) the class where there is
     one. ``support`` is what the values are; ordinal data have their ``levels``. ``train_std`` (D,) is the
     standard deviation of each column over the training part, noise included, and exactly 0 where the column
-    is constant.
+    is constant. ``dependent_columns`` take part in an exact linear dependence in the training part
+    (:func:`zoo.dependencies.dependencies` says what is exact); noise leaves none.
 
     With ``noise``, the training part holds what :meth:`corrupt` draws from, afresh at every step, and
     validation and test were drawn once; data that are dequantized keep the ``levels`` they had. ``spacing`` is the
@@ -102,6 +103,7 @@ class Data:
     mass_fingerprint: str
     notes: tuple[str, ...]
     origin: str = ""
+    dependent_columns: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         rows = " + ".join(str(len(part)) for part in (self.train, self.validation, self.test))
@@ -122,15 +124,22 @@ class Data:
         levels: Sequence[float] | None = None,
         image_shape: Sequence[int] | None = None,
         scaling: ScalingKind | Literal["auto"] = "auto",
-        split: Sequence[float] | Sequence[Part] = (0.7, 0.1, 0.2),
+        split: SplitChoice = "grouped",
+        groups: Any = None,
         seed: int = 0,
         binarize: Binarize | float | None = None,
         dequantize: bool = False,
     ) -> Data:
         """Split, check and scale an array or data frame (N, D), or images (N, H, W) or (N, C, H, W).
 
-        ``labels`` (N,) stratify the split. ``split`` gives the fractions of train, validation and test, or
-        names the part of every row. ``support="auto"`` is the first of these that all values have:
+        ``labels`` (N,) stratify the split. ``split="grouped"`` is 70 % for training, 10 % for validation and 20 %
+        for the test, where rows of one of the ``groups`` (N,) stay together, and so do equal rows unless chance
+        explains that they are equal (:func:`zoo.splits.split_rows` says how that is judged, and how it goes
+        with labels); ``"rows"`` takes the same fractions row by row. Three fractions of your own
+        keep groups and equal rows together as well. The part of every row, given by name, is taken as it is.
+        The notes tell how many rows of validation and test also stand in training.
+
+        ``support="auto"`` is the first of these that all values have:
         ``binary``, ``ordinal`` (integers on an equally spaced grid, of at most 256 levels in images and 32 in
         tables), ``count``, ``unit``, ``real``. A declared support is checked. ``scaling="auto"`` is one mean
         and standard deviation for images and ordinal data, one per column for other tables, none for binary
@@ -151,7 +160,8 @@ class Data:
         ('real', 'dequantize', 1.0)
         """
         values, names, shape = _matrix(x, columns, image_shape)
-        labels = _checked_labels(labels, len(values))
+        labels = _checked_names("label", labels, len(values))
+        groups = _checked_names("group", groups, len(values))
         kind = _checked("scaling", scaling, ("auto", *get_args(ScalingKind)))
         _checked("support", support, ("auto", *get_args(Support)))
         if switch("dequantize", dequantize) and binarize is not None:
@@ -161,14 +171,15 @@ class Data:
         declared = "auto" if support == resulting else support
         support, grid = _resolve_support(values, names, declared, levels, shape is not None)
         rng = np.random.default_rng(count("seed", seed, least=0, most=MAX_SEED))
-        rows = dict(zip(PARTS, _split(len(values), split, labels, rng), strict=True))
+        discrete = support not in ("real", "unit") or bool(np.all(values == np.rint(values)))
+        rows, split_notes = split_rows(values, split, groups, labels, discrete, rng)
 
         if kind == "auto":
             one_scale = grid is not None or shape is not None
             kind = "none" if "binary" in (support, resulting) else "scalar" if one_scale else "column"
         noise: Noise | None = None
         spacing: float | None = None
-        notes: list[str] = []
+        notes: list[str] = list(split_notes)
         if binarize is not None:
             values, noise, how = _binarized(values, support, grid, binarize)
             name, support, grid, spacing = f"{name} (binarized {how})", "binary", None, 1.0
@@ -197,6 +208,8 @@ class Data:
             added += spacing**2 / 12
         center, train_std = _moments(train, added, names)
         constant = train_std == 0
+        # noise of a column's own makes it independent of all others
+        found = Dependencies() if noise else dependencies(train)
         varying = tuple(np.array(names)[constant & np.any(parts["test"] != train[0], axis=0)].tolist())
         arrays = {part: _labelled(parts[part], names, index, labels) for part, index in rows.items()}
         return cls(
@@ -214,7 +227,8 @@ class Data:
             varying_in_test=varying,
             fingerprint=_fingerprint(parts, [names, support, grid, kind, shape, noise, spacing]),
             mass_fingerprint=_mass_fingerprint(undithered if noise == "dequantize" else parts, names, spacing),
-            notes=(*notes, *_constant_notes(names, constant, varying)),
+            notes=(*notes, *_constant_notes(names, constant, varying), *_dependence_notes(names, found)),
+            dependent_columns=tuple(names[j] for j in found.columns),
         )
 
     @property
@@ -289,7 +303,16 @@ class Data:
         >>> Data.from_array([[0], [1], [1], [0]], name="coin").summary()["support"]
         'binary'
         """
-        told = ("name", "features", "support", "levels", "image_shape", "columns", "constant_columns")
+        told = (
+            "name",
+            "features",
+            "support",
+            "levels",
+            "image_shape",
+            "columns",
+            "constant_columns",
+            "dependent_columns",
+        )
         return {
             **{name: _jsonable(getattr(self, name)) for name in (*told, "varying_in_test", "noise", "notes")},
             **{str(part): len(getattr(self, part)) for part in PARTS},
@@ -424,17 +447,17 @@ def _not_a_number(value: Any) -> bool:
     return isinstance(value, np.datetime64 | np.timedelta64)  # whose float is a number of days or seconds
 
 
-def _checked_labels(labels: Any, n: int) -> Array | None:
-    if labels is None:
+def _checked_names(told: Literal["label", "group"], names: Any, n: int) -> Array | None:
+    if names is None:
         return None
-    array = np.asarray(labels)
+    array = np.asarray(names)
     if array.shape != (n,):
-        raise DataError(f"labels must be ({n},), one for each row, not {labels if array.ndim == 0 else array.shape}")
+        raise DataError(f"{told}s must be ({n},), one for each row, not {names if array.ndim == 0 else array.shape}")
     import pandas as pd  # the one that knows every kind of missing value
 
     missing = np.flatnonzero(pd.isna(array))
     if len(missing):
-        raise DataError(f"the label of row {missing[0]} (counted from 0) is missing, {len(missing)} in all")
+        raise DataError(f"the {told} of row {missing[0]} (counted from 0) is missing, {len(missing)} in all")
     return array if array.dtype.kind in "biufU" else array.astype(str)
 
 
@@ -501,35 +524,6 @@ def _integer_grid(x: Array, most: int) -> Levels | None:
     return tuple(np.arange(low, high + 1, step).tolist()) if 0 < high - low < most * step else None
 
 
-def _split(
-    n: int, split: Sequence[float] | Sequence[Part], labels: Array | None, rng: np.random.Generator
-) -> tuple[Array, Array, Array]:
-    """The rows of train, validation and test, each in order."""
-    if np.shape(split) == (n,) and all(isinstance(part, str) for part in split):
-        parts = np.array([_checked("split", part, PARTS) for part in split])
-        train, validation, test = (np.flatnonzero(parts == part) for part in PARTS)
-    else:
-        fractions = np.asarray(split)
-        if fractions.dtype.kind not in "iuf" or fractions.shape != (3,) or not np.isclose(fractions.sum(), 1):
-            raise DataError(f"split={split!r} must be three fractions that sum to 1, or the part of each of {n} rows")
-        # Systematic draws from rows that are shuffled, then sorted by label: uniform over rows, and every
-        # class, however small, is divided in proportion to within one row.
-        order = rng.permutation(n)
-        if labels is not None:
-            order = order[np.argsort(labels[order], kind="stable")]
-        drawn = []
-        for fraction in fractions[[2, 1]].tolist():
-            size = min(max(math.ceil(round(n * fraction, 6)), 0), len(order))
-            picked = (np.arange(size) * len(order) + rng.integers(max(len(order), 1))) // max(size, 1)
-            drawn.append(np.sort(order[picked]))
-            order = np.delete(order, picked)
-        (test, validation), train = drawn, np.sort(order)
-    sizes = {"train": len(train), "validation": len(validation), "test": len(test)}
-    if not all(sizes.values()):
-        raise DataError(f"every part needs a row, and {n} rows would split into {sizes}: add rows, or change split")
-    return train, validation, test
-
-
 def _binarized(x: Array, support: str, grid: Levels | None, how: Binarize | float) -> tuple[Array, Noise | None, str]:
     """Zeros and ones, or the intensities to draw them from; the noise; how it was done, in words."""
     if support in ("real", "count"):
@@ -592,6 +586,33 @@ def _constant_notes(columns: Sequence[str], constant: Array, varying_in_test: Se
     if varying_in_test:
         notes.append(f"Constant in training, but not in the test part: {_few(varying_in_test)}.")
     return notes
+
+
+def _dependence_notes(columns: Sequence[str], found: Dependencies, most: int = 3) -> list[str]:
+    """A sentence for each set of columns that depend on one another, or the reason why none was looked for."""
+    if found.unknown:
+        return [f"Exact linear dependencies are looked for {found.unknown}."]
+    notes = []
+    for members, superfluous in found.sets[:most]:
+        names = [columns[j] for j in members]
+        if len(names) == 2:
+            told = f"{names[1]} is a linear function of {names[0]} in the training part"
+        elif superfluous == len(names) - 1:
+            told = f"{_listed(names)} are linear functions of one another in the training part"
+        else:
+            told = (
+                f"{_listed(names)} are linearly dependent in the training part, as shares that sum to a constant or "
+                "a total beside its parts are"
+            )
+        notes.append(f"{told}: a learned variance can run away on what is left over, which is nothing.")
+    if len(found.sets) > most:
+        more = [columns[j] for members, _ in found.sets[most:] for j in members]
+        notes.append(f"So are, in {len(found.sets) - most} more sets, {_few(more)}.")
+    return notes
+
+
+def _listed(names: Sequence[str], most: int = 8) -> str:
+    return _few(names, most) if len(names) > most else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _fingerprint(parts: dict[Part, Array], options: list[Any]) -> str:

@@ -20,9 +20,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from zoo.cards import Support
-from zoo.data import Array, Binarize, Data, Part, ScalingKind
+from zoo.data import Array, Binarize, Data, ScalingKind
 from zoo.errors import DataError
 from zoo.options import location
+from zoo.splits import SplitChoice
 from zoo.storage import check_promise
 
 __all__ = ["DataCall", "list_data", "load_data"]
@@ -74,7 +75,8 @@ def load_data(
     *,
     support: Support | Literal["auto"] = "auto",
     scaling: ScalingKind | Literal["auto"] = "auto",
-    split: Sequence[float] | Sequence[Part] = (0.7, 0.1, 0.2),
+    split: SplitChoice = "grouped",
+    groups: Any = None,
     seed: int = 0,
     binarize: Binarize | float | None = None,
     dequantize: bool = False,
@@ -89,7 +91,8 @@ def load_data(
     only variable of two or more dimensions), ``.parquet``, ``.mat`` (``frey_rawface.mat`` as images),
     ``-ubyte`` (MNIST and its relatives, gzipped or not, labels beside them; a folder of them is pooled).
     ``labels`` may name the column that holds the classes: it is taken out of the data and stratifies the
-    split.
+    split. ``groups`` may name a column of a table, whose rows of one value all go to one part: the patient, the
+    sensor, the day; it is taken out as well.
 
     Raises :class:`~zoo.errors.DataError` if there is no such name or file, or if it cannot be read or used, and
     :class:`~zoo.errors.OptionError` for a ``seed`` or a switch that is none, or a path that cannot be one.
@@ -111,6 +114,8 @@ def load_data(
     elif label is not None and hasattr(source, "columns"):
         raw = _framed(source, label)
     try:
+        if isinstance(groups, str):
+            raw, groups = _without(raw, groups)
         data = Data.from_array(
             raw.x,
             name=name,
@@ -121,6 +126,7 @@ def load_data(
             image_shape=raw.image_shape if image_shape is None else image_shape,
             scaling=scaling,
             split=split,
+            groups=groups,
             seed=seed,
             binarize=binarize,
             dequantize=dequantize,
@@ -128,6 +134,16 @@ def load_data(
     except DataError as error:
         raise DataError(f"{place}{error}") from error
     return replace(data, notes=(*raw.notes, *data.notes), origin=_origin(source, options))
+
+
+def _without(raw: Raw, groups: str) -> tuple[Raw, Array]:
+    """A table without the column of its groups, and that column."""
+    if not hasattr(raw.x, "columns"):
+        raise DataError(f"groups={groups!r} is a name, and this source has no named columns: pass the groups, (N,)")
+    frame = raw.x.rename(columns=str)
+    if groups not in frame:
+        raise DataError(f"groups={groups!r} is not a column{_nearest(groups, frame.columns)}")
+    return raw._replace(x=frame.drop(columns=groups)), frame[groups].to_numpy()
 
 
 DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(load_data).parameters.items()}

@@ -1,0 +1,225 @@
+"""Which rows are trained on, which choose among checkpoints, and which are scored."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+
+import numpy as np
+
+from zoo.errors import DataError
+
+__all__ = ["PARTS", "Part", "Split", "SplitChoice", "split_rows"]
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+Part = Literal["train", "validation", "test"]
+SplitChoice: TypeAlias = Literal["grouped", "rows"] | Sequence[float] | Sequence[Part]
+
+PARTS: tuple[Part, ...] = get_args(Part)
+FRACTIONS = (0.7, 0.1, 0.2)
+FAR_MORE = 10  # times as many equal pairs as columns drawn independently would give
+SOME_ROWS, SOME_COLUMNS = 4096, 64  # enough to judge what chance does
+CHUNK = 4096  # rows hashed at once
+
+
+class Split(NamedTuple):
+    """The rows of each part, in order, and what there is to say about them."""
+
+    rows: dict[Part, Array]
+    notes: tuple[str, ...]
+
+
+def split_rows(
+    x: Array, split: SplitChoice, groups: Array | None, labels: Array | None, discrete: bool, rng: np.random.Generator
+) -> Split:
+    """Divide the rows of ``x`` (N, D) among the parts.
+
+    Rows that belong together, being of one group (N,) or equal where equality tells of copies, make a unit, and
+    a unit goes to one part. Units are shuffled, sorted by label, a unit's label being the most frequent one in
+    it, and by size, and drawn systematically: every unit has the same chance, and every class and every size is
+    divided in proportion to within one unit. A unit larger than validation or test should be is not drawn for
+    it, so that a part misses its size by at most two units where there are no labels.
+
+    Equal rows are taken for copies if there are ten times as many equal pairs as there would be if the columns
+    were independent, each with the frequencies it has; a single column of continuous values has no others to be
+    held against, and its repeats are copies. In ``discrete`` values, and in continuous ones so coarse that half of the
+    rows or more repeat, columns that go together make equal rows frequent without any copying. But they make
+    rows that differ in one column alone frequent too, and copying does not: there have to be ten times as
+    many equal pairs as such pairs as well. Where chance explains equal rows they are divided one by one: to keep
+    them together would take from the test part what is most frequent in the data.
+    """
+    n = len(x)
+    given = np.shape(split) == (n,) and all(isinstance(part, str) for part in split)
+    one_by_one = isinstance(split, str) and split == "rows"
+    if one_by_one and groups is not None:
+        raise DataError('split="rows" divides groups, which groups= keeps together: leave one of them out')
+    single, equal = np.arange(n), _first_equal(x)
+    repeats = int(np.sum(equal != single))
+    coarse = discrete or 2 * repeats >= n
+    copies = repeats > 0 and not _explained_by_chance(x, equal, coarse)
+    kept = copies and not given and not one_by_one
+    if given:
+        units, rows = single, _named(split)
+    else:
+        fractions = _fractions(split, n)
+        units = single if one_by_one else _together(equal if kept else single, groups)
+        rows = _drawn(fractions, units, labels, rng)
+    sizes = {str(part): len(rows[part]) for part in PARTS}
+    if not all(sizes.values()):
+        largest, remedy = int(np.unique(units, return_counts=True)[1].max()), "add rows, or change split"
+        if largest > 1:
+            remedy = (
+                f"rows that are equal or of one group go to one part, and the largest such unit has {largest}; "
+                'make the groups smaller, or let split="rows" divide them'
+            )
+        raise DataError(f"every part needs a row, and {n} rows would split into {sizes}: {remedy}")
+    advice = (
+        "the part of every row was given"
+        if given
+        else "no more than chance explains, so that equal rows were divided one by one"
+        if not copies
+        else 'split="grouped" keeps equal rows together'
+    )
+    notes = _leaks(rows, equal, advice) + _group_notes(rows, groups)
+    if kept:
+        are = "is" if repeats == 1 else "are"
+        notes.append(f"{repeats} of {n} rows {are} equal to an earlier one: equal rows were kept in one part.")
+    return Split(rows, tuple(notes))
+
+
+def _fractions(split: Any, n: int) -> Array:
+    fractions = np.asarray(FRACTIONS if isinstance(split, str) and split in ("grouped", "rows") else split)
+    if fractions.dtype.kind not in "iuf" or fractions.shape != (3,) or not np.isclose(fractions.sum(), 1):
+        raise DataError(
+            f'split={split!r} must be "grouped", "rows", three fractions that sum to 1, or the part of each of {n} rows'
+        )
+    return fractions
+
+
+def _named(split: Any) -> dict[Part, Array]:
+    for part in split:
+        if part not in PARTS:
+            raise DataError(f"split={part!r} is unknown: choose one of {', '.join(map(repr, PARTS))}")
+    return {part: np.flatnonzero(np.asarray(split) == part) for part in PARTS}
+
+
+def _first_equal(x: Array) -> Array:
+    """The first row that is equal to each row, (N,)."""
+    _, inverse, counts = np.unique(_keys(x), return_inverse=True, return_counts=True)
+    suspects = np.flatnonzero(counts[inverse] > 1)
+    first = np.arange(len(x))
+    if len(suspects):  # equal keys may still be different rows
+        _, at, of = np.unique(x[suspects], axis=0, return_index=True, return_inverse=True)
+        first[suspects] = suspects[at[of.ravel()]]
+    return first
+
+
+def _keys(x: Array) -> Array:
+    """A number for each row, the same for equal rows; the sum of one for each value."""
+    odd = _odd(x.shape[1])
+    return np.concatenate([_hashed(x[at : at + CHUNK], odd).sum(axis=1) for at in range(0, len(x), CHUNK)])
+
+
+def _odd(d: int) -> Array:
+    return np.random.default_rng(0).integers(2**62, size=d, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+
+
+def _hashed(x: Array, odd: Array) -> Array:
+    """A pseudorandom number for each value, (N, D), that depends on the column."""
+    bits = np.ascontiguousarray(x).view(np.uint64)
+    bits = (bits ^ (bits >> np.uint64(32))) * odd
+    return bits ^ (bits >> np.uint64(32))
+
+
+def _pairs(counts: Array) -> float:
+    return float(np.sum(counts.astype(np.float64) * (counts - 1)) / 2)
+
+
+def _explained_by_chance(x: Array, equal: Array, coarse: bool) -> bool:
+    n, d = x.shape
+    if d == 1 and not coarse:
+        return False  # one column cannot be held against the others
+    pairs = _pairs(np.unique(equal, return_counts=True)[1])
+    some = x[:: max(n // SOME_ROWS, 1)]
+    same = [_pairs(np.unique(column, return_counts=True)[1]) / _pairs(np.array(len(some))) for column in some.T]
+    if pairs <= FAR_MORE * _pairs(np.array(n)) * np.prod(same):
+        return True
+    if not coarse:
+        return False
+    chosen = np.unique(np.linspace(0, d - 1, min(d, SOME_COLUMNS)).astype(np.int64))
+    keys = _keys(x)
+    nearly = 0.0
+    for j in chosen:
+        others = keys - _hashed(x[:, [j]], _odd(d)[[j]])[:, 0]
+        nearly += _pairs(np.unique(others, return_counts=True)[1]) - pairs
+    return bool(pairs <= FAR_MORE * nearly * d / len(chosen))
+
+
+def _together(equal: Array, groups: Array | None) -> Array:
+    """The first row of the unit each row belongs to, (N,)."""
+    if groups is None:
+        return equal
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    n = len(equal)
+    _, at, of = np.unique(groups, return_index=True, return_inverse=True)
+    ends = np.concatenate([equal, at[of]])
+    links = coo_array((np.ones(2 * n), (np.tile(np.arange(n), 2), ends)), shape=(n, n))
+    _, unit = connected_components(links, directed=False)
+    _, at, of = np.unique(unit, return_index=True, return_inverse=True)
+    return at[of]
+
+
+def _drawn(fractions: Array, units: Array, labels: Array | None, rng: np.random.Generator) -> dict[Part, Array]:
+    _, of, size = np.unique(units, return_inverse=True, return_counts=True)
+    order = rng.permutation(len(size))
+    order = order[np.argsort(size[order], kind="stable")]
+    if labels is not None:
+        label = _most_frequent(labels, of)
+        order = order[np.argsort(label[order], kind="stable")]
+    rows: dict[Part, Array] = {}
+    parts: tuple[tuple[Part, float], ...] = (("test", fractions[2]), ("validation", fractions[1]))
+    for part, fraction in parts:
+        wanted = max(round(len(units) * float(fraction), 6), 0)
+        fitting = order[size[order] <= max(wanted, 1, size[order].min(initial=len(units)))]
+        number = math.ceil(round(wanted / size[fitting].mean(), 6)) if len(fitting) else 0
+        if len(size) < len(units):  # large units must not use up what the other parts could have
+            number = min(number, len(order) - (2 if part == "test" else 1))
+        number = max(min(number, len(fitting)), 0)
+        at = (np.arange(number) * len(fitting) + rng.integers(max(len(fitting), 1))) // max(number, 1)
+        rows[part] = np.flatnonzero(np.isin(of, fitting[at]))
+        order = order[~np.isin(order, fitting[at])]
+    return {"train": np.flatnonzero(np.isin(of, order)), "validation": rows["validation"], "test": rows["test"]}
+
+
+def _most_frequent(labels: Array, of: Array) -> Array:
+    """The label, as a number in order, that most rows of each unit have; of equally frequent ones the first."""
+    names, code = np.unique(labels, return_inverse=True)
+    both, counts = np.unique(of * len(names) + code, return_counts=True)
+    unit, code = np.divmod(both, len(names))
+    best = np.lexsort((-code, counts, unit))
+    last = np.flatnonzero(np.diff(unit[best], append=-1))
+    return code[best][last]
+
+
+def _leaks(rows: dict[Part, Array], equal: Array, advice: str) -> list[str]:
+    told = []
+    for part in PARTS[:0:-1]:
+        found = int(np.isin(equal[rows[part]], equal[rows["train"]]).sum())
+        if found:
+            told.append(f"{found} of {len(rows[part])} {part} rows")
+    if not told:
+        return []
+    return [f"{' and '.join(told)} also stand in the training part: {advice}."]
+
+
+def _group_notes(rows: dict[Part, Array], groups: Array | None) -> list[str]:
+    if groups is None:
+        return []
+    seen = np.concatenate([np.unique(groups[index]) for index in rows.values()])
+    names, parts = np.unique(seen, return_counts=True)
+    if divided := int(np.sum(parts > 1)):
+        return [f"{divided} of {len(names)} groups stand in more than one part: the part of every row was given."]
+    return [f"Each of {len(names)} groups is in one part."]
