@@ -9,14 +9,28 @@ import torch
 from torch import Tensor
 
 from zoo.catalogue import Pair, card
+from zoo.data import Data
 
-__all__ = ["ALARM", "FALLING_CHECKS", "Watch"]
+__all__ = ["ALARM", "FALLING_CHECKS", "Watch", "degenerate"]
 
 # The alarm: a decoder scale below 1/200 of its column's spread and falling at three checks in a row, while the held-out
 # evidence does not follow. A fixed or constrained scale comes to rest; on wine and breast-cancer a learned one does.
 ALARM, FALLING_CHECKS = 1 / 200, 3
 NORMAL_IQR = 1.349  # standard deviations of a normal between its quartiles
-REPEATING = 0.5  # of the training rows: with fewer different values than that a column's values repeat
+REPEATED_SHARE, REPEATED_ROWS = 0.05, 5  # of the training rows that hold one value, at least, where values repeat
+
+
+def degenerate(data: Data) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Columns in which a density gains without end, (D,), whatever is held out.
+
+    Those that are constant in training, take part in an exact linear dependency, or hold one value in a twentieth of
+    the training rows or more, and in five at least.
+    """
+    rows = data.train.values
+    most = max(REPEATED_SHARE * len(rows), REPEATED_ROWS)
+    repeat = [np.unique(column, return_counts=True)[1].max(initial=0) >= most for column in rows.T]
+    found: np.ndarray[Any, np.dtype[np.bool_]] = np.array(repeat, bool) | (data.train_std == 0)
+    return found | np.isin(data.columns, data.dependent_columns)
 
 
 class Watch:
@@ -25,8 +39,8 @@ class Watch:
     Only pairs without a bound are watched. A seed is alarmed once, when the smallest relative scale is below ``ALARM``,
     has fallen at each of the last ``FALLING_CHECKS`` checks, and its best validation ELBO is further back than those:
     a scale that is small because the data are, as where a column is skewed, brings held-out evidence with it. Where
-    data are degenerate, evidence means nothing and is not asked: in a column that is constant in training, in an exact
-    linear dependency, or whose values repeat, a held-out density follows the collapse without end.
+    data are degenerate (:func:`degenerate`) evidence means nothing and is not asked: a held-out density follows such a
+    collapse without end.
 
     The spread is the standard deviation, or that of a normal with the same quartiles where it is smaller: a few wild
     values do not make all others look collapsed. A column constant in training is measured against one scaled unit.
@@ -41,9 +55,7 @@ class Watch:
         spread = data.train_std / pair.scaling.scale
         between = (high - low) / NORMAL_IQR
         self.spread = np.where(spread > 0, np.where(between > 0, np.minimum(spread, between), spread), 1.0)
-        different = np.array([len(np.unique(column)) for column in train.T])
-        dependent = np.isin(data.columns, data.dependent_columns)
-        self.degenerate = (data.train_std == 0) | dependent | (different < REPEATING * len(train))
+        self.degenerate = degenerate(data)
         self.history: list[np.ndarray[Any, Any]] = []
         self.checks: list[int] = []
         self.ran_away_at = np.full(len(seeds), -1)

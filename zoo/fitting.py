@@ -26,7 +26,7 @@ from torch import Tensor
 from zoo.catalogue import Pair, registered_in
 from zoo.checkpoint import SO_FAR, Checkpoint
 from zoo.data import Data
-from zoo.divergence import FALLING_CHECKS, Watch
+from zoo.divergence import FALLING_CHECKS, Watch, degenerate
 from zoo.engine import Engine, LinAlgError, Mode, Precision, State
 from zoo.errors import DataError, Diverged, DivergenceWarning, OptionError, RunError
 from zoo.objective import OBJECTIVES, Terms, column_scale, terms, traces
@@ -614,6 +614,7 @@ def _constants(data: Data) -> dict[str, xarray.Dataset]:
             "scale": ("feature", data.scaling.scale),
             "train_std": ("feature", data.train_std),
             "constant_in_training": ("feature", (data.train_std == 0).astype(np.int8)),
+            "degenerate_in_training": ("feature", degenerate(data).astype(np.int8)),
         },
         coords={"feature": list(data.columns)},
         attrs={"image_shape": json.dumps(data.image_shape)} if data.image_shape else {},

@@ -54,7 +54,7 @@ def _rose(steps: NDArray[Any], elbo: NDArray[Any]) -> bool:
     return bool(still_improving(elbo[None, ~later], elbo[None, later])[0])
 
 
-def goes_on(attrs: Mapping[str, Any]) -> str:
+def goes_on(attrs: Mapping[Any, Any]) -> str:
     """The command that trains for longer a run with these root attributes, its other arguments left to the reader.
 
     A finished fit is trained again from its first step: with more steps its learning rate would have been another from

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from zoo.comparison.difference import NOISE, Difference, Score, decisive_row, standard_error
+from zoo.comparison.improvement import goes_on
 from zoo.comparison.outcome import COLLAPSED, Outcome
 from zoo.words import nats, places, plus_minus, scale
 
@@ -24,16 +25,18 @@ def height(row: Outcome) -> tuple[float, float]:
 
 def listed_apart(rows: Sequence[Outcome]) -> dict[str, str]:
     """Why a row is not ranked, for each that is not."""
-    apart = {row.label: reason for row in rows if (reason := _unscored(row) or _led_by_constants(row, rows))}
+    rules = (_unscored, _unsettled, _led_by_constants)
+    reasons = {row.label: next(filter(None, (rule(row, rows) for rule in rules)), "") for row in rows}
+    apart = {label: reason for label, reason in reasons.items() if reason}
     left = sorted((row for row in rows if row.label not in apart), key=height)
     while len(left) > 1 and (reason := _won_by_constants(*left[:2])):
         apart[left.pop(0).label] = reason
     return apart
 
 
-def _unscored(row: Outcome) -> str:
+def _unscored(row: Outcome, rows: Sequence[Outcome]) -> str:  # noqa: ARG001 (all rules are asked alike)
     """Why a row has no score that counts; empty if it has one."""
-    if row.ran_away and not row.has_mass:
+    if row.score_ran_away and not row.has_mass:
         return _run_away(row) + "; unranked"
     if row.evidence is None:
         return "not scored: every seed was frozen" if row.used.size and not row.used.any() else "not evaluated"
@@ -41,6 +44,24 @@ def _unscored(row: Outcome) -> str:
         count = int((~np.isfinite(row.evidence)).sum())
         return f"unranked: the evidence of {count} test data is not a number"
     return ""
+
+
+def _unsettled(row: Outcome, rows: Sequence[Outcome]) -> str:
+    """Whether the score of an unbounded density is a matter of when it stopped, and bounded ones stand beside it."""
+    if row.bounded or row.has_mass or not any(other.bounded and other.evidence is not None for other in rows):
+        return ""
+    return f"{shrinks}; unranked beside bounded pairs" if (shrinks := _shrinks(row)) else ""
+
+
+def _shrinks(row: Outcome) -> str:
+    """A scale that was still shrinking when training ended, where the data let a density gain without end."""
+    if row.bounded or row.has_mass or row.shrinking is None:
+        return ""
+    column, rate = row.shrinking
+    return (
+        f"not settled: its score is a matter of when it stopped, since its scale on column {column} "
+        f"({row.kind(column)}) still shrinks to {rate:.0%} with every doubling of the training"
+    )
 
 
 def _led_by_constants(row: Outcome, rows: Sequence[Outcome]) -> str:
@@ -106,6 +127,30 @@ def _stray(row: Outcome) -> str:
     seeds = row.read("seeds") or list(range(row.used.size))
     name = np.asarray(seeds)[row.used][worst]
     return f"seed {name} is {nats(behind.mean)} nats below the others"
+
+
+def _late(row: Outcome) -> str:
+    """A remark if training ended while a scored seed was still improving, and what trains for longer."""
+    count, of = int(row.improving.sum()), int(row.used.sum())
+    if not count:
+        return ""
+    who = "" if count == of else f"{count} of {of} seeds "
+    return f"{who}still improving: train longer ({goes_on(row.tree.attrs)})"
+
+
+def _ran_away_later(row: Outcome) -> str:
+    """A remark where a density ran away, but only after the weights that are scored."""
+    if not row.ran_away or row.score_ran_away or row.has_mass:
+        return ""
+    return f"{_run_away(row).partition(';')[0]}, after the weights that are scored"
+
+
+def _scaled_units(row: Outcome) -> str:
+    """A remark where columns were scaled one by one and the pair's constraint is in scaled units."""
+    shared = (row.read("card") or {}).get("in_scaled_units", "")
+    if not shared or row.summary.get("scaling") != "column" or row.evidence is None:
+        return ""
+    return f'{shared} in scaled units: scaling="scalar" leaves the columns in proportion'
 
 
 def _density_ran_away(row: Outcome) -> str:
@@ -206,7 +251,7 @@ def _by_most_rows(row: Outcome, best: Outcome, behind: Difference) -> str:
 
 def remarks(row: Outcome) -> str:
     """What has to be known of a row beside where it stands."""
-    said = (_unrepeated, _stray, _early, _density_ran_away, _one_datum)
+    said = (_unrepeated, _stray, _early, _late, _density_ran_away, _ran_away_later, _scaled_units, _one_datum)
     return "".join(f"; {text}" for remark in said if (text := remark(row)))
 
 
