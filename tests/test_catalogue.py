@@ -2,11 +2,14 @@
 
 import subprocess
 import sys
+from typing import get_args
 
+import numpy as np
 import pytest
 from torch import nn
 
 import zoo
+from zoo.cards import Objective
 from zoo.catalogue import _ENTRIES, options_of
 from zoo.errors import DataError, OptionError, UnknownPair
 from zoo.pairs import VAEOptions
@@ -97,6 +100,8 @@ def test_cards_are_complete_and_true_to_the_options(name):
         ({"name": "Not A Name"}, "lower-case"),
         ({"support": "anything"}, "choose from real"),
         ({"base_measure": "mass", "bounded": False}, "a mass is at most 1"),
+        ({"objective": "penalised"}, "no objective is called 'penalised'; nearest: penalized"),
+        ({"objective": "betta"}, "no objective is called 'betta'"),
     ],
 )
 def test_claims_that_contradict_themselves_are_refused(claims, said):
@@ -111,6 +116,48 @@ def test_claims_that_contradict_themselves_are_refused(claims, said):
     }
     with pytest.raises(OptionError, match=said):
         zoo.register(**sound | claims)
+
+
+def test_the_objectives_that_a_card_may_name_are_those_there_are():
+    from zoo.objective import OBJECTIVES
+
+    assert set(OBJECTIVES) == set(get_args(Objective))
+
+
+def counts(catalogue):
+    """A pair of counts: what it builds does not matter here."""
+
+    @zoo.register(
+        "counts", title="", summary="", formula="", support="count", base_measure="mass", bounded=True, reference=""
+    )
+    def build(data: zoo.Data, options: VAEOptions):
+        return nn.Linear(1, 1), nn.Linear(1, 1)
+
+
+@pytest.mark.parametrize("levels", [range(-2, 3), [0.0, 0.5, 1.0, 1.5]])
+def test_counts_are_no_levels_below_zero_or_between_integers(catalogue, levels):
+    counts(catalogue)
+    low, step = levels[0], levels[1] - levels[0]
+    x = low + step * np.random.default_rng(0).integers(0, len(levels), (30, 2))
+    data = zoo.Data.from_array(x, name="ranks", levels=levels)
+    with pytest.raises(DataError, match=r"ranks holds levels such as (-2|0\.5), which is no count\. Number") as refused:
+        zoo.create("counts", data)
+    assert "gaussian-binned" in str(refused.value) and "them: counts" not in str(refused.value)
+    assert zoo.create("counts", zoo.Data.from_array(x - x.min() if low else 2 * x, support="ordinal")).name == "counts"
+
+
+def test_what_is_asked_of_a_pair_is_held_against_its_own_support(catalogue):
+    counts(catalogue)
+    x = np.random.default_rng(0).integers(0, 2, (30, 2))
+    pair = zoo.create("counts", zoo.Data.from_array(x))
+    assert pair.data.support == "binary"
+    assert pair.checked([[7, 0]]).tolist() == [[7, 0]]  # a count, though no value of these data
+    for wrong in (-1.0, 0.5, np.inf, np.nan):
+        with pytest.raises(DataError, match=r"row 0, column 'x1': counts is a model of count data"):
+            pair.checked([[1, wrong]])
+    ordinal = zoo.create("categorical", zoo.Data.from_array(x))
+    with pytest.raises(DataError, match="x holds 2 in row 0, column 'x0': categorical is a model of ordinal data"):
+        ordinal.checked([[2, 0]])
 
 
 def test_options_without_a_dataclass_are_refused(catalogue, iris):
@@ -185,3 +232,23 @@ def test_a_pair_that_does_not_fit_into_memory_says_so(catalogue, iris):
         OptionError, match=r"vast with VAEOptions.* on 4 columns does not fit into memory: choose smaller"
     ):
         zoo.create("vast", iris)
+
+
+def test_a_run_says_what_was_maximised_and_which_weights_were_kept(iris, tmp_path):
+    from html import unescape
+
+    pair = zoo.create("gaussian-map", iris)
+
+    def page(**settings):
+        run = zoo.fit(pair, iris, seeds=1, steps=3, progress=False, on_divergence="warn", **settings)
+        text = unescape(zoo.report([run], tmp_path / "page").read_text(encoding="utf-8"))
+        return run.tree.attrs["weights_kept"], text
+
+    kept, text = page()
+    assert kept == "those of the best validation ELBO, which is not what was maximised: that is the penalized objective"
+    assert f"penalized; the weights are {kept}" in text
+    assert "one prior for the decoder's weights of all columns: the data were scaled by column" in text
+    kept, text = page(objective="elbo")
+    assert kept == "those of the best validation ELBO"
+    assert f"elbo, where the card says penalized; the weights are {kept}" in text
+    assert page(keep="last")[0] == "those after the last step"

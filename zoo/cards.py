@@ -1,15 +1,20 @@
 """What a pair claims about itself: plain data, readable without torch."""
 
+import difflib
 import re
 from dataclasses import KW_ONLY, dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from zoo.errors import OptionError
 
-__all__ = ["BaseMeasure", "Card", "Support"]
+__all__ = ["ANOTHER_MODEL", "BaseMeasure", "Card", "Objective", "Support", "kept_weights"]
 
 Support = Literal["real", "unit", "binary", "ordinal", "count"]
 BaseMeasure = Literal["density", "mass"]
+Objective = Literal["elbo", "penalized", "quantile", "two-stage"]
+
+# what a reader is told of a pair that is not the same model under every scaling
+ANOTHER_MODEL = 'under scaling="column" another model of the data as loaded than under scaling="scalar"'
 
 # a likelihood for wider support takes narrower data: binary data are unit data are real data
 _TAKES: dict[Support, set[Support]] = {
@@ -41,9 +46,12 @@ class Card:
         bounds: what ``bound`` or ``bounded_if`` speaks of: the "likelihood", the "penalized likelihood" or the
             training "objective".
         guides: the guides to choose from, the default first.
-        objective: what is maximised unless asked otherwise.
+        objective: what is maximised unless asked otherwise; the weights kept are those of the best validation ELBO
+            whatever it is.
         learning_rate: Adam's step size unless asked otherwise.
         remedies: for an unbounded pair, the names of pairs that cure it.
+        in_scaled_units: what all columns share, in words, where scaling each column by itself makes another model of
+            the pair than scaling all alike does; empty where it does not, but for where training starts.
     """
 
     name: str
@@ -60,9 +68,10 @@ class Card:
     base_measure: BaseMeasure = "density"
     link: str = ""
     guides: tuple[str, ...] = ("mean-field",)
-    objective: str = "elbo"
+    objective: Objective = "elbo"
     learning_rate: float = 3e-3
     remedies: tuple[str, ...] = ()
+    in_scaled_units: str = ""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.name):
@@ -71,6 +80,10 @@ class Card:
             raise OptionError(f"{self.name}: support={self.support!r}; choose from {', '.join(_TAKES)}.")
         if self.base_measure not in ("density", "mass"):
             raise OptionError(f"{self.name}: base_measure={self.base_measure!r}; choose density or mass.")
+        if self.objective not in (known := get_args(Objective)):
+            near = difflib.get_close_matches(str(self.objective), known, 3, 0.4)
+            hint = f"nearest: {', '.join(near)}" if near else f"choose from {', '.join(known)}"
+            raise OptionError(f"{self.name}: no objective is called {self.objective!r}; {hint}.")
         if self.bounded and self.bounded_if:
             raise OptionError(
                 f"{self.name}: bounded=True has no condition; leave bounded_if out, or say bounded=False."
@@ -92,11 +105,24 @@ class Card:
             return "no"
         return f"only {self.bounded_if}" if self.bounds == "likelihood" else f"no; the {self.bounds}: {self.bounded_if}"
 
-    def takes(self, support: Support) -> bool:
-        """Whether the likelihood is a probability model of data with this support.
+    def takes(self, support: Support, levels: tuple[float, ...] | None = None) -> bool:
+        """Whether the likelihood is a probability model of data with this support, and of these levels if they have any.
 
         >>> import zoo
         >>> zoo.card("bernoulli").takes("unit")
         False
         """
-        return support in _TAKES[self.support]
+        counts = levels is None or all(level >= 0 and level == int(level) for level in levels)
+        return support in _TAKES[self.support] and (self.support != "count" or counts)
+
+
+def kept_weights(objective: str, keep: str) -> str:
+    """Which weights of a run are scored, in words.
+
+    >>> kept_weights("penalized", "best")
+    'those of the best validation ELBO, which is not what was maximised: that is the penalized objective'
+    """
+    if keep == "last":
+        return "those after the last step"
+    other = f", which is not what was maximised: that is the {objective} objective" if objective != "elbo" else ""
+    return f"those of the best validation ELBO{other}"

@@ -205,17 +205,17 @@ class Pair:
 
         from zoo.data import outside_support, real_array
 
-        values = real_array(x)
+        values, support = real_array(x), self.card.support
         if values.ndim != 2 or values.shape[1] != self.data.features or not len(values):
             raise DataError(f"x has shape {values.shape}; {self.name} takes (N, {self.data.features}) here.")
-        real = self.card.support == "real"
-        support = "binary" if self.card.support == "binary" else self.data.support
-        wrong = ~np.isfinite(values) if real else outside_support(values, support, self.data.levels)
+        finite = np.isfinite(values)
+        levels = (self.data.levels or (0.0, 1.0)) if support == "ordinal" else None
+        wrong = ~finite | outside_support(np.where(finite, values, 0.0), support, levels)
         if wrong.any():
             row, column = np.argwhere(wrong)[0]
             raise DataError(
                 f"x holds {values[row, column]:g} in row {row}, column {self.data.columns[column]!r}: {self.name} is "
-                f"a model of {'finite numbers' if real else f'{support} data'}."
+                f"a model of {'finite numbers' if support == 'real' else f'{support} data'}."
             )
         return values
 
@@ -254,20 +254,32 @@ def create(name: str, data: Data, **options: Any) -> Pair:
         if guide not in entry.card.guides:
             raise OptionError(f"{entry.card.name} has no guide {guide!r}; choose from {', '.join(entry.card.guides)}.")
         options = {"guide": guide, **options}
-    if not entry.card.takes(data.support):
-        remedy = (
-            'Load them as load_data(..., binarize="threshold") or binarize="stochastic"'
-            if entry.card.support == "binary"
-            else f"Declare them with support={entry.card.support!r} if that is what they are"
-        )
-        others = ", ".join(list_pairs(support=data.support))
-        raise DataError(
-            f"{entry.card.name} is a model of {entry.card.support} data, and {data.name} holds {data.support} "
-            f"data. {remedy}, or choose a pair that takes them: {others}."
-        )
+    _check_support(entry.card, data)
     chosen = checked(options_of(name), options, entry.card.name)
     model, guide_module = _build(entry.build, data, chosen, seed=0)
     return Pair(entry.card, chosen, data, model, guide_module)
+
+
+def _check_support(card: Card, data: Data) -> None:
+    """Refuse data that the card's likelihood is no probability model of, with the remedy."""
+    if card.takes(data.support, data.levels):
+        return
+    if card.takes(data.support):  # but for their levels
+        wrong = next(level for level in data.levels or () if not card.takes(data.support, (level,)))
+        kind = f"levels such as {wrong:g}, which is no count"
+        remedy = "Number the levels from 0 if it is their order alone that counts"
+    else:
+        kind = f"{data.support} data"
+        remedy = (
+            'Load them as load_data(..., binarize="threshold") or binarize="stochastic"'
+            if card.support == "binary"
+            else f"Declare them with support={card.support!r} if that is what they are"
+        )
+    takers = (name for name in list_pairs(support=data.support) if _entry(name).card.takes(data.support, data.levels))
+    raise DataError(
+        f"{card.name} is a model of {card.support} data, and {data.name} holds {kind}. {remedy}, or choose a pair "
+        f"that takes them: {', '.join(takers)}."
+    )
 
 
 def _build(build: Builder, data: Data, options: Any, seed: int) -> tuple[nn.Module, nn.Module]:

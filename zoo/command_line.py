@@ -135,9 +135,12 @@ class Loading:
         return zoo.load_data(self.data, **{names.get(name, name): value for name, value in given.items()})
 
     def for_pair(self, card: Card) -> Loading:
-        """In a comparison the data are binarized for binary pairs alone, and dequantized for the others."""
-        binary = card.support == "binary" and self.binarize is not None
-        return replace(self, dequantize=False) if binary else replace(self, binarize=None)
+        """In a comparison the data are binarized for binary pairs alone, and dequantized for pairs of real numbers."""
+        return replace(
+            self,
+            binarize=self.binarize if card.support == "binary" else None,
+            dequantize=self.dequantize and card.support == "real",
+        )
 
 
 # arguments of zoo.fit unless they are said: a ranking is of pairs that have settled, and of those that ran away too
@@ -298,6 +301,7 @@ def show(
     as_json: AsJSON = False,
 ) -> None:
     """Show what a pair claims, its guides and its options."""
+    from zoo.cards import ANOTHER_MODEL, kept_weights
     from zoo.catalogue import options_of
 
     _run_plugins(plugin)
@@ -318,6 +322,8 @@ def show(
         "instead": ", ".join(card.remedies),
         "guides": f"{card.guides[0]} (default)" + "".join(f", {guide}" for guide in card.guides[1:]),
         "objective": f"{card.objective}, learning rate {card.learning_rate:g}",
+        "weights kept": kept_weights(card.objective, "best"),
+        "in scaled units": card.in_scaled_units and f"{card.in_scaled_units}: {ANOTHER_MODEL}",
         "reference": card.reference,
         "link": card.link,
     }

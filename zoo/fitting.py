@@ -23,6 +23,7 @@ import xarray
 from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor
 
+from zoo.cards import kept_weights
 from zoo.catalogue import Pair, registered_in
 from zoo.checkpoint import SO_FAR, Checkpoint
 from zoo.data import Data
@@ -577,6 +578,7 @@ def _attributes(pair: Pair, data: Data, settings: Settings, engine: Engine, seco
         "title": pair.card.title,
         "options": json.dumps(options),
         "card": json.dumps(asdict(pair.card)),
+        "weights_kept": kept_weights(settings.objective or pair.card.objective, settings.keep),
         "base_measure": pair.card.base_measure,
         "bound": _bound(pair),
         "data": data.name,

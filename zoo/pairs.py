@@ -211,6 +211,7 @@ def gaussian_learned(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Mod
     reference="Mattei & Frellsen (2018), Leveraging the Exact Likelihood of Deep Latent Variable Models",
     link="https://arxiv.org/abs/1802.04826",
     guides=("mean-field", "full-rank"),
+    in_scaled_units="one floor for the variances of all columns",
 )
 def gaussian_constrained(data: Data, options: ConstrainedOptions) -> tuple[nn.Module, nn.Module]:
     """A ConstrainedVariance decoder."""
@@ -231,6 +232,7 @@ def gaussian_constrained(data: Data, options: ConstrainedOptions) -> tuple[nn.Mo
     reference="Kingma & Welling (2014), with the covariance fixed: the common squared-error VAE",
     link="https://arxiv.org/abs/1312.6114",
     guides=("mean-field", "full-rank"),
+    in_scaled_units="one fixed standard deviation for all columns",
 )
 def gaussian_identity(data: Data, options: IdentityOptions) -> tuple[nn.Module, nn.Module]:
     """A FixedVariance decoder."""
@@ -252,6 +254,7 @@ def gaussian_identity(data: Data, options: IdentityOptions) -> tuple[nn.Module, 
     link="https://arxiv.org/abs/2006.13202",
     guides=("mean-field", "full-rank"),
     remedies=("gaussian-constrained", "gaussian-identity", "gaussian-binned"),
+    in_scaled_units="one variance for all columns",
 )
 def gaussian_shared(data: Data, options: SharedOptions) -> tuple[nn.Module, nn.Module]:
     """A SharedVariance or OptimalVariance decoder."""
@@ -276,6 +279,7 @@ def gaussian_shared(data: Data, options: SharedOptions) -> tuple[nn.Module, nn.M
     guides=("mean-field", "full-rank"),
     objective="penalized",
     remedies=("gaussian-constrained", "gaussian-identity", "gaussian-binned"),
+    in_scaled_units="one prior for the decoder's weights of all columns",
 )
 def gaussian_map(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:
     """A PenalizedVariance decoder."""
@@ -297,6 +301,7 @@ def gaussian_map(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]
     link="https://doi.org/10.1214/aos/1176349557",
     guides=("mean-field", "full-rank"),
     remedies=("gaussian-constrained", "gaussian-identity", "gaussian-binned"),
+    in_scaled_units="one range for the variances of all columns",
 )
 def gaussian_ratio(data: Data, options: RatioOptions) -> tuple[nn.Module, nn.Module]:
     """A RatioVariance decoder."""
@@ -320,6 +325,7 @@ def gaussian_ratio(data: Data, options: RatioOptions) -> tuple[nn.Module, nn.Mod
     guides=("mean-field", "full-rank"),
     objective="quantile",
     remedies=("gaussian-constrained", "gaussian-identity", "gaussian-binned"),
+    in_scaled_units="one weight, against the KL term, for the pinball losses of all columns",
 )
 def gaussian_quantile(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:
     """A QuantileDecoder."""
@@ -341,6 +347,7 @@ def gaussian_quantile(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Mo
     guides=("mean-field",),
     objective="two-stage",
     remedies=("gaussian-constrained", "gaussian-identity", "gaussian-binned"),
+    in_scaled_units="one variance for all columns",
 )
 def gaussian_two_stage(data: Data, options: TwoStageOptions) -> tuple[nn.Module, nn.Module]:
     """A TwoStage model."""
@@ -372,6 +379,7 @@ def gaussian_two_stage(data: Data, options: TwoStageOptions) -> tuple[nn.Module,
     guides=("exact", "linear"),
     learning_rate=1e-2,
     remedies=("gaussian-constrained", "gaussian-identity", "gaussian-binned"),
+    in_scaled_units="one variance for all columns",
 )
 def linear_shared(data: Data, options: LinearOptions) -> tuple[nn.Module, nn.Module]:
     """A ProbabilisticPCA model."""
@@ -479,6 +487,7 @@ def categorical(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:
     guides=("enumeration",),
     learning_rate=1e-2,
     remedies=("gmm-constrained",),
+    in_scaled_units='with covariance="spherical", one variance for all columns',
 )
 def gmm(data: Data, options: MixtureOptions) -> tuple[nn.Module, nn.Module]:
     """A GaussianMixture without a floor."""
@@ -501,6 +510,7 @@ def gmm(data: Data, options: MixtureOptions) -> tuple[nn.Module, nn.Module]:
     link="https://doi.org/10.1214/aos/1176349557",
     guides=("enumeration",),
     learning_rate=1e-2,
+    in_scaled_units="one floor for all eigenvalues of a covariance",
 )
 def gmm_constrained(data: Data, options: ConstrainedMixtureOptions) -> tuple[nn.Module, nn.Module]:
     """A GaussianMixture with a floor."""
@@ -526,6 +536,8 @@ def gmm_constrained(data: Data, options: ConstrainedMixtureOptions) -> tuple[nn.
     objective="penalized",
     learning_rate=1e-2,
     remedies=("gmm-constrained",),
+    in_scaled_units="one least variance that the prior expects of a column; "
+    'with covariance="spherical", one variance for all columns',
 )
 def gmm_map(data: Data, options: PenalizedMixtureOptions) -> tuple[nn.Module, nn.Module]:
     """A PenalizedMixture."""
@@ -549,6 +561,7 @@ def gmm_map(data: Data, options: PenalizedMixtureOptions) -> tuple[nn.Module, nn
     guides=("enumeration",),
     learning_rate=1e-2,
     remedies=("gmm-constrained",),
+    in_scaled_units="one range for all eigenvalues of a covariance",
 )
 def gmm_ratio(data: Data, options: RatioMixtureOptions) -> tuple[nn.Module, nn.Module]:
     """A GaussianMixture with a bounded ratio of eigenvalues."""
