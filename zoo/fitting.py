@@ -327,7 +327,7 @@ class Record:
         self.obs = pair.data.validation["obs"].values
         self.validation, self.train = (_repeated(part) for part in (validation, engine.x))
         seeds, device = len(engine.seeds), validation.device
-        self.trace = torch.full((steps, len(Terms._fields) + 1, seeds), math.nan, device=device)
+        self.trace = torch.full((steps, len(Terms._fields), seeds), math.nan, device=device)
         self.checked: list[int] = []
         self.elbo: list[np.ndarray[Any, Any]] = []
         self.column_scale: list[np.ndarray[Any, Any]] = []
@@ -471,7 +471,7 @@ def _validate(model: Any, guide: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor
         except LinAlgError:  # of this seed: the others are validated all the same
             return total + math.nan, torch.full_like(smallest, math.nan), at
         total = total + terms(p, q, len(x)).elbo
-        scale = column_scale(p.nodes["x"]["fn"])
+        scale = column_scale(p.nodes["x"]["fn"]).to(x)
         of_datum = scale.dim() == 2 and len(scale) == len(rows)  # a mixture's are those of its components
         least, row = scale.reshape(-1, x.shape[-1]).min(0)
         at = torch.where((least < smallest) & of_datum, row + start, at)
