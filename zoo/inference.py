@@ -39,8 +39,10 @@ __all__ = [
     "log_weights",
     "posterior_draws",
     "predictive_draws",
+    "prior",
     "real_latents",
     "reconstruct",
+    "refuse_overflow",
     "responsibility",
     "row_blocks",
     "score_weights",
@@ -281,6 +283,22 @@ def _posterior_draws(model: Program, guide: Program, x: Tensor, samples: int) ->
     lq: Any = sum(plain_log_prob(q.nodes[name]) for name in names)
     lp: Any = sum(plain_log_prob(p.nodes[name]) for name in ("x", *names))
     return Draws({name: q.nodes[name]["value"] for name in names}, lp, lq)
+
+
+def prior(model: Program) -> Program:
+    """The prior of the latents as a guide."""
+    without_x: Program = poutine.block(model, hide=["x"])
+    return without_x
+
+
+def refuse_overflow(model: Program, guide: Program, x: Tensor) -> None:
+    """Raise Unknown where a datum is so far out that its latents, or what they are decoded to, are not numbers."""
+    with seeded(0):
+        draws = posterior_draws(model, guide, x, 1)
+    wrong = (draws.lp - draws.lq)[0].isnan()
+    if wrong.any():
+        row = int(wrong.nonzero()[0])
+        raise Unknown(f"row {row} of the test part is so far out that the numbers of guide or decoder overflow there")
 
 
 def predictive_draws(model: Program, x: Tensor, samples: int, guide: Program | None = None) -> Tensor:

@@ -92,7 +92,8 @@ def evaluate(
         ("reference_posterior",): lambda: (reference_posterior(run, x[:reference]),) if reference else (),
         ("wellposedness",): lambda: (wellposedness(run, data),),
         ("posterior", "sample_stats"): lambda: _posterior(run, x),
-        ("posterior_predictive", "prior_predictive"): lambda: _predictive(run, first),
+        ("posterior_predictive",): lambda: (_posterior_predictive(run, first),),
+        ("prior_predictive",): lambda: (_prior_predictive(run, first),),
         ("reconstruction",): lambda: (_reconstruction(run, first),),
         ("observed_data",): lambda: (xarray.Dataset({"x": data.test}),),
     }
@@ -163,25 +164,27 @@ def _posterior(run: Run, x: Tensor) -> tuple[xarray.Dataset, xarray.Dataset]:
     return xarray.Dataset(posterior), stats
 
 
-def _predictive(run: Run, x: Tensor) -> tuple[xarray.Dataset, xarray.Dataset]:
-    """Draws of x given the first test rows and of no datum, in the units as loaded."""
+def _posterior_predictive(run: Run, x: Tensor) -> xarray.Dataset:
+    """Draws of x given latents of the first test rows, in the units as loaded."""
 
-    def draw(model: Any, guide: Any) -> tuple[Tensor, ...]:
-        return (
-            inference.predictive_draws(model, x, PREDICTIVE_DRAWS, guide),
-            inference.predictive_draws(model, x, PREDICTIVE_DRAWS),
-        )
+    def draw(model: Any, guide: Any) -> Tensor:
+        inference.refuse_overflow(model, guide, x)
+        return inference.predictive_draws(model, x, PREDICTIVE_DRAWS, guide)
 
-    seeds = run.each_seed(draw, Stream.PREDICTIVE)
-    posterior, prior = (torch.stack(column).numpy() for column in zip(*seeds, strict=True))
-    return (
-        _drawn(run, posterior, f"the first {len(x)} test rows, {PREDICTIVE_DRAWS} draws each"),
-        _drawn(run, prior, f"{PREDICTIVE_DRAWS} x {len(x)} draws, of no datum"),
+    draws = run.each_seed(draw, Stream.PREDICTIVE)
+    return _drawn(run, draws, f"the first {len(x)} test rows, {PREDICTIVE_DRAWS} draws each")
+
+
+def _prior_predictive(run: Run, x: Tensor) -> xarray.Dataset:
+    """Draws of x of no datum, in the units as loaded."""
+    draws = run.each_seed(
+        lambda model, _: inference.predictive_draws(model, x, PREDICTIVE_DRAWS), Stream.PREDICTIVE, step=2
     )
+    return _drawn(run, draws, f"{PREDICTIVE_DRAWS} x {len(x)} draws, of no datum")
 
 
-def _drawn(run: Run, x: Any, note: str) -> xarray.Dataset:
-    unscaled = run.pair.unscale(x).astype(np.float32)
+def _drawn(run: Run, draws: list[Tensor], note: str) -> xarray.Dataset:
+    unscaled = run.pair.unscale(torch.stack(draws).numpy()).astype(np.float32)
     return xarray.Dataset({"x": (("chain", "draw", "obs", "feature"), unscaled)}, attrs={"note": note})
 
 

@@ -76,7 +76,7 @@ def calibration(run: Run, data: Data, samples: int) -> xarray.Dataset:
         samples: draws of z for each datum; at most a thousand are taken.
 
     Raises:
-        Unknown: p(x_j | z) is not known, or its distribution function, mean or variance.
+        Unknown: p(x_j | z) is not known, or its distribution function, mean or variance; or a datum overflows.
     """
     rows, samples = data.test.values[:ROWS], min(samples, DRAWS)
     scale = run.pair.scaling.scale
@@ -86,6 +86,7 @@ def calibration(run: Run, data: Data, samples: int) -> xarray.Dataset:
     absent: dict[str, str] = {}
 
     def of_seed(model: Any, guide: Any) -> tuple[Any, ...]:
+        inference.refuse_overflow(model, guide, x)
         known = _cells(model, guide, x, width, absent)
         leave_one_out, k = leave_one_feature_out(known, guide, x, samples)
         check = [reconstruction_check(known, guide, seen) for seen in (x, inference.predictive_draws(known, x, 1)[0])]

@@ -59,7 +59,8 @@ def heldout(run: Run, data: Data, samples: int, temperatures: int) -> xarray.Dat
     ``log_evidence_importance`` what they gave), annealing takes their place, whichever of the two is larger;
     ``log_evidence_varying`` then follows by the difference that the weights gave it. On discrete data, ``log_mass`` is
     the evidence as a probability of the datum's cell, whatever the pair is a model of; ``attrs["mass"]`` says how it
-    was had: the pair's "own", "binned" or "dequantized".
+    was had: the pair's "own", "binned" or "dequantized". Where a datum is so far out that the guide's own numbers
+    overflow, draws of the prior take their place.
 
     ``attrs["absent"]`` says by name what is not there and why: "varying", the ``log_evidence_varying`` of data with
     constant columns; "annealing" and "annealing of the mass"; "cells", a mass without dequantisation.
@@ -151,25 +152,38 @@ def _stacked(seeds: list[Scores]) -> Any:
 
 
 def _score(model: Any, guide: Any, x: Tensor, effort: Effort, columns: Tensor | None) -> Scores:
-    """Scores of x, shape (N, D): importance weights a block of rows at a time, then annealing where they are bad."""
+    """Scores of x, shape (N, D): importance weights, then annealing where they are bad, from the guide or the prior."""
+    scores = _by_weights(model, guide, x, effort, columns)
+    lost = scores.evidence[0].isnan()
+    prior = inference.prior(model)
+    if lost.any():
+        instead = _by_weights(model, prior, x[lost], effort, columns)
+        for into, values in zip(scores[:-1], instead[:-1], strict=True):
+            into[..., lost] = values
+    bad = scores.k > BAD_K
+    difference = scores.evidence - scores.evidence[0]
+    for start, rows in ((guide, bad & ~lost), (prior, bad & lost)):
+        if not effort.temperatures or not rows.any():
+            continue
+        try:
+            refined = anneal(model, start, x[rows], effort.temperatures)
+        except Unknown as reason:
+            scores = scores._replace(unannealed=str(reason))
+            continue
+        scores.evidence[:, rows] = refined.log_evidence + difference[:, rows]
+        scores.error[rows], scores.method[rows] = refined.error, ANNEALED
+    return scores
+
+
+def _by_weights(model: Any, guide: Any, x: Tensor, effort: Effort, columns: Tensor | None) -> Scores:
+    """Scores by importance weights, a block of rows at a time."""
     exact = inference.is_exact(model, guide, x)
     blocks = (
         _of_weights(inference.score_weights(model, guide, rows, effort.samples, columns), exact=exact)
         for rows in inference.row_blocks(x, effort.samples)
     )
-    *columns_of_scores, _ = zip(*blocks, strict=True)
-    scores = Scores._make([*(torch.cat(parts, dim=-1) for parts in columns_of_scores), ""])
-    bad = scores.k > BAD_K
-    if not effort.temperatures or not bad.any():
-        return scores
-    try:
-        refined = anneal(model, guide, x[bad], effort.temperatures)
-    except Unknown as reason:
-        return scores._replace(unannealed=str(reason))
-    difference = scores.evidence - scores.evidence[0]
-    scores.evidence[:, bad] = refined.log_evidence + difference[:, bad]
-    scores.error[bad], scores.method[bad] = refined.error, ANNEALED
-    return scores
+    *of_blocks, _ = zip(*blocks, strict=True)
+    return Scores._make([*(torch.cat(parts, dim=-1) for parts in of_blocks), ""])
 
 
 def _of_weights(log_weights: Tensor, *, exact: bool) -> Scores:
