@@ -16,6 +16,7 @@ from torch import nn
 import zoo
 from zoo.context import Stream, pyro_context, seeded
 from zoo.evaluation.annealing import anneal
+from zoo.evaluation.spread import spread
 from zoo.inference import log_density, log_mean_exp, posterior_draws, stream_log_weights
 from zoo.models import VAE, ConstrainedVariance, FixedVariance
 from zoo.objective import elbo
@@ -90,6 +91,33 @@ def test_a_flow_is_fitted_scored_and_reported(name, catalogue, iris, tmp_path):
     )
     error = drawn.std(0) * (1 / 1000 + 1 / 4000) ** 0.5
     assert ((mean - drawn.mean(0)).abs() < 5 * error).all()
+
+
+class BlindGuide(nn.Module):
+    """The prior itself, as a distribution whose mean torch does not know."""
+
+    def forward(self, x):
+        with pyro.plate("data", len(x), dim=-1):
+            normal = dist.Normal(x.new_zeros(2), x.new_ones(2))
+            same = transforms.AffineTransform(0.0, 1.0)
+            pyro.sample("z", dist.TransformedDistribution(normal, [same]).to_event(1))
+
+
+def test_draws_do_not_make_a_unit_active(catalogue):
+    """The means of 32 draws vary by 1/32 where the means themselves do not vary at all."""
+    registered(
+        "blind",
+        lambda data, options: (FixedVariance(decoder(data, options, 1), 2, 1.0), BlindGuide()),
+        guides=("blind",),
+    )
+    values = np.random.default_rng(0).normal(size=(1100, 2))
+    data = zoo.Data.from_array(values, split=["train"] * 60 + ["validation"] * 40 + ["test"] * 1000)
+    run = zoo.fit(zoo.create("blind", data, latent_dim=2, hidden=(4,)), data, seeds=1, steps=2, progress=False)
+    x = torch.as_tensor(run.pair.scale(data.test.values), dtype=torch.float32)
+    group = spread(run, x, run.tree["validation"].to_dataset())
+    assert (group["mean_variance"] < 0.01).all()
+    np.testing.assert_allclose(group["contraction"], 0, atol=0.1)
+    assert "family of TransformedDistribution" in group.attrs["absent"]["gaps"]
 
 
 # -- a discrete and a continuous latent --------------------------------------------------------------------------------

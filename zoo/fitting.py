@@ -129,7 +129,8 @@ def fit(
         learning_rate: Adam's step size; None takes the card's.
         schedule: "cosine" takes the learning rate to zero at the last step, "constant" leaves it.
         objective: what is maximised; None takes the card's.
-        warmup: steps over which the weight of the KL term rises to 1. The recorded ELBO is never annealed.
+        warmup: steps over which the weight of the KL term rises to 1. The recorded ELBO is never annealed,
+            nor weighed by a ``poutine.scale`` of the pair's own.
         clip: the largest gradient norm of a seed; None does not clip.
         same_batches: give all seeds the data in the same order, so that they differ by start and noise alone.
         checks: how often the validation ELBO is taken.

@@ -69,11 +69,10 @@ def spread(run: Run, x: Tensor, heldout: xarray.Dataset) -> xarray.Dataset:
     parts = [_of_latents(run, x)] if "z" in names else []
     parts += [_of_components(run, x)] if mixture else []
     absent = {}
-    if "z" in names:
-        try:
-            parts.append(_gaps(run, x[:GAP_ROWS], heldout, names))
-        except Unknown as reason:
-            absent["gaps"] = str(reason)
+    try:
+        parts.append(_gaps(run, x[:GAP_ROWS], heldout, names))
+    except Unknown as reason:
+        absent["gaps"] = str(reason)
     return xarray.merge(parts, combine_attrs="no_conflicts").assign_attrs(absent=absent)
 
 
@@ -211,7 +210,6 @@ def _of_components(run: Run, x: Tensor) -> xarray.Dataset:
     certainty, weight = (torch.stack(column).numpy() for column in columns)
     return xarray.Dataset(
         {"certainty": ("chain", certainty), "component_weight": (("chain", "component"), weight)},
-        attrs={"note": "responsibilities are the exact posterior: there is no gap and nothing to refer to"},
     )
 
 
