@@ -23,9 +23,8 @@ from zoo.evaluation.calibration import (
     reconstruction_check,
 )
 from zoo.guides import ClosedFormNormal
-from zoo.models import VAE, ProbabilisticPCA
+from zoo.models import ProbabilisticPCA
 from zoo.models.ordinal import Binned, Levels
-from zoo.pairs import VAEOptions, decoder, guide
 
 D, L, NOISE = 24, 4, 0.5
 
@@ -218,19 +217,3 @@ def test_the_group_of_every_kind_of_run(name):
     np.testing.assert_array_equal(group["level"], COVERAGES)
     # knowing the other features helps, or at least does not hurt
     assert (group["log_score"].sum("feature").diff("kind") < 1).all()
-
-
-def test_a_likelihood_without_a_distribution_function_has_no_calibration(iris, catalogue):
-    class Student(VAE):
-        outputs = 1
-
-        def likelihood(self, z):
-            (mean,) = self.decoder(z).unbind(-2)
-            return dist.StudentT(torch.full_like(mean, 4.0), mean, torch.ones_like(mean)).to_event(1)
-
-    @zoo.register("student", title="t", summary="t", formula="t", support="real", bounded=False, reference="none")
-    def student(data: zoo.Data, options: VAEOptions):
-        return Student(decoder(data, options, 1), options.latent_dim), guide(data, options)
-
-    run = zoo.fit(zoo.create("student", iris), iris, seeds=1, steps=5, progress=False)
-    assert calibration(run, iris, 20) is None

@@ -295,7 +295,8 @@ def test_a_pair_of_a_plugin_says_where_it_comes_from(tmp_path, catalogue, monkey
     assert repeat.startswith(f"# first run {tmp_path}/own.py, which registers own\nimport zoo\n")
     compile(repeat, "repeat", "exec")
     del catalogue["own"]
-    assert "--plugin" in call("evaluate", tmp_path / "run", status=2)[1]
+    told = " ".join(call("evaluate", tmp_path / "run", status=2)[1].split())
+    assert f"{tmp_path / 'own.py'} registered" in told and "--plugin" in told
     call("evaluate", tmp_path / "run", "--plugin", tmp_path / "own.py")
 
 

@@ -218,7 +218,9 @@ def test_a_steps_statistics_and_gradient_are_pyros(iris, x, kl_weight):
     gradient = torch.autograd.grad(kl_weight * terms.kl - terms.log_likelihood, list(program.parameters()))
     flat = torch.cat([g.flatten() for g in gradient])
     told = ours.step(0)[:, 0]
-    torch.testing.assert_close(told, torch.stack([*(t.detach() for t in terms), flat.norm()]), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(
+        told, torch.stack([*(t.detach() for t in terms[:-1]), flat.norm()]), rtol=1e-9, atol=1e-12
+    )
     torch.testing.assert_close(ours.state.first[0], 0.1 * flat, rtol=1e-9, atol=1e-12)
 
 

@@ -15,6 +15,7 @@ from zoo.inference import (
     log_mean_exp,
     posterior_draws,
     predictive_draws,
+    prior,
     stream_log_weights,
 )
 from zoo.models import FixedVariance, GaussianMixture, LearnedVariance
@@ -262,6 +263,51 @@ def test_one_draw_is_not_exact_and_has_no_error(pairs_of_runs):
     assert held.attrs["exact"] == 0
     assert held["pareto_k"].isnull().all()
     assert held["log_evidence_se"].isnull().all()
+
+
+def test_a_weight_that_holds_everything_has_an_infinite_k():
+    log_weights = np.random.default_rng(0).normal(size=(1000, 5))
+    log_weights[7, 0] = 800.0  # all others are zero beside it
+    log_weights[:, 1] *= 1e12
+    log_weights[:, 2] = np.where(log_weights[:, 2] > 0, 0.0, -1.0)  # all of the tail is one number
+    assert pareto_k(log_weights)[:3].tolist() == [np.inf, np.inf, -np.inf]
+    assert np.isfinite(pareto_k(log_weights)[3:]).all()
+    # in single precision these weights are multiples of 65,536 nats: that most of them are equal is rounding
+    assert np.isposinf(pareto_k((log_weights - 1e12).astype(np.float32))).all()
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("gaussian-learned", {"latent_dim": 2, "hidden": (8,)}),
+        ("gaussian-constrained", {"activation": "relu", "latent_dim": 2}),  # whose encoder overflows there
+        ("gmm", {"components": 2}),
+    ],
+)
+def test_a_value_a_million_deviations_out_costs_its_row_and_nothing_else(name, options):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(120, 2)) @ rng.normal(size=(2, 4)) + 0.5 * rng.normal(size=(120, 4))
+    x[105, 1] = 1e6
+    split = ["train"] * 80 + ["validation"] * 20 + ["test"] * 20
+    data = zoo.Data.from_array(x, name="outlier", split=split)
+    pair = zoo.create(name, data, **options)
+    run = zoo.fit(pair, data, seeds=1, steps=40, progress=False, on_divergence="warn")
+    held = zoo.evaluate(run, data, samples=200, temperatures=5)["heldout"].to_dataset()
+    evidence = held["log_evidence"].values
+    assert np.isfinite(evidence).all()
+    assert (evidence[:, 5] < -1e9).all() and (np.delete(evidence, 5, axis=1) > -100).all()
+    if not held.attrs["exact"]:
+        assert np.isposinf(held["pareto_k"][:, 5]).all()
+        assert np.isfinite(np.delete(held["pareto_k"].values, 5, axis=1)).all()
+
+
+def test_draws_of_the_prior_are_weights_too(linear):
+    model, *_, x, exact = linear
+    with seeded(0), torch.no_grad():
+        weights = stream_log_weights(model, prior(model), x[:50], 20_000)
+    error = (weights - log_mean_exp(weights)).exp().std(0) / 20_000**0.5
+    assert ((log_mean_exp(weights) - exact.logpdf(x[:50])).abs() <= 4 * error).all()
 
 
 def test_weights_that_are_not_numbers_are_not_called_good():

@@ -45,3 +45,19 @@ def test_every_command_named_is_one():
     assert set(re.findall(r"`zoo (\w+)[ `]", README)) <= commands
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M))
     assert set(re.findall(r"\bmake (\w+)\b[`# ]", README)) <= targets
+
+
+def test_every_hook_is_documented():
+    """What the code asks a model for by name, and what is registered by type, is in the table and in the docstring."""
+    from zoo.models import VAE
+
+    code = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "zoo").rglob("*.py"))
+    asked = {*re.findall(r'(?:hasattr|getattr)\([\w.]*model, "(\w+)"', code), *re.findall(r"\bmodel\.(\w+)\(", code)}
+    registered = set(re.findall(r"@singledispatch\ndef ([a-z]\w+)", code))
+    table = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    of_torch = {"parameters", "named_parameters", "double", "to", "eval", "likelihood", "decoder"}
+    hooks = asked - of_torch
+    assert {"initialise", "settle", "log_evidence", "log_prior", "pinball"} <= hooks
+    assert {"columns_log_prob", "distribution_function", "steer"} <= registered
+    assert [name for name in hooks if f"`{name}(" not in table or f"``{name}(" not in VAE.__doc__] == []
+    assert [name for name in registered if name not in table] == []

@@ -12,7 +12,7 @@ import xarray
 
 import zoo
 from zoo.errors import DataError, OptionError, RunError, UnknownPair
-from zoo.runs import FORMAT
+from zoo.runs import FORMAT, _registered_in
 
 
 @pytest.fixture(scope="module")
@@ -139,8 +139,21 @@ def test_a_run_of_a_later_format_or_an_unknown_pair_is_refused(saved):
     with pytest.raises(RunError, match="format 99"):
         zoo.load_run(saved)
     rewrite(saved, format=FORMAT, pair="gaussian-unheard-of")
-    with pytest.raises(UnknownPair, match="Nearest"):
+    with pytest.raises(UnknownPair, match=r"Nearest.*run that first"):
         zoo.load_run(saved)
+
+
+def test_the_file_that_registered_a_pair_is_named_where_it_is_missing(saved):
+    rewrite(saved, pair="mine", registered_in="/home/ada/own.py")
+    with pytest.raises(UnknownPair, match=r"of 'mine', which /home/ada/own\.py registered .* run that file first"):
+        zoo.load_run(saved)
+
+
+def test_an_older_run_says_in_its_snippet_what_registered_its_pair():
+    snippet = "# first run /home/ada/my own.py, which registers mine\nimport zoo\n"
+    tree = xarray.DataTree(xarray.Dataset(attrs={"repeat": snippet}))
+    assert _registered_in(tree) == "/home/ada/my own.py"
+    assert _registered_in(xarray.DataTree(xarray.Dataset(attrs={"repeat": "import zoo\n"}))) == ""
 
 
 def test_data_of_another_width_are_refused(run):

@@ -10,6 +10,7 @@ from torch import nn
 
 import zoo
 from zoo.context import Stream, seeded
+from zoo.errors import Unknown
 from zoo.evaluation.evidence import heldout, pareto_k
 from zoo.evaluation.reference import agreement, guide_moments, nuts, reference_posterior, wasserstein
 from zoo.evaluation.spread import aggregate_mmd, gaps, information, spread, squared_mmd
@@ -210,7 +211,8 @@ def test_the_group_of_components(iris):
     group, x = of(run, iris)
     assert ((group["certainty"] > 0.2) & (group["certainty"] <= 1)).all()
     np.testing.assert_allclose(group["component_weight"].sum("component"), 1, rtol=1e-6)
-    assert reference_posterior(run, x[:2]) is None
+    with pytest.raises(Unknown, match="this pair has component"):
+        reference_posterior(run, x[:2])
 
 
 def test_evaluate_writes_and_takes_back_the_reference(iris):

@@ -167,8 +167,12 @@ class Pair:
 
     @property
     def guide_name(self) -> str:
-        """Which of the card's guides this pair has."""
-        return str(getattr(self.options, "guide", self.card.guides[0]))
+        """Which of the card's guides this pair has: the only one, unless the options were told another."""
+        chosen = getattr(self.options, "guide", None)
+        # options inherited from a VAE's have a field for its guides, which a card of another guide leaves alone
+        untold = chosen is None or chosen == type(self.options).__dataclass_fields__["guide"].default
+        alone = len(self.card.guides) == 1 and untold
+        return self.card.guides[0] if alone else str(chosen or self.card.guides[0])
 
     @property
     def scaling(self) -> Scaling:

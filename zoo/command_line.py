@@ -585,7 +585,7 @@ def _load_run(place: Path) -> Run:
     try:
         return zoo.load_run(place)
     except UnknownPair as error:
-        raise UnknownPair(f"{error} If a file of yours registers it, name that with --plugin.") from error
+        raise UnknownPair(f"{error} Name the file that registers it with --plugin.") from error
 
 
 def _load_again(place: Path, text: str, now: str | None) -> Data:
@@ -614,6 +614,10 @@ def _begun(place: Path, now: str | None) -> Plan:
         settings = {field.name: fit[field.name] for field in fields(Settings)}
     except KeyError as missing:
         raise RunError(f"{place} was begun by another version: it does not say {missing}.") from None
+    try:
+        zoo.card(name)
+    except UnknownPair as error:
+        raise UnknownPair(f"{error} Name the file that registers it with --plugin.") from error
     return Plan(zoo.create(name, _load_again(place, origin, now), **options), seeds, settings, place)
 
 

@@ -94,7 +94,7 @@ class Tape(TorchFunctionMode):
 
 def _annealed(terms: Terms, kl_weight: Tensor) -> Tensor:
     """Minus the objective with its KL term weighted."""
-    return (kl_weight - 1) * terms.kl - terms.elbo - terms.extra
+    return (kl_weight - 1) * terms.weighed_kl - terms.elbo - terms.extra
 
 
 def _close(a: Tensor, b: Tensor) -> bool:
@@ -322,7 +322,7 @@ class Engine:
             gradients, terms = per_seed(theta, self.x[rows], normal, uniform, kl_weight)
         norm = torch.stack([gradient.norm(dim=1) for gradient in gradients]).norm(dim=0)
         alive = still_alive & terms.elbo.isfinite() & terms.extra.isfinite() & norm.isfinite()
-        statistics = torch.where(alive, torch.stack([*terms, norm]), torch.nan)
+        statistics = torch.where(alive, torch.stack([*terms[:-1], norm]), torch.nan)
         share = alive[:, None].to(rates.dtype)  # nothing of the step reaches a seed that is frozen
         if self.clip is not None:
             shrunk = (self.clip / norm).clamp(max=1.0)[:, None]

@@ -165,7 +165,8 @@ def fit(
         learning_rate: Adam's step size; None takes the card's.
         schedule: "cosine" takes the learning rate to zero at the last step, "constant" leaves it.
         objective: what is maximised; None takes the card's.
-        warmup: steps over which the weight of the KL term rises to 1. The recorded ELBO is never annealed.
+        warmup: steps over which the weight of the KL term rises to 1. The recorded ELBO is never annealed,
+            nor weighed by a ``poutine.scale`` of the pair's own.
         clip: the largest gradient norm of a seed; None does not clip.
         same_batches: give all seeds the data in the same order, so that they differ by start and noise alone.
         checks: how often the validation ELBO is taken, in each round if there are several.
@@ -374,7 +375,7 @@ class Record:
         self.obs = pair.data.validation["obs"].values
         self.validation, self.train = (_repeated(part) for part in (validation, engine.x))
         seeds, device = len(engine.seeds), validation.device
-        self.trace = torch.empty(0, len(Terms._fields) + 1, seeds, device=device)
+        self.trace = torch.empty(0, len(Terms._fields), seeds, device=device)
         self.checked: list[int] = []
         self.elbo: list[np.ndarray[Any, Any]] = []
         self.column_scale: list[np.ndarray[Any, Any]] = []
@@ -554,7 +555,7 @@ def _validate(model: Any, guide: Any, x: Tensor) -> Validation:
             unknown = torch.full_like(smallest, math.nan)
             return Validation(total + math.nan, unknown, at, unknown)
         total = total + terms(p, q, len(x)).elbo
-        scale = column_scale(p.nodes["x"]["fn"])
+        scale = column_scale(p.nodes["x"]["fn"]).to(x)
         of_datum = scale.dim() == 2 and len(scale) == len(rows)  # a mixture's are those of its components
         scale = scale.reshape(-1, x.shape[-1])
         least, row = scale.min(0)

@@ -16,10 +16,13 @@ import torch
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
+from torch.distributions import constraints
 
+from zoo.answers import ask, known, name_of
 from zoo.context import seeded
-from zoo.models.ordinal import Binned
-from zoo.objective import Program, latent_sites, traces
+from zoo.errors import Unknown
+from zoo.models.ordinal import Binned, log_interval_mass
+from zoo.objective import Program, latent_sites, plain_log_prob, traces
 
 __all__ = [
     "Cells",
@@ -36,7 +39,11 @@ __all__ = [
     "log_weights",
     "posterior_draws",
     "predictive_draws",
+    "prior",
+    "real_latents",
     "reconstruct",
+    "refuse_overflow",
+    "responsibility",
     "row_blocks",
     "score_weights",
     "stream_log_weights",
@@ -45,6 +52,21 @@ __all__ = [
 ]
 
 CHUNK = 2**20  # numbers in the widest layer of a pass: 4 MiB in single precision
+ENCODING_DRAWS = 1000  # of a guide whose mean is not known
+
+
+def real_latents(trace: Any) -> list[str]:
+    """The latent sites of a trace, each of which a gradient can move.
+
+    Raises:
+        Unknown: one of them is discrete, or has bounds.
+    """
+    names = latent_sites(trace)
+    for name in names:
+        support = trace.nodes[name]["fn"].support
+        if getattr(support, "base_constraint", support) is not constraints.real:
+            raise Unknown(f"latent {name!r} is not real, and nothing moves it along a gradient")
+    return names
 
 
 class Draws(NamedTuple):
@@ -78,8 +100,9 @@ class Cells(torch.nn.Module):
 
     def likelihood(self, fn: Any) -> dist.TorchDistribution:
         """The mass of a cell under p(x | z)."""
-        if not (isinstance(fn, dist.Independent) and fn.reinterpreted_batch_ndims == 1):
-            raise NotImplementedError(f"the mass of a cell under {type(fn).__name__} is not known")
+        alone = isinstance(fn, dist.Independent) and fn.reinterpreted_batch_ndims == 1
+        if not alone or log_interval_mass.dispatch(type(fn.base_dist)) is log_interval_mass.dispatch(object):
+            raise Unknown(f"the mass of a cell under {name_of(fn)} is not known")
         return Binned(fn.base_dist, self.width).to_event(1)
 
     def forward(self, x: Tensor) -> None:
@@ -135,8 +158,9 @@ def log_weights(model: Program, guide: Program, x: Tensor, samples: int, columns
 
     .. math:: \log w_k = \log p(x, z_k) - \log q(z_k \mid x), \qquad z_k \sim q(z \mid x)
 
-    Enumerated latents are summed out exactly: log p(x, z) is then already a marginal over them, and for a guide
-    that draws nothing every weight is the evidence itself.
+    Enumerated latents y are summed out exactly, w_k = sum_y p(x, y, z_k) / q(z_k | x[, y]) with a draw z_k for each y
+    where it depends on y; for a guide that draws nothing every weight is the evidence itself. All densities are those
+    of the programs, whatever weight ``poutine.scale`` gives them in training.
 
     Args:
         model: p(x, z).
@@ -150,7 +174,7 @@ def log_weights(model: Program, guide: Program, x: Tensor, samples: int, columns
     """
     likelihood, given, rest = weighted_likelihood(model, guide, x, samples)
     parts = [given] if columns is None else [given, columns_log_prob(likelihood, x, columns)]
-    weights: Tensor = torch.stack([(part + rest).expand(given.shape) for part in parts])
+    weights: Tensor = torch.stack([part + rest for part in parts])
     if weights.dim() > 3:
         weights = weights.flatten(1, -3).logsumexp(1)
     return weights if columns is not None else weights[0]
@@ -171,11 +195,10 @@ def weighted_likelihood(model: Program, guide: Program, x: Tensor, samples: int)
     """What importance weights are made of; ``given + rest`` is their logarithm."""
     with pyro.plate("samples", samples, dim=-2):
         p, q = traces(model, guide, x, plates=2)
-    if latent_sites(q, enumerated=True) and latent_sites(q, enumerated=False):
-        raise NotImplementedError("a guide that both enumerates and draws has no importance weights here yet")
-    log_prior = sum(p.nodes[name]["log_prob"] for name in latent_sites(q))
-    log_q = sum(q.nodes[name]["log_prob"] for name in latent_sites(q, enumerated=False))
-    return Weighted(p.nodes["x"]["fn"], p.nodes["x"]["log_prob"], log_prior - log_q)
+    log_prior = sum(plain_log_prob(p.nodes[name]) for name in latent_sites(q))
+    log_q = sum(plain_log_prob(q.nodes[name]) for name in latent_sites(q, enumerated=False))
+    given, rest = torch.broadcast_tensors(plain_log_prob(p.nodes["x"]), log_prior - log_q)
+    return Weighted(p.nodes["x"]["fn"], given, rest)
 
 
 def stream_log_weights(
@@ -214,12 +237,18 @@ def draws_nothing(model: Program, guide: Program, x: Tensor) -> bool:
 
 
 def log_density(program: Program, x: Tensor, latents: dict[str, Tensor]) -> Tensor:
-    """Log of the joint density of given latents, (K, B, ...) each, and of what else the program declares, (K, B)."""
+    """Log of the joint density of given latents, (K, B, ...) each, and of what else the program declares, (K, B).
+
+    Raises:
+        Unknown: the density of a latent is known at the program's own draws alone, as that of a planar flow.
+    """
     with pyro.plate("samples", len(next(iter(latents.values()))), dim=-2):
         trace = poutine.trace(poutine.condition(program, data=latents)).get_trace(x)
-    trace.compute_log_prob()
-    density: Tensor = sum(node["log_prob"] for node in trace.nodes.values() if "log_prob" in node)
-    return density
+    names = ", ".join(name_of(trace.nodes[name]["fn"]) for name in latents)
+    with known(f"the density of {names} at a point that it has not drawn"):
+        trace.compute_log_prob()
+    density: Any = sum(plain_log_prob(node) for node in trace.nodes.values() if "log_prob" in node)
+    return density  # type: ignore[no-any-return]
 
 
 def width(model: Program, x: Tensor) -> int:
@@ -251,9 +280,25 @@ def _posterior_draws(model: Program, guide: Program, x: Tensor, samples: int) ->
     q.compute_log_prob()
     p.compute_log_prob()
     names = latent_sites(q)
-    lq = sum(q.nodes[name]["log_prob"] for name in names)
-    lp = sum(p.nodes[name]["log_prob"] for name in ("x", *names))
+    lq: Any = sum(plain_log_prob(q.nodes[name]) for name in names)
+    lp: Any = sum(plain_log_prob(p.nodes[name]) for name in ("x", *names))
     return Draws({name: q.nodes[name]["value"] for name in names}, lp, lq)
+
+
+def prior(model: Program) -> Program:
+    """The prior of the latents as a guide."""
+    without_x: Program = poutine.block(model, hide=["x"])
+    return without_x
+
+
+def refuse_overflow(model: Program, guide: Program, x: Tensor) -> None:
+    """Raise Unknown where a datum is so far out that its latents, or what they are decoded to, are not numbers."""
+    with seeded(0):
+        draws = posterior_draws(model, guide, x, 1)
+    wrong = (draws.lp - draws.lq)[0].isnan()
+    if wrong.any():
+        row = int(wrong.nonzero()[0])
+        raise Unknown(f"row {row} of the test part is so far out that the numbers of guide or decoder overflow there")
 
 
 def predictive_draws(model: Program, x: Tensor, samples: int, guide: Program | None = None) -> Tensor:
@@ -271,15 +316,54 @@ def predictive_draws(model: Program, x: Tensor, samples: int, guide: Program | N
 
 
 def encode(guide: Program, x: Tensor) -> Tensor:
-    """The mean of q(z | x), shape (B, L); the probability of each component, (B, C), for a discrete latent."""
-    trace = poutine.trace(guide).get_trace(x)
-    fn: Any = trace.nodes[latent_sites(trace)[0]]["fn"]
-    encoded: Tensor = fn.probs if isinstance(fn, dist.Categorical) else fn.mean
-    return encoded
+    """The mean of q(z | x), shape (B, L); the probability of each component, (B, C), for a discrete latent.
+
+    Of several latents it is z that is meant, or the first where none is called so. In closed form where that is known,
+    and over ``ENCODING_DRAWS`` draws where it is not: of a flow, or of a z that depends on what is drawn before it.
+    """
+    first, *others = latent_sites(poutine.trace(guide).get_trace(x[:1]))
+    name = "z" if "z" in others else first
+    if name == first:
+        fn: Any = poutine.trace(guide).get_trace(x).nodes[name]["fn"]
+        try:
+            return fn.probs if isinstance(fn, dist.Categorical) else ask(fn, "mean")  # type: ignore[no-any-return]
+        except Unknown:
+            pass
+    return torch.cat([_mean_draw(guide, rows, name) for rows in row_blocks(x, ENCODING_DRAWS * width(guide, x))])
+
+
+def responsibility(guide: Program, x: Tensor) -> Tensor | None:
+    """The probability of each component given the datum, (B, C), if the guide has a latent ``component`` of this kind.
+
+    Where it depends on what is drawn before it, a mean over ``ENCODING_DRAWS`` draws of that.
+    """
+    trace = poutine.trace(guide).get_trace(x[:1])
+    if "component" not in trace.nodes or not isinstance(trace.nodes["component"]["fn"], dist.Categorical):
+        return None
+    if latent_sites(trace)[0] == "component":
+        return poutine.trace(guide).get_trace(x).nodes["component"]["fn"].probs  # type: ignore[no-any-return]
+
+    def mean(rows: Tensor) -> Tensor:
+        with pyro.plate("samples", ENCODING_DRAWS, dim=-2):
+            probs: Tensor = poutine.trace(guide).get_trace(rows).nodes["component"]["fn"].probs
+        return probs.mean(0)
+
+    return torch.cat([mean(rows) for rows in row_blocks(x, ENCODING_DRAWS * width(guide, x))])
+
+
+def _mean_draw(guide: Program, x: Tensor, name: str) -> Tensor:
+    """The mean of K draws of a latent, shape (B, L)."""
+    with pyro.plate("samples", ENCODING_DRAWS, dim=-2):
+        drawn: Tensor = poutine.trace(guide).get_trace(x).nodes[name]["value"]
+    return drawn.mean(0)
 
 
 def reconstruct(model: Program, guide: Program, x: Tensor, samples: int) -> Reconstruction:
-    """Mean and root mean variance of p(x | z_k) over K posterior draws, a block of rows at a time."""
+    """Mean and root mean variance of p(x | z_k) over K posterior draws, a block of rows at a time.
+
+    Raises:
+        Unknown: p(x | z) has no mean or variance that is known.
+    """
     blocks = [_reconstruct(model, guide, rows, samples) for rows in row_blocks(x, samples * width(model, x))]
     return Reconstruction(*(torch.cat(parts) for parts in zip(*blocks, strict=True)))
 
@@ -288,13 +372,17 @@ def _reconstruct(model: Program, guide: Program, x: Tensor, samples: int) -> Rec
     with pyro.plate("samples", samples, dim=-2):
         q = poutine.trace(guide).get_trace(x)
         fn = poutine.trace(poutine.replay(model, trace=q)).get_trace(x).nodes["x"]["fn"]
-    return Reconstruction(fn.mean.mean(0), fn.variance.mean(0).sqrt())
+    return Reconstruction(ask(fn, "mean").mean(0), ask(fn, "variance").mean(0).sqrt())
 
 
 @singledispatch
-def columns_log_prob(likelihood: dist.TorchDistribution, x: Tensor, columns: Tensor) -> Tensor:
-    """The log density of some columns of x, the others integrated out."""
-    raise NotImplementedError(f"marginals of {type(likelihood).__name__} are not known")
+def columns_log_prob(likelihood: dist.TorchDistribution, x: Tensor, columns: Tensor) -> Tensor:  # noqa: ARG001
+    """The log density of some columns of x, the others integrated out.
+
+    Raises:
+        Unknown: no function is registered for such a likelihood.
+    """
+    raise Unknown(f"the density of some columns under {name_of(likelihood)} is not known")
 
 
 @columns_log_prob.register

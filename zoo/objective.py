@@ -9,13 +9,25 @@ from typing import Any, NamedTuple
 import pyro.distributions as dist
 import torch
 from pyro import poutine
+from pyro.distributions.util import is_identically_one, scale_and_mask
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from zoo.errors import OptionError
+from zoo.answers import ask
+from zoo.errors import OptionError, Unknown
 from zoo.models.ordinal import Binned, Levels
 
-__all__ = ["OBJECTIVES", "Program", "Terms", "column_scale", "elbo", "latent_sites", "terms", "traces"]
+__all__ = [
+    "OBJECTIVES",
+    "Program",
+    "Terms",
+    "column_scale",
+    "elbo",
+    "latent_sites",
+    "plain_log_prob",
+    "terms",
+    "traces",
+]
 
 Program = Callable[[Tensor], Any]
 
@@ -25,6 +37,11 @@ class Terms(NamedTuple):
 
     ``elbo`` = ``log_likelihood`` - ``kl``; ``min_scale`` is the smallest decoder standard deviation in the batch.
     What is maximised is ``elbo + extra``: ``extra`` is 0 for the ELBO itself, and what makes another objective of it.
+
+    The first three are of the densities as they are. Where a program weighs some of them by ``poutine.scale``, as the
+    KL term of a beta-VAE, it is trained on the weighed sum, and what that adds is in ``extra``: a weighed ELBO is no
+    bound on the evidence, could not be held against that of another pair, and is in the record as ``objective``.
+    ``weighed_kl`` is the KL term as it is weighed, for a warm-up to weigh again; it is not recorded.
     """
 
     elbo: Tensor
@@ -32,6 +49,13 @@ class Terms(NamedTuple):
     kl: Tensor
     min_scale: Tensor
     extra: Tensor
+    weighed_kl: Tensor
+
+
+def plain_log_prob(node: Any) -> Tensor:
+    """The log density of a site of a trace, masked where it is masked, without the weight of a ``poutine.scale``."""
+    log_prob: Tensor = scale_and_mask(node["unscaled_log_prob"], 1.0, node["mask"])
+    return log_prob
 
 
 def traces(model: Program, guide: Program, x: Tensor, plates: int = 1) -> tuple[Any, Any]:
@@ -82,13 +106,23 @@ def terms(model_trace: Any, guide_trace: Any, size: int) -> Terms:
                 f"the guide draws site {name!r} from a distribution that cannot be reparametrised: sum it out, with "
                 'infer={"enumerate": "parallel"} on the guide\'s site, or draw from another.'
             )
-    log_q_enumerated = [q.nodes[name]["log_prob"] for name in latent_sites(q, enumerated=True)]
+    value, kl = _likelihood_and_kl(p, q, plain_log_prob, size)
+    sites = [p.nodes["x"], *(trace.nodes[name] for trace in (p, q) for name in latent_sites(q))]
+    scale = column_scale(p.nodes["x"]["fn"]).detach().min().to(value)
+    if all(is_identically_one(site["scale"]) for site in sites):
+        return Terms(value - kl, value, kl, scale, torch.zeros_like(scale), kl)
+    weighed_value, weighed_kl = _likelihood_and_kl(p, q, lambda node: node["log_prob"], size)
+    extra = (weighed_value - weighed_kl) - (value - kl)
+    return Terms(value - kl, value, kl, scale, extra, weighed_kl)
+
+
+def _likelihood_and_kl(p: Any, q: Any, log_prob: Callable[[Any], Tensor], size: int) -> tuple[Tensor, Tensor]:
+    """The two terms of the ELBO, with densities by ``log_prob(site)``; what is enumerated is summed over exactly."""
+    log_q_enumerated = [plain_log_prob(q.nodes[name]) for name in latent_sites(q, enumerated=True)]
     weight = torch.stack(torch.broadcast_tensors(*log_q_enumerated)).sum(0).exp() if log_q_enumerated else 1.0
-    log_likelihood = (weight * p.nodes["x"]["log_prob"]).sum() / size
-    gaps = (q.nodes[name]["log_prob"] - p.nodes[name]["log_prob"] for name in latent_sites(q))
-    kl = sum(weight * gap for gap in gaps).sum() / size
-    scale = column_scale(p.nodes["x"]["fn"]).detach().min()
-    return Terms(log_likelihood - kl, log_likelihood, kl, scale, torch.zeros_like(scale))
+    gaps = (log_prob(q.nodes[name]) - log_prob(p.nodes[name]) for name in latent_sites(q))
+    kl: Any = sum(weight * gap for gap in gaps)
+    return (weight * log_prob(p.nodes["x"])).sum() / size, kl.sum() / size
 
 
 def penalized(model: Any, guide: Program, x: Tensor) -> Terms:
@@ -97,7 +131,7 @@ def penalized(model: Any, guide: Program, x: Tensor) -> Terms:
     .. math:: \mathrm{ELBO}(x) + \tfrac{1}{n} \log p(\theta)
     """
     of_elbo = elbo(model, guide, x)
-    return of_elbo._replace(extra=model.log_prior())
+    return of_elbo._replace(extra=of_elbo.extra + model.log_prior())
 
 
 def quantile(model: Any, guide: Program, x: Tensor) -> Terms:
@@ -111,7 +145,7 @@ def quantile(model: Any, guide: Program, x: Tensor) -> Terms:
     p, q = traces(model, guide, x)
     of_density = terms(p, q, len(x))
     pinball = model.pinball(p.nodes["x"]["fn"], x).mean()
-    return of_density._replace(extra=-pinball - of_density.log_likelihood)
+    return of_density._replace(extra=of_density.extra - pinball - of_density.log_likelihood)
 
 
 def two_stage(model: Program, guide: Program, x: Tensor) -> Terms:
@@ -141,12 +175,15 @@ OBJECTIVES: dict[str, Callable[[Any, Program, Tensor], Terms]] = {
 
 @singledispatch
 def column_scale(likelihood: dist.TorchDistribution) -> Tensor:
-    """Standard deviations of a likelihood by column, shape (..., D); not a number for a discrete one.
+    """Standard deviations of a likelihood by column, shape (..., D); not a number where discrete or not known.
 
     For a full covariance, the standard deviation of each column given the columns before it (the diagonal of
     the Cholesky factor): the smallest of them vanishes exactly when the determinant does.
     """
-    deviation: Tensor = likelihood.stddev
+    try:
+        deviation: Tensor = ask(likelihood, "stddev")
+    except Unknown:
+        return torch.full(likelihood.shape(), torch.nan)
     return torch.full_like(deviation, torch.nan) if likelihood.support.is_discrete else deviation
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -16,12 +17,12 @@ import xarray
 from torch import Tensor
 
 from zoo import inference
-from zoo.catalogue import Pair, create
+from zoo.catalogue import Pair, create, registered_in
 from zoo.checkpoint import FIT, SO_FAR
 from zoo.context import Stream, pyro_context, random_stream, seeded
 from zoo.data import Data
 from zoo.engine import Replica
-from zoo.errors import RunError
+from zoo.errors import RunError, UnknownPair
 from zoo.options import MAX_SEED, count, location
 from zoo.storage import digest, locked, read_tree, write_directory
 
@@ -160,6 +161,7 @@ class Run:
             "format": FORMAT,
             "pair": self.pair.name,
             "options": asdict(self.pair.options),
+            "registered_in": registered_in(self.pair.name),
             "seeds": self.seeds,
             "data": self.pair.data.outline(),
         }
@@ -180,7 +182,7 @@ def load_run(path: str | os.PathLike[str]) -> Run:
 
     Raises:
         RunError: no run there, files missing or damaged, or another version of the format.
-        UnknownPair: the run's pair is not in the catalogue.
+        UnknownPair: the run's pair is not in the catalogue; the message names the file that registered it.
     """
     path = location("path", path)
     if not (path / RECIPE).is_file():
@@ -205,7 +207,15 @@ def load_run(path: str | os.PathLike[str]) -> Run:
         raise
     except Exception as error:
         raise RunError(f"the run at {path} is damaged: {str(error).splitlines()[0]}.") from error
-    pair = create(name, data, **options)
+    try:
+        pair = create(name, data, **options)
+    except UnknownPair as error:
+        file = recipe.get("registered_in") or _registered_in(tree)
+        if not file:
+            raise UnknownPair(f"the run at {path}: {error} If code of yours registers it, run that first.") from error
+        raise UnknownPair(
+            f"the run at {path} is of {name!r}, which {file} registered when it was trained: run that file first."
+        ) from error
     program = Replica(pair.model, pair.guide)
     expected = {n: (len(seeds), *t.shape) for n, t in [*program.named_parameters(), *program.named_buffers()]}
     shapes = {n: tuple(t.shape) for n, t in weights.items()}
@@ -215,6 +225,12 @@ def load_run(path: str | os.PathLike[str]) -> Run:
             f"the run at {path} is damaged: {wrong} has shape {shapes.get(wrong)}, not {expected.get(wrong)}."
         )
     return Run(pair, seeds, weights, tree)
+
+
+def _registered_in(tree: xarray.DataTree) -> str:
+    """The file that registered a run's pair, from the snippet that repeats it: all that older runs say of it."""
+    found = re.match(r"# first run (.+), which registers ", str(tree.attrs.get("repeat", "")))
+    return found[1] if found else ""
 
 
 def _equal(one: Tensor | None, other: Tensor | None) -> bool:

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from pyro import poutine
 from pyro.infer import Trace_ELBO, TraceEnum_ELBO
+from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
@@ -173,7 +174,8 @@ def check_objective(subject: Subject) -> None:
     """Value and gradients equal those of Pyro's own ELBO at the same draws."""
     pair, x, parameters = subject.pair, subject.x, subject.parameters()
     with _drawing():
-        ours = -OBJECTIVES["elbo"](pair.model, pair.guide, x).elbo * len(x)
+        terms = OBJECTIVES["elbo"](pair.model, pair.guide, x)
+    ours = -(terms.elbo + terms.extra) * len(x)  # with what the programs weigh by poutine.scale, as Pyro's has it
     elbo = _pyros_elbo(pair.guide, x)
     with _drawing():
         pyros = elbo.differentiable_loss(pair.model, pair.guide, x)
@@ -213,11 +215,14 @@ def check_sampling(subject: Subject) -> None:
 
 
 def check_weights(subject: Subject) -> None:
-    """Importance weights have a row a draw, and their mean agrees with the evidence from other draws."""
+    """Importance weights have a row a draw, are of densities as they are, and their mean agrees with that of others."""
     pair, x = subject.pair, subject.x
     with _drawing():
         first, second = (inference.stream_log_weights(pair.model, pair.guide, x, 4000) for _ in range(2))
     assert first.shape[1:] == (len(x),), f"log weights have shape {tuple(first.shape)}"
+    with _drawing(), _Unweighed():
+        plain = inference.stream_log_weights(pair.model, pair.guide, x, 4000)
+    assert torch.equal(first, plain), "importance weights have to be of densities as they are, without poutine.scale"
     gap = (inference.log_mean_exp(first) - inference.log_mean_exp(second)).abs()
     noise = sum((w - inference.log_mean_exp(w)).exp().std(0, correction=0) / len(w) ** 0.5 for w in (first, second))
     assert (gap <= 6 * noise + 1e-8).all(), "two importance estimates of the evidence disagree"
@@ -281,7 +286,7 @@ def check_engine(subject: Subject, mode: Mode = "capture") -> Mode:
                 buffer.copy_(engine.buffers[name][row])
         batch, elbo = x[inputs.rows[row]], _pyros_elbo(program.guide, x)
         tape = {"normal": inputs.normal[row], "uniform": inputs.uniform[row]}
-        with Tape(**tape), pyro_context():
+        with Tape(**tape), pyro_context(), _Unweighed():
             loss = elbo.differentiable_loss(program.model, program.guide, batch) / len(batch)
         with Tape(**tape), pyro_context():  # what an objective that is no ELBO adds to it
             extra = settings["objective"](program.model, program.guide, batch).extra
@@ -329,6 +334,13 @@ CHECKS: dict[str, Callable[[Subject], object]] = {
     "engine": check_engine,
     "saving": check_saving,
 }
+
+
+class _Unweighed(Messenger):  # type: ignore[misc]
+    """Takes the weights of ``poutine.scale`` off every site, whatever set them inside."""
+
+    def _pyro_sample(self, msg: Any) -> None:
+        msg["scale"] = 1.0
 
 
 def _grid(fn: Any) -> Tensor:

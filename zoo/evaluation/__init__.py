@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor
 from zoo import inference
 from zoo.context import Stream
 from zoo.data import Data
-from zoo.errors import DataError, RunError
+from zoo.errors import DataError, RunError, Unknown
 from zoo.evaluation.calibration import calibration
 from zoo.evaluation.evidence import heldout
 from zoo.evaluation.reference import reference_posterior
@@ -44,10 +45,11 @@ def evaluate(
     weights' place (:func:`zoo.evaluation.annealing.anneal`), whichever of the two is larger. Mixtures are summed
     exactly, and linear models know their evidence: standard error 0, k minus infinity.
 
-    Groups written: ``heldout``; ``calibration`` of each feature; ``spread`` of the latents and ``wellposedness``, each
-    where it is known; ``reference_posterior`` on request; ``posterior``, ``sample_stats``, ``posterior_predictive``,
-    ``prior_predictive``, ``reconstruction`` and ``observed_data``. The functions of those names in ``zoo.evaluation``
-    say what is in each.
+    Groups written: ``heldout``; ``calibration`` of each feature; ``spread`` of the latents; ``wellposedness``;
+    ``reference_posterior`` on request; ``posterior``, ``sample_stats``, ``posterior_predictive``, ``prior_predictive``,
+    ``reconstruction`` and ``observed_data``. The functions of those names in ``zoo.evaluation`` say what is in each.
+    Some of it cannot be known of every likelihood and guide. The root attribute ``absent``, as JSON text, says in a
+    sentence why a group is not there, by its name, or a part of one, as in "spread: gaps" or "heldout: annealing".
 
     Args:
         run: from :func:`zoo.fit` or :func:`zoo.load_run`.
@@ -82,27 +84,49 @@ def evaluate(
         )
     x = torch.as_tensor(run.pair.scale(data.test.values), dtype=torch.float32)
     evidence = heldout(run, data, samples, temperatures)
-    groups = {
-        "heldout": evidence,
-        "calibration": calibration(run, data, samples),
-        "spread": spread(run, x, evidence),
-        "reference_posterior": reference_posterior(run, x[:reference]) if reference else None,
-        "wellposedness": wellposedness(run, data),
-        **_posterior(run, x),
-        **_predictive(run, x[:PREDICTIVE_ROWS]),
-        "observed_data": xarray.Dataset({"x": data.test}),
+    first = x[:PREDICTIVE_ROWS]
+    makers: dict[tuple[str, ...], Callable[[], tuple[xarray.Dataset, ...]]] = {
+        ("heldout",): lambda: (evidence,),
+        ("calibration",): lambda: (calibration(run, data, samples),),
+        ("spread",): lambda: (spread(run, x, evidence),),
+        ("reference_posterior",): lambda: (reference_posterior(run, x[:reference]),) if reference else (),
+        ("wellposedness",): lambda: (wellposedness(run, data),),
+        ("posterior", "sample_stats"): lambda: _posterior(run, x),
+        ("posterior_predictive",): lambda: (_posterior_predictive(run, first),),
+        ("prior_predictive",): lambda: (_prior_predictive(run, first),),
+        ("reconstruction",): lambda: (_reconstruction(run, first),),
+        ("observed_data",): lambda: (xarray.Dataset({"x": data.test}),),
     }
-    chain, obs = np.array(run.seeds), data.test["obs"].values
-    for name, group in groups.items():
-        if group is None:
-            run.tree.children.get(name, xarray.DataTree()).orphan()
-            continue
-        coords = {"chain": chain, "obs": obs[: group.sizes.get("obs", 0)], "feature": list(data.columns)}
-        present = {dim: values for dim, values in coords.items() if dim in group.dims and dim not in group.coords}
-        run.tree[name] = xarray.DataTree(group.assign_coords(present))
+    groups: dict[str, xarray.Dataset] = {}
+    absent: dict[str, str] = {}
+    for names, make in makers.items():
+        try:
+            groups |= zip(names, make(), strict=False)
+        except Unknown as reason:
+            absent |= dict.fromkeys(names, str(reason))
+    coords: dict[Any, Any] = {
+        "chain": np.array(run.seeds),
+        "obs": data.test["obs"].values,
+        "feature": list(data.columns),
+    }
+    for name in (name for names in makers for name in names):
+        run.tree.children.get(name, xarray.DataTree()).orphan()  # of an earlier evaluation
+        if name in groups:
+            group = groups[name]
+            absent |= {f"{name}: {part}": reason for part, reason in group.attrs.pop("absent", {}).items()}
+            dims = [dim for dim in coords if dim in group.dims and dim not in group.coords]
+            run.tree[name] = xarray.DataTree(
+                group.assign_coords({dim: coords[dim][: group.sizes[dim]] for dim in dims})
+            )
+    run.tree.attrs["absent"] = json.dumps({name: _sentence(reason) for name, reason in absent.items()})
     trained, _, _ = run.tree.attrs["repeat"].partition("\nzoo.evaluate")
     run.tree.attrs["repeat"] = f"{trained}\n{call_of(effort)}"
     return run.tree
+
+
+def _sentence(reason: str) -> str:
+    """The reason without the shapes of all sites, which Pyro adds to an error inside a program."""
+    return f"{reason.partition(chr(10))[0].rstrip('.')}."
 
 
 def call_of(effort: Mapping[str, int]) -> str:
@@ -119,15 +143,11 @@ def checked_effort(samples: int, temperatures: int, reference: int) -> dict[str,
     }
 
 
-def _posterior(run: Run, x: Tensor) -> dict[str, xarray.Dataset]:
-    seeds = run.each_seed(
-        lambda model, guide: (
-            inference.posterior_draws(model, guide, x, POSTERIOR_DRAWS),
-            inference.encode(guide, x),
-        ),
-        Stream.POSTERIOR,
+def _posterior(run: Run, x: Tensor) -> tuple[xarray.Dataset, xarray.Dataset]:
+    """Draws of the latents of every test row, and their log densities."""
+    draws = run.each_seed(
+        lambda model, guide: inference.posterior_draws(model, guide, x, POSTERIOR_DRAWS), Stream.POSTERIOR
     )
-    draws, encoded = zip(*seeds, strict=True)
     dims = ("chain", "draw", "obs")
     posterior: dict[str, Any] = {}
     for site in draws[0].latents:
@@ -135,38 +155,47 @@ def _posterior(run: Run, x: Tensor) -> dict[str, xarray.Dataset]:
         event = ["latent" if site == "z" else f"{site}_dim"] if values.ndim > len(dims) else []
         posterior[site] = ((*dims, *event), values)
     if "component" in posterior:
-        posterior["responsibility"] = (("chain", "obs", "component"), torch.stack(encoded).numpy())
+        found = run.each_seed(lambda _, guide: inference.responsibility(guide, x), Stream.POSTERIOR)
+        if known := [probability for probability in found if probability is not None]:
+            posterior["responsibility"] = (("chain", "obs", "component"), torch.stack(known).numpy())
     lp, lq = (torch.stack([getattr(seed, name) for seed in draws]).numpy() for name in ("lp", "lq"))
     stats = xarray.Dataset({"lp": (dims, lp - run.pair.log_volume), "lq": (dims, lq)})
     # built in one piece: `component` is both a variable and a dimension, which xarray keeps as a coordinate
-    return {"posterior": xarray.Dataset(posterior), "sample_stats": stats}
+    return xarray.Dataset(posterior), stats
 
 
-def _predictive(run: Run, x: Tensor) -> dict[str, xarray.Dataset]:
-    """Draws of x and reconstructions of the first test rows, in the units as loaded."""
+def _posterior_predictive(run: Run, x: Tensor) -> xarray.Dataset:
+    """Draws of x given latents of the first test rows, in the units as loaded."""
 
-    def draw(model: Any, guide: Any) -> tuple[Tensor, ...]:
-        return (
-            inference.predictive_draws(model, x, PREDICTIVE_DRAWS, guide),
-            inference.predictive_draws(model, x, PREDICTIVE_DRAWS),
-            *inference.reconstruct(model, guide, x, RECONSTRUCTION_DRAWS),
-        )
+    def draw(model: Any, guide: Any) -> Tensor:
+        inference.refuse_overflow(model, guide, x)
+        return inference.predictive_draws(model, x, PREDICTIVE_DRAWS, guide)
 
-    seeds = run.each_seed(draw, Stream.PREDICTIVE)
-    posterior, prior, mean, scale = (torch.stack(column).numpy() for column in zip(*seeds, strict=True))
-    note = {"note": f"the first {len(x)} test rows, {PREDICTIVE_DRAWS} draws each"}
-    dims, per_datum = ("chain", "draw", "obs", "feature"), ("chain", "obs", "feature")
+    draws = run.each_seed(draw, Stream.PREDICTIVE)
+    return _drawn(run, draws, f"the first {len(x)} test rows, {PREDICTIVE_DRAWS} draws each")
 
-    def single(x: Any) -> Any:
-        return run.pair.unscale(x).astype(np.float32)
 
-    return {
-        "posterior_predictive": xarray.Dataset({"x": (dims, single(posterior))}, attrs=note),
-        "prior_predictive": xarray.Dataset(
-            {"x": (dims, single(prior))}, attrs={"note": f"{PREDICTIVE_DRAWS} x {len(x)} draws, of no datum"}
-        ),
-        "reconstruction": xarray.Dataset(
-            {"mean": (per_datum, run.pair.unscale(mean)), "scale": (per_datum, scale * run.pair.scaling.scale)},
-            attrs={"note": f"the first {len(x)} test rows, over {RECONSTRUCTION_DRAWS} draws"},
-        ),
-    }
+def _prior_predictive(run: Run, x: Tensor) -> xarray.Dataset:
+    """Draws of x of no datum, in the units as loaded."""
+    draws = run.each_seed(
+        lambda model, _: inference.predictive_draws(model, x, PREDICTIVE_DRAWS), Stream.PREDICTIVE, step=2
+    )
+    return _drawn(run, draws, f"{PREDICTIVE_DRAWS} x {len(x)} draws, of no datum")
+
+
+def _drawn(run: Run, draws: list[Tensor], note: str) -> xarray.Dataset:
+    unscaled = run.pair.unscale(torch.stack(draws).numpy()).astype(np.float32)
+    return xarray.Dataset({"x": (("chain", "draw", "obs", "feature"), unscaled)}, attrs={"note": note})
+
+
+def _reconstruction(run: Run, x: Tensor) -> xarray.Dataset:
+    """Mean and standard deviation of x given latents of the first test rows, in the units as loaded."""
+    seeds = run.each_seed(
+        lambda model, guide: inference.reconstruct(model, guide, x, RECONSTRUCTION_DRAWS), Stream.PREDICTIVE, step=1
+    )
+    mean, scale = (torch.stack(column).numpy() for column in zip(*seeds, strict=True))
+    dims = ("chain", "obs", "feature")
+    return xarray.Dataset(
+        {"mean": (dims, run.pair.unscale(mean)), "scale": (dims, scale * run.pair.scaling.scale)},
+        attrs={"note": f"the first {len(x)} test rows, over {RECONSTRUCTION_DRAWS} draws"},
+    )

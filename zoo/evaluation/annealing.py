@@ -8,10 +8,10 @@ import pyro
 import torch
 from pyro import poutine
 from torch import Tensor
-from torch.distributions import constraints
 
 from zoo import inference
-from zoo.objective import Program, latent_sites
+from zoo.errors import Unknown
+from zoo.objective import Program
 
 __all__ = ["Annealed", "anneal"]
 
@@ -64,7 +64,12 @@ def anneal(model: Program, guide: Program, x: Tensor, temperatures: int, chains:
         x: data, shape (B, D).
         temperatures: T.
         chains: C.
+
+    Raises:
+        Unknown: a latent is not real, the guide's density is known at its own draws alone, or the model's is drawn.
     """
+    if isinstance(model, inference.Dequantized):
+        raise Unknown("a dequantised datum has another density at every call, and there is no annealing towards that")
     blocks = inference.row_blocks(x, chains * inference.width(model, x))
     parts = [_anneal(_Path(model, guide, rows), temperatures, chains) for rows in blocks]
     return Annealed(*(torch.cat(of_rows) for of_rows in zip(*parts, strict=True)))
@@ -120,11 +125,7 @@ class _Path:
         """C draws from the guide."""
         with pyro.plate("samples", chains, dim=-2):
             trace = poutine.trace(self.guide).get_trace(self.x)
-        self.sites = latent_sites(trace)
-        for name in self.sites:
-            support = trace.nodes[name]["fn"].support
-            if getattr(support, "base_constraint", support) is not constraints.real:
-                raise NotImplementedError(f"latent {name} is not real: there is no moving it along a gradient")
+        self.sites = inference.real_latents(trace)
         latents = [trace.nodes[name]["value"] for name in self.sites]
         self.widths = [latent.shape[-1] for latent in latents]
         return self.at(torch.cat(latents, dim=-1))

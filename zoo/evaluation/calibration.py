@@ -19,8 +19,10 @@ from scipy.stats import binom
 from torch import Tensor
 
 from zoo import inference
+from zoo.answers import ask, name_of
 from zoo.context import Stream
 from zoo.data import Data
+from zoo.errors import Unknown
 from zoo.evaluation.evidence import BAD_K, pareto_k
 from zoo.models.ordinal import Binned, Levels
 from zoo.objective import Program
@@ -52,7 +54,7 @@ K_FITS = 4096  # tails fitted for each seed
 POINTS, SIMULATIONS, ROUNDING = 100, 4000, 1e-9  # of the band: where it is evaluated, and ECDFs simulated
 
 
-def calibration(run: Run, data: Data, samples: int) -> xarray.Dataset | None:
+def calibration(run: Run, data: Data, samples: int) -> xarray.Dataset:
     r"""The group ``calibration``: two predictive distributions of every feature that have not seen its value.
 
     .. math:: p(x_j \mid x_{-j}) = \frac{\sum_k v_k \, p(x_j \mid z_k)}{\sum_k v_k}, \quad
@@ -65,29 +67,32 @@ def calibration(run: Run, data: Data, samples: int) -> xarray.Dataset | None:
     sum over six bins of (1/6 - share)^2 (Stirn & Knowles 2020, https://arxiv.org/abs/2006.04910); ``crps`` in the units
     as loaded, beside that of the training part's own marginal; ``log_score`` in nats. ``bad_k`` is the share of data
     whose weights v have a Pareto k above 0.7. Columns constant in training are not a number. Discrete data are
-    predicted as the cells they are in. None where p(x_j | z) is not known.
+    predicted as the cells they are in; where the mass of a cell is not known they are not, and ``attrs["absent"]`` says
+    so under "cells".
 
     Args:
         run: a trained pair.
         data: what it was trained on; the first thousand test rows are used.
         samples: draws of z for each datum; at most a thousand are taken.
+
+    Raises:
+        Unknown: p(x_j | z) is not known, or its distribution function, mean or variance; or a datum overflows.
     """
     rows, samples = data.test.values[:ROWS], min(samples, DRAWS)
     scale = run.pair.scaling.scale
     discrete = data.spacing is not None and run.pair.card.base_measure == "density"
     x = torch.as_tensor(run.pair.scale(data.on_levels(rows) if discrete else rows), dtype=torch.float32)
     width = torch.as_tensor(data.spacing / scale, dtype=torch.float32) if data.spacing and discrete else None
+    absent: dict[str, str] = {}
 
     def of_seed(model: Any, guide: Any) -> tuple[Any, ...]:
-        known = _cells(model, guide, x, width)
+        inference.refuse_overflow(model, guide, x)
+        known = _cells(model, guide, x, width, absent)
         leave_one_out, k = leave_one_feature_out(known, guide, x, samples)
         check = [reconstruction_check(known, guide, seen) for seen in (x, inference.predictive_draws(known, x, 1)[0])]
         return (leave_one_out, prior_predictive(known, x, samples)), k, np.stack(check)
 
-    try:
-        seeds = run.each_seed(of_seed, Stream.CALIBRATION)
-    except NotImplementedError:
-        return None
+    seeds = run.each_seed(of_seed, Stream.CALIBRATION)
     predictions, k, check = zip(*seeds, strict=True)
     pit, of_crps, log_density = (
         np.stack([[getattr(of_kind, name) for of_kind in of_seed] for of_seed in predictions])
@@ -115,7 +120,7 @@ def calibration(run: Run, data: Data, samples: int) -> xarray.Dataset | None:
     group = group.assign(band_low=("point", low), band_high=("point", high)).assign_coords(point=at)
     group["reconstruction_check"] = (("chain", "source", "statistic"), np.stack(check))
     note = f"the first {len(x)} test rows, {samples} draws each; Pareto k of the first {len(k[0])}"
-    return group.assign_coords(source=list(SOURCES), statistic=list(STATISTICS)).assign_attrs(note=note)
+    return group.assign_coords(source=list(SOURCES), statistic=list(STATISTICS)).assign_attrs(note=note, absent=absent)
 
 
 class Predictions(NamedTuple):
@@ -146,7 +151,7 @@ def leave_one_feature_out(model: Program, guide: Program, x: Tensor, samples: in
         predictions.append(Predictions(_randomised(below, upto), crps(chosen, rows), log_density))
         wanted = min(len(rows), max(0, fitted - done))
         if wanted:
-            tails = without[:, :wanted].flatten(1).double().numpy()
+            tails = without[:, :wanted].flatten(1).numpy()
             k.append((np.full(tails.shape[1], -np.inf) if exact else pareto_k(tails)).reshape(wanted, -1))
         done += len(rows)
     return Predictions(*(torch.cat(parts) for parts in zip(*predictions, strict=True))), np.concatenate(k)
@@ -178,9 +183,9 @@ def reconstruction_check(model: Program, guide: Program, x: Tensor) -> Floats:
             q = poutine.trace(guide).get_trace(rows)
             fn = poutine.trace(poutine.replay(model, trace=q)).get_trace(rows).nodes["x"]["fn"]
         one = each_feature(fn).expand(torch.Size((RECONSTRUCTION_DRAWS, *rows.shape)))
-        error = rows - one.mean
+        error = rows - ask(one, "mean")
         pit = _randomised(*(end.mean(0) for end in distribution_function(one, rows)))
-        errors = torch.stack([error, error.square() - one.variance, one.sample() - rows]).double()
+        errors = torch.stack([error, error.square() - ask(one, "variance"), one.sample() - rows]).double()
         inside = ((pit - 0.5).abs() < 0.45).double()
         parts.append(torch.cat([errors.mean((1, 3)), errors.square().mean((1, 3)), inside.mean(1)[None]]))
     mean = torch.cat(parts, dim=1).mean(1)
@@ -192,9 +197,9 @@ def reconstruction_check(model: Program, guide: Program, x: Tensor) -> Floats:
 
 
 @singledispatch
-def each_feature_given_the_others(likelihood: dist.TorchDistribution, x: Tensor) -> Any:
+def each_feature_given_the_others(likelihood: dist.TorchDistribution, x: Tensor) -> Any:  # noqa: ARG001
     """The distribution of each feature given the latents and the other features of x: batch shape (..., D)."""
-    raise NotImplementedError(f"the conditionals of {type(likelihood).__name__} are not known")
+    raise Unknown(f"what a feature is given the others under {name_of(likelihood)} is not known")
 
 
 @each_feature_given_the_others.register
@@ -215,7 +220,7 @@ def _(likelihood: Any, x: Tensor) -> Any:
 @singledispatch
 def each_feature(likelihood: dist.TorchDistribution) -> Any:
     """The distribution of each feature given the latents alone: batch shape (..., D)."""
-    raise NotImplementedError(f"the marginals of {type(likelihood).__name__} are not known")
+    raise Unknown(f"the distribution of one feature under {name_of(likelihood)} is not known")
 
 
 @each_feature.register
@@ -231,8 +236,13 @@ def _(likelihood: Any) -> Any:
 
 @singledispatch
 def distribution_function(one: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-    """P(X < x) and P(X <= x) of one variable, elementwise."""
-    upto = one.cdf(x)
+    """P(X < x) and P(X <= x) of one variable, elementwise.
+
+    Register a function for a distribution that torch does not know this of.
+    """
+    if ask(one, "support").is_discrete:  # P(X <= x) would not tell the other
+        raise Unknown(f"the distribution function of {name_of(one)}, which is discrete, is not known")
+    upto = ask(one, "cdf", x)
     return upto, upto
 
 
@@ -279,14 +289,15 @@ def crps(draws: Tensor, x: Tensor) -> Tensor:
     return (draws - x).abs().mean(0) - spread
 
 
-def _cells(model: Any, guide: Any, x: Tensor, width: Tensor | None) -> Any:
-    """The model as one of the cells of width w, if it is asked for and known."""
+def _cells(model: Any, guide: Any, x: Tensor, width: Tensor | None, absent: dict[str, str]) -> Any:
+    """The model as one of the cells of width w, if it is asked for and known; if it is not, notes why."""
     if width is None:
         return model
     cells = inference.Cells(model, width)
     try:
         inference.weighted_likelihood(cells, guide, x[:1], 1)
-    except NotImplementedError:
+    except Unknown as reason:
+        absent["cells"] = str(reason)
         return model
     return cells
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from zoo import inference
 from zoo.context import Stream
 from zoo.data import Data
+from zoo.errors import Unknown
 from zoo.evaluation.annealing import anneal
 from zoo.runs import Run
 
@@ -21,6 +22,7 @@ __all__ = ["BAD_K", "heldout", "pareto_k"]
 BAD_K = 0.7  # above it an estimate by importance weights is not to be trusted (Vehtari et al. 2024)
 FEWEST_FOR_K = 25  # the tail is a fifth of the weights and five numbers at least
 ROUNDING = 1e-3  # nats by which single precision sets the weights of an exact guide apart, at most
+LOST = 0.1  # nats between a log weight and the next number, from which on their tail is one of rounding
 EXACT, IMPORTANCE, ANNEALED = range(3)
 METHOD = {"flag_values": [EXACT, IMPORTANCE, ANNEALED], "flag_meanings": "exact importance annealed"}
 PER_DATUM = ("chain", "obs")
@@ -36,7 +38,10 @@ class Effort:
 
 
 class Scores(NamedTuple):
-    """Of N data: log evidence (1 or 2, N), standard error, Pareto k, effective sample size, method and first try."""
+    """Of N data: log evidence (1 or 2, N), standard error, Pareto k, effective sample size, method and first try.
+
+    ``unannealed`` says why data whose k is bad were not annealed, where they should have been and could not be.
+    """
 
     evidence: Tensor
     error: Tensor
@@ -44,6 +49,7 @@ class Scores(NamedTuple):
     size: Tensor
     method: Tensor
     importance: Tensor
+    unannealed: str = ""
 
 
 def heldout(run: Run, data: Data, samples: int, temperatures: int) -> xarray.Dataset:
@@ -53,7 +59,11 @@ def heldout(run: Run, data: Data, samples: int, temperatures: int) -> xarray.Dat
     ``log_evidence_importance`` what they gave), annealing takes their place, whichever of the two is larger;
     ``log_evidence_varying`` then follows by the difference that the weights gave it. On discrete data, ``log_mass`` is
     the evidence as a probability of the datum's cell, whatever the pair is a model of; ``attrs["mass"]`` says how it
-    was had: the pair's "own", "binned" or "dequantized".
+    was had: the pair's "own", "binned" or "dequantized". Where a datum is so far out that the guide's own numbers
+    overflow, draws of the prior take their place.
+
+    ``attrs["absent"]`` says by name what is not there and why: "varying", the ``log_evidence_varying`` of data with
+    constant columns; "annealing" and "annealing of the mass"; "cells", a mass without dequantisation.
     """
     effort = Effort(samples, temperatures)
     x = torch.as_tensor(run.pair.scale(data.test.values), dtype=torch.float32)
@@ -63,12 +73,16 @@ def heldout(run: Run, data: Data, samples: int, temperatures: int) -> xarray.Dat
     def score(model: Any, guide: Any) -> Scores:
         return _score(model, guide, x, effort, columns)
 
+    absent: dict[str, str] = {}
     try:
         scores = run.each_seed(score, Stream.EVIDENCE)
-    except NotImplementedError:  # a likelihood whose marginals are not known
-        columns = None
+    except Unknown as reason:  # a likelihood whose marginals are not known
+        if columns is None:
+            raise
+        columns, absent["varying"] = None, str(reason)
         scores = run.each_seed(score, Stream.EVIDENCE)
     of = _stacked(scores)
+    absent |= {"annealing": of.unannealed} if of.unannealed else {}
     exact = bool((of.method == EXACT).all())
     volume = run.pair.log_volume
     group = xarray.Dataset(
@@ -86,7 +100,11 @@ def heldout(run: Run, data: Data, samples: int, temperatures: int) -> xarray.Dat
     if columns is not None:
         of_columns = np.log(run.pair.scaling.scale[~constant]).sum()
         group["log_evidence_varying"] = (PER_DATUM, of.evidence[:, 1] - of_columns, NATS)
-    return group if data.spacing is None else group.merge(_mass(run, data, effort, group), combine_attrs="no_conflicts")
+    if data.spacing is not None:
+        mass = _mass(run, data, effort, group)
+        absent |= mass.attrs.pop("absent", {})
+        group = group.merge(mass, combine_attrs="no_conflicts")
+    return group.assign_attrs(absent=absent)
 
 
 def _mass(run: Run, data: Data, effort: Effort, evidence: xarray.Dataset) -> xarray.Dataset:
@@ -108,12 +126,13 @@ def _mass(run: Run, data: Data, effort: Effort, evidence: xarray.Dataset) -> xar
             lambda model, guide: _score(kind(model, width), guide, x, effort, None), Stream.EVIDENCE, step=1
         )
 
-    how = "binned"
+    how, absent = "binned", {}
     try:
         scores = score(inference.Cells)
-    except NotImplementedError:  # features that depend on each other, or without a known distribution function
-        how, scores = "dequantized", score(inference.Dequantized)
+    except Unknown as reason:  # features that depend on each other, or without a known distribution function
+        how, scores, absent["cells"] = "dequantized", score(inference.Dequantized), str(reason)
     of = _stacked(scores)
+    absent |= {"annealing of the mass": of.unannealed} if of.unannealed else {}
     return xarray.Dataset(
         {
             "log_mass": (PER_DATUM, of.evidence[:, 0], NATS),
@@ -121,39 +140,56 @@ def _mass(run: Run, data: Data, effort: Effort, evidence: xarray.Dataset) -> xar
             "mass_k": (PER_DATUM, of.k),
             "mass_method": (PER_DATUM, of.method, METHOD),
         },
-        attrs={"mass": how, "mass_exact": int((of.method == EXACT).all())},
+        attrs={"mass": how, "mass_exact": int((of.method == EXACT).all()), "absent": absent},
     )
 
 
 def _stacked(seeds: list[Scores]) -> Any:
     """The scores of all seeds as arrays with a leading seed axis, under the same names."""
-    return Scores(*(torch.stack(column).numpy() for column in zip(*seeds, strict=True)))  # type: ignore[arg-type]
+    *columns, reasons = zip(*seeds, strict=True)
+    arrays: list[Any] = [torch.stack(column).numpy() for column in columns]
+    return Scores._make([*arrays, max(reasons)])
 
 
 def _score(model: Any, guide: Any, x: Tensor, effort: Effort, columns: Tensor | None) -> Scores:
-    """Scores of x, shape (N, D): importance weights a block of rows at a time, then annealing where they are bad."""
+    """Scores of x, shape (N, D): importance weights, then annealing where they are bad, from the guide or the prior."""
+    scores = _by_weights(model, guide, x, effort, columns)
+    lost = scores.evidence[0].isnan()
+    prior = inference.prior(model)
+    if lost.any():
+        instead = _by_weights(model, prior, x[lost], effort, columns)
+        for into, values in zip(scores[:-1], instead[:-1], strict=True):
+            into[..., lost] = values
+    bad = scores.k > BAD_K
+    difference = scores.evidence - scores.evidence[0]
+    for start, rows in ((guide, bad & ~lost), (prior, bad & lost)):
+        if not effort.temperatures or not rows.any():
+            continue
+        try:
+            refined = anneal(model, start, x[rows], effort.temperatures)
+        except Unknown as reason:
+            scores = scores._replace(unannealed=str(reason))
+            continue
+        scores.evidence[:, rows] = refined.log_evidence + difference[:, rows]
+        scores.error[rows], scores.method[rows] = refined.error, ANNEALED
+    return scores
+
+
+def _by_weights(model: Any, guide: Any, x: Tensor, effort: Effort, columns: Tensor | None) -> Scores:
+    """Scores by importance weights, a block of rows at a time."""
     exact = inference.is_exact(model, guide, x)
     blocks = (
         _of_weights(inference.score_weights(model, guide, rows, effort.samples, columns), exact=exact)
         for rows in inference.row_blocks(x, effort.samples)
     )
-    scores = Scores(*(torch.cat(parts, dim=-1) for parts in zip(*blocks, strict=True)))
-    bad = scores.k > BAD_K
-    if not effort.temperatures or not bad.any() or isinstance(model, inference.Dequantized):
-        return scores
-    try:
-        refined = anneal(model, guide, x[bad], effort.temperatures)
-    except NotImplementedError:  # latents that no gradient moves
-        return scores
-    difference = scores.evidence - scores.evidence[0]
-    scores.evidence[:, bad] = refined.log_evidence + difference[:, bad]
-    scores.error[bad], scores.method[bad] = refined.error, ANNEALED
-    return scores
+    *of_blocks, _ = zip(*blocks, strict=True)
+    return Scores._make([*(torch.cat(parts, dim=-1) for parts in of_blocks), ""])
 
 
 def _of_weights(log_weights: Tensor, *, exact: bool) -> Scores:
     """The scores of log weights ([2,] K, N)."""
-    log_weights = log_weights.double().reshape(-1, *log_weights.shape[-2:])
+    log_weights = log_weights.reshape(-1, *log_weights.shape[-2:])
+    as_given, log_weights = log_weights[0], log_weights.double()
     evidence = torch.stack([inference.log_mean_exp(of_columns) for of_columns in log_weights])
     count, n = log_weights.shape[1:]
     method = torch.full((n,), EXACT if exact else IMPORTANCE, dtype=torch.int8)
@@ -162,31 +198,48 @@ def _of_weights(log_weights: Tensor, *, exact: bool) -> Scores:
         return Scores(evidence, zero, zero - torch.inf, one, method, evidence[0])
     relative = (log_weights[0] - evidence[0]).exp()  # w / mean(w)
     error = relative.std(0) / count**0.5 if count > 1 else torch.full((n,), torch.nan).double()
-    k = torch.as_tensor(pareto_k(log_weights[0].numpy()))
+    k = torch.as_tensor(pareto_k(as_given.numpy()))
     return Scores(evidence, error, k, count / relative.square().mean(0), method, evidence[0].clone())
 
 
 def pareto_k(log_weights: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Shape k of the generalised Pareto distribution fitted to the largest weights, (K, N) to (N,).
 
-    Below 0.5 the estimate is good, up to 0.7 usable, above it is not to be trusted. Minus infinity where all weights
-    are the same but for rounding; not a number where they are too few to have a tail, or some are not numbers.
+    Below 0.5 the estimate is good, up to 0.7 usable, above it is not to be trusted. Minus infinity where all weights,
+    or the largest of them, are the same but for rounding; infinity where one weight holds everything, or where the
+    numbers are so large that rounding takes more than a tenth of a nat; not a number where they are too few to have a
+    tail, or some are not numbers.
 
     >>> uniform = np.random.default_rng(0).uniform(size=(20000, 1))
     >>> bool(abs(pareto_k(-0.8 * np.log(uniform)) - 0.8) < 0.1)
     True
     """
-    from arviz_stats.base import array_stats
-
     if len(log_weights) < FEWEST_FOR_K:
         return np.full(log_weights.shape[1], np.nan)
     highest = log_weights.max(0)
-    k = np.where(np.isfinite(highest), -np.inf, np.nan)
-    # a weight of zero is far from the tail: any low number serves, and minus infinity would not
+    known = np.isfinite(highest)
+    k = np.where(known, -np.inf, np.nan)
     with np.errstate(invalid="ignore"):
-        log_weights = np.maximum(log_weights - highest, -1e6)
-    varying = log_weights.min(0) < -ROUNDING  # False where not a number
-    if varying.any():
-        # arviz-stats takes log likelihoods and negates them: minus log weights are what it must be given
-        k[varying] = array_stats.psislw(-log_weights[:, varying], axis=0)[1]
+        relative = log_weights.astype(np.float64) - highest
+        lost = known & (np.spacing(np.abs(highest)) > LOST)
+        varying = known & ~lost & (relative.min(0) < -ROUNDING)
+    k[lost] = np.inf
+    k[varying] = [_tail_shape(column) for column in relative[:, varying].T]
     return k
+
+
+def _tail_shape(relative: np.ndarray[Any, Any]) -> float:
+    """Pareto k of log weights (K,) whose highest is 0."""
+    from arviz_stats.base import array_stats
+
+    if np.exp(relative).sum() - 1 < np.finfo(float).eps:
+        return np.inf
+    # a weight of zero is far from the tail: any low number serves, and minus infinity would not
+    relative = np.maximum(relative, -1e6)
+    try:
+        with np.errstate(all="ignore"):  # a tail as heavy as can be overflows in the fit
+            # arviz-stats takes log likelihoods and negates them: minus log weights are what it must be given
+            k = float(array_stats.psislw(-relative)[1])
+    except ValueError:  # the largest weights are one number: there is no tail beyond it
+        return -np.inf
+    return k if np.isfinite(k) else np.inf

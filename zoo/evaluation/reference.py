@@ -14,6 +14,7 @@ from torch import Tensor
 
 from zoo import inference
 from zoo.context import Stream
+from zoo.errors import Unknown
 from zoo.evaluation.spread import normals, site, total
 from zoo.objective import Program, latent_sites
 from zoo.runs import Run
@@ -29,8 +30,8 @@ GUIDE_DRAWS, PRIOR_DRAWS = 4000, 4000
 
 def reference_posterior(
     run: Run, x: Tensor, chains: int = CHAINS, warmup: int = WARMUP, draws: int = DRAWS
-) -> xarray.Dataset | None:
-    """The group ``reference_posterior`` for the data given, or None where no latent z is drawn.
+) -> xarray.Dataset:
+    """The group ``reference_posterior`` for the data given.
 
     ``chain`` is here a chain of the sampler and ``seed`` a seed of the run. R-hat (rank-normalised) and the bulk
     effective sample size are ArviZ's: they compare chains on one posterior, never the latents of different seeds.
@@ -41,18 +42,21 @@ def reference_posterior(
         chains: of :func:`nuts`.
         warmup: of :func:`nuts`.
         draws: of :func:`nuts`.
+
+    Raises:
+        Unknown: no latent z is drawn, or one that is not real.
     """
     from arviz_stats.base import array_stats
 
-    def of_seed(model: Any, guide: Any) -> tuple[Chains, Agreement] | None:
-        if "z" not in latent_sites(poutine.trace(guide).get_trace(x[:1])):
-            return None
+    def of_seed(model: Any, guide: Any) -> tuple[Chains, Agreement]:
+        trace = poutine.trace(guide).get_trace(x[:1])
+        if "z" not in latent_sites(trace):
+            raise Unknown(f"a reference posterior is of latents z, and this pair has {', '.join(latent_sites(trace))}")
+        inference.real_latents(trace)
         found = nuts(model, x, chains, warmup, draws)
         return found, agreement(found.z, *guide_moments(guide, x), _prior_deviation(model, x))
 
-    seeds = [seed for seed in run.each_seed(of_seed, Stream.POSTERIOR, 3) if seed is not None]
-    if not seeds:
-        return None
+    seeds = run.each_seed(of_seed, Stream.POSTERIOR, 3)
     z = np.stack([found.z for found, _ in seeds])
     per_latent, agreements = ("seed", "obs", "latent"), [beside for _, beside in seeds]
     diagnostics = {
@@ -190,10 +194,10 @@ def guide_moments(guide: Program, x: Tensor) -> tuple[Floats, Floats]:
     """Mean (B, L) and covariance (B, L, L) of q(z | x): the guide's own if it is normal, else those of draws."""
     trace = poutine.trace(guide).get_trace(x)
     try:
-        if latent_sites(trace)[0] != "z":  # what z depends on would have to be integrated out
-            raise NotImplementedError
+        if latent_sites(trace)[0] != "z":
+            raise Unknown("what z depends on would have to be integrated out")
         q = normals(trace.nodes["z"]["fn"])
-    except NotImplementedError:
+    except Unknown:
         with pyro.plate("samples", GUIDE_DRAWS, dim=-2):
             z = poutine.trace(guide).get_trace(x).nodes["z"]["value"].double()
         centred = z - z.mean(0)

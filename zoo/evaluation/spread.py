@@ -15,7 +15,9 @@ from pyro import poutine
 from torch import Tensor
 
 from zoo import inference
+from zoo.answers import ask, name_of
 from zoo.context import Stream, random_stream, seeded
+from zoo.errors import Unknown
 from zoo.objective import Program, latent_sites
 from zoo.runs import Run
 
@@ -44,18 +46,34 @@ NATS = {"units": "nats per datum"}
 def spread(run: Run, x: Tensor, heldout: xarray.Dataset) -> xarray.Dataset:
     """The group ``spread``: of latents z what :func:`_of_latents` says, of components what :func:`_of_components` says.
 
+    ``attrs["absent"]`` says under "gaps" why they are not there.
+
     Args:
         run: a trained pair.
         x: test data in scaled units, shape (N, D).
         heldout: the group ``heldout``, whose ``log_evidence`` the gaps are measured from.
+
+    Raises:
+        Unknown: the pair has neither a latent z nor a component that is categorical.
     """
-    names = run.each_seed(lambda _, guide: latent_sites(poutine.trace(guide).get_trace(x[:1])), Stream.POSTERIOR, 1)[0]
-    if "component" in names:
-        return _of_components(run, x)
-    if "z" not in names:
-        return xarray.Dataset(attrs={"note": f"nothing is known of latents named {', '.join(names)}"})
-    group = _of_latents(run, x)
-    return group if names != ["z"] else group.merge(_gaps(run, x[:GAP_ROWS], heldout), combine_attrs="no_conflicts")
+    names, mixture = run.each_seed(
+        lambda _, guide: (
+            latent_sites(poutine.trace(guide).get_trace(x[:1])),
+            inference.responsibility(guide, x[:1]) is not None,
+        ),
+        Stream.POSTERIOR,
+        1,
+    )[0]
+    if "z" not in names and not mixture:
+        raise Unknown(f"the spread is known of latents z and of components, and not of {', '.join(names)}")
+    parts = [_of_latents(run, x)] if "z" in names else []
+    parts += [_of_components(run, x)] if mixture else []
+    absent = {}
+    try:
+        parts.append(_gaps(run, x[:GAP_ROWS], heldout, names))
+    except Unknown as reason:
+        absent["gaps"] = str(reason)
+    return xarray.merge(parts, combine_attrs="no_conflicts").assign_attrs(absent=absent)
 
 
 # -- latents -----------------------------------------------------------------------------------------------------------
@@ -68,7 +86,8 @@ def _of_latents(run: Run, x: Tensor) -> xarray.Dataset:
               \text{mean variance}_j = \mathrm{Var}_x \, E[z_j \mid x]
 
     A unit whose mean varies by more than 0.01 is active (Burda, Grosse & Salakhutdinov 2016,
-    https://arxiv.org/abs/1509.00519). Were the guide exact and the model true, the two would add up to one.
+    https://arxiv.org/abs/1509.00519). Were the guide exact and the model true, the two would add up to one. Where the
+    mean and variance of z given x are had from draws, what the draws add to the variance of the means is taken off.
     """
 
     def of_seed(model: Any, guide: Any) -> tuple[Tensor, ...]:
@@ -77,9 +96,10 @@ def _of_latents(run: Run, x: Tensor) -> xarray.Dataset:
         _, prior_variance = total(prior.mean[0], prior.variance[0])
         mean, variance = total(posterior.mean, posterior.variance)
         contraction = 1 - variance.mean(0) / prior_variance
+        of_draws = posterior.mean.var(0).mean(0) / OUTER_DRAWS  # 0 where each draw says the same
         return (
             contraction,
-            mean.var(0, correction=min(1, len(mean) - 1)),
+            (mean.var(0, correction=min(1, len(mean) - 1)) - of_draws).clamp(min=0),
             *aggregate_mmd(posterior.value[0, :MMD_ROWS], prior.value[0]),
         )
 
@@ -117,8 +137,8 @@ def _site_block(program: Program, x: Tensor, draws: int) -> Site:
         node = poutine.trace(program).get_trace(x).nodes["z"]
     value: Tensor = node["value"]
     try:
-        mean, variance = node["fn"].mean, node["fn"].variance
-    except NotImplementedError:  # then all of the variance is between draws
+        mean, variance = ask(node["fn"], "mean"), ask(node["fn"], "variance")
+    except Unknown:  # then all of the variance is between draws
         mean, variance = value, torch.zeros_like(value)
     return Site(value, mean.expand_as(value), variance.expand_as(value))
 
@@ -182,13 +202,14 @@ def _of_components(run: Run, x: Tensor) -> xarray.Dataset:
 
     def of_seed(model: Any, guide: Any) -> tuple[Tensor, Tensor]:
         weight = poutine.trace(model).get_trace(x[:1]).nodes["component"]["fn"].probs.double().flatten()
-        return information(inference.encode(guide, x), weight), weight
+        responsibility = inference.responsibility(guide, x)
+        assert responsibility is not None  # or there would be nothing to say
+        return information(responsibility, weight), weight
 
     columns = zip(*run.each_seed(of_seed, Stream.POSTERIOR, 1), strict=True)
     certainty, weight = (torch.stack(column).numpy() for column in columns)
     return xarray.Dataset(
         {"certainty": ("chain", certainty), "component_weight": (("chain", "component"), weight)},
-        attrs={"note": "responsibilities are the exact posterior: there is no gap and nothing to refer to"},
     )
 
 
@@ -212,12 +233,11 @@ def information(responsibility: Tensor, weight: Tensor) -> Tensor:
 # -- the inference gap -------------------------------------------------------------------------------------------------
 
 
-def _gaps(run: Run, x: Tensor, heldout: xarray.Dataset) -> xarray.Dataset:
-    """The split of log p(x) - ELBO for the first test rows; nothing for a guide whose family is not known."""
-    try:
-        columns = zip(*run.each_seed(lambda model, guide: gaps(model, guide, x), Stream.POSTERIOR, 2), strict=True)
-    except NotImplementedError:
-        return xarray.Dataset()
+def _gaps(run: Run, x: Tensor, heldout: xarray.Dataset, names: list[str]) -> xarray.Dataset:
+    """The split of log p(x) - ELBO for the first test rows."""
+    if names != ["z"]:
+        raise Unknown(f"the gaps of a guide are known for one latent z, and this one has {', '.join(names)}")
+    columns = zip(*run.each_seed(lambda model, guide: gaps(model, guide, x), Stream.POSTERIOR, 2), strict=True)
     elbo, optimal = (torch.stack(column).numpy() - run.pair.log_volume for column in columns)
     evidence = heldout["log_evidence"].values[:, : len(x)]
     of_datum = {
@@ -253,13 +273,13 @@ class Normals(NamedTuple):
 @singledispatch
 def normals(fn: dist.TorchDistribution) -> Normals:
     """A guide's distribution as normals, whose family says what else the guide might have been for a datum."""
-    raise NotImplementedError(f"the family of {type(fn).__name__} is not known")
+    raise Unknown(f"the best member of the family of {name_of(fn)} is not known")
 
 
 @normals.register
 def _(fn: dist.Independent) -> Normals:
     if not isinstance(fn.base_dist, dist.Normal):
-        raise NotImplementedError(f"the family of {type(fn.base_dist).__name__} is not known")
+        raise Unknown(f"the best member of the family of {name_of(fn)} is not known")
     return Normals(fn.mean, torch.diag_embed(fn.stddev), torch.eye(fn.mean.shape[-1]).to(fn.mean))
 
 
@@ -288,7 +308,7 @@ def gaps(model: Program, guide: Program, x: Tensor, steps: int = GAP_STEPS, draw
         draws: for the two ELBOs at the end, the same noise for both.
 
     Raises:
-        NotImplementedError: the guide is not normal.
+        Unknown: the guide is not normal.
     """
     blocks = inference.row_blocks(x, GAP_DRAWS * inference.width(model, x))
     return Gaps(

@@ -8,7 +8,7 @@ import numpy as np
 import xarray
 
 from zoo.data import Data
-from zoo.errors import OptionError
+from zoo.errors import OptionError, Unknown
 from zoo.runs import Run
 from zoo.wellposed import ceiling, witness
 
@@ -18,19 +18,22 @@ PATH_ROWS, CEILING_ROWS = 50, 200  # of the training part: enough for a curve, a
 SAMPLES = 1000
 
 
-def wellposedness(run: Run, data: Data) -> xarray.Dataset | None:
+def wellposedness(run: Run, data: Data) -> xarray.Dataset:
     """The group ``wellposedness``: a witness and, where there is a floor, a ceiling and the gap to it.
 
     All of it on the first training rows, noise drawn once, in nats of all of them together and in the units as loaded.
     ``log_likelihood`` along ``sharpness`` is that of the path, not of the run; ``train_evidence`` (chain) is the run's
-    own on the rows of the ceiling. None for a pair of one's own, for which no path is known.
+    own on the rows of the ceiling. ``attrs["absent"]`` says under "ceiling" why there is none.
+
+    Raises:
+        Unknown: no path is known, as for a pair of one's own.
     """
     x = data.train.values[:CEILING_ROWS]
     x = data.corrupt(x, np.random.default_rng(0).random(x.shape))
     try:
         found = witness(run.pair, x[:PATH_ROWS])
-    except OptionError:
-        return None
+    except OptionError as reason:
+        raise Unknown(str(reason)) from reason
     along = {"log_likelihood": found.log_likelihood, "elbo": found.elbo, "penalized": found.penalized}
     group = xarray.Dataset(
         {name: ("sharpness", values, {"units": "nats"}) for name, values in along.items() if values.size},
@@ -45,8 +48,8 @@ def wellposedness(run: Run, data: Data) -> xarray.Dataset | None:
     )
     try:
         top = ceiling(run.pair, x)
-    except OptionError:
-        return group
+    except (OptionError, Unknown) as reason:
+        return group.assign_attrs(absent={"ceiling": str(reason)})
     group.attrs |= {
         "ceiling_rows": len(x),
         "ceiling": top.certified,

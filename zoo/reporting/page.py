@@ -138,6 +138,7 @@ def _content(runs: list[Outcome], folder: Path, ensembles: bool) -> dict[str, An
         "tables": tables,
         "panels": _panels(runs, hue, folder)
         | {"ranking": {table["label"]: table["picture"] for table in tables if table["picture"]}},
+        "absent": {run.label: run.read("absent") or {} for run in runs},
         "facts": {run.label: list(posedness.facts(run)) for run in runs},
         "sheets": {
             "costs": _sheets(runs, latents.COSTS, latents.costs),

@@ -1,0 +1,65 @@
+"""What torch and Pyro answer about a distribution, and the one error where they have no answer."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pyro.distributions as dist
+from torch import Tensor
+
+from zoo.errors import Unknown
+
+__all__ = ["ask", "known", "name_of"]
+
+LIBRARIES = ("torch.distributions.", "pyro.distributions.")
+WORDS = {"cdf": "distribution function", "stddev": "standard deviation"}
+
+
+@contextmanager
+def known(what: str) -> Iterator[None]:
+    """Where torch or Pyro gives no answer inside, ``what`` is not known: :class:`~zoo.errors.Unknown`.
+
+    Only what they raise themselves is read so, a method that is not implemented and a flow that has no inverse but for
+    its own draws. The same error from anybody else's code is a bug of that code, and comes through.
+    """
+    try:
+        yield
+    except (NotImplementedError, KeyError) as error:
+        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+        theirs = str(frame.f_globals.get("__name__", "")).startswith(LIBRARIES)
+        if not theirs or (isinstance(error, KeyError) and "intermediates cache" not in str(error)):
+            raise
+        raise Unknown(f"{what} is not known") from error
+
+
+def ask(fn: Any, what: str, *at: Tensor) -> Any:
+    """``fn.mean``, ``fn.variance``, ``fn.cdf(x)``, ...
+
+    Raises:
+        Unknown: torch has none for this distribution.
+
+    >>> import torch
+    >>> ask(dist.Normal(0.0, 1.0), "mean")
+    tensor(0.)
+    >>> ask(dist.StudentT(4.0).expand([3]).to_event(1), "cdf", torch.zeros(3))
+    Traceback (most recent call last):
+    zoo.errors.Unknown: the distribution function of StudentT is not known
+    """
+    with known(f"the {WORDS.get(what, what)} of {name_of(fn)}"):
+        answer = getattr(fn, what)
+        return answer(*at) if at else answer
+
+
+def name_of(fn: Any) -> str:
+    """What a distribution is called, whatever of its dimensions are events.
+
+    >>> name_of(dist.Normal(0.0, 1.0).expand([3]).to_event(1))
+    'Normal'
+    """
+    while isinstance(fn, dist.Independent):
+        fn = fn.base_dist
+    by = [type(part).__name__ for part in getattr(fn, "transforms", [])]
+    return type(fn).__name__ + (f" by {', '.join(by)}" if by else "")
