@@ -247,7 +247,6 @@ def test_a_run_says_what_was_maximised_and_which_weights_were_kept(iris, tmp_pat
     kept, text = page()
     assert kept == "those of the best validation ELBO, which is not what was maximised: that is the penalized objective"
     assert f"penalized; the weights are {kept}" in text
-    assert "one prior for the decoder's weights of all columns: the data were scaled by column" in text
     kept, text = page(objective="elbo")
     assert kept == "those of the best validation ELBO"
     assert f"elbo, where the card says penalized; the weights are {kept}" in text

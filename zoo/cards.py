@@ -50,8 +50,9 @@ class Card:
             whatever it is.
         learning_rate: Adam's step size unless asked otherwise.
         remedies: for an unbounded pair, the names of pairs that cure it.
-        in_scaled_units: what all columns share, in words, where scaling each column by itself makes another model of
-            the pair than scaling all alike does; empty where it does not, but for where training starts.
+        in_scaled_units: a variance that all columns share, in words: scaling each column by itself makes another model
+            of the pair than scaling all alike does. Empty where each has its own; a floor or a range of variances is
+            an option, which reports tell in both units.
     """
 
     name: str
@@ -106,7 +107,7 @@ class Card:
         return f"only {self.bounded_if}" if self.bounds == "likelihood" else f"no; the {self.bounds}: {self.bounded_if}"
 
     def takes(self, support: Support, levels: tuple[float, ...] | None = None) -> bool:
-        """Whether the likelihood is a probability model of data with this support, and of these levels if they have any.
+        """Whether the likelihood is a probability model of data with this support and, if any, these levels.
 
         >>> import zoo
         >>> zoo.card("bernoulli").takes("unit")

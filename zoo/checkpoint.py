@@ -99,7 +99,9 @@ class Checkpoint:
 
     def _states(self) -> list[Path]:
         """The newest first."""
-        return sorted((file for file in self.path.iterdir() if STATE.fullmatch(file.name)), reverse=True)
+        return sorted(
+            (file for file in self.path.iterdir() if STATE.fullmatch(file.name) and file.is_file()), reverse=True
+        )
 
     def latest(self) -> dict[str, Tensor] | None:
         """The last state that can be read, if there is one."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from numbers import Real
@@ -16,6 +15,7 @@ import numpy as np
 from zoo.cards import Support
 from zoo.dependencies import Dependencies, dependencies
 from zoo.errors import DataError
+from zoo.notation import notation
 from zoo.options import MAX_SEED, count, switch
 from zoo.splits import PARTS, Part, SplitChoice, split_rows
 
@@ -432,17 +432,24 @@ def _floats(values: Array, columns: Sequence[str]) -> Array:
     if values.dtype.kind not in "biuf":
         bad = np.vectorize(_not_a_number, otypes=[bool])(values.astype(object)) | (values.dtype.kind in "mM")
         row, j = divmod(int(np.argmax(bad)), len(columns))
+        complaint = "not a number"
         remedy = f"leave the column out, encode it, or, if it holds the classes, say labels={columns[j]!r}"
-        if re.fullmatch(r"\s*[-+]?\d+[,;][-+]?\d+\s*", str(values[row, j])):
-            remedy = "decimal commas are not read; write 1.5"
-        _refuse(bad, values, columns, "not a number", remedy)
+        told = [str(value) for value in values[bad[:, j], j][:1000]] if bad.any() else [""]
+        if isinstance(values[row, j], Real):
+            complaint, remedy = "beyond what float64 holds", "use another unit"
+        elif written := notation(told):
+            complaint, remedy = f"not a number but {written.name}", written.mend(columns[j], told)
+        elif row == 0 and len(values) > 2 and bad[:, j].sum() == 1 and isinstance(values[0, j], str):
+            complaint = "not a number but a word above numbers"
+            remedy = "if its row holds the units, load the frame of pandas.read_csv(..., skiprows=[1])"
+        _refuse(bad, values, columns, complaint, remedy)
     return values.astype(np.float64) + 0.0
 
 
 def _not_a_number(value: Any) -> bool:
     try:
         float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return value is not None
     return isinstance(value, np.datetime64 | np.timedelta64)  # whose float is a number of days or seconds
 

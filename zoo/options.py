@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import operator
 import os
+import re
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +17,7 @@ __all__ = ["MAX_SEED", "MOST", "MOST_SEEDS", "checked", "count", "location", "sw
 T = TypeVar("T")
 MOST = 10**8  # of anything that is counted: far beyond what ends, and no overflow yet
 MOST_SEEDS, MAX_SEED = 10_000, 2**63 - 1
+URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # a path has lost the second stroke
 
 
 def checked(kind: type[T], given: dict[str, Any], owner: str) -> T:
@@ -67,16 +69,25 @@ def switch(argument: str, value: Any) -> bool:
 
 
 def location(argument: str, value: Any) -> Path:
-    """The value, if it names a place for files, be there one or not."""
+    """The value, with the home that ``~`` stands for, if it names a place for files, be there one or not."""
     try:
         name = os.fspath(value).encode().decode()
-        os.lstat(name)
+        if URL.match(name):
+            raise OptionError(
+                f"{argument}={value!r} is a URL, and files are local: download it first, and give its path."
+            )
+        path = Path(name).expanduser()
+        path.lstat()
     except (FileNotFoundError, NotADirectoryError):  # it may yet be made
         pass
+    except RuntimeError:
+        raise OptionError(f"{argument}={value!r}: that user has no home here; write the path out.") from None
+    except OptionError:
+        raise
     except (TypeError, ValueError, AttributeError):  # no text, or text that names nothing
         raise OptionError(f"{argument}={value!r}; give a path, as text.") from None
     except OSError as error:
         raise OptionError(f"{argument}={value!r}: {error.strerror}.") from None
     if not name:
         raise OptionError(f"{argument} is empty; give a path.")
-    return Path(name)
+    return path

@@ -104,7 +104,7 @@ class LinearOptions:
 
 @dataclass(frozen=True)
 class MixtureOptions:
-    """``components`` Gaussians, each with a covariance of the given form."""
+    """``components`` Gaussians, each with a covariance of the given form; "spherical" is one variance in scaled units."""
 
     components: Width = 10
     covariance: Literal["diagonal", "full", "spherical", "tied"] = "diagonal"
@@ -211,7 +211,6 @@ def gaussian_learned(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Mod
     reference="Mattei & Frellsen (2018), Leveraging the Exact Likelihood of Deep Latent Variable Models",
     link="https://arxiv.org/abs/1802.04826",
     guides=("mean-field", "full-rank"),
-    in_scaled_units="one floor for the variances of all columns",
 )
 def gaussian_constrained(data: Data, options: ConstrainedOptions) -> tuple[nn.Module, nn.Module]:
     """A ConstrainedVariance decoder."""
@@ -279,7 +278,6 @@ def gaussian_shared(data: Data, options: SharedOptions) -> tuple[nn.Module, nn.M
     guides=("mean-field", "full-rank"),
     objective="penalized",
     remedies=("gaussian-constrained", "gaussian-identity", "gaussian-binned"),
-    in_scaled_units="one prior for the decoder's weights of all columns",
 )
 def gaussian_map(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:
     """A PenalizedVariance decoder."""
@@ -301,7 +299,6 @@ def gaussian_map(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]
     link="https://doi.org/10.1214/aos/1176349557",
     guides=("mean-field", "full-rank"),
     remedies=("gaussian-constrained", "gaussian-identity", "gaussian-binned"),
-    in_scaled_units="one range for the variances of all columns",
 )
 def gaussian_ratio(data: Data, options: RatioOptions) -> tuple[nn.Module, nn.Module]:
     """A RatioVariance decoder."""
@@ -325,7 +322,6 @@ def gaussian_ratio(data: Data, options: RatioOptions) -> tuple[nn.Module, nn.Mod
     guides=("mean-field", "full-rank"),
     objective="quantile",
     remedies=("gaussian-constrained", "gaussian-identity", "gaussian-binned"),
-    in_scaled_units="one weight, against the KL term, for the pinball losses of all columns",
 )
 def gaussian_quantile(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:
     """A QuantileDecoder."""
@@ -487,7 +483,6 @@ def categorical(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:
     guides=("enumeration",),
     learning_rate=1e-2,
     remedies=("gmm-constrained",),
-    in_scaled_units='with covariance="spherical", one variance for all columns',
 )
 def gmm(data: Data, options: MixtureOptions) -> tuple[nn.Module, nn.Module]:
     """A GaussianMixture without a floor."""
@@ -510,7 +505,6 @@ def gmm(data: Data, options: MixtureOptions) -> tuple[nn.Module, nn.Module]:
     link="https://doi.org/10.1214/aos/1176349557",
     guides=("enumeration",),
     learning_rate=1e-2,
-    in_scaled_units="one floor for all eigenvalues of a covariance",
 )
 def gmm_constrained(data: Data, options: ConstrainedMixtureOptions) -> tuple[nn.Module, nn.Module]:
     """A GaussianMixture with a floor."""
@@ -536,8 +530,6 @@ def gmm_constrained(data: Data, options: ConstrainedMixtureOptions) -> tuple[nn.
     objective="penalized",
     learning_rate=1e-2,
     remedies=("gmm-constrained",),
-    in_scaled_units="one least variance that the prior expects of a column; "
-    'with covariance="spherical", one variance for all columns',
 )
 def gmm_map(data: Data, options: PenalizedMixtureOptions) -> tuple[nn.Module, nn.Module]:
     """A PenalizedMixture."""
@@ -561,7 +553,6 @@ def gmm_map(data: Data, options: PenalizedMixtureOptions) -> tuple[nn.Module, nn
     guides=("enumeration",),
     learning_rate=1e-2,
     remedies=("gmm-constrained",),
-    in_scaled_units="one range for all eigenvalues of a covariance",
 )
 def gmm_ratio(data: Data, options: RatioMixtureOptions) -> tuple[nn.Module, nn.Module]:
     """A GaussianMixture with a bounded ratio of eigenvalues."""

@@ -24,7 +24,7 @@ from zoo.data import Data
 from zoo.engine import Replica
 from zoo.errors import RunError, UnknownPair
 from zoo.options import MAX_SEED, count, location
-from zoo.storage import digest, locked, read_tree, write_directory
+from zoo.storage import digest, locked, read_tree, regular, write_directory
 
 __all__ = ["RECIPE", "Run", "load_run"]
 
@@ -195,7 +195,7 @@ def load_run(path: str | os.PathLike[str]) -> Run:
             raise RunError(f"{path} is of format {recipe['format']}; this version reads {FORMAT}.")
         digests = recipe["sha256"]
         written = {RECIPE: digests.pop(RECIPE), **digests}
-        found = {name: digest((path / name).read_bytes()) for name in (WEIGHTS, TREE)}
+        found = {name: digest(regular(path / name).read_bytes()) for name in (WEIGHTS, TREE)}
         found[RECIPE] = digest(json.dumps(recipe).encode())
         if changed := [name for name in written if found.get(name) != written[name]]:
             raise RunError(f"the run at {path} is damaged: {changed[0]} is not what was written.")

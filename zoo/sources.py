@@ -3,32 +3,38 @@
 from __future__ import annotations
 
 import ast
+import codecs
 import csv
 import difflib
-import gzip
 import inspect
+import io
 import math
 import os
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
 
 from zoo.cards import Support
 from zoo.data import Array, Binarize, Data, ScalingKind
 from zoo.errors import DataError
-from zoo.options import location
+from zoo.notation import notation
+from zoo.options import count, location
 from zoo.splits import SplitChoice
-from zoo.storage import check_promise
+from zoo.storage import check_memory, check_promise, free_memory, pieces, regular, unzipped
 
 __all__ = ["DataCall", "list_data", "load_data"]
 
 TOLD = 1000  # characters of an argument that a call is written down with
+SHARE = 8  # of the free memory, for what is loaded: checks, splits and scaling take their own copies
+NUMBER, WORD = 8, 64  # bytes that a value takes
+TOO_MUCH = "does not fit into the memory: load fewer rows or columns"
 
 
 class Raw(NamedTuple):
@@ -83,16 +89,21 @@ def load_data(
     levels: Sequence[float] | None = None,
     image_shape: Sequence[int] | None = None,
     labels: Any = None,
+    max_bytes: int | None = None,
 ) -> Data:
     """Load a data set by name, a file, or an array; every option is one of :meth:`zoo.Data.from_array`.
 
-    A name is one of :func:`list_data`. A file is read by its ending: ``.csv`` and ``.tsv`` (UTF-8, with or
-    without a header), ``.npy``, ``.npz`` (its only array, or the one called x), ``.nc`` and ``.zarr`` (the
-    only variable of two or more dimensions), ``.parquet``, ``.mat`` (``frey_rawface.mat`` as images),
-    ``-ubyte`` (MNIST and its relatives, gzipped or not, labels beside them; a folder of them is pooled).
-    ``labels`` may name the column that holds the classes: it is taken out of the data and stratifies the
-    split. ``groups`` may name a column of a table, whose rows of one value all go to one part: the patient, the
-    sensor, the day; it is taken out as well.
+    A name is one of :func:`list_data`. A file is read by its ending: ``.csv`` and ``.tsv`` (UTF-8, or UTF-16 with
+    its byte-order mark; with or without a header; gzipped or not), ``.npy``, ``.npz`` (its only array, or the one
+    called x), ``.nc`` and ``.zarr`` (the only variable of two or more dimensions), ``.parquet``, ``.mat``
+    (``frey_rawface.mat`` as images), ``-ubyte`` (MNIST and its relatives, gzipped or not, labels beside them; a
+    folder of them is pooled). ``labels`` may name the column that holds the classes: it is taken out of the data and
+    stratifies the split. ``groups`` may name a column of a table, whose rows of one value all go to one part: the
+    patient, the sensor, the day; it is taken out as well.
+
+    ``max_bytes`` is the most memory that what a file holds may take, unpacked and at 8 bytes a
+    number; a file of more is refused before it takes any. By default it is an eighth of the memory that is free,
+    since checks and splits make copies.
 
     Raises :class:`~zoo.errors.DataError` if there is no such name or file, or if it cannot be read or used, and
     :class:`~zoo.errors.OptionError` for a ``seed`` or a switch that is none, or a path that cannot be one.
@@ -105,12 +116,13 @@ def load_data(
     options = {name: value for name, value in locals().items() if name != "source" and value is not DEFAULTS[name]}
     name, place, raw = "array", "", Raw(source)
     label = labels if isinstance(labels, str) else None
+    limit = free_memory() // SHARE if max_bytes is None else count("max_bytes", max_bytes, most=2**63 - 1)
     if isinstance(source, str) and source in NAMED:
         _unlabelled(label)
         name, raw = source, NAMED[source]()
     elif isinstance(source, str | os.PathLike):
-        path = location("source", source).expanduser()
-        name, place, raw = Path(path.name.removesuffix(".gz")).stem, f"{path}: ", _read(path, label)
+        path = location("source", source)
+        name, place, raw = Path(path.name.removesuffix(".gz")).stem, f"{path}: ", _read(path, label, limit)
     elif label is not None and hasattr(source, "columns"):
         raw = _framed(source, label)
     try:
@@ -133,6 +145,8 @@ def load_data(
         )
     except DataError as error:
         raise DataError(f"{place}{error}") from error
+    except MemoryError as error:
+        raise DataError(f"{place}{TOO_MUCH}") from error
     return replace(data, notes=(*raw.notes, *data.notes), origin=_origin(source, options))
 
 
@@ -211,7 +225,7 @@ def _nearest(word: str, words: Iterable[str]) -> str:
     return f"; nearest: {', '.join(map(repr, near))}" if near else ""
 
 
-def _read(path: Path, label: str | None) -> Raw:
+def _read(path: Path, label: str | None, limit: int) -> Raw:
     if not path.exists():
         if path.name == str(path) and not path.suffix:
             known = f"the data sets are {', '.join(list_data())}"
@@ -226,14 +240,11 @@ def _read(path: Path, label: str | None) -> Raw:
     if reader is None:
         raise DataError(f"{path}: unknown kind of file; known endings are {', '.join(READERS)}")
     try:
-        return reader(path, label)
+        return reader(path if path.is_dir() and ending in FOLDERS else regular(path), label, limit)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
-    except UnicodeDecodeError as error:
-        byte = f"byte {error.object[error.start]:#04x}"
-        raise DataError(
-            f"{path}: the text is not UTF-8 ({byte}): save it in that encoding, such as 'CSV UTF-8'"
-        ) from error
+    except MemoryError as error:
+        raise DataError(f"{path}: {TOO_MUCH}") from error
     except Exception as error:  # every reader has its own exceptions for a file that is not what it is called
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path}: not readable as {ending or 'a folder'}: {reason}") from error
@@ -241,16 +252,24 @@ def _read(path: Path, label: str | None) -> Raw:
 
 def _is_name(cell: str) -> bool:
     try:
-        float(cell.replace(",", "."))  # a decimal comma makes no word, though it is refused later
+        float(cell.replace(",", ".").replace(";", "."))  # decimal commas make no word, though they are refused later
     except ValueError:
         return cell.strip().lower() not in {"", "?", "na", "n/a", "nan", "null", "none"}
     return False
 
 
-def _has_header(first: Sequence[str], second: Sequence[str]) -> bool:
-    """Whether most columns of numbers begin with a word; a column of words looks the same in both rows."""
-    numbers = [(j, a) for j, (a, b) in enumerate(zip(first, second, strict=False)) if a.strip() and not _is_name(b)]
-    words = [(j, a) for j, a in numbers if _is_name(a)]
+def _is_number(cell: str) -> bool:
+    """Whether a cell below the first row belongs to a column of numbers, if in a notation that is refused later."""
+    return not _is_name(cell) or (any(map(str.isdigit, cell)) and notation([cell]) is not None)
+
+
+def _has_header(first: Sequence[str], others: Sequence[Sequence[str]]) -> bool:
+    """Whether most columns of numbers begin with a word; a column of words looks the same in all rows."""
+    below = [[row[j] for row in others if j < len(row)] for j in range(len(first))]
+    numbers = [
+        (j, cell) for j, cell in enumerate(first) if cell.strip() and below[j] and _mostly(map(_is_number, below[j]))
+    ]
+    words = [(j, cell) for j, cell in numbers if _is_name(cell)]
     if words and 2 * len(words) <= len(numbers):
         j, word = words[0]
         raise DataError(
@@ -260,43 +279,88 @@ def _has_header(first: Sequence[str], second: Sequence[str]) -> bool:
     return bool(words)
 
 
-def _first_rows(path: Path, separator: str) -> list[list[str]]:
-    opener: Any = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8-sig", newline="") as text:
+def _mostly(holds: Iterable[bool]) -> bool:
+    votes = list(holds)
+    return 2 * sum(votes) >= len(votes)
+
+
+def _encoding(path: Path) -> str:
+    with unzipped(path) as file:
+        head = file.read(4)
+    if b"\0" in head and not head.startswith(tuple(MARKS)):
+        order = "be" if head.startswith(b"\0") else "le"
+        raise DataError(
+            "the text is not UTF-8 and has no byte-order mark, likely UTF-16: "
+            f"load the frame of pandas.read_csv(..., encoding='utf-16-{order}')"
+        )
+    return next((name for mark, name in MARKS.items() if head.startswith(mark)), "utf-8-sig")
+
+
+MARKS = {  # the first of UTF-32 begin like those of UTF-16
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+
+
+def _first_rows(path: Path, encoding: str, separator: str) -> list[list[str]]:
+    with unzipped(path) as file, io.TextIOWrapper(file, encoding=encoding, newline="") as text:
         try:
-            return list(islice(filter(None, csv.reader(text, delimiter=separator, skipinitialspace=True)), 2))
+            return list(islice(filter(None, csv.reader(text, delimiter=separator, skipinitialspace=True)), 10))
         except csv.Error:  # such as a field of more than 131,072 characters, which a row without separators is
             return []
 
 
-def _separated(*separators: str) -> Callable[[Path, str | None], Raw]:
-    def read(path: Path, label: str | None) -> Raw:
-        import pandas as pd
+def _separated(*separators: str) -> Callable[[Path, str | None, int], Raw]:
+    def read(path: Path, label: str | None, limit: int) -> Raw:
+        with unzipped(path) as file:
+            cells = 0
+            for piece in pieces(file, limit):
+                cells += piece.count(b"\n") + max(piece.count(separator.encode()) for separator in separators)
+                check_memory(NUMBER * cells, limit)
+        encoding = _encoding(path)
+        try:
+            return _table(path, encoding, separators, label)
+        except UnicodeDecodeError as error:
+            byte = error.object[error.start]
+            if not error.encoding.startswith("utf-8"):
+                raise
+            likely, codec = ("Windows-1252", "cp1252") if byte < 0xA0 else ("Latin-1", "latin-1")
+            raise DataError(
+                f"the text is not UTF-8 (byte {byte:#04x}), likely {likely}: "
+                f"load the frame of pandas.read_csv(..., encoding={codec!r})"
+            ) from error
 
-        rows, separator = max(
-            ((_first_rows(path, separator), separator) for separator in separators),
-            key=lambda seen: min(map(len, seen[0]), default=0),
-        )
-        if not rows:
-            raise DataError(f"the file is empty, or nothing in it is separated by {' or '.join(map(repr, separators))}")
-        first, second = rows[0], rows[1] if len(rows) > 1 else [""] * len(rows[0])
-        header = _has_header(first, second)
-        named_rows = header and (first[0] == "" or len(second) == len(first) + 1)
+    return read
+
+
+def _table(path: Path, encoding: str, separators: Sequence[str], label: str | None) -> Raw:
+    import pandas as pd
+
+    rows, separator = max(
+        ((_first_rows(path, encoding, separator), separator) for separator in separators),
+        key=lambda seen: min(map(len, seen[0][:2]), default=0),
+    )
+    if not rows:
+        raise DataError(f"the file is empty, or nothing in it is separated by {' or '.join(map(repr, separators))}")
+    first, others = rows[0], rows[1:]
+    header = _has_header(first, others or [[""] * len(first)])
+    named_rows = header and (first[0] == "" or [len(first) + 1] == [len(row) for row in others[:1]])
+    with unzipped(path) as file:
         frame = pd.read_csv(
-            path,
+            file,
             sep=separator,
             header=0 if header else None,
             index_col=0 if named_rows else None,
-            encoding="utf-8-sig",
+            encoding=encoding,
             skipinitialspace=True,
             low_memory=False,
         )
-        if not header:
-            frame.columns = pd.Index([f"x{j}" for j in range(frame.shape[1])])
-        notes = ("The first column has no name and was taken for row names.",) if named_rows else ()
-        return _framed(frame, label)._replace(notes=notes)
-
-    return read
+    if not header:
+        frame.columns = pd.Index([f"x{j}" for j in range(frame.shape[1])])
+    notes = ("The first column has no name and was taken for row names.",) if named_rows else ()
+    return _framed(frame, label)._replace(notes=notes)
 
 
 def _framed(frame: Any, label: str | None) -> Raw:
@@ -308,12 +372,12 @@ def _framed(frame: Any, label: str | None) -> Raw:
     return Raw(frame.drop(columns=label), frame[label].to_numpy())
 
 
-def _parquet(path: Path, label: str | None) -> Raw:
+def _parquet(path: Path, label: str | None, limit: int) -> Raw:
     import pandas as pd
 
     _extra("pyarrow", "parquet")
     with import_module("pyarrow.parquet").ParquetFile(path) as file:
-        check_promise(8 * file.metadata.num_rows * file.metadata.num_columns, path)
+        check_promise(NUMBER * file.metadata.num_rows * file.metadata.num_columns, path, limit)
     return _framed(pd.read_parquet(path, engine="pyarrow"), label)
 
 
@@ -334,8 +398,8 @@ def _unlabelled(label: str | None) -> None:
         raise DataError(f"labels={label!r} is a name, and this source has none: pass the labels, (N,)")
 
 
-def _check_header(file: Any, size: int, name: str) -> None:
-    """Hold the size of a NumPy file against its header before memory is taken for the array."""
+def _check_header(file: Any, size: int, name: str) -> int:
+    """Hold the size of a NumPy file against its header before memory is taken for the array: how much that will be."""
     headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     version = np.lib.format.read_magic(file)
     if version not in headers:
@@ -344,29 +408,32 @@ def _check_header(file: Any, size: int, name: str) -> None:
     promised = file.tell() + math.prod(shape) * dtype.itemsize
     if size != promised and not dtype.hasobject:  # objects are pickled, and refused as such
         raise DataError(f"{name} has {size} bytes, its header says {promised}: it was cut short or is damaged")
+    return int(math.prod(shape) * max(NUMBER if dtype.kind in "biufc" else WORD, dtype.itemsize))
 
 
-def _npy(path: Path, label: str | None) -> Raw:
+def _npy(path: Path, label: str | None, limit: int) -> Raw:
     _unlabelled(label)
     with path.open("rb") as file:
-        _check_header(file, path.stat().st_size, path.name)
+        check_memory(_check_header(file, path.stat().st_size, path.name), limit)
     return Raw(np.load(path, allow_pickle=False))
 
 
-def _npz(path: Path, label: str | None) -> Raw:
+def _npz(path: Path, label: str | None, limit: int) -> Raw:
     with zipfile.ZipFile(path) as members:
-        check_promise(sum(member.file_size for member in members.infolist()), path)
+        check_promise(sum(member.file_size for member in members.infolist()), path, limit)
+        taken = 0
         for member in members.infolist():
             with members.open(member) as file:
-                _check_header(file, member.file_size, member.filename)
+                taken += _check_header(file, member.file_size, member.filename)
+        check_memory(taken, limit)
     with np.load(path, allow_pickle=False) as archive:
         arrays = dict(archive)
     name, labels = _pick(arrays, label)
     return Raw(arrays[name], labels)
 
 
-def _dataset(dataset: Any, path: Path, label: str | None) -> Raw:
-    check_promise(dataset.nbytes, path)
+def _dataset(dataset: Any, path: Path, label: str | None, limit: int) -> Raw:
+    check_promise(sum(max(NUMBER * v.size, v.nbytes) for v in dataset.variables.values()), path, limit)
     dataset = dataset.load()
     name, labels = _pick({str(name): dataset[name] for name in dataset.variables}, label)
     x = dataset[name]
@@ -374,29 +441,37 @@ def _dataset(dataset: Any, path: Path, label: str | None) -> Raw:
     return Raw(x.values, labels, [str(c) for c in x[x.dims[1]].values] if named else None)
 
 
-def _netcdf(path: Path, label: str | None) -> Raw:
+def _netcdf(path: Path, label: str | None, limit: int) -> Raw:
     import xarray
 
+    if path.suffix == ".gz":  # which is unzipped into memory
+        with unzipped(path) as file:
+            check_memory(sum(map(len, pieces(file, limit))), limit)
     with xarray.open_dataset(path) as dataset:
-        return _dataset(dataset, path, label)
+        return _dataset(dataset, path, label, limit)
 
 
-def _zarr(path: Path, label: str | None) -> Raw:
+def _zarr(path: Path, label: str | None, limit: int) -> Raw:
     zarr = _extra("zarr", "zarr")
     import xarray
 
+    for file in path.rglob("*"):
+        if not file.is_dir():
+            regular(file)
     if isinstance(store := zarr.open(path, mode="r"), zarr.Array):
         _unlabelled(label)
-        check_promise(store.nbytes, path)
+        check_promise(max(NUMBER * store.size, store.nbytes), path, limit)
         return Raw(np.asarray(store))
     with xarray.open_dataset(path, engine="zarr", chunks=None, consolidated=False) as dataset:
-        return _dataset(dataset, path, label)
+        return _dataset(dataset, path, label, limit)
 
 
-def _mat(path: Path, label: str | None) -> Raw:
+def _mat(path: Path, label: str | None, limit: int) -> Raw:
     from scipy.io import loadmat, whosmat
 
-    check_promise(sum(8 * math.prod(shape) for _, shape, _ in whosmat(path)), path)
+    with path.open("rb") as file:
+        check_memory(_inflated(file, limit), limit)
+    check_promise(sum(NUMBER * math.prod(shape) for _, shape, _ in whosmat(path)), path, limit)
     arrays = {name: array for name, array in loadmat(path).items() if isinstance(array, np.ndarray)}
     if "ff" in arrays and len(arrays["ff"]) == 28 * 20:  # the Frey faces: one column an image
         return Raw(arrays["ff"].T, image_shape=(28, 20), levels=range(256))
@@ -404,32 +479,49 @@ def _mat(path: Path, label: str | None) -> Raw:
     return Raw(arrays[name], None if labels is None else labels.ravel())
 
 
-def _idx(path: Path, label: str | None) -> Raw:
+def _inflated(file: IO[bytes], limit: int) -> int:
+    """Bytes in the compressed elements of a MATLAB file; what a struct holds stands in no header."""
+    order: Literal["little", "big"] = "big" if file.read(128)[126:] == b"MI" else "little"
+    taken = 0
+    while len(tag := file.read(8)) == 8:
+        kind, size = int.from_bytes(tag[:4], order), int.from_bytes(tag[4:], order)
+        end = file.tell() + size
+        packed = zlib.decompressobj()
+        while kind == COMPRESSED and file.tell() < end and (piece := file.read(min(2**12, end - file.tell()))):
+            taken += len(packed.decompress(piece))
+            check_memory(taken, limit)
+        file.seek(end)
+    return taken
+
+
+COMPRESSED = 15
+
+
+def _idx(path: Path, label: str | None, limit: int) -> Raw:
     """A file of images with the labels beside it, or a folder of such files, pooled."""
     _unlabelled(label)
     found = sorted(path.glob("*images*-ubyte*")) if path.is_dir() else [path]
     files = list({file.name.removesuffix(".gz"): file for file in found}.values())
     if not files:
         raise DataError("a folder without IDX files, such as train-images-idx3-ubyte.gz")
-    images = [_idx_array(file) for file in files]
     beside = [file.with_name(file.name.replace("images", "labels").replace("idx3", "idx1")) for file in files]
     labelled = all(file.exists() and file not in files for file in beside)
+    images = [_idx_array(file, limit) for file in files]
+    check_memory(NUMBER * sum(array.size for array in images), limit)
     pooled = f"Pooled from {', '.join(file.name for file in files)} and split anew."
     return Raw(
         np.concatenate(images),
-        np.concatenate([_idx_array(file) for file in beside]) if labelled else None,
+        np.concatenate([_idx_array(file, limit) for file in beside]) if labelled else None,
         levels=range(256),
         notes=(pooled,) if len(files) > 1 else (),
     )
 
 
-def _idx_array(path: Path) -> Array:
-    """Bytes in an array; the size of the file is held against its header before anything is read."""
-    with path.open("rb") as plain:
-        zipped = plain.read(2) == b"\x1f\x8b"
-        plain.seek(-4 if zipped else 0, os.SEEK_END)
-        size = int.from_bytes(plain.read(4), "little") if zipped else plain.tell()
-    with gzip.open(path) if zipped else path.open("rb") as file:
+def _idx_array(path: Path, limit: int) -> Array:
+    """Bytes in an array; the size of the file is held against its header before anything is kept."""
+    with unzipped(path) as file:
+        size = sum(map(len, pieces(file, limit // NUMBER)))
+    with unzipped(path) as file:
         magic = file.read(4)
         if len(magic) < 4 or magic[:3] != b"\0\0\x08":
             raise DataError(f"{path.name} is not an IDX file of bytes: it begins {magic.hex(' ')}, not 00 00 08")
@@ -441,7 +533,7 @@ def _idx_array(path: Path) -> Array:
         return np.frombuffer(file.read(), dtype=np.uint8).reshape(shape)
 
 
-READERS: dict[str, Callable[[Path, str | None], Raw]] = {
+READERS: dict[str, Callable[[Path, str | None, int], Raw]] = {
     ".csv": _separated(",", ";"),
     ".tsv": _separated("\t"),
     ".npy": _npy,
@@ -452,3 +544,4 @@ READERS: dict[str, Callable[[Path, str | None], Raw]] = {
     ".mat": _mat,
     "-ubyte": _idx,
 }
+FOLDERS = (None, ".zarr", "-ubyte")

@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import fcntl
+import gzip
 import hashlib
 import os
+import resource
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, cast
 
 from zoo.errors import DataError, RunError
 
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["check_promise", "digest", "locked", "read_tree", "write_directory", "write_file"]
+__all__ = [
+    "check_memory",
+    "check_promise",
+    "digest",
+    "free_memory",
+    "locked",
+    "pieces",
+    "read_tree",
+    "regular",
+    "unzipped",
+    "write_directory",
+    "write_file",
+]
 
 DEFLATED = 1032  # the most that zlib packs into a byte
 NEVER_TOO_MUCH = 2**26  # bytes
@@ -50,19 +65,85 @@ def locked(path: Path) -> Iterator[None]:
             name.unlink(missing_ok=True)
 
 
-def check_promise(promised: int, path: Path) -> None:
-    """Hold the bytes that a packed file says it holds against its size, and the memory, before they are taken.
+def free_memory() -> int:
+    """Bytes that this process may take: what is available, within the limits of its container and its shell."""
+    memory = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    with suppress(OSError, IndexError):  # Linux alone tells what is available
+        memory.append(1024 * int(Path("/proc/meminfo").read_text().partition("MemAvailable:")[2].split()[0]))
+    with suppress(OSError, ValueError):  # a container without a limit says "max"
+        memory.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    shell = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return min(*memory, memory[0] if shell == resource.RLIM_INFINITY else shell)
+
+
+def regular(path: Path) -> Path:
+    """The path, if what is there is a file: opening a pipe waits for a writer, reading a device may never end.
 
     Raises:
-        DataError: they cannot be in there, or do not fit.
+        DataError: it is something else.
+        OSError: nothing is there.
+    """
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        kind = next((name for name, holds in NO_FILES.items() if holds(mode)), "no file")
+        raise DataError(f"{path.name} is {kind}, and only files are read: save what it holds in a file first")
+    return path
+
+
+NO_FILES = {
+    "a folder": stat.S_ISDIR,
+    "a named pipe": stat.S_ISFIFO,
+    "a socket": stat.S_ISSOCK,
+    "a device": lambda mode: stat.S_ISCHR(mode) or stat.S_ISBLK(mode),
+}
+
+
+def unzipped(path: Path) -> IO[bytes]:
+    """A file opened to be read, through gzip if that is how it begins, whatever its name."""
+    with regular(path).open("rb") as file:
+        zipped = file.read(2) == b"\x1f\x8b"
+    return cast(IO[bytes], gzip.open(path)) if zipped else path.open("rb")
+
+
+def pieces(stream: IO[bytes], limit: int) -> Iterator[bytes]:
+    """What is in a stream, a megabyte at a time.
+
+    Raises:
+        DataError: it is longer than the limit, which is said as soon as it is known.
+    """
+    size = 0
+    while piece := stream.read(2**20):
+        check_memory(size := size + len(piece), limit)
+        yield piece
+
+
+def check_memory(taken: int, limit: int) -> None:
+    """Hold the bytes that data will take against a limit.
+
+    Raises:
+        DataError: they are more.
+    """
+    if taken > limit:
+        raise DataError(
+            f"takes {taken:,} bytes of memory or more, and max_bytes is {limit:,}: load fewer rows or columns, "
+            "or give a larger max_bytes"
+        )
+
+
+def check_promise(promised: int, path: Path, limit: int | None = None) -> None:
+    """Hold the bytes that a packed file says it holds against its size and a limit, before they are taken.
+
+    Raises:
+        DataError: they cannot be in there, or are more than the limit, which by default is the memory that is free.
     """
     files = path.rglob("*") if path.is_dir() else [path]
-    size = sum(file.stat().st_size for file in files if file.is_file())
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    size = sum(regular(file).stat().st_size for file in files if not file.is_dir())
     if promised > max(DEFLATED * size, NEVER_TOO_MUCH):
         raise DataError(f"its header promises {promised} bytes, which do not fit into the {size} there are")
-    if promised > memory:
-        raise DataError(f"holds {promised / 2**30:.0f} GiB, and this machine has {memory / 2**30:.0f} GiB of memory")
+    if limit is not None:
+        check_memory(promised, limit)
+    elif promised > (free := free_memory()):
+        raise DataError(f"holds {promised:,} bytes, and {free:,} bytes of memory are free")
 
 
 def read_tree(file: Path) -> xarray.DataTree:
@@ -74,7 +155,7 @@ def read_tree(file: Path) -> xarray.DataTree:
     """
     import xarray
 
-    with xarray.open_datatree(file, engine="h5netcdf") as tree:
+    with xarray.open_datatree(regular(file), engine="h5netcdf") as tree:
         check_promise(sum(group.to_dataset(inherit=False).nbytes for group in tree.subtree), file)
         return tree.load()
 

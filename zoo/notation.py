@@ -1,0 +1,85 @@
+"""How people write what is no plain number, and the step with pandas that makes it one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+__all__ = ["Notation", "notation"]
+
+MOST_TOLD = 8  # marks that are listed in a remedy
+
+
+class Notation(NamedTuple):
+    """A way of writing; the remedy may use ``{column}``, ``{cells}`` and the groups of the pattern."""
+
+    pattern: re.Pattern[str]
+    name: str
+    remedy: str
+
+    def mend(self, column: str, cells: Sequence[str]) -> str:
+        """What to do about these cells of a column."""
+        same = {cell: match for cell in cells if (match := self.pattern.fullmatch(cell.strip()))}
+        groups = {name: repr(text) for name, text in next(iter(same.values())).groupdict().items()}
+        told = sorted({cell.strip() for cell in same})
+        listed = f"[{', '.join(map(repr, told[:MOST_TOLD]))}{', ...' if len(told) > MOST_TOLD else ''}]"
+        return self.remedy.format(column=repr(column), cells=listed, **groups)
+
+
+def _notation(pattern: str, name: str, remedy: str) -> Notation:
+    sign, plain = r"[-+−]?", r"(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
+    amount = r"(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?)"
+    filled = pattern.replace("SIGN", sign).replace("AMOUNT", amount).replace("NUMBER", sign + plain)
+    return Notation(re.compile(filled, re.IGNORECASE), name, remedy)
+
+
+_LOAD = "load the frame of pandas.read_csv(..., {})"
+NOTATIONS = (
+    _notation(
+        r"SIGN\d{1,3}(?P<separator>[,' ])\d{3}(?:(?P=separator)\d{3})*(?:\.\d+)?",
+        "a number with a thousands separator",
+        _LOAD.format("thousands={separator}"),
+    ),
+    _notation(
+        r"SIGN\d{1,3}(?:\.\d{3})+,\d+|SIGN\d{1,3}(?:\.\d{3}){2,}",
+        "a number with points between thousands",
+        _LOAD.format('thousands=".", decimal=","'),
+    ),
+    _notation(
+        r"SIGN\d+[,;]SIGN\d+",
+        "one with a decimal comma",
+        "decimal commas are not read; write 1.5, or " + _LOAD.format('sep=";", decimal=","'),
+    ),
+    _notation(
+        r"NUMBER\s*%",
+        "a percentage",
+        "take the sign off and load the frame: frame[{column}] = frame[{column}].str.rstrip(' %').astype(float)",
+    ),
+    _notation(
+        r"SIGN[$€£¥₹]\s*SIGNAMOUNT|SIGNAMOUNT\s*[$€£¥₹]",
+        "an amount of money",
+        "take the sign off and load the frame: "
+        r"frame[{column}] = frame[{column}].str.replace(r'[^\d.+-]', '', regex=True).astype(float)",
+    ),
+    _notation(
+        r"[<>≤≥]=?\s*NUMBER",
+        "one side of a limit, as of detection",
+        "put a number in its place, or leave out its rows: " + _LOAD.format("na_values={cells}).dropna("),
+    ),
+    _notation(
+        r"n\.? ?[adq]\.?|n/[ad]|null|none|nil|missing|unknown|[-–—?*.]+|bdl|bql|<? ?lo[dq]|tr\.?|trace|#[a-z/0]+[!?]?",
+        "a mark for no value",
+        "put a number in its place, or leave out its rows: " + _LOAD.format("na_values={cells}).dropna("),
+    ),
+)
+
+
+def notation(cells: Sequence[str]) -> Notation | None:
+    """How the first cell is written, read as most of the others are where it can be read in two ways.
+
+    >>> notation(["1,234"]).name, notation(["1,234", "12,5"]).name, notation(["oops"])
+    ('a number with a thousands separator', 'one with a decimal comma', None)
+    """
+    possible = [known for known in NOTATIONS if known.pattern.fullmatch(cells[0].strip())]
+    return max(possible, key=lambda n: sum(bool(n.pattern.fullmatch(c.strip())) for c in cells), default=None)
