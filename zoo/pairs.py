@@ -104,7 +104,7 @@ class LinearOptions:
 
 @dataclass(frozen=True)
 class MixtureOptions:
-    """``components`` Gaussians, each with a covariance of the given form; "spherical" is one variance in scaled units."""
+    """``components`` Gaussians with covariances of the given form; "spherical" is one variance in scaled units."""
 
     components: Width = 10
     covariance: Literal["diagonal", "full", "spherical", "tied"] = "diagonal"
