@@ -331,7 +331,7 @@ def _calibration(rng: np.random.Generator, x: np.ndarray, flat: np.ndarray, chai
     pit[..., flat] = np.nan
     inside = np.abs(2 * pit[:, :, None] - 1) <= levels[:, None, None]
     coverage = np.where(flat, np.nan, inside.mean(3))
-    beyond = np.abs(np.sort(pit, axis=2) - (np.arange(obs) + 0.5)[:, None] / obs).max(2) > 1.36 / obs**0.5
+    distance = np.abs(np.sort(pit, axis=2) - (np.arange(obs) + 0.5)[:, None] / obs).max(2) * obs**0.5
     per_column = ("chain", "kind", "feature")
     statistics = [
         "mean bias", "mean RMSE", "variance bias", "variance RMSE", "sample bias", "sample RMSE", "90 % coverage",
@@ -339,7 +339,9 @@ def _calibration(rng: np.random.Generator, x: np.ndarray, flat: np.ndarray, chai
     found = {
         "pit": (("chain", "kind", "obs", "feature"), pit),
         "coverage": (("chain", "kind", "level", "feature"), coverage),
-        "outside": (per_column, np.where(flat, np.nan, beyond)),
+        "p_value": (per_column, np.where(flat, np.nan, np.minimum(2 * np.exp(-2 * distance**2), 1))),
+        "outside": (per_column, np.where(flat, np.nan, distance > 1.36)),
+        "beyond_chance": (per_column, np.where(flat, np.nan, distance > 1.6)),
         "ece": (per_column, np.abs(coverage - levels[:, None]).mean(2)),
         "crps": (per_column, np.where(flat, np.nan, rng.uniform(0.4, 0.8, (seeds, 2, features)) * x.std(0))),
         "crps_reference": ("feature", x.std(0)),

@@ -6,24 +6,27 @@ import pytest
 import torch
 from pyro import poutine
 from scipy import stats
+from sklearn.decomposition import FactorAnalysis as FactorAnalysisByEM
 
 import zoo
 from zoo.context import Stream, seeded
 from zoo.evaluation.calibration import (
+    BAND,
     COVERAGES,
-    _outside,
     band,
+    beyond_chance,
     calibration,
     crps,
     distribution_function,
     each_feature,
     each_feature_given_the_others,
     leave_one_feature_out,
+    p_values,
     prior_predictive,
     reconstruction_check,
 )
 from zoo.guides import ClosedFormNormal
-from zoo.models import ProbabilisticPCA
+from zoo.models import VAE, FactorAnalysis, ProbabilisticPCA
 from zoo.models.ordinal import Binned, Levels
 
 D, L, NOISE = 24, 4, 0.5
@@ -63,7 +66,7 @@ def test_leave_one_out_and_prior_are_the_exact_conditionals_and_marginals(truth)
     x, model = x[:100], probabilistic_pca()
     with seeded(0):
         found, k = leave_one_feature_out(model, ClosedFormNormal(model), x, 2000)
-        prior = prior_predictive(model, x[:30], 40_000)
+        prior = prior_predictive(model, x[:30], 40_000, draws=10_000)
     rows = x.double().numpy()
     mean, deviation = conditionals(exact, rows)
     one = stats.norm(mean, deviation)
@@ -95,8 +98,8 @@ def test_a_decoder_too_sure_of_itself_is_caught(truth, variance_times, expected)
     exactly = (np.abs(x.double().numpy() - mean) < stats.norm.ppf(0.95) * told).mean()
     assert float(covered) == pytest.approx(exactly, abs=0.01)
     assert exactly == pytest.approx(expected, abs=0.03)
-    outside = _outside(found.pit.numpy()[None, None])
-    assert outside.sum() == 0 if variance_times == 1 else outside.sum() == D
+    beyond = beyond_chance(p_values(found.pit.numpy()))
+    assert beyond.sum() == 0 if variance_times == 1 else beyond.sum() == D
     assert flattered > covered + 0.02  # a draw that has seen the datum covers it more often
 
 
@@ -184,10 +187,90 @@ def test_the_band_holds_95_per_cent_of_uniform_samples():
         assert 0.93 < stay < 0.995, (count, stay)
 
 
-def test_uniform_values_stay_in_the_band_and_others_leave_it():
-    pit = np.random.default_rng(1).uniform(size=(1, 1, 100, 1000))
-    assert _outside(pit).mean() == pytest.approx(0.05, abs=0.02)
-    assert (_outside(pit**1.7) == 1).mean() > 0.9
+def test_p_values_are_uniform_where_the_pit_is_and_say_who_leaves_the_band():
+    rng = np.random.default_rng(1)
+    for count, steps in ((100, 0.05), (1000, 0.02)):  # an ECDF of few numbers has few values
+        pit = rng.random((count, 2000))
+        p = p_values(pit)
+        assert stats.kstest(p, "uniform").statistic < steps + 1.36 / 2000**0.5
+        assert (p <= 0.05).mean() == pytest.approx(0.05, abs=0.015)
+        at, low, high = band(count)
+        ecdf = np.stack([np.searchsorted(one, at, side="right") for one in np.sort(pit.T)]) / count - at
+        np.testing.assert_array_equal(((ecdf < low - 1e-9) | (ecdf > high + 1e-9)).any(1), p <= 1 - BAND)
+        assert (p_values(pit[:, :50] ** 1.7) < 0.05).mean() > 0.9
+    few = p_values(rng.random((5, 20_000)))  # a table of all that can be, held at every one of its values
+    for value in np.unique(few):
+        assert (few <= value + 1e-12).mean() == pytest.approx(value, abs=4 * (value / len(few)) ** 0.5)
+
+
+def test_a_family_of_calibrated_features_is_left_alone_and_one_that_is_not_is_named():
+    rng = np.random.default_rng(2)
+    pit = rng.random((400, 200, 20))  # families of 20 features
+    p = p_values(pit)
+    assert (p <= 0.05).sum(1).mean() == pytest.approx(1, abs=0.15)  # one in each leaves its band
+    assert beyond_chance(p).any(1).mean() <= 0.05 + 2 * (0.05 * 0.95 / 400) ** 0.5
+    pit[:100, :, 7] = stats.norm.cdf(np.sqrt(2) * stats.norm.ppf(pit[:100, :, 7]))  # the variance halved
+    p = p_values(pit[:100])
+    p[:, 3] = np.nan
+    found = beyond_chance(p)
+    assert np.isnan(found[:, 3]).all()
+    assert found[:, 7].mean() > 0.9
+    assert np.nanmean(np.delete(found, 7, axis=1)) < 0.01
+
+
+def factor_analysis(features, latents, scale, seed):
+    """A truth, and the linear-diagonal pair's programs set to it."""
+    with seeded(seed), torch.no_grad():
+        model = FactorAnalysis(features, latents)
+        model.decoder.weight.normal_()
+        model.log_scale.fill_(np.log(scale))
+    return model.requires_grad_(False)
+
+
+def data_of(model, count):
+    z = torch.randn(count, model.latent_dim)
+    return model.decoder(z) + model.log_scale.exp() * torch.randn(count, len(model.log_scale))
+
+
+@pytest.mark.parametrize("scale", [0.05, 0.5])
+@pytest.mark.parametrize("rows", [300, 1000])
+def test_at_the_truth_as_many_leave_the_band_under_the_prior_as_by_chance(rows, scale):
+    pit = []
+    for seed in range(40):
+        model = factor_analysis(10, 3, scale, seed)
+        with seeded(seed):
+            pit.append(prior_predictive(model, data_of(model, rows), 2, draws=30).pit.numpy())
+    p = p_values(np.stack(pit))
+    assert p.shape == (40, 10)
+    assert 0.02 < (p <= 0.05).mean() < 0.08
+    assert beyond_chance(p).any(1).mean() <= 0.125  # 5 % of 40 families, and two standard errors
+
+
+def fitted(model, x):
+    """The model with the maximum-likelihood parameters of x, as scikit-learn finds them."""
+    best = FactorAnalysisByEM(model.latent_dim, tol=1e-4, max_iter=2000).fit(x.double().numpy())
+    other = FactorAnalysis(len(model.log_scale), model.latent_dim)
+    with torch.no_grad():
+        other.decoder.weight.copy_(torch.as_tensor(best.components_.T))
+        other.decoder.bias.copy_(torch.as_tensor(best.mean_))
+        other.log_scale.copy_(torch.as_tensor(best.noise_variance_).log() / 2)
+    return other.requires_grad_(False)
+
+
+def test_given_the_others_the_truth_is_not_accused_and_its_estimate_seldom():
+    p = []
+    for seed in range(30):
+        truth = factor_analysis(10, 3, 0.5, seed)
+        with seeded(seed):
+            x, train = data_of(truth, 300), data_of(truth, 1050)
+            for model in (truth, fitted(truth, train)):
+                found, _ = leave_one_feature_out(model, ClosedFormNormal(model), x, 200)
+                p.append(p_values(found.pit.numpy()))
+    at_truth, at_fit = np.reshape(p, (30, 2, 10)).swapaxes(0, 1)
+    assert 0.02 < (at_truth <= 0.05).mean() < 0.08
+    assert beyond_chance(at_truth).mean() <= 0.01
+    assert beyond_chance(at_truth).any(1).mean() <= 0.05 + 2 * (0.05 * 0.95 / 30) ** 0.5
+    assert beyond_chance(at_fit).mean() < 0.05 < (at_fit <= 0.05).mean()  # a misfit that many tests see
 
 
 DATA = {
@@ -208,11 +291,17 @@ def test_the_group_of_every_kind_of_run(name):
     group = calibration(run, data, 50)
     assert group.sizes["chain"] == 2 and group.sizes["obs"] == len(data.test)
     constant = data.train_std == 0
-    for variable in ("pit", "coverage", "outside", "ece", "crps", "log_score", "bad_k"):
+    variables = ("pit", "coverage", "p_value", "outside", "beyond_chance", "ece", "crps", "log_score", "bad_k")
+    for variable in variables:
         missing = group[variable].isnull().all([dim for dim in group[variable].dims if dim != "feature"])
         np.testing.assert_array_equal(missing, constant, err_msg=variable)
     pit = group["pit"].values[..., ~constant]
     assert ((pit >= 0) & (pit <= 1)).all()
+    p = group["p_value"].values[..., ~constant]
+    np.testing.assert_array_equal(group["outside"].values[..., ~constant], p <= 0.05)
+    np.testing.assert_array_equal(
+        group["beyond_chance"].values[..., ~constant], stats.false_discovery_control(p, axis=-1) <= 0.05
+    )
     assert (group["coverage"].diff("level").values[..., ~constant] >= 0).all()
     np.testing.assert_array_equal(group["level"], COVERAGES)
     # knowing the other features helps, or at least does not hurt

@@ -203,6 +203,7 @@ def test_values_that_are_not_finite_do_not_crash(tmp_path, bad):
             ("calibration", "coverage"),
             ("calibration", "crps"),
             ("calibration", "outside"),
+            ("calibration", "beyond_chance"),
             ("calibration", "reconstruction_check"),
             ("spread", "aggregate_mmd"),
             ("spread", "amortization_gap"),
@@ -299,16 +300,25 @@ def test_calibration_is_told_of_columns_that_vary_and_seeds_that_are_scored():
     outside[:, 0, 5:8] = 0
     replace(tree, "calibration", "coverage", coverage)
     replace(tree, "calibration", "outside", outside)
+    beyond = np.where(np.isnan(outside), np.nan, 0.0)
+    beyond[:, 0, 1:3], beyond[2, 0, 3], beyond[1, 0, 1:12] = 1.0, 1.0, 1.0
+    beyond[..., flat] = np.nan
+    replace(tree, "calibration", "beyond_chance", beyond)
     replace(tree, "calibration", "crps", np.full((4, 2, 64), 0.5) * tree["calibration"]["crps_reference"].values)
     run = outcomes(tree)[0]
-    _, note = calibration.curves(run, "#0067a5")
+    figure, note = calibration.curves(run, "#0067a5")
     assert note.startswith(
-        "50\u00a0% intervals hold 40\u00a0%, 90\u00a0% intervals hold 76\u00a0%; 7 of 56 columns leave"
+        "50\u00a0% intervals hold 40\u00a0%, 90\u00a0% intervals hold 76\u00a0%; 7 of 56 columns leave the band, "
+        "2.8 expected by chance; beyond chance: 2 to 3;"
     )
+    coloured = [line for line in figure.axes[0].lines if line.get_color() == "#0067a5"]
+    assert len(coloured) == 2  # of the first seed, those beyond chance and not all that leave
     assert "CRPS 50\u00a0% of" in note
     cells = dict(zip(calibration.SCORES, calibration.scores(run), strict=True))
     assert cells["90\u00a0% of the prior hold"] == ("91\u00a0%", "")
     assert cells["columns outside the band"] == ("7 of 56", "")
+    assert cells["expected by chance"] == ("2.8", "")
+    assert cells["beyond chance"] == ("2 to 3", "")
 
 
 def test_scores_of_different_data_stand_in_tables_of_their_own(digits):

@@ -15,7 +15,8 @@ import pyro.distributions as dist
 import torch
 import xarray
 from pyro import poutine
-from scipy.stats import binom
+from scipy.linalg import toeplitz
+from scipy.stats import binom, false_discovery_control, poisson
 from torch import Tensor
 
 from zoo import inference
@@ -31,12 +32,14 @@ from zoo.runs import Run
 __all__ = [
     "Predictions",
     "band",
+    "beyond_chance",
     "calibration",
     "crps",
     "distribution_function",
     "each_feature",
     "each_feature_given_the_others",
     "leave_one_feature_out",
+    "p_values",
     "prior_predictive",
     "reconstruction_check",
 ]
@@ -47,11 +50,13 @@ KINDS, SOURCES = ("leave-one-out", "prior"), ("data", "simulated")
 STATISTICS = (
     "mean bias", "mean RMSE", "variance bias", "variance RMSE", "sample bias", "sample RMSE", "90 % coverage"
 )  # fmt: skip
-COVERAGES, BAND = (0.5, 0.8, 0.9, 0.95), 0.95
+COVERAGES, BAND, FALSE_DISCOVERIES = (0.5, 0.8, 0.9, 0.95), 0.95, 0.05
 BINS = 6  # of the expected calibration error, as Stirn & Knowles have them
-ROWS, DRAWS, CRPS_DRAWS, RECONSTRUCTION_DRAWS = 1000, 1000, 100, 32
+ROWS, DRAWS, RECONSTRUCTION_DRAWS = 1000, 1000, 32
+PREDICTIVE_DRAWS = 100  # a datum: as many as 50 find a shift or a scale as often as 1000 do
 K_FITS = 4096  # tails fitted for each seed
-POINTS, SIMULATIONS, ROUNDING = 100, 4000, 1e-9  # of the band: where it is evaluated, and ECDFs simulated
+POINTS, LEVELS = 100, 256  # of the band: where it is evaluated, and the tails whose p value is worked out
+SMALLEST, ROUNDING = 1e-10, 1e-9  # p value told apart from 0, and what two equal tails may differ by, relatively
 
 
 def calibration(run: Run, data: Data, samples: int) -> xarray.Dataset:
@@ -61,14 +66,9 @@ def calibration(run: Run, data: Data, samples: int) -> xarray.Dataset:
               v_k = \frac{w_k}{p(x_j \mid z_k)}, \qquad\qquad p(x_j) = E_{p(z)} \, p(x_j \mid z)
 
     with the draws and weights w_k of the evidence. The first is sharp and sees a decoder that is too sure of itself,
-    the second is weaker and needs no guide. For each: ``pit``, P(X_j <= x_j), randomised on discrete data; ``outside``,
-    whether the ECDF of the PIT of a feature, minus uniform, leaves the band from ``band_low`` to ``band_high`` that
-    holds a uniform sample as a whole in 95 % of cases (:func:`band`); ``coverage`` of central intervals; ``ece``,
-    sum over six bins of (1/6 - share)^2 (Stirn & Knowles 2020, https://arxiv.org/abs/2006.04910); ``crps`` in the units
-    as loaded, beside that of the training part's own marginal; ``log_score`` in nats. ``bad_k`` is the share of data
-    whose weights v have a Pareto k above 0.7. Columns constant in training are not a number. Discrete data are
-    predicted as the cells they are in; where the mass of a cell is not known they are not, and ``attrs["absent"]`` says
-    so under "cells".
+    draws = f"{samples} draws each, {PREDICTIVE_DRAWS} from the prior"
+    note = f"the first {len(x)} test rows, {draws}; Pareto k of the first {len(k[0])}"
+    return group.assign_coords(source=list(SOURCES), statistic=list(STATISTICS)).assign_attrs(note=note, absent=absent)
 
     Args:
         run: a trained pair.
@@ -103,11 +103,14 @@ def calibration(run: Run, data: Data, samples: int) -> xarray.Dataset:
     per_feature = ("chain", "kind", "feature")
     train = torch.as_tensor(run.pair.scale(data.train.values[:ROWS]), dtype=torch.float32)
     reference = crps(train[:, None], x).mean(0).numpy() * scale
+    p = np.where(varies, p_values(pit), np.nan)
     group = xarray.Dataset(
         {
             "pit": (("chain", "kind", "obs", "feature"), pit.astype(np.float32)),
             "coverage": (("chain", "kind", "level", "feature"), _coverage(pit)),
-            "outside": (per_feature, _outside(pit)),
+            "p_value": (per_feature, p, {"smallest": SMALLEST}),
+            "outside": (per_feature, (p <= 1 - BAND).astype(float)),
+            "beyond_chance": (per_feature, beyond_chance(p)),
             "ece": (per_feature, _calibration_error(pit)),
             "crps": (per_feature, of_crps.mean(2) * scale),
             "crps_reference": ("feature", reference),
@@ -119,8 +122,14 @@ def calibration(run: Run, data: Data, samples: int) -> xarray.Dataset:
     at, low, high = band(len(x))
     group = group.assign(band_low=("point", low), band_high=("point", high)).assign_coords(point=at)
     group["reconstruction_check"] = (("chain", "source", "statistic"), np.stack(check))
+<<<<<<< HEAD
     note = f"the first {len(x)} test rows, {samples} draws each; Pareto k of the first {len(k[0])}"
     return group.assign_coords(source=list(SOURCES), statistic=list(STATISTICS)).assign_attrs(note=note, absent=absent)
+=======
+    draws = f"{samples} draws each, {PREDICTIVE_DRAWS} from the prior"
+    note = f"the first {len(x)} test rows, {draws}; Pareto k of the first {len(k[0])}"
+    return group.assign_coords(source=list(SOURCES), statistic=list(STATISTICS)).assign_attrs(note=note)
+>>>>>>> calibration
 
 
 class Predictions(NamedTuple):
@@ -138,6 +147,8 @@ def leave_one_feature_out(model: Program, guide: Program, x: Tensor, samples: in
     predictions, k, done = [], [], 0
     for rows in inference.row_blocks(x, samples * max(x.shape[1], inference.width(model, x))):
         likelihood, given, rest = inference.weighted_likelihood(model, guide, rows, 1 if exact else samples)
+        if exact:  # one evaluation of a component says all about it, one draw from it does not
+            given = given.expand(*given.shape[:-2], PREDICTIVE_DRAWS, -1)
         one = each_feature_given_the_others(likelihood, rows)
         batch = torch.Size((*given.shape, x.shape[1]))
         log_p = one.log_prob(rows).expand(batch).flatten(0, -3)
@@ -146,7 +157,7 @@ def leave_one_feature_out(model: Program, guide: Program, x: Tensor, samples: in
         weights = without.softmax(0)
         below, upto = ((weights * end.expand(batch).flatten(0, -3)).sum(0) for end in distribution_function(one, rows))
         drawn = one.expand(batch).sample().flatten(0, -3)
-        chosen = drawn.gather(0, _systematic(weights, CRPS_DRAWS))
+        chosen = drawn.gather(0, _systematic(weights, PREDICTIVE_DRAWS))
         log_density = log_w.logsumexp(0) - without.logsumexp(0)
         predictions.append(Predictions(_randomised(below, upto), crps(chosen, rows), log_density))
         wanted = min(len(rows), max(0, fitted - done))
@@ -157,16 +168,35 @@ def leave_one_feature_out(model: Program, guide: Program, x: Tensor, samples: in
     return Predictions(*(torch.cat(parts) for parts in zip(*predictions, strict=True))), np.concatenate(k)
 
 
-def prior_predictive(model: Program, x: Tensor, samples: int) -> Predictions:
-    """Predictions of each feature from nothing, for x (N, D), with the same draws of z for every datum."""
-    trace = poutine.trace(poutine.uncondition(model)).get_trace(x.new_zeros(samples, x.shape[1]))
-    one = each_feature(trace.nodes["x"]["fn"]).expand(torch.Size((samples, x.shape[1])))
-    drawn = one.sample()[:, None]
+def prior_predictive(model: Program, x: Tensor, samples: int, draws: int = PREDICTIVE_DRAWS) -> Predictions:
+    r"""Predictions of each feature from nothing, for x (N, D).
+
+    The PIT is the randomised rank of x_j among draws x'_m of its own, uniform for any M if x_j is distributed like
+    them:
+
+    .. math:: \frac{\#\{x'_m < x_j\} + u \, (1 + \#\{x'_m = x_j\})}{M + 1}, \qquad u \sim U(0, 1), \quad m = 1, \dots, M
+
+    A mean of P(X <= x | z) over the draws would pile up at 0 and 1 where the decoder is sharp, and draws that are
+    shared would move the PIT of all data the same way. Neither touches the log density, a mean over shared draws.
+
+    Args:
+        model: p(x, z).
+        x: data, in scaled units.
+        samples: draws of z for the log density, the same for every datum.
+        draws: M, of z and x afresh for each datum, for PIT and CRPS.
+    """
+    shared = poutine.trace(poutine.uncondition(model)).get_trace(x.new_zeros(samples, x.shape[1])).nodes["x"]
+    of_shared = each_feature(shared["fn"]).expand(torch.Size((samples, x.shape[1])))
     parts = []
-    for rows in inference.row_blocks(x, samples * x.shape[1]):
-        below, upto = (end.mean(1) for end in distribution_function(one, rows[:, None]))
-        log_density = one.log_prob(rows[:, None]).logsumexp(1) - np.log(samples)
-        parts.append(Predictions(_randomised(below, upto), crps(drawn, rows), log_density))
+    for rows in inference.row_blocks(x, max(draws * inference.width(model, x), samples * x.shape[1])):
+        with pyro.plate("samples", draws, dim=-2):
+            own = poutine.trace(poutine.uncondition(model)).get_trace(rows).nodes["x"]
+        below, upto = distribution_function(each_feature(own["fn"]), rows)
+        v = torch.rand(draws, *rows.shape)  # the places of the x'_m: below that of x just where x'_m < x
+        less, equal = ((v < end).sum(0) for end in (below, upto))
+        pit = _randomised(less / (draws + 1), (equal + 1) / (draws + 1))
+        log_density = of_shared.log_prob(rows[:, None]).logsumexp(1) - np.log(samples)
+        parts.append(Predictions(pit, crps(own["value"], rows), log_density))
     return Predictions(*(torch.cat(of_rows) for of_rows in zip(*parts, strict=True)))
 
 
@@ -327,28 +357,83 @@ def _calibration_error(pit: Floats) -> Floats:
     return error
 
 
-def _outside(pit: Floats) -> Floats:
-    """1 where the ECDF of a feature leaves the simultaneous band, else 0, (chain, kind, feature)."""
-    at, low, high = band(pit.shape[2])
-    ecdf = np.apply_along_axis(np.searchsorted, 2, np.sort(pit, axis=2), at, side="right") / pit.shape[2]
-    beyond = np.maximum(low[:, None] - (ecdf - at[:, None]), ecdf - at[:, None] - high[:, None]) > ROUNDING
-    outside: Floats = beyond.any(2).astype(float)
-    return outside
+def p_values(pit: Floats) -> Floats:
+    """P values of the hypothesis that a feature's PIT is uniform, shape (..., N, D) to (..., D).
+
+    The statistic is that of :func:`band`, whose limits it leaves just where p <= 5 %: the least binomial tail
+    probability of the ECDF over the band's points. Its distribution is worked out and not simulated. Values below
+    1e-10 are told as that. An ECDF has few values if N is small, and so has p.
+
+    >>> pit = (np.arange(100) + 0.5) / 100
+    >>> bool(p_values(pit[:, None])[0] > 0.99), bool(p_values(pit[:, None] ** 2)[0] < 0.01)
+    (True, True)
+    """
+    test = _test(pit.shape[-2])
+    counts = np.apply_along_axis(np.searchsorted, -2, np.sort(pit, axis=-2), test.at, side="right")
+    return test.p(test.tail[counts, np.arange(len(test.at))[:, None]].min(-2))
 
 
-@lru_cache(maxsize=16)
+def beyond_chance(p: Floats) -> Floats:
+    """1 where p is rejected as one of the family of all features, (..., D), at a false discovery rate of 5 %, else 0.
+
+    Where all is calibrated, any is rejected in 5 % of families. Features without p value are no part of the family.
+    Benjamini & Hochberg (1995), https://doi.org/10.1111/j.2517-6161.1995.tb02031.x
+
+    >>> beyond_chance(np.array([0.001, 0.04, 0.5, np.nan]))
+    array([ 1.,  0.,  0., nan])
+    """
+    rejected = np.full(p.shape, np.nan)
+    for family in np.ndindex(p.shape[:-1]):
+        known = np.isfinite(p[family])
+        rejected[family][known] = false_discovery_control(p[family][known]) <= FALSE_DISCOVERIES
+    return rejected
+
+
 def band(count: int) -> tuple[Floats, Floats, Floats]:
     """Points of [0, 1], and the limits of ECDF minus uniform that 95 % of samples of ``count`` keep at all of them.
 
     Säilynoja, Bürkner & Vehtari (2022), Graphical Test for Discrete Uniformity, https://arxiv.org/abs/2103.10522
     """
+    test = _test(count)
+    kept = test.p(test.tail) > 1 - BAND
+    low, high = kept.argmax(0) / count - test.at, (count - kept[::-1].argmax(0)) / count - test.at
+    return np.r_[0.0, test.at, 1.0], np.r_[0.0, low, 0.0], np.r_[0.0, high, 0.0]
+
+
+class _Test(NamedTuple):
+    """Of N uniform numbers: points (P,), the smaller tail probability of each count there (N + 1, P), and p values.
+
+    ``probability`` is that of a least tail of at most ``level``.
+    """
+
+    at: Floats
+    tail: Floats
+    level: Floats
+    probability: Floats
+
+    def p(self, tail: Floats) -> Floats:
+        """The p value of a least tail, exact at the levels and interpolated between."""
+        found: Floats = np.exp(np.interp(np.log(np.maximum(tail, self.level[0])), np.log(self.level), self.probability))
+        return found
+
+
+@lru_cache(maxsize=16)
+def _test(count: int) -> _Test:
+    """Counts of uniform numbers are those of a Poisson process that has N events in the end, a chain over points."""
     # Of our own: that of ArviZ gives no tail probability to an ECDF of 0, and comes out narrow.
     stretches = max(min(count, POINTS), 2)
     at = np.arange(1, stretches) / stretches
     k = np.arange(count + 1)[:, None]
     tail = np.minimum(binom.cdf(k, count, at), binom.sf(k - 1, count, at))
-    shares = np.full(stretches, 1 / stretches)
-    samples = np.random.default_rng(0).multinomial(count, shares, SIMULATIONS).cumsum(1)[:, :-1]
-    kept = tail >= np.quantile(tail[samples, np.arange(len(at))].min(1), 1 - BAND)
-    low, high = kept.argmax(0) / count - at, (count - kept[::-1].argmax(0)) / count - at
-    return np.r_[0.0, at, 1.0], np.r_[0.0, low, 0.0], np.r_[0.0, high, 0.0]
+    level = np.unique(tail[tail > SMALLEST / count])
+    level = level[np.linspace(0, len(level) - 1, min(len(level), LEVELS)).astype(int)]
+    mass = poisson.pmf(k[:, 0], count / stretches)
+    steps = toeplitz(np.r_[mass[0], np.zeros(count)], mass)
+    stayed, reached = np.ones((len(level), 1)), slice(0, 1)
+    for here in tail.T:
+        inside = np.flatnonzero(here >= level[0])
+        reach = slice(inside[0], inside[-1] + 1)
+        stayed = stayed @ steps[reached, reach] * (here[reach] > level[:, None] * (1 + ROUNDING))
+        reached = reach
+    probability = 1 - stayed @ mass[count - k[reached, 0]] / poisson.pmf(count, count)
+    return _Test(at, tail, level, np.log(np.clip(probability, SMALLEST, 1)))

@@ -13,11 +13,12 @@ from zoo.reporting.tables import Cell
 __all__ = ["CHECKS", "SCORES", "checks", "curves", "scores"]
 
 CURVES = 64  # columns drawn at most
+BY_CHANCE = 0.05  # share of columns that leave the band of 95 % where all is calibrated
 
 SCORES = (
     "50\u00a0% hold", "80\u00a0% hold", "90\u00a0% hold", "95\u00a0% hold", "90\u00a0% of the prior hold",
-    "columns outside the band", "ECE", "CRPS / CRPS of the training marginal, median column",
-    "log score, nats per column", "data with k > 0.7",
+    "columns outside the band", "expected by chance", "beyond chance", "ECE",
+    "CRPS / CRPS of the training marginal, median column", "log score, nats per column", "data with k > 0.7",
 )  # fmt: skip
 CHECKS = (
     "mean bias", "mean RMSE", "variance bias", "variance RMSE", "sample bias", "sample RMSE", "90 % coverage",
@@ -25,9 +26,12 @@ CHECKS = (
 
 
 def curves(run: Outcome, colour: str) -> tuple[Figure, str] | None:
-    """ECDF minus uniform of the leave-one-out PIT, a line a column of the first scored seed, in the band of 95 %."""
-    pit, outside = (_of(run, name, *dims) for name, dims in (("pit", ("obs", "feature")), ("outside", ("feature",))))
-    if pit is None or outside is None or not pit.size:
+    """ECDF minus uniform of the leave-one-out PIT, a line a column of the first scored seed, in the band of 95 %.
+
+    A line is coloured if its column is rejected as one of all: by leaving the band alone one in twenty would be.
+    """
+    pit, beyond = _of(run, "pit", "obs", "feature"), _of(run, "beyond_chance", "feature")
+    if pit is None or not pit.size:
         return None
     figure, ax = canvas(2.9)
     band = run.tree["calibration"]
@@ -40,9 +44,14 @@ def curves(run: Outcome, colour: str) -> tuple[Figure, str] | None:
     for column in drawn:
         values = np.sort(pit[0, np.isfinite(pit[0, :, column]), column])
         ecdf = np.searchsorted(values, at, side="right") / len(values)
-        leaves = outside[0, column] == 1
+        rejected = beyond is not None and bool(beyond[0, column] == 1)
         ax.plot(
-            at, ecdf - at, color=colour if leaves else SOFT, lw=1.1 if leaves else 0.7, alpha=0.7, zorder=2 + leaves
+            at,
+            ecdf - at,
+            color=colour if rejected else SOFT,
+            lw=1.1 if rejected else 0.7,
+            alpha=0.7,
+            zorder=2 + rejected,
         )
     ax.axhline(0, color=LINE, lw=0.8, zorder=1)
     ax.set_xlim(0, 1)
@@ -55,11 +64,16 @@ def curves(run: Outcome, colour: str) -> tuple[Figure, str] | None:
 
 def scores(run: Outcome) -> list[Cell] | None:
     """A row of numbers, means over the columns that vary and the scored seeds."""
-    held, prior, outside = _coverage(run), _coverage(run, "prior"), _outside(run)
+    held, prior = _coverage(run), _coverage(run, "prior")
     if not held:
         return None
     cells = [percent(held.get(level, np.nan)) for level in (0.5, 0.8, 0.9, 0.95)]
-    cells += [percent(prior.get(0.9, np.nan)), outside, number(_mean(_of(run, "ece", "feature")))]
+    cells += [percent(prior.get(0.9, np.nan)), f"{_count(run, 'outside')} of {_tested(run)}"]
+    cells += [
+        f"{BY_CHANCE * _tested(run):.1f}",
+        _count(run, "beyond_chance"),
+        number(_mean(_of(run, "ece", "feature"))),
+    ]
     cells += [number(_relative(run)), number(_mean(_of(run, "log_score", "feature"))), percent(_bad_k(run))]
     return [(cell, "") for cell in cells]
 
@@ -80,10 +94,12 @@ def _check(values: dict[str, float], name: str) -> str:
 
 
 def _remarks(run: Outcome) -> list[str]:
-    """What the picture cannot say: how the intervals hold, how many lines leave, and how sharp they are."""
+    """What the picture cannot say: how the intervals hold, how many lines leave and should, and how sharp they are."""
     held = _coverage(run)
     intervals = [f"{percent(level)} intervals hold {percent(held[level])}" for level in (0.5, 0.9) if level in held]
-    remarks = [", ".join(intervals), f"{_outside(run)} columns leave the band"]
+    tested = _tested(run)
+    leave = f"{_count(run, 'outside')} of {tested} columns leave the band, {BY_CHANCE * tested:.1f} expected by chance"
+    remarks = [", ".join(intervals), leave, f"beyond chance: {_count(run, 'beyond_chance')}"]
     remarks.append(f"expected calibration error {number(_mean(_of(run, 'ece', 'feature')))}")
     remarks.append(f"CRPS {percent(_relative(run))} of that of the training marginal in the median column")
     if np.isfinite(bad := _bad_k(run)):
@@ -100,14 +116,19 @@ def _coverage(run: Outcome, kind: str = "leave-one-out") -> dict[float, float]:
     return {level: _mean(values[:, i]) for i, level in enumerate(levels)}
 
 
-def _outside(run: Outcome) -> str:
-    """'3 to 5 of 13': columns whose PIT leaves the band, of those that vary in training."""
-    values = _of(run, "outside", "feature")
+def _count(run: Outcome, name: str) -> str:
+    """'3 to 5': columns of which it is true, over the scored seeds; a dash if it was never asked."""
+    values = _of(run, name, "feature")
     if values is None:
         return number(None)
-    known = np.isfinite(values)
-    seeds = values[known.any(1)]
-    return f"{span([int(count) for count in (seeds == 1).sum(1)])} of {known.sum(1).max()}"
+    seeds = values[np.isfinite(values).any(1)]
+    return span([int(count) for count in (seeds == 1).sum(1)])
+
+
+def _tested(run: Outcome) -> int:
+    """How many columns are tested: those that vary in training."""
+    values = _of(run, "outside", "feature")
+    return 0 if values is None else int(np.isfinite(values).sum(1).max())
 
 
 def _relative(run: Outcome) -> float:
