@@ -26,7 +26,7 @@ from zoo.evaluation.calibration import (
     reconstruction_check,
 )
 from zoo.guides import ClosedFormNormal
-from zoo.models import VAE, FactorAnalysis, ProbabilisticPCA
+from zoo.models import FactorAnalysis, ProbabilisticPCA
 from zoo.models.ordinal import Binned, Levels
 
 D, L, NOISE = 24, 4, 0.5

@@ -66,9 +66,16 @@ def calibration(run: Run, data: Data, samples: int) -> xarray.Dataset:
               v_k = \frac{w_k}{p(x_j \mid z_k)}, \qquad\qquad p(x_j) = E_{p(z)} \, p(x_j \mid z)
 
     with the draws and weights w_k of the evidence. The first is sharp and sees a decoder that is too sure of itself,
-    draws = f"{samples} draws each, {PREDICTIVE_DRAWS} from the prior"
-    note = f"the first {len(x)} test rows, {draws}; Pareto k of the first {len(k[0])}"
-    return group.assign_coords(source=list(SOURCES), statistic=list(STATISTICS)).assign_attrs(note=note, absent=absent)
+    the second is weaker and needs no guide. For each: ``pit``, P(X_j <= x_j), randomised on discrete data, under the
+    prior the randomised rank among draws of the datum's own; ``p_value`` of the ECDF of a feature's PIT being that of a
+    uniform sample (:func:`p_values`); ``outside``, whether it is at most 5 %, so that the ECDF minus uniform leaves the
+    band from ``band_low`` to ``band_high`` that holds a uniform sample as a whole in 95 % of cases (:func:`band`):
+    one feature in twenty does by chance; ``beyond_chance``, whether it is still rejected as one of all features of its
+    seed and kind (:func:`beyond_chance`); ``coverage`` of central intervals; ``ece``, sum over six bins of
+    (1/6 - share)^2 (Stirn & Knowles 2020, https://arxiv.org/abs/2006.04910); ``crps`` in the units as loaded, beside
+    that of the training part's own marginal; ``log_score`` in nats. ``bad_k`` is the share of data whose weights v have
+    a Pareto k above 0.7. Columns constant in training are not a number. Discrete data are predicted as the cells they
+    are in; where the mass of a cell is not known they are not, and ``attrs["absent"]`` says so under "cells".
 
     Args:
         run: a trained pair.
@@ -122,14 +129,9 @@ def calibration(run: Run, data: Data, samples: int) -> xarray.Dataset:
     at, low, high = band(len(x))
     group = group.assign(band_low=("point", low), band_high=("point", high)).assign_coords(point=at)
     group["reconstruction_check"] = (("chain", "source", "statistic"), np.stack(check))
-<<<<<<< HEAD
-    note = f"the first {len(x)} test rows, {samples} draws each; Pareto k of the first {len(k[0])}"
-    return group.assign_coords(source=list(SOURCES), statistic=list(STATISTICS)).assign_attrs(note=note, absent=absent)
-=======
     draws = f"{samples} draws each, {PREDICTIVE_DRAWS} from the prior"
     note = f"the first {len(x)} test rows, {draws}; Pareto k of the first {len(k[0])}"
-    return group.assign_coords(source=list(SOURCES), statistic=list(STATISTICS)).assign_attrs(note=note)
->>>>>>> calibration
+    return group.assign_coords(source=list(SOURCES), statistic=list(STATISTICS)).assign_attrs(note=note, absent=absent)
 
 
 class Predictions(NamedTuple):
