@@ -117,10 +117,18 @@ class Dequantized(Cells):
     .. math:: w^D p(x + u \mid z), \qquad u \sim U(-w/2, w/2)^D
 
     Its logarithm is a lower bound in expectation. Theis, van den Oord & Bethge (2016), https://arxiv.org/abs/1511.01844
+
+    Only for densities on all of the reals: one on an interval has no say beyond its ends, where half of the cell of a
+    value at an end is, and the masses of all values would not add up to one.
     """
 
     def likelihood(self, fn: Any) -> dist.TorchDistribution:
         """One draw's estimate of the mass of a cell."""
+        support = ask(fn, "support")
+        if getattr(support, "base_constraint", support) is not constraints.real:
+            raise Unknown(
+                f"{name_of(fn)} is no density on the whole cell of a value, so that the mass of one is not known"
+            )
         return _Spread(fn, self.width)
 
 

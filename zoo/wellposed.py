@@ -10,13 +10,15 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyro.distributions as dist
 import torch
+from pyro import poutine
 from torch import Tensor, nn
 
 from zoo import inference, models
 from zoo.catalogue import Pair, create
 from zoo.context import pyro_context, seeded
-from zoo.errors import OptionError
+from zoo.errors import OptionError, Unknown
 from zoo.options import count
 from zoo.words import nats
 
@@ -99,6 +101,7 @@ def witness(pair: Pair, x: ArrayLike, sharpness: tuple[float, ...] = SHARPNESS) 
     Raises:
         OptionError: a pair for which no path is known, a decoder that is not a multilayer perceptron, or a sharpness
             that is not positive.
+        Unknown: the pair's prior is not the standard normal one.
 
     >>> import zoo
     >>> data = zoo.load_data("iris")
@@ -374,6 +377,7 @@ def _(model: models.LinearGaussian, x: Tensor, route: Route) -> Tensor:  # noqa:
 @log_likelihood.register(models.VAE)
 @log_likelihood.register(models.TwoStage)
 def _(model: models.VAE | models.TwoStage, x: Tensor, route: Route) -> Tensor:
+    _check_prior(model, x)
     nodes, log_weights = _quadrature(route.positions)
     latent_dim = (model.first if isinstance(model, models.TwoStage) else model).latent_dim
     z = torch.zeros(len(nodes), latent_dim, dtype=torch.float64)
@@ -381,6 +385,15 @@ def _(model: models.VAE | models.TwoStage, x: Tensor, route: Route) -> Tensor:
     fn = model.likelihood(z)
     blocks = inference.row_blocks(x, len(nodes) * x.shape[1])
     return torch.cat([(fn.log_prob(rows[:, None]) + log_weights).logsumexp(1) for rows in blocks])
+
+
+def _check_prior(model: nn.Module, x: Tensor) -> None:
+    """Raise Unknown unless z is standard normal, the prior over which a path is integrated."""
+    with seeded(0):
+        fn = poutine.trace(model).get_trace(x[:1]).nodes["z"]["fn"]
+    normal = getattr(fn, "base_dist", fn)
+    if not (isinstance(normal, dist.Normal) and (normal.loc == 0).all() and (normal.scale == 1).all()):
+        raise Unknown(f"the path is integrated over a standard normal prior, and that of {type(model).__name__} is not")
 
 
 def _elbo(model: models.VAE, x: Tensor, sharpness: float) -> float:

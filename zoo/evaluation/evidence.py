@@ -16,6 +16,7 @@ from zoo.data import Data
 from zoo.errors import Unknown
 from zoo.evaluation.annealing import anneal
 from zoo.runs import Run
+from zoo.words import nats
 
 __all__ = ["BAD_K", "heldout", "pareto_k"]
 
@@ -23,6 +24,7 @@ BAD_K = 0.7  # above it an estimate by importance weights is not to be trusted (
 FEWEST_FOR_K = 25  # the tail is a fifth of the weights and five numbers at least
 ROUNDING = 1e-3  # nats by which single precision sets the weights of an exact guide apart, at most
 LOST = 0.1  # nats between a log weight and the next number, from which on their tail is one of rounding
+NOISY = 6.0  # standard errors by which an estimate may be off
 EXACT, IMPORTANCE, ANNEALED = range(3)
 METHOD = {"flag_values": [EXACT, IMPORTANCE, ANNEALED], "flag_meanings": "exact importance annealed"}
 PER_DATUM = ("chain", "obs")
@@ -101,14 +103,23 @@ def heldout(run: Run, data: Data, samples: int, temperatures: int) -> xarray.Dat
         of_columns = np.log(run.pair.scaling.scale[~constant]).sum()
         group["log_evidence_varying"] = (PER_DATUM, of.evidence[:, 1] - of_columns, NATS)
     if data.spacing is not None:
-        mass = _mass(run, data, effort, group)
-        absent |= mass.attrs.pop("absent", {})
-        group = group.merge(mass, combine_attrs="no_conflicts")
+        try:
+            mass = _mass(run, data, effort, group)
+            absent |= mass.attrs.pop("absent", {})
+            group = group.merge(mass, combine_attrs="no_conflicts")
+        except Unknown as reason:  # then the density is all there is
+            if run.pair.card.base_measure == "mass":
+                raise
+            absent["mass"] = str(reason)
     return group.assign_attrs(absent=absent)
 
 
 def _mass(run: Run, data: Data, effort: Effort, evidence: xarray.Dataset) -> xarray.Dataset:
-    """Log probability of the cell of each test datum, with the diagnostics of its weights."""
+    """Log probability of the cell of each test datum, with the diagnostics of its weights.
+
+    Raises:
+        Unknown: the likelihood is no density on a whole cell, or what should be a probability came out above 1.
+    """
     names = {
         "log_evidence": "log_mass",
         "log_evidence_se": "log_mass_se",
@@ -117,6 +128,7 @@ def _mass(run: Run, data: Data, effort: Effort, evidence: xarray.Dataset) -> xar
     }
     if run.pair.card.base_measure == "mass":
         own = evidence[list(names)].rename(names)
+        _refuse_above_one(own["log_mass"].values, own["log_mass_se"].values, data)
         return own.assign_attrs(mass="own", mass_exact=evidence.attrs["exact"])
     x = torch.as_tensor(run.pair.scale(data.on_levels(data.test.values)), dtype=torch.float32)
     width = torch.as_tensor(data.spacing / run.pair.scaling.scale, dtype=torch.float32)
@@ -133,6 +145,7 @@ def _mass(run: Run, data: Data, effort: Effort, evidence: xarray.Dataset) -> xar
         how, scores, absent["cells"] = "dequantized", score(inference.Dequantized), str(reason)
     of = _stacked(scores)
     absent |= {"annealing of the mass": of.unannealed} if of.unannealed else {}
+    _refuse_above_one(of.evidence[:, 0], of.error, data)
     return xarray.Dataset(
         {
             "log_mass": (PER_DATUM, of.evidence[:, 0], NATS),
@@ -142,6 +155,17 @@ def _mass(run: Run, data: Data, effort: Effort, evidence: xarray.Dataset) -> xar
         },
         attrs={"mass": how, "mass_exact": int((of.method == EXACT).all()), "absent": absent},
     )
+
+
+def _refuse_above_one(log_mass: Any, error: Any, data: Data) -> None:
+    """Raise Unknown where a log mass (S, N) is above 0 by more than its standard error and rounding explain."""
+    above = log_mass - NOISY * np.nan_to_num(error) > ROUNDING
+    if above.any():
+        seed, row = np.argwhere(above)[0]
+        raise Unknown(
+            f"the log mass of row {data.test['obs'].values[row]} came out as {nats(log_mass[seed, row])} nats, and a "
+            "probability is at most 1"
+        )
 
 
 def _stacked(seeds: list[Scores]) -> Any:
