@@ -86,11 +86,23 @@ def test_show_tells_every_option(name):
     out, _ = call("show", name)
     assert zoo.card(name).title in out
     assert zoo.card(name).formula in out
+    words = " ".join(out.split())  # long lines are broken
+    assert f"objective {zoo.card(name).objective}," in words
+    assert ("not what was maximised" in words) == (zoo.card(name).objective != "elbo")
+    assert zoo.card(name).in_scaled_units in words
     told = json.loads(call("show", name, "--json")[0])["options"]
     assert {option: entry["default"] for option, entry in told.items()} == {
         f.name: list(f.default) if isinstance(f.default, tuple) else f.default for f in fields(options_of(name))
     }
     assert all(option in out and entry["type"] in out for option, entry in told.items())
+
+
+def test_in_a_comparison_only_pairs_of_real_numbers_get_dequantized_data():
+    from zoo.command_line import Loading
+
+    asked = Loading(data="digits", dequantize=True)
+    given = {name: asked.for_pair(zoo.card(name)).dequantize for name in ("gmm", "gaussian-binned", "bernoulli")}
+    assert given == {"gmm": True, "gaussian-binned": False, "bernoulli": False}
 
 
 def test_looking_around_imports_neither_torch_nor_xarray():
