@@ -1,6 +1,8 @@
 """Whatever is handed to a public function by mistake comes back as one error that says what it was."""
 
 import math
+import os
+import threading
 from contextlib import suppress
 from dataclasses import fields
 
@@ -154,6 +156,18 @@ def test_runs(value, iris, tmp_path):
 )
 def test_sources(value):
     refused(zoo.load_data, value)
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "run.nc", "run.json"])
+def test_a_pipe_in_a_run_is_not_waited_for(name, run, tmp_path):
+    run.save(tmp_path / "run")
+    (tmp_path / "run" / name).unlink()
+    os.mkfifo(tmp_path / "run" / name)
+    told = []
+    asking = threading.Thread(target=lambda: told.append(refused(zoo.load_run, tmp_path / "run")), daemon=True)
+    asking.start()
+    asking.join(20)
+    assert told and (name in told[0])
 
 
 NO_PLACE_IS = [None, 3, True, b"run", "", "a\0b", "\udcff", "x" * 300, "s3://a/run", "~nobody-here/run", [], len]

@@ -447,7 +447,7 @@ def answer(source, **options):
     return told[0]
 
 
-@pytest.mark.parametrize("name", ["x.csv", "x.csv.gz", *(f"x{ending}" for ending in READERS)])
+@pytest.mark.parametrize("name", ["x.csv.gz", *(f"x{ending}" for ending in READERS)])
 @pytest.mark.parametrize("kind", ["named pipe", "device", "socket", "folder"])
 def test_only_files_are_opened(tmp_path, name, kind):
     path = tmp_path / name
@@ -584,7 +584,7 @@ def test_a_lack_of_memory_is_the_one_error(tmp_path, monkeypatch, where):
         load_data(tmp_path / "x.npy")
 
 
-@pytest.mark.parametrize("huge", [10**400, -(10**309), Fraction(10**400)])
+@pytest.mark.parametrize("huge", [10**400, -(10**309), Fraction(10**400)], ids=["large", "negative", "fraction"])
 def test_a_number_beyond_float64_is_named(huge):
     with pytest.raises(DataError, match=r"'x1', row 2 .*is beyond what float64 holds; use another unit"):
         load_data([[1, 2], [3, 4], [5, huge], [7, 8]])
