@@ -1,6 +1,8 @@
 """Whatever is handed to a public function by mistake comes back as one error that says what it was."""
 
 import math
+import os
+import threading
 from contextlib import suppress
 from dataclasses import fields
 
@@ -56,6 +58,7 @@ LOADING = {
     "levels": [[], [1, 1, 2], "abc", 3, [math.nan, 1]],
     "image_shape": [(3, 3), (0, 4), "ab", 3, (2.5, 2)],
     "labels": [[1, 2], 3, "none"],
+    "max_bytes": [0, -1, 2.5, "3", math.nan, math.inf, True, 10**30],
 }
 
 
@@ -146,12 +149,28 @@ def test_runs(value, iris, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("value", ["", "nowhere.csv", "/", ".", 3, None, b"iris", len, {}, set()], ids=repr)
+@pytest.mark.parametrize(
+    "value",
+    ["", "nowhere.csv", "/", ".", "s3://a/b.csv", "~nobody-here/x.csv", 3, None, b"iris", len, {}, set()],
+    ids=repr,
+)
 def test_sources(value):
     refused(zoo.load_data, value)
 
 
-NO_PLACE_IS = [None, 3, True, b"run", "", "a\0b", "\udcff", "x" * 300, [], len]
+@pytest.mark.parametrize("name", ["weights.safetensors", "run.nc", "run.json"])
+def test_a_pipe_in_a_run_is_not_waited_for(name, run, tmp_path):
+    run.save(tmp_path / "run")
+    (tmp_path / "run" / name).unlink()
+    os.mkfifo(tmp_path / "run" / name)
+    told = []
+    asking = threading.Thread(target=lambda: told.append(refused(zoo.load_run, tmp_path / "run")), daemon=True)
+    asking.start()
+    asking.join(20)
+    assert told and (name in told[0])
+
+
+NO_PLACE_IS = [None, 3, True, b"run", "", "a\0b", "\udcff", "x" * 300, "s3://a/run", "~nobody-here/run", [], len]
 NO_SWITCH_IS = [None, "yes", 2, [], np.ones(2)]
 
 

@@ -1,12 +1,22 @@
 """Named data sets against scikit-learn, files against the libraries that write them; all ways to fail."""
 
+import codecs
 import gzip
 import io
 import json
+import os
 import pickle
+import re
+import socket
 import struct
 import sys
+import tempfile
+import threading
+import tracemalloc
 import zipfile
+import zlib
+from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 
 import h5py
@@ -20,9 +30,10 @@ import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from zoo import sources
 from zoo.data import PARTS, Data
-from zoo.errors import DataError
-from zoo.sources import NAMED, READERS, list_data, load_data
+from zoo.errors import DataError, OptionError
+from zoo.sources import NAMED, READERS, DataCall, list_data, load_data
 
 X = np.round(np.random.default_rng(0).normal(size=(12, 3)), 4)
 NAMES = ["height", "weight, kg", "größe"]
@@ -298,7 +309,7 @@ def test_frey_faces(tmp_path):
         ("{tmp}/header.csv", r"header.csv: .*\(0, 2\)"),
         ("{tmp}/one.csv", "every part needs a row, and 1 rows"),
         ("{tmp}/ragged.csv", "not readable as .csv.*line 4"),
-        ("{tmp}/latin.csv", "the text is not UTF-8 .byte 0x...: save it"),
+        ("{tmp}/latin.csv", "the text is not UTF-8 .byte 0x...*encoding='latin-1'"),
         ("{tmp}/text.npy", "text.npy: not readable as .npy"),
         ("{tmp}/objects.npy", "objects.npy: not readable as .npy"),
         ("{tmp}/two.npz", r"one called x; the file holds a \(3, 2\), b \(3, 2\)"),
@@ -414,3 +425,261 @@ def test_a_zarr_store_is_not_unpickled(tmp_path):
     with pytest.raises(DataError, match=r"not readable as \.zarr"):
         load_data(tmp_path / "x.zarr")
     assert not (tmp_path / "executed").exists()
+
+
+# What is no file, or more than fits.
+
+
+def answer(source, **options):
+    """The error of a call, within ten seconds: a test that fails does not hang."""
+    told = []
+
+    def ask():
+        try:
+            told.append(load_data(source, **options))
+        except Exception as error:
+            told.append(error)
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(10)
+    assert told, "no answer"
+    return told[0]
+
+
+@pytest.mark.parametrize("name", ["x.csv.gz", *(f"x{ending}" for ending in READERS)])
+@pytest.mark.parametrize("kind", ["named pipe", "device", "socket", "folder"])
+def test_only_files_are_opened(tmp_path, name, kind):
+    path = tmp_path / name
+    if kind == "named pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        # the name of a socket may have 108 characters at most
+        with socket.socket(socket.AF_UNIX) as listening:
+            short = Path(tempfile.mkdtemp()) / "s"
+            listening.bind(str(short))
+            short.rename(path)
+    error = answer(path)
+    assert isinstance(error, DataError) and str(path) in str(error)
+    if kind != "folder" or not name.endswith(("ubyte", "zarr")):  # which may be folders
+        assert f"is a {kind}, and only files are read" in str(error)
+
+
+@pytest.mark.parametrize("name", ["x.zarr/zarr.json", "x/train-images-idx3-ubyte", "x/train-labels-idx1-ubyte"])
+def test_a_pipe_within_a_folder_is_not_opened(tmp_path, name):
+    (tmp_path / name).parent.mkdir()
+    (tmp_path / "x" if name[1] == "/" else tmp_path).joinpath("train-images-idx3-ubyte").write_bytes(idx(IMAGES))
+    (tmp_path / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / name)
+    assert "is a named pipe" in str(answer((tmp_path / name).parent))
+
+
+@pytest.mark.parametrize("source", ["https://host/x.csv", "s3://bucket/x.parquet", "HTTP://h/" + "q" * 300])
+def test_a_url_is_told_that_files_are_local(source):
+    with pytest.raises(OptionError, match="is a URL, and files are local: download it first"):
+        load_data(source)
+
+
+def test_a_home_that_nobody_has(monkeypatch, tmp_path):
+    with pytest.raises(OptionError, match="that user has no home here; write the path out"):
+        load_data("~nobody-of-that-name/x.csv")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    frame().to_csv(tmp_path / "a.csv", index=False)
+    data = load_data("~/a.csv")
+    assert DataCall.parse(data.origin).source == str((tmp_path / "a.csv").resolve())
+
+
+def npy_header(shape, descr="<f8"):
+    content = io.BytesIO()
+    np.lib.format.write_array_header_1_0(content, {"descr": descr, "fortran_order": False, "shape": shape})
+    return content.getvalue()
+
+
+def matlab(kind, content):
+    return struct.pack("<II", kind, len(content)) + content + bytes(-len(content) % 8)
+
+
+BOMB, LIMIT = 2**24, 2**21  # bytes: a file of some kilobytes that holds eight times the limit
+
+
+def bomb(name):
+    if name.endswith("npz"):
+        content = io.BytesIO()
+        with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("x.npy", npy_header((BOMB // 64, 8)) + bytes(BOMB))
+        return content.getvalue()
+    if name.endswith("mat"):  # a struct, whose header tells nothing
+        inner = matlab(6, struct.pack("<II", 6, 0)) + matlab(5, struct.pack("<ii", 2, 2)) + matlab(1, b"x")
+        packed = zlib.compress(matlab(14, inner + matlab(2, bytes(BOMB))))
+        return b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM" + struct.pack("<II", 15, len(packed)) + packed
+    plain = {
+        "x.csv": b"a,b\n" + b"1,2\n" * (LIMIT // 8),  # in 8 bytes a number more than the limit, as text not
+        "x.csv.gz": b"a,b\n" + b"1,2\n" * (BOMB // 4),
+        "line.csv.gz": b"1" * BOMB,
+        "x.nc.gz": b"CDF\x01" + bytes(BOMB),
+        "train-images-idx3-ubyte.gz": b"\0\0\x08\x03" + struct.pack(">3I", BOMB // 4096, 64, 64) + bytes(BOMB),
+        "x-ubyte": b"\0\0\x08\x03" + struct.pack(">3I", LIMIT // 4096 // 4, 64, 64) + bytes(LIMIT // 4),
+        "u.npy": npy_header((10**9, 2), "<U0"),
+        "s.npy": npy_header((LIMIT // 8, 2), "|S1") + b"1" * (LIMIT // 4),
+    }[name]
+    return gzip.compress(plain, mtime=0) if name.endswith("gz") else plain
+
+
+BOMBS = ["x.csv", "x.csv.gz", "line.csv.gz", "x.nc.gz", "train-images-idx3-ubyte.gz", "x-ubyte", "x.npz", "x.mat"]
+
+
+@contextmanager
+def traced():
+    """The most bytes that were taken at a time."""
+    peak = []
+    tracemalloc.start()
+    try:
+        yield peak
+    finally:
+        peak.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("name", [*BOMBS, "u.npy", "s.npy"])
+def test_a_file_that_unpacks_to_more_than_the_limit_takes_no_memory(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(bomb(name))
+    with (
+        traced() as peak,
+        pytest.raises(DataError, match=rf"{name}: takes [\d,]+ bytes of memory or more, and max_bytes is 2,097,152"),
+    ):
+        load_data(path, max_bytes=LIMIT)
+    assert peak[0] < BOMB / 2
+
+
+def test_the_limit_is_a_share_of_the_free_memory_and_no_part_of_the_call(tmp_path, monkeypatch):
+    np.save(tmp_path / "x.npy", X)
+    assert "max_bytes" not in load_data(tmp_path / "x.npy").origin
+    assert load_data(tmp_path / "x.npy", max_bytes=X.nbytes).origin.endswith(f"max_bytes={X.nbytes})")
+    monkeypatch.setattr(sources, "free_memory", lambda: 8 * X.nbytes - 1)
+    with pytest.raises(DataError, match="takes 288 bytes of memory or more, and max_bytes is 287"):
+        load_data(tmp_path / "x.npy")
+
+
+def test_a_sparse_file_of_a_terabyte_is_refused_by_its_header(tmp_path):
+    header = npy_header((2**34, 8))
+    (tmp_path / "x.npy").write_bytes(header)
+    os.truncate(tmp_path / "x.npy", len(header) + 2**40)
+    with pytest.raises(DataError, match=r"takes 1,099,511,627,776 bytes"):
+        load_data(tmp_path / "x.npy")
+
+
+@pytest.mark.parametrize("where", ["numpy.load", "zoo.data._matrix"])
+def test_a_lack_of_memory_is_the_one_error(tmp_path, monkeypatch, where):
+    def fails(*_, **__):
+        raise MemoryError
+
+    np.save(tmp_path / "x.npy", X)
+    monkeypatch.setattr(where, fails)
+    with pytest.raises(DataError, match=r"x\.npy: does not fit into the memory: load fewer rows"):
+        load_data(tmp_path / "x.npy")
+
+
+@pytest.mark.parametrize("huge", [10**400, -(10**309), Fraction(10**400)], ids=["large", "negative", "fraction"])
+def test_a_number_beyond_float64_is_named(huge):
+    with pytest.raises(DataError, match=r"'x1', row 2 .*is beyond what float64 holds; use another unit"):
+        load_data([[1, 2], [3, 4], [5, huge], [7, 8]])
+
+
+# How text is encoded, and how people write numbers.
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "csv.gz"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32"])
+def test_text_with_a_byte_order_mark_is_read(tmp_path, ending, encoding):
+    text = frame(labelled=True).to_csv(index=False, sep="\t" if ending == "tsv" else ",")
+    content = (codecs.BOM_UTF16_BE if encoding == "utf-16-be" else b"") + text.encode(encoding)
+    (tmp_path / f"x.{ending}").write_bytes(gzip.compress(content) if ending.endswith("gz") else content)
+    data = load_data(tmp_path / f"x.{ending}", labels="kind")
+    assert data.columns == tuple(NAMES)
+    assert np.array_equal(rows_in_order(data), X)
+
+
+def mended(message, path):
+    """The data set that a message's own advice makes."""
+    advice = re.search(r"the frame of (pandas\.read_csv\(.*\))$", message)
+    if advice:
+        table = eval(advice[1].replace("...", repr(str(path))), {"pandas": pd})
+    else:
+        table = pd.read_csv(path)
+        exec(re.search(r"load the frame: (frame\[.*)$", message)[1], {"frame": table})
+    return load_data(table)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "named"), [("latin-1", "Latin-1"), ("utf-16-le", "UTF-16"), ("utf-16-be", "UTF-16")]
+)
+def test_an_encoding_without_a_mark_is_named_with_what_reads_it(tmp_path, encoding, named):
+    frame().to_csv(tmp_path / "x.csv", index=False, encoding=encoding)
+    with pytest.raises(DataError, match=f"x.csv: the text is not UTF-8.*likely {named}") as raised:
+        load_data(tmp_path / "x.csv")
+    assert mended(str(raised.value), tmp_path / "x.csv").columns == tuple(NAMES)
+
+
+ROWS = [f"{i}.5,{i * i}" for i in range(6)]
+
+
+@pytest.mark.parametrize(
+    ("cells", "named", "values"),
+    [
+        (['"1,234"', '"12,345,678.5"'], "thousands separator", [1234, 12345678.5]),
+        (["1 234", "-2 345 678"], "thousands separator", [1234, -2345678]),
+        (["1'234", "2'345'678"], "thousands separator", [1234, 2345678]),
+        (["5 %", "-7.5%"], "a percentage", [5, -7.5]),
+        (["$5", '"$1,234.50"', "-$3"], "an amount of money", [5, 1234.5, -3]),
+        (["3.20 €"], "an amount of money", [3.2]),
+        (["<0.05", "> 100"], "one side of a limit", []),
+        (["n.d.", "n.d.", "ND"], "a mark for no value", []),
+        (["-"], "a mark for no value", []),
+        (["#DIV/0!", "missing"], "a mark for no value", []),
+    ],
+)
+def test_what_is_written_otherwise_is_named_with_what_mends_it(tmp_path, cells, named, values):
+    kept = [f"{i}.5,{i * i},{i}" for i in range(6)]
+    given = [f"{i}.25,{i * i},{cell}" for i, cell in enumerate(cells)]
+    (tmp_path / "x.csv").write_text("\n".join(["first,second,third", *kept, *given]) + "\n")
+    cell = cells[0].strip('"')
+    with pytest.raises(DataError) as raised:
+        load_data(tmp_path / "x.csv")
+    message = str(raised.value)
+    where = f"x.csv: column 'third', row 6 (counted from 0): {cell!r} is not a number but"
+    assert where in message and named in message and "\n" not in message
+    assert rows_in_order(mended(message, tmp_path / "x.csv"))[:, 2].values.tolist() == [*range(6), *values]
+
+
+def test_a_column_of_decimal_commas_is_not_one_of_thousands(tmp_path):
+    (tmp_path / "x.csv").write_text("a;b\n1;1,234\n2;12,5\n3;3,25\n4;5,5\n")
+    with pytest.raises(DataError, match=r"'1,234' is not a number but one with a decimal comma") as raised:
+        load_data(tmp_path / "x.csv")
+    assert rows_in_order(mended(str(raised.value), tmp_path / "x.csv"))[:, 1].values.tolist() == [
+        1.234,
+        12.5,
+        3.25,
+        5.5,
+    ]
+
+
+@pytest.mark.parametrize("units", ["cm,kg", "cm,", "[cm],%"])
+def test_a_row_of_units_is_named(tmp_path, units):
+    (tmp_path / "x.csv").write_text("\n".join(["height,weight", units, *ROWS]) + "\n")
+    with pytest.raises(
+        DataError, match=r"'height', row 0.*a word above numbers.*; if its row holds the units"
+    ) as raised:
+        load_data(tmp_path / "x.csv")
+    assert len(rows_in_order(mended(str(raised.value), tmp_path / "x.csv"))) == 6
+
+
+@pytest.mark.parametrize("row", ["5 %,$3", '"1,234",<0.05', "n.d.,7"])
+def test_the_names_are_found_above_numbers_in_other_notations(tmp_path, row):
+    (tmp_path / "x.csv").write_text("share,price\n" + f"{row}\n" * 2 + "".join(f"{line}\n" for line in ROWS))
+    with pytest.raises(DataError, match=r"column 'share', row 0 .*is not a number but"):
+        load_data(tmp_path / "x.csv")

@@ -487,7 +487,7 @@ def _inflated(file: IO[bytes], limit: int) -> int:
         kind, size = int.from_bytes(tag[:4], order), int.from_bytes(tag[4:], order)
         end = file.tell() + size
         packed = zlib.decompressobj()
-        while kind == COMPRESSED and file.tell() < end and (piece := file.read(min(2**12, end - file.tell()))):
+        while kind == COMPRESSED and file.tell() < end and (piece := file.read(min(2**10, end - file.tell()))):
             taken += len(packed.decompress(piece))
             check_memory(taken, limit)
         file.seek(end)
@@ -520,7 +520,7 @@ def _idx(path: Path, label: str | None, limit: int) -> Raw:
 def _idx_array(path: Path, limit: int) -> Array:
     """Bytes in an array; the size of the file is held against its header before anything is kept."""
     with unzipped(path) as file:
-        size = sum(map(len, pieces(file, limit // NUMBER)))
+        size = sum(map(len, pieces(file, limit, NUMBER)))
     with unzipped(path) as file:
         magic = file.read(4)
         if len(magic) < 4 or magic[:3] != b"\0\0\x08":

@@ -105,15 +105,15 @@ def unzipped(path: Path) -> IO[bytes]:
     return cast(IO[bytes], gzip.open(path)) if zipped else path.open("rb")
 
 
-def pieces(stream: IO[bytes], limit: int) -> Iterator[bytes]:
-    """What is in a stream, a megabyte at a time.
+def pieces(stream: IO[bytes], limit: int, each: int = 1) -> Iterator[bytes]:
+    """What is in a stream, a megabyte at a time; ``each`` byte of it will take so many.
 
     Raises:
         DataError: it is longer than the limit, which is said as soon as it is known.
     """
     size = 0
     while piece := stream.read(2**20):
-        check_memory(size := size + len(piece), limit)
+        check_memory(size := size + each * len(piece), limit)
         yield piece
 
 
