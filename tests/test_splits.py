@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import zoo
+from zoo.command_line import Loading
 from zoo.data import PARTS, Data
 from zoo.errors import DataError
 from zoo.splits import split_rows
@@ -247,6 +248,8 @@ def test_groups_by_name(tmp_path):
     again = zoo.sources.DataCall.parse(data.origin).load()
     assert (again.fingerprint, again.origin) == (data.fingerprint, data.origin)
     assert "groups='patient'" in data.origin
+    said = Loading(data=str(path), labels="class", groups="patient", split_seed=4).load()
+    assert (said.fingerprint, said.origin) == (data.fingerprint, data.origin)
     same = zoo.load_data(frame[["a", "b"]], labels=frame["class"], groups=frame["patient"], seed=4)
     assert same.fingerprint == zoo.load_data(frame, labels="class", groups="patient", seed=4).fingerprint
     assert same.fingerprint == data.fingerprint

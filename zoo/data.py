@@ -179,7 +179,7 @@ class Data:
             kind = "none" if "binary" in (support, resulting) else "scalar" if one_scale else "column"
         noise: Noise | None = None
         spacing: float | None = None
-        notes: list[str] = list(split_notes)
+        notes: list[str] = []
         if binarize is not None:
             values, noise, how = _binarized(values, support, grid, binarize)
             name, support, grid, spacing = f"{name} (binarized {how})", "binary", None, 1.0
@@ -227,7 +227,12 @@ class Data:
             varying_in_test=varying,
             fingerprint=_fingerprint(parts, [names, support, grid, kind, shape, noise, spacing]),
             mass_fingerprint=_mass_fingerprint(undithered if noise == "dequantize" else parts, names, spacing),
-            notes=(*notes, *_constant_notes(names, constant, varying), *_dependence_notes(names, found)),
+            notes=(
+                *notes,
+                *split_notes,
+                *_constant_notes(names, constant, varying),
+                *_dependence_notes(names, found),
+            ),
             dependent_columns=tuple(names[j] for j in found.columns),
         )
 

@@ -37,9 +37,9 @@ def split_rows(
 
     Rows that belong together, being of one group (N,) or equal where equality tells of copies, make a unit, and
     a unit goes to one part. Units are shuffled, sorted by label, a unit's label being the most frequent one in
-    it, and by size, and drawn systematically: every unit has the same chance, and every class and every size is
+    it, and by size, and drawn systematically: units have the same chance, and every class and every size is
     divided in proportion to within one unit. A unit larger than validation or test should be is not drawn for
-    it, so that a part misses its size by at most two units where there are no labels.
+    it if any other is left, so that without labels these parts miss their sizes by at most two units.
 
     Equal rows are taken for copies if there are ten times as many equal pairs as there would be if the columns
     were independent, each with the frequencies it has; a single column of continuous values has no others to be
