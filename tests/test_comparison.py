@@ -1,5 +1,6 @@
 import inspect
 import itertools
+import json
 import re
 import subprocess
 import sys
@@ -314,6 +315,72 @@ def test_weights_of_the_first_checks_are_remarked_on():
         f"best; 1 of 2 seeds scored at step {steps[0]} of 40: it only got worse after that",
         "best",
     ]
+
+
+def traced(name, elbo, **settings):
+    """A run whose validation ELBO went like this, in two seeds."""
+    tree = run(name, [[0.0, 1.0]], **settings)
+    checks = tree["validation"].sizes["check"]
+    curve = np.interp(np.linspace(0, 1, checks), np.linspace(0, 1, len(elbo)), elbo)
+    replace(tree, "validation", "elbo", np.tile(curve, (2, 1)))
+    steps = tree["validation"]["step"].values
+    replace(tree, "optimization", "best_step", np.full(2, steps[curve.argmax()]))
+    return tree
+
+
+def test_a_row_that_was_still_improving_says_so():
+    rising, settled = traced("a", [-120, -112, -105]), traced("b", [-120, -105, -104.95])
+    verdicts = compare([rising, settled, traced("c", [-120, -100, -130])])["verdict"]
+    assert verdicts["a"].endswith("; still improving: train longer (zoo compare ... --steps auto)")
+    assert "improving" not in verdicts["b"] + verdicts["c"]
+
+
+def test_a_density_that_ran_away_after_what_is_scored_is_ranked():
+    early, late = (traced("a", curve, ran_away=True, bounded=False) for curve in ([-9, -5, -20, -30], [-9, -8, -7, -6]))
+    for tree in (early, late):
+        tree["optimization"] = xr.DataTree(tree["optimization"].to_dataset().assign(followed=("chain", [0, 0])))
+    table = compare([early, run("b", [[-5.0, -5.0]])])
+    assert table.loc["a", "rank"] == 1
+    assert "ran away: decoder scale" in table.loc["a", "verdict"]
+    assert "after the weights that are scored" in table.loc["a", "verdict"]
+    assert pd.isna(compare([late, run("b", [[-5.0, -5.0]])]).loc["a", "rank"])
+    replace(early, "optimization", "followed", np.array([1, 0]))
+    assert pd.isna(compare([early, run("b", [[-5.0, -5.0]])]).loc["a", "rank"])
+
+
+def test_an_unbounded_row_whose_scale_shrinks_is_not_ranked_beside_bounded_ones():
+    tree = run("a", [[9.0, 9.0]], bounded=False, columns=["celsius", "fahrenheit"], images=False)
+    steps = tree["optimization"].sizes["step"]
+    checks = tree["validation"]["step"].values
+    shrinks = np.tile((1 / (1.0 + checks))[None, :, None], (2, 1, 2))
+    tree["validation"] = xr.DataTree(
+        tree["validation"].to_dataset().assign(typical_scale=(("chain", "check", "feature"), shrinks))
+        .assign_coords(feature=["celsius", "fahrenheit"])
+    )  # fmt: skip
+    tree["optimization"] = xr.DataTree(tree["optimization"].to_dataset().assign(learning_rate=("step", np.ones(steps))))
+    replace(tree, "optimization", "best_step", checks[[-1, -1]])
+    constants = tree["constant_data"].to_dataset()
+    for degenerate, apart in (([0, 1], True), ([0, 0], False)):
+        tree["constant_data"] = xr.DataTree(constants.assign(degenerate_in_training=("feature", degenerate)))
+        table = compare([tree, run("b", [[5.0, 5.0]])])
+        assert pd.isna(table.loc["a", "rank"]) == apart
+    tree["constant_data"] = xr.DataTree(constants.assign(degenerate_in_training=("feature", [0, 1])))
+    verdict = compare([tree, run("b", [[5.0, 5.0]])]).loc["a", "verdict"]
+    assert "not settled: its score is a matter of when it stopped, since its scale on column fahrenheit" in verdict
+    assert "still shrinks to 5" in verdict
+    assert compare([tree, run("b", [[5.0, 5.0]], bounded=False)]).loc["a", "rank"] == 1, "no bounded row beside it"
+
+
+def test_a_variance_that_is_one_in_scaled_units_says_so():
+    tree = run("a", [[0.0, 0.0]], images=False)
+    tree.attrs["card"] = json.dumps(
+        json.loads(tree.attrs["card"]) | {"in_scaled_units": "one variance for all columns"}
+    )
+    verdict = compare([tree, run("b", [[-5.0, -5.0]], images=False)]).loc["a", "verdict"]
+    assert (
+        verdict
+        == 'best; one variance for all columns in scaled units: scaling="scalar" leaves the columns in proportion'
+    )
 
 
 def test_zero_has_no_sign():

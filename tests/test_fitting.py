@@ -100,10 +100,10 @@ def test_learned_variance_on_benign_data_is_left_in_peace():
 def test_the_alarm_wants_a_scale_that_is_small_and_falling(iris):
     def seen(*relative):
         watch = Watch(zoo.create("gaussian-learned", iris), [0])
-        spread = iris.train_std / iris.scaling.scale
-        at = np.full((1, 4), -1)
+        at, yes = np.full((1, 4), -1), np.array([True])
         return [
-            bool(watch.alarms(i, (r * spread)[None], at, alive=np.array([True]))[0]) for i, r in enumerate(relative, 1)
+            bool(watch.alarms(i, (r * watch.spread)[None], at, alive=yes, follows=~yes)[0])
+            for i, r in enumerate(relative, 1)
         ]
 
     a = ALARM
@@ -215,10 +215,9 @@ def test_the_watch_measures_a_scale_against_its_own_columns_spread():
     rng = np.random.default_rng(0)
     data = zoo.Data.from_array(rng.normal(size=(200, 2)) * [1, 1e-3], name="narrow", scaling="scalar")
     watch = Watch(zoo.create("gaussian-learned", data), [0])
-    spread = data.train_std / data.scaling.scale
-    alive = np.array([True])
+    alive, at = np.array([True]), np.full((1, 2), -1)
     assert not any(
-        watch.alarms(i, (s * spread)[None], np.full((1, len(spread)), -1), alive=alive)[0]
+        watch.alarms(i, (s * watch.spread)[None], at, alive=alive, follows=~alive)[0]
         for i, s in enumerate([1.0, 0.9, 0.8, 0.7])
     )
 
@@ -329,10 +328,9 @@ def test_what_auto_steps_leave_no_room_for_is_refused(pair, iris, other, said):
 def test_the_watch_tells_the_datum_and_the_pace(iris):
     watch = Watch(zoo.create("gaussian-learned", iris), [7])
     alive, obs = np.array([True]), np.array([[3, 14, 15, 92]])
-    spread = iris.train_std / iris.scaling.scale
     for step, scale in ((100, 0.04), (200, 0.02), (300, 0.01), (400, 0.005 * 0.9)):
-        scales = spread * np.array([1.0, scale, 1.0, 1.0])
-        alarmed = watch.alarms(step, scales[None], obs, alive=alive)
+        scales = watch.spread * np.array([1.0, scale, 1.0, 1.0])
+        alarmed = watch.alarms(step, scales[None], obs, alive=alive, follows=~alive)
     assert alarmed.tolist() == [True]
     message = watch.message(alarmed)
     assert "step 400 (seed 7)" in message
