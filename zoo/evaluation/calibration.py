@@ -169,7 +169,7 @@ def leave_one_feature_out(model: Program, guide: Program, x: Tensor, samples: in
 def prior_predictive(model: Program, x: Tensor, samples: int, draws: int = PREDICTIVE_DRAWS) -> Predictions:
     r"""Predictions of each feature from nothing, for x (N, D).
 
-    The PIT is the randomised rank of x_j among draws x'_m of its own, uniform for any M if x_j is distributed like them:
+    The PIT is the randomised rank of x_j among draws x'_m of its own, uniform for any M if it is distributed like them:
 
     .. math:: \frac{\#\{x'_m < x_j\} + u \, (1 + \#\{x'_m = x_j\})}{M + 1}, \qquad u \sim U(0, 1), \quad m = 1, \dots, M
 
@@ -189,7 +189,7 @@ def prior_predictive(model: Program, x: Tensor, samples: int, draws: int = PREDI
         with pyro.plate("samples", draws, dim=-2):
             own = poutine.trace(poutine.uncondition(model)).get_trace(rows).nodes["x"]
         below, upto = distribution_function(each_feature(own["fn"]), rows)
-        v = torch.rand(draws, *rows.shape)  # x'_m < x just where the place of x'_m in its distribution is below that of x
+        v = torch.rand(draws, *rows.shape)  # x'_m < x just where its place in its distribution is below that of x
         less, equal = ((v < end).sum(0) for end in (below, upto))
         pit = _randomised(less / (draws + 1), (equal + 1) / (draws + 1))
         log_density = of_shared.log_prob(rows[:, None]).logsumexp(1) - np.log(samples)
@@ -410,7 +410,7 @@ class _Test(NamedTuple):
 
 @lru_cache(maxsize=16)
 def _test(count: int) -> _Test:
-    """Counts of uniform numbers are those of a Poisson process that has N events in the end: a chain over the points."""
+    """Counts of uniform numbers are those of a Poisson process with N events in the end: a chain over the points."""
     # Of our own: that of ArviZ gives no tail probability to an ECDF of 0, and comes out narrow.
     stretches = max(min(count, POINTS), 2)
     at = np.arange(1, stretches) / stretches

@@ -17,8 +17,8 @@ BY_CHANCE = 0.05  # share of columns that leave the band of 95 % where all is ca
 
 SCORES = (
     "50\u00a0% hold", "80\u00a0% hold", "90\u00a0% hold", "95\u00a0% hold", "90\u00a0% of the prior hold",
-    "columns outside the band", "expected by chance", "beyond chance", "ECE", "CRPS / CRPS of the training marginal, median column",
-    "log score, nats per column", "data with k > 0.7",
+    "columns outside the band", "expected by chance", "beyond chance", "ECE",
+    "CRPS / CRPS of the training marginal, median column", "log score, nats per column", "data with k > 0.7",
 )  # fmt: skip
 CHECKS = (
     "mean bias", "mean RMSE", "variance bias", "variance RMSE", "sample bias", "sample RMSE", "90 % coverage",
@@ -46,7 +46,12 @@ def curves(run: Outcome, colour: str) -> tuple[Figure, str] | None:
         ecdf = np.searchsorted(values, at, side="right") / len(values)
         rejected = beyond is not None and bool(beyond[0, column] == 1)
         ax.plot(
-            at, ecdf - at, color=colour if rejected else SOFT, lw=1.1 if rejected else 0.7, alpha=0.7, zorder=2 + rejected
+            at,
+            ecdf - at,
+            color=colour if rejected else SOFT,
+            lw=1.1 if rejected else 0.7,
+            alpha=0.7,
+            zorder=2 + rejected,
         )
     ax.axhline(0, color=LINE, lw=0.8, zorder=1)
     ax.set_xlim(0, 1)
@@ -64,7 +69,11 @@ def scores(run: Outcome) -> list[Cell] | None:
         return None
     cells = [percent(held.get(level, np.nan)) for level in (0.5, 0.8, 0.9, 0.95)]
     cells += [percent(prior.get(0.9, np.nan)), f"{_count(run, 'outside')} of {_tested(run)}"]
-    cells += [f"{BY_CHANCE * _tested(run):.1f}", _count(run, "beyond_chance"), number(_mean(_of(run, "ece", "feature")))]
+    cells += [
+        f"{BY_CHANCE * _tested(run):.1f}",
+        _count(run, "beyond_chance"),
+        number(_mean(_of(run, "ece", "feature"))),
+    ]
     cells += [number(_relative(run)), number(_mean(_of(run, "log_score", "feature"))), percent(_bad_k(run))]
     return [(cell, "") for cell in cells]
 
