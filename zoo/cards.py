@@ -106,7 +106,7 @@ class Card:
         return f"only {self.bounded_if}" if self.bounds == "likelihood" else f"no; the {self.bounds}: {self.bounded_if}"
 
     def takes(self, support: Support, levels: tuple[float, ...] | None = None) -> bool:
-        """Whether the likelihood is a probability model of data with this support, and of these levels if they have any.
+        """Whether the likelihood is a probability model of data with this support, and these levels if any.
 
         >>> import zoo
         >>> zoo.card("bernoulli").takes("unit")
