@@ -241,7 +241,7 @@ def check_bound(subject: Subject) -> None:
         return
     assert pair.card.bound, "a bounded pair states its bound: register(..., bound=...)"
     assert bound_of, "a bounded pair computes its bound: def log_density_bound(self, features) on the model"
-    # where there are many columns, random parameters put none of them all at their peaks: one column is the sharper test
+    # with many columns, random parameters put none of them all at their peaks: one column is the sharper test
     for each in (subject, _narrow(subject)):
         features = each.data.features
         bound, highest = bound_of(features), _highest_anywhere(each)
