@@ -32,8 +32,10 @@ from zoo.context import pyro_context, seeded
 from zoo.data import Data
 from zoo.engine import BETAS, Engine, Mode, Replica, Tape
 from zoo.fitting import fit
-from zoo.objective import OBJECTIVES, column_scale, latent_sites
+from zoo.objective import OBJECTIVES, latent_sites
 from zoo.runs import load_run
+
+DRAWS, UPHILL = 4096, 10  # of a likelihood, to see where its mass is; steps towards its peak
 
 __all__ = ["CHECKS", "Subject", "check_pair", "example_data", "variants"]
 
@@ -154,19 +156,25 @@ def check_sites(subject: Subject) -> None:
 
 def check_normalised(subject: Subject) -> None:
     """p(x | z) integrates, or sums, to one over a single feature."""
-    support = subject.data.support
-    narrow = make_subject(subject.pair.name, example_data(support, features=1), **_without_images(subject))
+    narrow = _narrow(subject)
     with _drawing():
         fn = poutine.trace(narrow.pair.model).get_trace(narrow.x).nodes["x"]["fn"]
+        drawn = fn.sample((DRAWS,)).detach()
+    assert drawn.isfinite().all(), "draws of one feature are not all finite"
+    support = narrow.pair.card.support
     if narrow.pair.card.base_measure == "mass":
-        levels = {"binary": (0.0, 1.0), "count": range(1000)}.get(support, narrow.data.levels)
-        assert levels is not None
-        grid = torch.as_tensor(narrow.pair.scale(np.array([levels]).T), dtype=narrow.x.dtype)
-        total = fn.log_prob(grid[:, None]).exp().sum(0)
+        upto = torch.arange(10 * float(drawn.max()) + 1000)
+        levels = {"binary": torch.arange(2.0), "count": upto}.get(support, torch.tensor(narrow.data.levels or ()))
+        grid, weights = levels.to(narrow.x)[:, None, None].expand(-1, *drawn.shape[1:]), torch.ones(1)
     else:
-        grid = _grid(fn) if support == "real" else torch.linspace(0, 1, 200_001).double()[1:-1, None, None]
-        total = torch.trapezoid(fn.log_prob(grid).exp(), grid[..., 0], dim=0)
-    error = float((total.detach() - 1).abs().max())
+        grid, weights = _quadrature(drawn, *((0.0, 1.0) if support == "unit" else (-math.inf, math.inf)))
+    own = fn.support
+    assert own is None or own.check(grid).all(), (
+        f"the card says {support} data, and the likelihood knows only {getattr(own, 'base_constraint', own)}"
+    )
+    density = fn.log_prob(grid).exp()
+    assert density.isfinite().all(), "the density of one feature is not finite everywhere"
+    error = float(((density * weights).sum(0) - 1).detach().abs().max())
     assert error < 1e-4, f"the likelihood of one feature adds up to 1 only to {error:.2g}"
 
 
@@ -238,23 +246,73 @@ def check_bound(subject: Subject) -> None:
         return
     assert pair.card.bound, "a bounded pair states its bound: register(..., bound=...)"
     assert bound_of, "a bounded pair computes its bound: def log_density_bound(self, features) on the model"
-    bound = bound_of(subject.data.features)
-    kept = {name: p.detach().clone() for name, p in subject.parameters().items()}
+    # with many columns, random parameters put none of them all at their peaks: one column is the sharper test
+    for each in (subject, _narrow(subject)):
+        features = each.data.features
+        bound, highest = bound_of(features), _highest_anywhere(each)
+        assert math.isfinite(bound), f"the bound is {bound}"
+        assert highest > -math.inf, "no finite log density was seen, so the bound was not put to any test"
+        assert highest <= bound + 1e-9 * max(1.0, abs(bound)), (
+            f"log density {highest:.6g} of {features} columns, bound {bound:.6g}"
+        )
+
+
+def _highest_anywhere(subject: Subject) -> float:
+    """The highest log density found at the pair's own parameters and at ones drawn far and wide, which are put back."""
+    model, smooth = subject.pair.model, subject.pair.card.base_measure == "density"
+    parameters = [*subject.parameters().values()]
+    kept = [parameter.detach().clone() for parameter in parameters]
+    highest = -math.inf
     try:
-        with _drawing(), torch.no_grad():
-            for scale in (0.1, 1.0, 10.0, 100.0):
-                for _ in range(5):
-                    for parameter in subject.parameters().values():
-                        parameter.normal_(0, scale)
-                    fn = poutine.trace(pair.model).get_trace(subject.x).nodes["x"]["fn"]
-                    # a symmetric density is largest at its mean, a mass near it
-                    at = subject.x if pair.card.base_measure == "mass" else fn.mean
-                    highest = float(fn.log_prob(at).nan_to_num(-math.inf).max())
-                    assert highest <= bound + 1e-9 * abs(bound), f"log density {highest:.6g}, bound {bound:.6g}"
+        # so far out densities overflow: what is not a number there is no evidence, and no error either
+        with seeded(0), pyro_context(), torch.no_grad():
+            for scale in (0.0, *(s for s in (0.1, 1.0, 10.0, 100.0) for _ in range(3))):
+                for parameter in parameters if scale else []:
+                    parameter.normal_(0, scale)
+                fn = poutine.trace(model).get_trace(subject.x).nodes["x"]["fn"]
+                highest = max(highest, _highest(fn, subject.x, smooth=smooth))
     finally:
         with torch.no_grad():
-            for name, parameter in subject.parameters().items():
-                parameter.copy_(kept[name])
+            for parameter, before in zip(parameters, kept, strict=True):
+                parameter.copy_(before)
+    return highest
+
+
+def _highest(fn: Any, x: Tensor, *, smooth: bool) -> float:
+    """The highest log density of a likelihood that is found near its mean, its location, its draws and the data.
+
+    Uphill from there if it is smooth: by gradients in units of the draws' spread, with steps that double while they
+    gain and shrink to a quarter where they do not.
+    """
+    try:
+        drawn = fn.sample((9,))
+    except RuntimeError:  # as torch says of a rate that has overflowed: then the data have to do
+        drawn = x[None]
+    middle = drawn.median(0).values
+    spread = (drawn - middle).abs().median(0).values
+    starts = torch.stack([x, *drawn, middle, *(_centres(fn, x) if smooth else [])])
+    at = torch.where(starts.isfinite(), starts, x)
+    height = fn.log_prob(at).nan_to_num(-math.inf, math.inf, -math.inf)
+    step = torch.ones_like(height)
+    for _ in range(UPHILL if smooth else 0):
+        with torch.enable_grad():
+            moving = at.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(fn.log_prob(moving).sum(), moving)
+        further = at + step[..., None] * spread.square() * gradient
+        there = fn.log_prob(further).nan_to_num(-math.inf, math.inf, -math.inf)
+        gained = (there > height) & further.isfinite().all(-1)
+        at, height = torch.where(gained[..., None], further, at), torch.where(gained, there, height)
+        step = torch.where(gained, 2 * step, step / 4)
+    return float(height.max())
+
+
+def _centres(fn: Any, x: Tensor) -> Iterator[Tensor]:
+    """The mean of a distribution and its location, where it has them, in the shape of x."""
+    for owner, name in ((fn, "mean"), (getattr(fn, "base_dist", fn), "loc")):
+        try:
+            yield getattr(owner, name).expand_as(x)
+        except (AttributeError, NotImplementedError):
+            continue
 
 
 def check_engine(subject: Subject, mode: Mode = "capture") -> Mode:
@@ -343,13 +401,30 @@ class _Unweighed(Messenger):  # type: ignore[misc]
         msg["scale"] = 1.0
 
 
-def _grid(fn: Any) -> Tensor:
-    """A grid around the middle of a distribution of one feature, fine there and logarithmic in the tails, (G, B, 1)."""
-    offsets = torch.cat([torch.linspace(0, 10, 20001), 10 * torch.logspace(0, 4, 20001)[1:]]).double()
-    offsets = torch.cat([-offsets.flip(0), offsets[1:]])
-    middle = fn.mean if fn.mean.isfinite().all() else fn.base_dist.loc
-    grid: Tensor = middle + column_scale(fn) * offsets[:, None, None]
-    return grid
+def _narrow(subject: Subject) -> Subject:
+    """The same pair, with the same options, for data of one column."""
+    return make_subject(subject.pair.name, example_data(subject.data.support, features=1), **_without_images(subject))
+
+
+def _quadrature(drawn: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
+    """Nodes (M, B, 1) and weights (M, B) of integrals of one feature from low to high, by draws (K, B, 1) of it.
+
+    Panels narrow towards every quantile of the draws, and towards both ends: several peaks, heavy tails, kinks and
+    poles at an end are all where panels are small. No moment is needed.
+    """
+    shares = torch.linspace(0, 1, 33, dtype=drawn.dtype)
+    at = drawn.quantile(shares, dim=0)
+    ends = [torch.full_like(at[:1], end) for end in (low, high) if math.isfinite(end)]
+    spread = at[24] - at[8]
+    offsets = torch.cat([-spread * 2.0 ** torch.arange(-25, 50)[:, None, None], at.new_zeros(1, *spread.shape)])
+    offsets = torch.cat([offsets, -offsets[:-1]])
+    edges = torch.cat([(offsets[:, None] + torch.cat([at, *ends])).flatten(0, 1), *ends]).clamp(low, high)
+    edges = edges.sort(0).values
+    nodes, weights = (torch.as_tensor(part) for part in np.polynomial.legendre.leggauss(6))
+    half, middle = edges.diff(dim=0) / 2, (edges[1:] + edges[:-1]) / 2
+    grid = (middle[:, None] + half[:, None] * nodes[:, None, None]).flatten(0, 1)
+    weights = (half[:, None] * weights[:, None, None]).flatten(0, 1)
+    return torch.where(weights > 0, grid, at[16]), weights[..., 0]  # none at an end, where there may be a pole
 
 
 def _pyros_elbo(guide: Any, x: Tensor) -> Trace_ELBO | TraceEnum_ELBO:

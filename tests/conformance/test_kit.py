@@ -2,14 +2,17 @@
 
 from dataclasses import dataclass
 
+import likelihoods
 import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from scipy import stats
 from torch import nn
 
 import zoo
+from zoo.context import seeded
 from zoo.models import VAE, ConstrainedVariance, LearnedVariance
 from zoo.pairs import ConstrainedOptions, VAEOptions, decoder, guide
 
@@ -146,62 +149,90 @@ def test_a_sound_pair_of_ones_own_passes(catalogue):
     assert "own" in zoo.list_pairs()
 
 
-class PoissonDecoder(VAE):
-    def likelihood(self, z):
-        return dist.Poisson(self.decoder(z)[..., 0, :].exp()).to_event(1)
-
-    def log_density_bound(self, features):  # noqa: ARG002
-        return 0.0
-
-
 class BetaDecoder(VAE):
+    outputs = 2
+
     def likelihood(self, z):
         a, b = self.decoder(z).unbind(-2)
-        return dist.Beta(1 + a.exp(), 1 + b.exp()).to_event(1)
+        return dist.Beta(0.5 + a.exp(), 0.5 + b.exp()).to_event(1)
 
 
-class StudentDecoder(VAE):
-    """Heavy tails: no standard deviation."""
-
-    def likelihood(self, z):
-        mean, log_scale = self.decoder(z).unbind(-2)
-        return dist.StudentT(2.0, mean, log_scale.exp()).to_event(1)
-
-
-class LowRankDecoder(VAE):
-    def likelihood(self, z):
-        mean, factor, log_diagonal = self.decoder(z).unbind(-2)
-        return dist.LowRankMultivariateNormal(mean, factor[..., None], log_diagonal.exp())
+def beta():
+    return likelihoods.register(BetaDecoder, name="beta", support="unit", bounded=False)
 
 
 @pytest.mark.parametrize(
-    ("model", "outputs", "support", "measure"),
+    "register",
     [
-        (PoissonDecoder, 1, "count", "mass"),
-        (BetaDecoder, 2, "unit", "density"),
-        (StudentDecoder, 2, "real", "density"),
-        (LowRankDecoder, 3, "real", "density"),
+        likelihoods.student_t,
+        likelihoods.poisson,
+        likelihoods.negative_binomial,
+        likelihoods.continuous_bernoulli,
+        likelihoods.low_rank,
+        beta,
     ],
 )
-def test_likelihoods_of_other_kinds_pass_and_are_scored(catalogue, model, outputs, support, measure):
+def test_likelihoods_of_other_kinds_pass_and_are_scored(catalogue, register):
     """One class and one registration, whatever the support, on data with a constant column too."""
-    bounded = measure == "mass"
-
-    @zoo.register(
-        "other", title="", summary="", formula="", support=support, base_measure=measure,
-        bounded=bounded, bound="0" if bounded else "", reference="",
-    )  # fmt: skip
-    def build(data: zoo.Data, options: VAEOptions):
-        return model(decoder(data, options, outputs), options.latent_dim), guide(data, options)
-
-    assert zoo.testing.check_pair("other") == list(zoo.testing.CHECKS)
+    name = register()
+    assert zoo.testing.check_pair(name) == list(zoo.testing.CHECKS)
+    support = zoo.card(name).support
     example = zoo.testing.example_data(support)
     values = np.concatenate([example.train, example.validation, example.test])
     values[:, 3] = 1.0 if support == "count" else 0.25
     data = zoo.Data.from_array(values, name="with a constant column", support=support)
-    run = zoo.fit(zoo.create("other", data), data, seeds=1, steps=5, progress=False, on_divergence="warn")
+    run = zoo.fit(zoo.create(name, data), data, seeds=1, steps=5, progress=False, on_divergence="warn")
     tree = zoo.evaluate(run, data, samples=30)
     assert tree["heldout/log_evidence"].notnull().all()
     assert tree["heldout/log_evidence_varying"].notnull().all()
-    if bounded:
+    if zoo.card(name).base_measure == "mass":
         assert (tree["heldout/log_evidence"] <= 0).all()
+
+
+def checked(name, *checks):
+    subject = zoo.testing.make_subject(name)
+    for check in checks:
+        zoo.testing.CHECKS[check](subject)
+
+
+@pytest.mark.parametrize("df", [0.5, 1.0, 2.0])
+def test_a_bound_is_checked_where_there_is_no_mean_or_no_variance(catalogue, df):
+    checked(likelihoods.student_t(df), "normalised", "bound")
+
+
+def test_a_bound_that_is_a_little_too_low_is_found_out(catalogue):
+    peak = stats.t(1).logpdf(0) - np.log(0.1)
+    with pytest.raises(AssertionError, match=f"log density {peak:.6g} of 1 columns, bound {peak - 0.01:.6g}"):
+        checked(likelihoods.student_t(1.0, lowered=0.01), "bound")
+
+
+def test_the_peak_is_found_uphill_where_no_moment_points_to_it(catalogue):
+    fn = dist.Gamma(torch.full((1, 5), 3.0).double(), torch.ones(1, 5).double(), validate_args=False).to_event(1)
+    with seeded(0):
+        found = zoo.testing._highest(fn, torch.full((1, 5), 40.0).double(), smooth=True)
+    assert found == pytest.approx(5 * stats.gamma(3).logpdf(2), abs=1e-4)
+
+
+class Nowhere(likelihoods.StudentT):
+    def likelihood(self, z):
+        fn = super().likelihood(z)
+        fn.base_dist.df = torch.full_like(fn.base_dist.df, torch.nan)
+        return fn
+
+
+def test_what_is_not_a_number_passes_no_check(catalogue):
+    name = likelihoods.register(Nowhere, name="nowhere", support="real", bounded=True, bound="b")
+    with pytest.raises(AssertionError, match="no finite log density was seen"):
+        checked(name, "bound")
+    with pytest.raises(AssertionError, match="draws of one feature are not all finite"):
+        checked(name, "normalised")
+
+
+def test_every_density_of_real_numbers_is_integrated_well(catalogue):
+    checked(likelihoods.cauchy(), "normalised")
+    checked(likelihoods.two_peaks(), "normalised")
+
+
+def test_a_likelihood_of_fewer_numbers_than_its_card_says_is_refused(catalogue):
+    with pytest.raises(AssertionError, match=r"says real data, and the likelihood knows only GreaterThan"):
+        checked(likelihoods.gamma(), "normalised")
