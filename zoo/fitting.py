@@ -251,9 +251,8 @@ def _train(
                 check = (step + 1) % every == 0 or step + 1 == settings.steps
                 if check:
                     record.check(step + 1)
-                    alarmed = watch.alarms(
-                        step + 1, record.column_scale[-1], record.scale_obs[-1], alive=record.alive()
-                    )
+                    seen = record.column_scale[-1], record.scale_obs[-1], record.elbo[-1]
+                    alarmed = watch.alarms(step + 1, *seen, alive=record.alive())
                     if alarmed.any() and settings.on_divergence == "raise":
                         raise Diverged(watch.message(alarmed))
                     if alarmed.any():
@@ -305,7 +304,7 @@ def _run(
         )
     attrs = _attributes(pair, data, settings, engine, seconds) | {"faults": json.dumps(faults)}
     root = xarray.Dataset(attrs=attrs)
-    tree = xarray.DataTree.from_dict({"/": root, **record.groups(watch.ran_away_at), **_constants(data)})
+    tree = xarray.DataTree.from_dict({"/": root, **record.groups(watch.ran_away_at), **_constants(data, watch)})
     return Run(pair, tuple(seeds), record.best_weights(), tree)
 
 
@@ -420,6 +419,7 @@ class Record:
         """The groups ``optimization`` and ``validation``, in the units of the data as loaded."""
         steps = self.checked[-1]
         elbo, log_likelihood, kl, min_scale, extra, grad_norm = self.trace[:steps].cpu().numpy().transpose(1, 2, 0)
+        rate, kl_weight = np.array([self.engine.schedule(step) for step in range(steps)]).T
         per_step, per_seed = ("chain", "step"), ("chain",)
         chain = ("chain", self.engine.seeds)
         nats, scaled = {"units": "nats per datum"}, {"units": "scaled units"}
@@ -431,7 +431,8 @@ class Record:
                 "objective": (per_step, elbo + extra - self.pair.log_volume, nats),
                 "grad_norm": (per_step, grad_norm),
                 "min_scale": (per_step, min_scale, scaled),
-                "kl_weight": ("step", np.array([self.engine.schedule(step)[1] for step in range(steps)])),
+                "learning_rate": ("step", rate),
+                "kl_weight": ("step", kl_weight),
                 "frozen_at": (per_seed, self.frozen_at()),
                 "stopped_at": (per_seed, self.stopped_at),
                 "ran_away_at": (per_seed, ran_away_at),
@@ -523,13 +524,14 @@ def _bound(pair: Pair) -> float:
     return value - pair.log_volume if math.isfinite(value) else math.nan
 
 
-def _constants(data: Data) -> dict[str, xarray.Dataset]:
+def _constants(data: Data, watch: Watch) -> dict[str, xarray.Dataset]:
     constant = xarray.Dataset(
         {
             "center": ("feature", data.scaling.center),
             "scale": ("feature", data.scaling.scale),
             "train_std": ("feature", data.train_std),
             "constant_in_training": ("feature", (data.train_std == 0).astype(np.int8)),
+            "repeats_below": ("feature", watch.repeats_below, {"units": "scaled units"}),
         },
         coords={"feature": list(data.columns)},
         attrs={"image_shape": json.dumps(data.image_shape)} if data.image_shape else {},

@@ -1,0 +1,106 @@
+"""Whether a score is a matter of when training stopped: a scale that was still falling, where the data let it."""
+
+import json
+from typing import Any, TypeAlias
+
+import numpy as np
+import xarray as xr
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["SETTLED", "fall", "falls", "unsettled"]
+
+Floats: TypeAlias = NDArray[np.float64]
+
+SETTLED = 0.5  # halvings by doubling of what was trained: a scale that comes to rest at the noise of data falls by less
+
+
+def fall(log_scale: ArrayLike, clock: ArrayLike) -> Floats:
+    r"""How fast scales fall over the last doubling of the clock, in halvings by doubling, (D,); 0 if not steadily.
+
+    .. math:: - \frac{d \log s}{d \log t}, \qquad t \in [T/2, T]
+
+    It is the smallest of three slopes: that of the whole stretch, of its first half and of its second half. A scale
+    that came to rest within it, or that fell only near its end, has not fallen steadily.
+
+    Args:
+        log_scale: natural logarithms, shape (C, D), of which the last are at T.
+        clock: what has been trained so far, positive and increasing, shape (C,). The sum of the learning rates serves
+            for any schedule; the number of steps would take a cosine's slow end for rest.
+
+    >>> step = np.arange(1.0, 51.0)
+    >>> fall(np.log(np.stack([1 / step, 3 + 1 / step**3], axis=1)), step).round(2).tolist()
+    [1.0, 0.0]
+    """
+    y, t = np.asarray(log_scale, np.float64), np.log(np.asarray(clock, np.float64))
+    slopes = []
+    for low, high in ((0.5, 1.0), (0.5, 0.75), (0.75, 1.0)):
+        inside = (t >= t[-1] + np.log(low)) & (t <= t[-1] + np.log(high))
+        if inside.sum() < 2:
+            return np.zeros(y.shape[1])
+        centred = t[inside] - t[inside].mean()
+        slopes.append(-(centred @ y[inside]) / (centred @ centred))
+    slowest: Floats = np.min(slopes, axis=0)  # not a number where a scale is not
+    return np.where(slowest > 0, slowest, 0.0)
+
+
+def falls(
+    column_scale: ArrayLike, clock: ArrayLike, scored: ArrayLike, degenerate: ArrayLike, repeats_below: ArrayLike
+) -> Floats:
+    """How fast the scales of each seed were still falling when its scored weights were taken, (S, D), as by `fall`.
+
+    Asked are the columns on which the data are degenerate, so that held-out density follows a scale without end; the
+    rates of others are 0. There a scale that falls is a fit that improves, and comes to rest at what the data leave
+    open, however narrow that is.
+
+    Args:
+        column_scale: the smallest scale of each column at each check, shape (S, C, D).
+        clock: the sum of the learning rates up to each check, shape (C,).
+        scored: the check whose weights are scored, shape (S,).
+        degenerate: which columns are constant or linear functions of others in training, shape (D,).
+        repeats_below: the scale below which a value of the column stands out because it repeats, shape (D,).
+    """
+    scales, until = np.asarray(column_scale, np.float64), np.asarray(clock, np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):  # a discrete likelihood has no scale, one that fell has 0
+        logs, last = np.log(scales), np.asarray(scored, int)
+        rates = np.stack([fall(seed[: end + 1], until[: end + 1]) for seed, end in zip(logs, last, strict=True)])
+    narrow = scales[np.arange(len(scales)), last] < np.asarray(repeats_below)
+    return np.where(np.asarray(degenerate, bool) | narrow, rates, 0.0)
+
+
+def unsettled(tree: xr.DataTree) -> str:
+    """Why the score of a run is a matter of when it stopped, or empty: of a pair without a bound, from its traces.
+
+    A run that recorded no learning rates or repeated values is judged by its steps, and by the columns that are
+    constant or linearly dependent.
+    """
+    if json.loads(tree.attrs.get("card", "{}")).get("bounded", True) or "validation" not in tree.children:
+        return ""
+    validation, steps = tree["validation"], tree["optimization"]
+    if "column_scale" not in validation or "best_step" not in steps:
+        return ""
+    names, checks = validation["feature"].values.astype(str), validation["step"].values
+    about, constant = json.loads(tree.attrs.get("data_summary", "{}")), tree["constant_data"]
+    degenerate = np.isin(names, [*about.get("constant_columns", ()), *about.get("dependent_columns", ())])
+    # as the sum stood before a check's step it would be 0 at the first one
+    clock = steps["learning_rate"].values.cumsum()[checks - 1] if "learning_rate" in steps else checks
+    rates = falls(
+        validation["column_scale"].transpose("chain", "check", "feature"),
+        clock,
+        np.searchsorted(checks, steps["best_step"]).clip(max=len(checks) - 1),
+        degenerate,
+        constant["repeats_below"] if "repeats_below" in constant else np.zeros(len(names)),
+    )
+    return _told(rates, names)
+
+
+def _told(rates: Floats, names: NDArray[Any]) -> str:
+    """The sentence for rates of shape (S, D)."""
+    seeds, columns = (rates >= SETTLED).any(1), (rates >= SETTLED).any(0)
+    if not seeds.any():
+        return ""
+    where = ", ".join(names[columns][:3]) + (f" and {columns.sum() - 3} more" if columns.sum() > 3 else "")
+    who = "" if seeds.all() else f" in {seeds.sum()} of {len(seeds)} seeds"
+    return (
+        f"not settled: its scale on {where}, where the data are degenerate, still shrinks {2 ** rates.max():.2g}-fold "
+        f"with every doubling of training{who}, so that its score is a matter of when it stopped"
+    )
