@@ -188,3 +188,18 @@ def test_the_smallest_scale_has_its_row(iris):
     assert np.isin(run.tree["validation"]["scale_obs"], iris.validation["obs"]).all()
     run = zoo.fit(zoo.create("gmm", iris, components=2), iris, seeds=2, steps=10, progress=False)
     assert (run.tree["validation"]["scale_obs"] == -1).all()
+
+
+def test_the_median_scale_is_over_rows_and_a_mixtures_components_have_none(iris):
+    run = zoo.fit(zoo.create("gaussian-learned", iris), iris, seeds=2, steps=10, checks=10, **QUIET)
+    smallest, median = (run.tree["validation"][name] for name in ("column_scale", "median_scale"))
+    assert (smallest < median).all()
+    run = zoo.fit(zoo.create("gaussian-shared", iris), iris, seeds=2, steps=10, checks=10, **QUIET)
+    assert np.array_equal(run.tree["validation/median_scale"], run.tree["validation/column_scale"])
+    run = zoo.fit(zoo.create("gmm", iris, components=2), iris, seeds=2, steps=10, **QUIET)
+    assert run.tree["validation/median_scale"].isnull().all()
+
+
+def test_the_learning_rate_of_every_step_is_recorded(pair, iris):
+    run = zoo.fit(pair, iris, seeds=1, steps=4, learning_rate=0.1, **QUIET)
+    np.testing.assert_allclose(run.tree["optimization/learning_rate"], 0.05 * (1 + np.cos(np.pi * np.arange(4) / 4)))

@@ -68,7 +68,7 @@ def factors(rng, columns=3):
     return rng.normal(size=(300, 1)) @ rng.normal(size=(1, columns)) + 0.5 * rng.normal(size=(300, columns))
 
 
-SMALL = {"hidden": (16,), "latent_dim": 4}
+SMALL = {"hidden": (32,), "latent_dim": 4}
 
 
 def test_celsius_beside_fahrenheit_is_not_settled_and_without_it_is():

@@ -28,9 +28,10 @@ class Watch:
 
     Only pairs without a bound are watched. A seed is alarmed once, when a scale is below ``ALARM`` of its column's
     spread and has fallen at each of the last ``FALLING_CHECKS`` checks, while the seed's validation ELBO has not been
-    better than it was in the first third of the training so far. Where the data themselves are degenerate, a column
-    constant in training, a linear function of others, or with a value that stands out at this scale because it
-    repeats, held-out density follows the collapse without end and is not asked.
+    better than it was in the first third of the training so far. Where held-out density follows a collapse without end
+    it is not asked: on a column constant in training, a linear function of others, or with a value that stands out at
+    this scale because it repeats, and on one whose scale is so small at half of all rows, as where it is another
+    function of others.
 
     The spread is the length of the shortest half of the training values, over that of a standard normal: the standard
     deviation of normal data, and on skewed ones the width of where most values are, not of their tail. Where that is
@@ -57,22 +58,25 @@ class Watch:
         self.ran_away_at = np.full(len(seeds), -1)
         self.smallest = np.full((len(seeds), data.features), np.nan)
         self.obs = np.full((len(seeds), data.features), -1)
+        self.asked = np.zeros((len(seeds), data.features), dtype=np.bool_)  # whether validation was, at the alarm
 
     def alarms(
         self,
         step: int,
-        column_scale: np.ndarray[Any, Any],
-        obs: np.ndarray[Any, Any],
         elbo: np.ndarray[Any, Any],
+        column_scale: np.ndarray[Any, Any],
+        median_scale: np.ndarray[Any, Any],
+        obs: np.ndarray[Any, Any],
         alive: np.ndarray[Any, Any],
     ) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Which seeds run away at this check, shape (S,).
 
         Args:
             step: of the check.
-            column_scale: the smallest scale of each column, shape (S, D).
-            obs: the row in the source at which it is, or -1 where it is no row's own, shape (S, D).
             elbo: the validation ELBO, shape (S,).
+            column_scale: the smallest scale of each column, shape (S, D).
+            median_scale: the median one, not a number where scales are no rows' own, shape (S, D).
+            obs: the row in the source at which the smallest is, or -1 where it is no row's own, shape (S, D).
             alive: the seeds still trained, shape (S,).
         """
         better = elbo > self.best_elbo
@@ -84,11 +88,13 @@ class Watch:
             return np.zeros(len(self.seeds), dtype=np.bool_)
         shrinking = (relative < ALARM) & (np.diff(self.history, axis=0) < 0).all(0)
         unfollowed = (NOT_FOLLOWED * self.best_step < step)[:, None]
-        collapsing = shrinking & (unfollowed | self.degenerate | (column_scale < self.repeats_below))
+        everywhere = median_scale < ALARM * self.spread
+        unasked = self.degenerate | (column_scale < self.repeats_below) | everywhere
+        collapsing = shrinking & (unasked | unfollowed)
         alarmed: np.ndarray[Any, np.dtype[np.bool_]] = collapsing.any(1) & alive & (self.ran_away_at < 0)
         self.ran_away_at[alarmed] = step
         self.smallest[alarmed] = np.where(collapsing, relative, np.nan)[alarmed]
-        self.obs[alarmed] = obs[alarmed]
+        self.obs[alarmed], self.asked[alarmed] = obs[alarmed], ~unasked[alarmed]
         return alarmed
 
     def state(self) -> dict[str, Tensor]:
@@ -129,7 +135,8 @@ class Watch:
         seed, column = np.unravel_index(np.nanargmin(self.smallest[rows]), fallen.shape)
         datum = self.obs[rows][seed, column]
         at = f", smallest at row {datum}" if datum >= 0 else ""
-        unfollowed = f"; validation was best at step {self.best_step[rows].min()}" if len(found["columns"]) else ""
+        asked = (self.asked[rows] & fallen).any()
+        unfollowed = f"; validation was best at step {self.best_step[rows].min()}" if asked else ""
         remedies = [name for name in self.pair.card.remedies if card(name).takes(self.data.support)]
         cure = f" Bounded instead: {', '.join(remedies)}." if remedies else ""
         return (
@@ -140,7 +147,7 @@ class Watch:
         )
 
 
-OF_SEEDS = ("ran_away_at", "smallest", "obs", "best_elbo", "best_step")  # what a Watch knows of each seed
+OF_SEEDS = ("ran_away_at", "smallest", "obs", "asked", "best_elbo", "best_step")  # what a Watch knows of each seed
 
 
 def _dependent(data: Data) -> tuple[str, ...]:

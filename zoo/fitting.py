@@ -49,7 +49,7 @@ FEW_STEPS = 50  # not worth recording
 MODES: tuple[Mode, ...] = get_args(Mode)
 OF_STEP = tuple(field.name for field in fields(State))
 OF_SEEDS = ("best_elbo", "best_step", "stopped_at")  # what a Record knows of each seed, and of each check
-OF_CHECKS = ("elbo", "column_scale", "scale_obs")
+OF_CHECKS = ("elbo", "column_scale", "median_scale", "scale_obs")
 REPEATED_ROWS, REPEATED_VALUES = 1024, 2**20  # a smaller part is drawn several times to quieten its mean
 
 Count = Annotated[int, Ge(1), Le(MOST)]
@@ -251,8 +251,14 @@ def _train(
                 check = (step + 1) % every == 0 or step + 1 == settings.steps
                 if check:
                     record.check(step + 1)
-                    seen = record.column_scale[-1], record.scale_obs[-1], record.elbo[-1]
-                    alarmed = watch.alarms(step + 1, *seen, alive=record.alive())
+                    alarmed = watch.alarms(
+                        step + 1,
+                        record.elbo[-1],
+                        record.column_scale[-1],
+                        record.median_scale[-1],
+                        record.scale_obs[-1],
+                        alive=record.alive(),
+                    )
                     if alarmed.any() and settings.on_divergence == "raise":
                         raise Diverged(watch.message(alarmed))
                     if alarmed.any():
@@ -330,6 +336,7 @@ class Record:
         self.checked: list[int] = []
         self.elbo: list[np.ndarray[Any, Any]] = []
         self.column_scale: list[np.ndarray[Any, Any]] = []
+        self.median_scale: list[np.ndarray[Any, Any]] = []
         self.scale_obs: list[np.ndarray[Any, Any]] = []
         self.best_theta = engine.state.theta.clone()
         self.best_buffers = {name: buffer.clone() for name, buffer in engine.buffers.items()}
@@ -346,11 +353,13 @@ class Record:
         if hasattr(self.engine.program.model, "settle"):
             self.engine.call(_settle, self.engine.prepare, self.train)
         results = self.engine.call(_validate, self.validation)
-        elbo = np.array([float(value) for value, _, _ in results]) - self.pair.log_volume
+        elbo = np.array([float(value) for value, *_ in results]) - self.pair.log_volume
         self.checked.append(step)
         self.elbo.append(np.where(self.alive(), elbo, math.nan))
-        self.column_scale.append(np.stack([scale.cpu().numpy() for _, scale, _ in results]))
-        rows = np.stack([row.cpu().numpy() for _, _, row in results])
+        by_kind = [*zip(*results, strict=True)][1:]
+        smallest, median, rows = (np.stack([of.cpu().numpy() for of in seeds]) for seeds in by_kind)
+        self.column_scale.append(smallest)
+        self.median_scale.append(median)
         self.scale_obs.append(np.where(rows < 0, -1, self.obs[rows % len(self.obs)]).astype(np.int32))
         better = self.alive() & ((elbo > self.best_elbo) | self.keep_last)
         self.best_elbo = np.where(better, elbo, self.best_elbo)
@@ -444,6 +453,7 @@ class Record:
             {
                 "elbo": (("chain", "check"), np.stack(self.elbo, axis=1), nats),
                 "column_scale": (("chain", "check", "feature"), np.stack(self.column_scale, axis=1), scaled),
+                "median_scale": (("chain", "check", "feature"), np.stack(self.median_scale, axis=1), scaled),
                 "scale_obs": (("chain", "check", "feature"), np.stack(self.scale_obs, axis=1)),
             },
             coords={"chain": chain, "step": ("check", self.checked), "feature": list(self.pair.data.columns)},
@@ -461,23 +471,29 @@ def _settle(model: Any, guide: Any, prepare: Any, x: Tensor) -> None:
     model.settle(guide, prepare(x))
 
 
-def _validate(model: Any, guide: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The mean ELBO of x, the smallest decoder scale of every column and at which row, -1 where it is that of all."""
+def _validate(model: Any, guide: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The mean ELBO of x, the smallest scale of every column, the median one, and at which row the smallest is.
+
+    The median is that of the first block of rows, and not a number for a mixture, whose scales are no rows' own; there,
+    the row is -1.
+    """
     total, smallest = x.new_zeros(()), x.new_full((x.shape[-1],), math.inf)
-    at = torch.full_like(smallest, -1, dtype=torch.long)
+    median, at = torch.full_like(smallest, math.nan), torch.full_like(smallest, -1, dtype=torch.long)
     size = max(1, min(VALIDATION_ROWS, VALIDATION_VALUES // x.shape[-1]))
     for start, rows in zip(range(0, len(x), size), x.split(size), strict=True):
         try:
             p, q = traces(model, guide, rows)
         except LinAlgError:  # of this seed: the others are validated all the same
-            return total + math.nan, torch.full_like(smallest, math.nan), at
+            return total + math.nan, torch.full_like(smallest, math.nan), median, at
         total = total + terms(p, q, len(x)).elbo
         scale = column_scale(p.nodes["x"]["fn"])
         of_datum = scale.dim() == 2 and len(scale) == len(rows)  # a mixture's are those of its components
+        if of_datum and start == 0:
+            median = scale.contiguous().median(0).values  # of an expanded tensor torch 2.13 returns what was in memory
         least, row = scale.reshape(-1, x.shape[-1]).min(0)
         at = torch.where((least < smallest) & of_datum, row + start, at)
         smallest = torch.minimum(smallest, least)
-    return total, smallest, at
+    return total, smallest, median, at
 
 
 def _attributes(pair: Pair, data: Data, settings: Settings, engine: Engine, seconds: float) -> dict[str, Any]:

@@ -1,17 +1,19 @@
 """Whether a score is a matter of when training stopped: a scale that was still falling, where the data let it."""
 
 import json
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["SETTLED", "fall", "falls", "unsettled"]
+__all__ = ["SETTLED", "fall", "falls", "rates", "unsettled"]
 
 Floats: TypeAlias = NDArray[np.float64]
 
 SETTLED = 0.5  # halvings by doubling of what was trained: a scale that comes to rest at the noise of data falls by less
+
+GROUPS = ("validation", "optimization", "constant_data")
 
 
 def fall(log_scale: ArrayLike, clock: ArrayLike) -> Floats:
@@ -62,45 +64,45 @@ def falls(
     scales, until = np.asarray(column_scale, np.float64), np.asarray(clock, np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):  # a discrete likelihood has no scale, one that fell has 0
         logs, last = np.log(scales), np.asarray(scored, int)
-        rates = np.stack([fall(seed[: end + 1], until[: end + 1]) for seed, end in zip(logs, last, strict=True)])
+        slopes = np.stack([fall(seed[: end + 1], until[: end + 1]) for seed, end in zip(logs, last, strict=True)])
     narrow = scales[np.arange(len(scales)), last] < np.asarray(repeats_below)
-    return np.where(np.asarray(degenerate, bool) | narrow, rates, 0.0)
+    return np.where(np.asarray(degenerate, bool) | narrow, slopes, 0.0)
 
 
-def unsettled(tree: xr.DataTree) -> str:
-    """Why the score of a run is a matter of when it stopped, or empty: of a pair without a bound, from its traces.
+def rates(tree: xr.DataTree) -> Floats:
+    """How fast the scales of each seed of a run were still falling, (S, D), as by `falls`; 0 for a bounded pair.
 
     A run that recorded no learning rates or repeated values is judged by its steps, and by the columns that are
     constant or linearly dependent.
     """
-    if json.loads(tree.attrs.get("card", "{}")).get("bounded", True) or "validation" not in tree.children:
-        return ""
-    validation, steps = tree["validation"], tree["optimization"]
+    if not {*GROUPS} <= tree.children.keys():
+        return np.zeros((1, 1))
+    validation, steps, constant = (tree.children[group].to_dataset() for group in GROUPS)
     if "column_scale" not in validation or "best_step" not in steps:
-        return ""
+        return np.zeros((1, 1))
+    scales = validation["column_scale"].transpose("chain", "check", "feature").values
     names, checks = validation["feature"].values.astype(str), validation["step"].values
-    about, constant = json.loads(tree.attrs.get("data_summary", "{}")), tree["constant_data"]
-    degenerate = np.isin(names, [*about.get("constant_columns", ()), *about.get("dependent_columns", ())])
-    # as the sum stood before a check's step it would be 0 at the first one
-    clock = steps["learning_rate"].values.cumsum()[checks - 1] if "learning_rate" in steps else checks
-    rates = falls(
-        validation["column_scale"].transpose("chain", "check", "feature"),
-        clock,
-        np.searchsorted(checks, steps["best_step"]).clip(max=len(checks) - 1),
-        degenerate,
-        constant["repeats_below"] if "repeats_below" in constant else np.zeros(len(names)),
+    if json.loads(tree.attrs.get("card", "{}")).get("bounded", True):
+        return np.zeros((len(scales), len(names)))
+    about = json.loads(tree.attrs.get("data_summary", "{}"))
+    return falls(
+        scales,
+        steps["learning_rate"].values.cumsum()[checks - 1] if "learning_rate" in steps else checks,
+        np.searchsorted(checks, steps["best_step"].values).clip(max=len(checks) - 1),
+        np.isin(names, [*about.get("constant_columns", ()), *about.get("dependent_columns", ())]),
+        constant["repeats_below"].values if "repeats_below" in constant else np.zeros(len(names)),
     )
-    return _told(rates, names)
 
 
-def _told(rates: Floats, names: NDArray[Any]) -> str:
-    """The sentence for rates of shape (S, D)."""
-    seeds, columns = (rates >= SETTLED).any(1), (rates >= SETTLED).any(0)
-    if not seeds.any():
+def unsettled(tree: xr.DataTree) -> str:
+    """Why the score of a run is a matter of when it stopped, or empty: of a pair without a bound, from its traces."""
+    fast = (found := rates(tree)) >= SETTLED
+    if not fast.any():
         return ""
-    where = ", ".join(names[columns][:3]) + (f" and {columns.sum() - 3} more" if columns.sum() > 3 else "")
-    who = "" if seeds.all() else f" in {seeds.sum()} of {len(seeds)} seeds"
+    names = tree.children["validation"].to_dataset()["feature"].values.astype(str)[fast.any(0)]
+    where = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    who = "" if fast.any(1).all() else f" in {fast.any(1).sum()} of {len(fast)} seeds"
     return (
-        f"not settled: its scale on {where}, where the data are degenerate, still shrinks {2 ** rates.max():.2g}-fold "
+        f"not settled: its scale on {where}, where the data are degenerate, still shrinks {2 ** found.max():.2g}-fold "
         f"with every doubling of training{who}, so that its score is a matter of when it stopped"
     )
