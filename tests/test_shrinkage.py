@@ -45,12 +45,14 @@ def test_noise_about_rest_is_not_a_fall_and_noise_about_a_fall_hides_none():
 
 def test_asked_are_degenerate_columns_and_the_weights_that_are_scored():
     law = 1 / COSINE
-    stops = np.maximum(1 / COSINE, 1 / COSINE[20])
-    scales = np.stack([np.stack([law, law, stops], axis=1)] * 3)
+    stops = 3 * np.maximum(1 / COSINE, 1 / COSINE[20])
+    scales = np.stack([np.stack([law, law / 2, stops], axis=1)] * 3)
     last, dependent, no = len(STEPS) - 1, np.array([False, True, True]), np.zeros(3)
     rates = falls(scales, COSINE, [last, last, 20], dependent, no)
     assert (rates >= SETTLED).tolist() == [[False, True, False], [False, True, False], [False, True, True]]
-    repeats = falls(scales, COSINE, [last] * 3, [False] * 3, [law[last] * 1.1, law[last] * 0.9, 0])
+    shared = falls(np.stack([law, law, law], axis=1)[None], COSINE, [last], dependent, no)
+    assert (shared == 0).all(), "the first column holds a common scale up"
+    repeats = falls(scales, COSINE, [last] * 3, [False] * 3, [law[last] * 1.1, law[last] * 0.4, 0])
     assert (repeats >= SETTLED).tolist() == [[True, False, False]] * 3
 
 

@@ -52,7 +52,7 @@ def falls(
 
     Asked are the columns on which the data are degenerate, so that held-out density follows a scale without end; the
     rates of others are 0. There a scale that falls is a fit that improves, and comes to rest at what the data leave
-    open, however narrow that is.
+    open, however narrow that is; and a scale that is one with theirs, as a single variance of all columns, rests too.
 
     Args:
         column_scale: the smallest scale of each column at each check, shape (S, C, D).
@@ -65,8 +65,10 @@ def falls(
     with np.errstate(divide="ignore", invalid="ignore"):  # a discrete likelihood has no scale, one that fell has 0
         logs, last = np.log(scales), np.asarray(scored, int)
         slopes = np.stack([fall(seed[: end + 1], until[: end + 1]) for seed, end in zip(logs, last, strict=True)])
-    narrow = scales[np.arange(len(scales)), last] < np.asarray(repeats_below)
-    return np.where(np.asarray(degenerate, bool) | narrow, slopes, 0.0)
+    at_last = scales[np.arange(len(scales)), last]
+    asked = np.asarray(degenerate, bool) | (at_last < np.asarray(repeats_below))
+    held_up = np.stack([np.isin(seed, seed[~which]) for seed, which in zip(at_last, asked, strict=True)])
+    return np.where(asked & ~held_up, slopes, 0.0)
 
 
 def rates(tree: xr.DataTree) -> Floats:
