@@ -1,7 +1,6 @@
-"""The loop around the step: validation, stopping, the watch, and what is recorded."""
+"""The loop around the step: validation, stopping, and what is recorded."""
 
 import json
-import warnings
 
 import numpy as np
 import pyro.distributions as dist
@@ -9,8 +8,7 @@ import pytest
 import torch
 
 import zoo
-from zoo.divergence import ALARM, Watch
-from zoo.errors import DataError, Diverged, DivergenceWarning, OptionError
+from zoo.errors import DataError, DivergenceWarning, OptionError
 from zoo.models import VAE
 from zoo.pairs import VAEOptions, decoder, guide
 
@@ -63,54 +61,6 @@ def test_traces_are_in_the_units_of_the_data_as_loaded(iris):
 def iris_values():
     data = zoo.load_data("iris")
     return np.concatenate([data.train, data.validation, data.test])
-
-
-def test_learned_variance_on_digits_runs_away_and_the_warning_names_the_cause(digits):
-    pair = zoo.create("gaussian-learned", digits)
-    with pytest.warns(DivergenceWarning) as caught:
-        run = zoo.fit(pair, digits, seeds=2, steps=800, on_divergence="stop", **QUIET)
-    said = " ".join(str(w.message) for w in caught)
-    assert "gaussian-learned runs away at step" in said
-    assert "constant columns" in said and "pixel_" in said
-    assert "gaussian-constrained" in said
-    at = run.tree["optimization"]["ran_away_at"].values
-    assert (at > 0).all()
-    assert run.tree["optimization"]["stopped_at"].values.tolist() == at.tolist()
-    with pytest.raises(Diverged, match="runs away"):
-        zoo.fit(pair, digits, seeds=2, steps=800, on_divergence="raise", **QUIET)
-
-
-@pytest.mark.parametrize("name", ["gaussian-constrained", "gaussian-identity", "gmm-constrained"])
-def test_bounded_pairs_do_not_run_away_on_digits(digits, name):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", DivergenceWarning)
-        run = zoo.fit(zoo.create(name, digits), digits, seeds=2, steps=800, **QUIET)
-    assert (run.tree["optimization"]["ran_away_at"] == -1).all()
-
-
-def test_learned_variance_on_benign_data_is_left_in_peace():
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(600, 2)) @ rng.normal(size=(2, 6)) + 0.5 * rng.normal(size=(600, 6))
-    data = zoo.Data.from_array(x, name="two factors in six columns")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", DivergenceWarning)
-        zoo.fit(zoo.create("gaussian-learned", data, latent_dim=2), data, seeds=4, steps=1500, **QUIET)
-
-
-def test_the_alarm_wants_a_scale_that_is_small_and_falling(iris):
-    def seen(*relative):
-        watch = Watch(zoo.create("gaussian-learned", iris), [0])
-        at, yes = np.full((1, 4), -1), np.array([True])
-        return [
-            bool(watch.alarms(i, (r * watch.spread)[None], at, alive=yes, follows=~yes)[0])
-            for i, r in enumerate(relative, 1)
-        ]
-
-    a = ALARM
-    assert seen(a / 2, a / 3, a / 4, a / 5) == [False, False, False, True]
-    assert seen(a / 2, a / 2, a / 2, a / 2, a / 2) == [False] * 5
-    assert seen(9 * a, 8 * a, 7 * a, 6 * a, 5 * a) == [False] * 5
-    assert seen(a / 2, a / 3, a / 4, a / 5, a / 6).count(True) == 1
 
 
 class BreaksBeyondTheEdge(VAE):
@@ -211,22 +161,6 @@ def test_other_data_than_the_pair_was_created_for_are_refused(pair, digits):
         zoo.fit(pair, digits)
 
 
-def test_the_watch_measures_a_scale_against_its_own_columns_spread():
-    rng = np.random.default_rng(0)
-    data = zoo.Data.from_array(rng.normal(size=(200, 2)) * [1, 1e-3], name="narrow", scaling="scalar")
-    watch = Watch(zoo.create("gaussian-learned", data), [0])
-    alive, at = np.array([True]), np.full((1, 2), -1)
-    assert not any(
-        watch.alarms(i, (s * watch.spread)[None], at, alive=alive, follows=~alive)[0]
-        for i, s in enumerate([1.0, 0.9, 0.8, 0.7])
-    )
-
-
-def test_few_checks_do_not_blind_the_watch(digits):
-    with pytest.warns(DivergenceWarning, match="runs away"):
-        zoo.fit(zoo.create("gaussian-learned", digits), digits, seeds=1, steps=800, checks=2, **QUIET)
-
-
 def test_every_validation_row_counts_alike(monkeypatch, iris):
     from zoo import fitting
 
@@ -325,21 +259,23 @@ def test_what_auto_steps_leave_no_room_for_is_refused(pair, iris, other, said):
         zoo.fit(pair, iris, steps="auto", **QUIET, **other)
 
 
-def test_the_watch_tells_the_datum_and_the_pace(iris):
-    watch = Watch(zoo.create("gaussian-learned", iris), [7])
-    alive, obs = np.array([True]), np.array([[3, 14, 15, 92]])
-    for step, scale in ((100, 0.04), (200, 0.02), (300, 0.01), (400, 0.005 * 0.9)):
-        scales = watch.spread * np.array([1.0, scale, 1.0, 1.0])
-        alarmed = watch.alarms(step, scales[None], obs, alive=alive, follows=~alive)
-    assert alarmed.tolist() == [True]
-    message = watch.message(alarmed)
-    assert "step 400 (seed 7)" in message
-    assert f"on columns {iris.columns[1]}, smallest at row 14." in message
-    assert "shrinking 2.1-fold in a hundred steps" in message  # (0.04 / 0.0045)^(1/3)
-
-
 def test_the_smallest_scale_has_its_row(iris):
     run = zoo.fit(zoo.create("gaussian-learned", iris), iris, seeds=2, steps=10, progress=False)
     assert np.isin(run.tree["validation"]["scale_obs"], iris.validation["obs"]).all()
     run = zoo.fit(zoo.create("gmm", iris, components=2), iris, seeds=2, steps=10, progress=False)
     assert (run.tree["validation"]["scale_obs"] == -1).all()
+
+
+def test_the_median_scale_is_over_rows_and_a_mixtures_components_have_none(iris):
+    run = zoo.fit(zoo.create("gaussian-learned", iris), iris, seeds=2, steps=10, checks=10, **QUIET)
+    smallest, median = (run.tree["validation"][name] for name in ("column_scale", "median_scale"))
+    assert (smallest < median).all()
+    run = zoo.fit(zoo.create("gaussian-shared", iris), iris, seeds=2, steps=10, checks=10, **QUIET)
+    assert np.array_equal(run.tree["validation/median_scale"], run.tree["validation/column_scale"])
+    run = zoo.fit(zoo.create("gmm", iris, components=2), iris, seeds=2, steps=10, **QUIET)
+    assert run.tree["validation/median_scale"].isnull().all()
+
+
+def test_the_learning_rate_of_every_step_is_recorded(pair, iris):
+    run = zoo.fit(pair, iris, seeds=1, steps=4, learning_rate=0.1, **QUIET)
+    np.testing.assert_allclose(run.tree["optimization/learning_rate"], 0.05 * (1 + np.cos(np.pi * np.arange(4) / 4)))

@@ -9,122 +9,165 @@ import torch
 from torch import Tensor
 
 from zoo.catalogue import Pair, card
-from zoo.data import Data
 
-__all__ = ["ALARM", "FALLING_CHECKS", "Watch", "degenerate"]
+__all__ = ["ALARM", "FALLING_CHECKS", "Watch"]
 
-# The alarm: a decoder scale below 1/200 of its column's spread and falling at three checks in a row, while the held-out
-# evidence does not follow. A fixed or constrained scale comes to rest; on wine and breast-cancer a learned one does.
+# The alarm: a decoder scale below 1/200 of its column's spread and falling at three checks in a row. A fixed or
+# constrained scale comes to rest; on wine and breast-cancer a learned one does too.
 ALARM, FALLING_CHECKS = 1 / 200, 3
-NORMAL_IQR = 1.349  # standard deviations of a normal between its quartiles
-REPEATED_SHARE, REPEATED_ROWS = 0.05, 5  # of the training rows that hold one value, at least, where values repeat
-
-
-def degenerate(data: Data) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Columns in which a density gains without end, (D,), whatever is held out.
-
-    Those that are constant in training, take part in an exact linear dependency, or hold one value in a twentieth of
-    the training rows or more, and in five at least.
-    """
-    rows = data.train.values
-    most = max(REPEATED_SHARE * len(rows), REPEATED_ROWS)
-    repeat = [np.unique(column, return_counts=True)[1].max(initial=0) >= most for column in rows.T]
-    found: np.ndarray[Any, np.dtype[np.bool_]] = np.array(repeat, bool) | (data.train_std == 0)
-    return found | np.isin(data.columns, data.dependent_columns)
+# Validation has not followed when its best is older than two thirds of training: rounds of steps="auto" double, so
+# that a seed which is worse just after a restart is not mistaken for one that has stopped improving.
+NOT_FOLLOWED = 3
+OFTEN = 1 / 20  # of the training rows: a value that so many have is met again in held-out rows
+HALF_OF_NORMAL = 1.3489795003921634  # the length of the shortest half of a standard normal
 
 
 class Watch:
-    """Sees a decoder scale running to zero, relative to its column's spread in the training part.
+    """Sees a decoder scale running to zero, against the spread of its column in the training part.
 
-    Only pairs without a bound are watched. A seed is alarmed once, when the smallest relative scale is below ``ALARM``,
-    has fallen at each of the last ``FALLING_CHECKS`` checks, and its best validation ELBO is further back than those:
-    a scale that is small because the data are, as where a column is skewed, brings held-out evidence with it. Where
-    data are degenerate (:func:`degenerate`) evidence means nothing and is not asked: a held-out density follows such a
-    collapse without end.
+    Only pairs without a bound are watched. A seed is alarmed once, when a scale is below ``ALARM`` of its column's
+    spread and has fallen at each of the last ``FALLING_CHECKS`` checks, while the seed's validation ELBO has not been
+    better than it was in the first third of the training so far. Where held-out density follows a collapse without end
+    it is not asked: on a column constant in training, a linear function of others, or with a value that stands out at
+    this scale because it repeats, and on one whose scale is so small at half of all rows, as where it is another
+    function of others.
 
-    The spread is the standard deviation, or that of a normal with the same quartiles where it is smaller: a few wild
-    values do not make all others look collapsed. A column constant in training is measured against one scaled unit.
+    The spread is the length of the shortest half of the training values, over that of a standard normal: the standard
+    deviation of normal data, and on skewed ones the width of where most values are, not of their tail. Where that is
+    zero it is the standard deviation, and on a constant column one scaled unit.
     """
 
     def __init__(self, pair: Pair, seeds: list[int]) -> None:
         self.data = data = pair.data
         self.seeds = seeds
         self.pair = pair
-        train = pair.scale(data.train.values)
-        low, high = np.quantile(train, (0.25, 0.75), axis=0) if len(train) else np.zeros((2, data.features))
-        spread = data.train_std / pair.scaling.scale
-        between = (high - low) / NORMAL_IQR
-        self.spread = np.where(spread > 0, np.where(between > 0, np.minimum(spread, between), spread), 1.0)
-        self.degenerate = degenerate(data)
+        self.watches = not pair.card.bounded
+        deviation = data.train_std / pair.scaling.scale
+        self.spread, self.repeats_below = np.where(deviation > 0, deviation, 1.0), np.zeros(data.features)
+        if self.watches and not data.noise:  # noise that is drawn afresh lets no value repeat
+            x = np.sort(pair.scale(data.train.values), axis=0)
+            half = _shortest_half(x) / HALF_OF_NORMAL
+            self.spread = np.where((half > 0) & (deviation > 0), half, self.spread)
+            self.repeats_below = np.array([_repeats_below(column) for column in x.T])
+        self.degenerate = np.isin(data.columns, (*data.constant_columns, *data.dependent_columns))
         self.history: list[np.ndarray[Any, Any]] = []
         self.checks: list[int] = []
+        self.best_elbo = np.full(len(seeds), -np.inf)
+        self.best_step = np.zeros(len(seeds), dtype=np.int64)
         self.ran_away_at = np.full(len(seeds), -1)
-        self.followed = np.zeros(len(seeds), dtype=bool)
         self.smallest = np.full((len(seeds), data.features), np.nan)
         self.obs = np.full((len(seeds), data.features), -1)
+        self.asked = np.zeros((len(seeds), data.features), dtype=np.bool_)  # whether validation was, at the alarm
 
     def alarms(
         self,
         step: int,
+        elbo: np.ndarray[Any, Any],
         column_scale: np.ndarray[Any, Any],
+        median_scale: np.ndarray[Any, Any],
         obs: np.ndarray[Any, Any],
         alive: np.ndarray[Any, Any],
-        follows: np.ndarray[Any, Any],
     ) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Which seeds run away at this check, shape (S,).
 
         Args:
             step: of the check.
+            elbo: the validation ELBO, shape (S,).
             column_scale: the smallest scale of each column, shape (S, D).
-            obs: the row in the source at which it is, or -1 where it is no row's own, shape (S, D).
+            median_scale: the median one, not a number where scales are no rows' own, shape (S, D).
+            obs: the row in the source at which the smallest is, or -1 where it is no row's own, shape (S, D).
             alive: the seeds still trained, shape (S,).
-            follows: those whose best validation ELBO is among the last ``FALLING_CHECKS``, shape (S,).
         """
+        better = elbo > self.best_elbo
+        self.best_elbo, self.best_step = np.where(better, elbo, self.best_elbo), np.where(better, step, self.best_step)
         relative = column_scale / self.spread
-        self.history = [*self.history[-FALLING_CHECKS:], relative.min(1)]
+        self.history = [*self.history[-FALLING_CHECKS:], relative]
         self.checks = [*self.checks[-FALLING_CHECKS:], step]
-        falling = len(self.history) > FALLING_CHECKS and (np.diff(self.history, axis=0) < 0).all(0)
-        small = relative < ALARM
-        suspect = (small & self.degenerate).any(1) | (small.any(1) & ~follows)
-        watched = alive & (self.ran_away_at < 0) & (not self.pair.card.bounded)
-        alarmed: np.ndarray[Any, np.dtype[np.bool_]] = suspect & falling & watched
-        self.ran_away_at[alarmed], self.followed[alarmed] = step, follows[alarmed]
-        self.smallest[alarmed], self.obs[alarmed] = relative[alarmed], obs[alarmed]
+        if not self.watches or len(self.history) <= FALLING_CHECKS:
+            return np.zeros(len(self.seeds), dtype=np.bool_)
+        shrinking = (relative < ALARM) & (np.diff(self.history, axis=0) < 0).all(0)
+        unfollowed = (NOT_FOLLOWED * self.best_step < step)[:, None]
+        everywhere = median_scale < ALARM * self.spread
+        unasked = self.degenerate | (column_scale < self.repeats_below) | everywhere
+        collapsing = shrinking & (unasked | unfollowed)
+        alarmed: np.ndarray[Any, np.dtype[np.bool_]] = collapsing.any(1) & alive & (self.ran_away_at < 0)
+        self.ran_away_at[alarmed] = step
+        self.smallest[alarmed] = np.where(collapsing, relative, np.nan)[alarmed]
+        self.obs[alarmed], self.asked[alarmed] = obs[alarmed], ~unasked[alarmed]
         return alarmed
 
     def state(self) -> dict[str, Tensor]:
         """What the watch knows, ready to be saved."""
-        known = {name: getattr(self, name) for name in ("ran_away_at", "followed", "smallest", "obs")}
-        history = {"history": np.reshape(self.history, (-1, len(self.seeds))), "checks": np.array(self.checks, int)}
+        shape = (-1, len(self.seeds), self.data.features)
+        known = {name: getattr(self, name) for name in OF_SEEDS}
+        history = {"history": np.reshape(self.history, shape), "checks": np.array(self.checks, int)}
         return {f"watch.{name}": torch.as_tensor(value).clone() for name, value in {**known, **history}.items()}
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Go back to what :meth:`state` returned."""
-        for name in ("ran_away_at", "followed", "smallest", "obs"):
+        for name in OF_SEEDS:
             setattr(self, name, state[f"watch.{name}"].numpy().copy())
         self.history, self.checks = list(state["watch.history"].numpy()), state["watch.checks"].tolist()
 
     def message(self, alarmed: np.ndarray[Any, np.dtype[np.bool_]]) -> str:
         """What happened, where, how fast, and what would cure it."""
         rows = np.flatnonzero(alarmed)
-        columns = np.flatnonzero((self.smallest[rows] < ALARM).any(0))
-        constant = [self.data.columns[j] for j in columns if self.data.train_std[j] == 0]
-        varying = [self.data.columns[j] for j in columns if self.data.train_std[j] > 0]
+        fallen = np.isfinite(self.smallest[rows])
+        columns, constant = np.array(self.data.columns), self.data.train_std == 0
+        dependent = np.isin(columns, self.data.dependent_columns) & ~constant
+        scales = self.history[-1][rows] * self.spread
+        repeated = ((scales < self.repeats_below) & fallen).any(0) & ~constant & ~dependent
+        kinds = {
+            "constant columns": constant,
+            "columns that are linear functions of others": dependent,
+            "columns with values that repeat": repeated,
+            "columns": ~(constant | dependent | repeated),
+        }
+        found = {kind: columns[which & fallen.any(0)] for kind, which in kinds.items()}
         where = [
             f"{kind} {', '.join(names[:8])}{f' and {len(names) - 8} more' if len(names) > 8 else ''}"
-            for kind, names in (("constant columns", constant), ("columns", varying))
-            if names
+            for kind, names in found.items()
+            if len(names)
         ]
-        first, last = self.history[0][rows], self.history[-1][rows]
-        pace = float((first / last).max()) ** (100 / (self.checks[-1] - self.checks[0]))
-        seed, column = np.unravel_index(np.nanargmin(self.smallest[rows]), self.smallest[rows].shape)
+        pace = np.nanmax(np.where(fallen, self.history[0][rows] / self.history[-1][rows], np.nan))
+        pace **= 100 / (self.checks[-1] - self.checks[0])
+        seed, column = np.unravel_index(np.nanargmin(self.smallest[rows]), fallen.shape)
         datum = self.obs[rows][seed, column]
         at = f", smallest at row {datum}" if datum >= 0 else ""
+        asked = (self.asked[rows] & fallen).any()
+        unfollowed = f"; validation was best at step {self.best_step[rows].min()}" if asked else ""
         remedies = [name for name in self.pair.card.remedies if card(name).takes(self.data.support)]
         cure = f" Bounded instead: {', '.join(remedies)}." if remedies else ""
         return (
             f"{self.pair.name} runs away at step {self.ran_away_at[rows[0]]} "
             f"({'seed' if len(rows) == 1 else 'seeds'} {', '.join(str(self.seeds[r]) for r in rows)}): decoder scale "
-            f"below {ALARM:g} of the spread of the training part, and shrinking {pace:.2g}-fold in a hundred steps, on "
-            f"{' and '.join(where)}{at}.{cure}"
+            f"below {ALARM:g} of the spread of the training values, and shrinking {pace:.2g}-fold in a hundred steps, "
+            f"on {' and '.join(where)}{at}{unfollowed}.{cure}"
         )
+
+
+OF_SEEDS = ("ran_away_at", "smallest", "obs", "asked", "best_elbo", "best_step")  # what a Watch knows of each seed
+
+
+def _shortest_half(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The length of the shortest interval that holds half of each column's values, (D,), of sorted x, (N, D)."""
+    span = len(x) // 2
+    shortest: np.ndarray[Any, Any] = (x[span:] - x[: len(x) - span]).min(0)
+    return shortest
+
+
+def _repeats_below(x: np.ndarray[Any, Any]) -> float:
+    """The scale below which a value that repeats gains density without end, of one column's sorted values, (N,).
+
+    Of the values that one row in twenty has, it is half of the largest distance within which one of them makes up
+    half of all values: at a smaller scale a normal density there sees little else. Values rounded to a grid repeat
+    too, and stand out below its width alone; without a value that repeats the scale is 0.
+    """
+    values, counts = np.unique(x, return_counts=True)
+    often = (counts >= OFTEN * len(x)) & (counts > 1)
+    within = [
+        distance[2 * count] if 2 * count < len(x) else np.inf
+        for value, count in zip(values[often], counts[often], strict=True)
+        for distance in [np.sort(np.abs(x - value))]
+    ]
+    return float(max(within, default=0.0)) / 2

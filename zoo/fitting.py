@@ -27,7 +27,7 @@ from zoo.cards import kept_weights
 from zoo.catalogue import Pair, registered_in
 from zoo.checkpoint import SO_FAR, Checkpoint
 from zoo.data import Data
-from zoo.divergence import FALLING_CHECKS, Watch, degenerate
+from zoo.divergence import FALLING_CHECKS, Watch
 from zoo.engine import Engine, LinAlgError, Mode, Precision, State
 from zoo.errors import DataError, Diverged, DivergenceWarning, OptionError, RunError
 from zoo.objective import OBJECTIVES, Terms, column_scale, terms, traces
@@ -51,7 +51,7 @@ FEW_STEPS = 50  # not worth recording
 MODES: tuple[Mode, ...] = get_args(Mode)
 OF_STEP = tuple(field.name for field in fields(State))
 OF_SEEDS = ("best_elbo", "best_step", "stopped_at", "settled_at")  # what a Record knows of each seed, and of each check
-OF_CHECKS = ("elbo", "column_scale", "scale_obs", "typical_scale")
+OF_CHECKS = ("elbo", "column_scale", "median_scale", "scale_obs")
 REPEATED_ROWS, REPEATED_VALUES = 1024, 2**20  # a smaller part is drawn several times to quieten its mean
 
 Count = Annotated[int, Ge(1), Le(MOST)]
@@ -291,10 +291,11 @@ def _train(
                     record.check(step + 1)
                     alarmed = watch.alarms(
                         step + 1,
+                        record.elbo[-1],
                         record.column_scale[-1],
+                        record.median_scale[-1],
                         record.scale_obs[-1],
                         alive=record.alive(),
-                        follows=record.checks_without_progress() < FALLING_CHECKS,
                     )
                     if alarmed.any() and settings.on_divergence == "raise":
                         raise Diverged(watch.message(alarmed))
@@ -350,7 +351,7 @@ def _run(
         )
     attrs = _attributes(pair, data, settings, engine, seconds) | {"faults": json.dumps(faults)}
     root = xarray.Dataset(attrs=attrs)
-    tree = xarray.DataTree.from_dict({"/": root, **record.groups(watch), **_constants(data)})
+    tree = xarray.DataTree.from_dict({"/": root, **record.groups(watch.ran_away_at), **_constants(data, watch)})
     return Run(pair, tuple(seeds), record.best_weights(), tree)
 
 
@@ -379,8 +380,8 @@ class Record:
         self.checked: list[int] = []
         self.elbo: list[np.ndarray[Any, Any]] = []
         self.column_scale: list[np.ndarray[Any, Any]] = []
+        self.median_scale: list[np.ndarray[Any, Any]] = []
         self.scale_obs: list[np.ndarray[Any, Any]] = []
-        self.typical_scale: list[np.ndarray[Any, Any]] = []
         self.best_theta = engine.state.theta.clone()
         self.best_buffers = {name: buffer.clone() for name, buffer in engine.buffers.items()}
         self.best_elbo = np.full(seeds, -math.inf)
@@ -406,7 +407,7 @@ class Record:
         self.checked.append(step)
         self.elbo.append(np.where(self.alive(), elbo, math.nan))
         self.column_scale.append(np.stack([result.smallest.cpu().numpy() for result in results]))
-        self.typical_scale.append(np.stack([result.typical.cpu().numpy() for result in results]))
+        self.median_scale.append(np.stack([result.median.cpu().numpy() for result in results]))
         rows = np.stack([result.row.cpu().numpy() for result in results])
         self.scale_obs.append(np.where(rows < 0, -1, self.obs[rows % len(self.obs)]).astype(np.int32))
         better = self.alive() & ((elbo > self.best_elbo) | self.keep_last)
@@ -482,7 +483,7 @@ class Record:
         for name in OF_CHECKS:
             setattr(self, name, list(state[name].numpy()) if name in state else [])
 
-    def groups(self, watch: Watch) -> dict[str, xarray.Dataset]:
+    def groups(self, ran_away_at: np.ndarray[Any, Any]) -> dict[str, xarray.Dataset]:
         """The groups ``optimization`` and ``validation``, in the units of the data as loaded."""
         steps = self.checked[-1]
         elbo, log_likelihood, kl, min_scale, extra, grad_norm = self.trace[:steps].cpu().numpy().transpose(1, 2, 0)
@@ -498,13 +499,12 @@ class Record:
                 "objective": (per_step, elbo + extra - self.pair.log_volume, nats),
                 "grad_norm": (per_step, grad_norm),
                 "min_scale": (per_step, min_scale, scaled),
-                "kl_weight": ("step", kl_weight),
                 "learning_rate": ("step", rate),
+                "kl_weight": ("step", kl_weight),
                 "frozen_at": (per_seed, self.frozen_at()),
                 "stopped_at": (per_seed, self.stopped_at),
                 **({"settled_at": (per_seed, self.settled_at)} if self.settles else {}),
-                "ran_away_at": (per_seed, watch.ran_away_at),
-                "followed": (per_seed, watch.followed.astype(np.int8)),
+                "ran_away_at": (per_seed, ran_away_at),
                 "best_step": (per_seed, self.best_step),
             },
             coords={"chain": chain, "step": np.arange(1, steps + 1)},
@@ -513,8 +513,8 @@ class Record:
             {
                 "elbo": (("chain", "check"), np.stack(self.elbo, axis=1), nats),
                 "column_scale": (("chain", "check", "feature"), np.stack(self.column_scale, axis=1), scaled),
+                "median_scale": (("chain", "check", "feature"), np.stack(self.median_scale, axis=1), scaled),
                 "scale_obs": (("chain", "check", "feature"), np.stack(self.scale_obs, axis=1)),
-                "typical_scale": (("chain", "check", "feature"), np.stack(self.typical_scale, axis=1), scaled),
             },
             coords={"chain": chain, "step": ("check", self.checked), "feature": list(self.pair.data.columns)},
         )
@@ -532,37 +532,37 @@ def _settle(model: Any, guide: Any, prepare: Any, x: Tensor) -> None:
 
 
 class Validation(NamedTuple):
-    """Mean ELBO of the validation part; of every column, (D,), the smallest decoder scale, its row, the typical one.
+    """Mean ELBO of the validation part; of every column, (D,), the smallest decoder scale, its row, and the median one.
 
-    ``row`` is -1 where the scale is that of all data; ``typical`` is the geometric mean over data.
+    The median is that of the first block of rows. It is not a number for a mixture, whose scales are no rows' own;
+    there, the row is -1.
     """
 
     elbo: Tensor
     smallest: Tensor
     row: Tensor
-    typical: Tensor
+    median: Tensor
 
 
 def _validate(model: Any, guide: Any, x: Tensor) -> Validation:
     """What a check sees of x, shape (N, D), a block of rows at a time."""
     total, smallest = x.new_zeros(()), x.new_full((x.shape[-1],), math.inf)
-    at, log_scale = torch.full_like(smallest, -1, dtype=torch.long), torch.zeros_like(smallest)
+    median, at = torch.full_like(smallest, math.nan), torch.full_like(smallest, -1, dtype=torch.long)
     size = max(1, min(VALIDATION_ROWS, VALIDATION_VALUES // x.shape[-1]))
     for start, rows in zip(range(0, len(x), size), x.split(size), strict=True):
         try:
             p, q = traces(model, guide, rows)
         except LinAlgError:  # of this seed: the others are validated all the same
-            unknown = torch.full_like(smallest, math.nan)
-            return Validation(total + math.nan, unknown, at, unknown)
+            return Validation(total + math.nan, torch.full_like(smallest, math.nan), at, median)
         total = total + terms(p, q, len(x)).elbo
         scale = column_scale(p.nodes["x"]["fn"]).to(x)
         of_datum = scale.dim() == 2 and len(scale) == len(rows)  # a mixture's are those of its components
-        scale = scale.reshape(-1, x.shape[-1])
-        least, row = scale.min(0)
+        if of_datum and start == 0:
+            median = scale.contiguous().median(0).values  # of an expanded tensor torch 2.13 returns what was in memory
+        least, row = scale.reshape(-1, x.shape[-1]).min(0)
         at = torch.where((least < smallest) & of_datum, row + start, at)
         smallest = torch.minimum(smallest, least)
-        log_scale = log_scale + scale.log().mean(0) * (len(rows) / len(x))
-    return Validation(total, smallest, at, log_scale.exp())
+    return Validation(total, smallest, at, median)
 
 
 def _attributes(pair: Pair, data: Data, settings: Settings, engine: Engine, seconds: float) -> dict[str, Any]:
@@ -610,14 +610,14 @@ def _bound(pair: Pair) -> float:
     return value - pair.log_volume if math.isfinite(value) else math.nan
 
 
-def _constants(data: Data) -> dict[str, xarray.Dataset]:
+def _constants(data: Data, watch: Watch) -> dict[str, xarray.Dataset]:
     constant = xarray.Dataset(
         {
             "center": ("feature", data.scaling.center),
             "scale": ("feature", data.scaling.scale),
             "train_std": ("feature", data.train_std),
             "constant_in_training": ("feature", (data.train_std == 0).astype(np.int8)),
-            "degenerate_in_training": ("feature", degenerate(data).astype(np.int8)),
+            "repeats_below": ("feature", watch.repeats_below, {"units": "scaled units"}),
         },
         coords={"feature": list(data.columns)},
         attrs={"image_shape": json.dumps(data.image_shape)} if data.image_shape else {},

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from zoo.comparison.difference import Floats, Score
 from zoo.comparison.improvement import ended_early
-from zoo.comparison.shrinkage import shrinkage
 from zoo.errors import RunError
 from zoo.options import location
 from zoo.storage import read_tree
@@ -114,14 +113,6 @@ class Outcome:
         """Names of the columns that are constant in training."""
         return [str(name) for name in self.summary.get("constant_columns") or ()]
 
-    def kind(self, column: str) -> str:
-        """Why a density gains without end in a column that is degenerate."""
-        if column in self.constant_columns:
-            return "constant in training"
-        if column in (self.summary.get("dependent_columns") or ()):
-            return "an exact linear function of others"
-        return "with values that repeat"
-
     @cached_property
     def constants(self) -> dict[str, str]:
         """The options that are a variance or a standard deviation in scaled units, told in the data's units."""
@@ -150,36 +141,6 @@ class Outcome:
         """Whether the divergence watch fired in any seed."""
         at = self.get("optimization/ran_away_at")
         return at is not None and bool((at >= 0).any())
-
-    @cached_property
-    def score_ran_away(self) -> bool:
-        """Whether a scored seed ran away in what is scored: held-out evidence followed, or its best came after."""
-        at, followed, best = (self.get(f"optimization/{name}") for name in ("ran_away_at", "followed", "best_step"))
-        if at is None:
-            return False
-        away = np.asarray(at) >= 0
-        if followed is None or best is None:
-            return bool(away.any())
-        return bool((away & ((np.asarray(followed) > 0) | (np.asarray(best) > np.asarray(at)))).any())
-
-    @cached_property
-    def shrinking(self) -> tuple[str, float] | None:
-        """A degenerate column whose scale was still shrinking at the end, and what it shrinks to with each doubling."""
-        scale, degenerate = self.get("validation/typical_scale"), self.get("constant_data/degenerate_in_training")
-        rate, best = self.get("optimization/learning_rate"), self.get("optimization/best_step")
-        if scale is None or degenerate is None or rate is None or best is None:
-            return None
-        columns, checks = np.flatnonzero(np.asarray(degenerate)), self.checks
-        trained = np.cumsum(np.asarray(rate, np.float64))[checks - np.asarray(rate["step"])[0]]
-        scored = np.searchsorted(checks, np.asarray(best)).clip(max=len(checks) - 1)
-        values = np.asarray(scale.transpose("chain", "check", "feature"), np.float64)
-        rates = np.array([shrinkage(trained, values[:, :, j], scored)[self.used] for j in columns]).reshape(
-            len(columns), -1
-        )
-        if not np.isfinite(rates).any():
-            return None
-        fastest = int(np.nanmin(np.where(np.isfinite(rates), rates, np.inf), axis=1).argmin())
-        return str(np.asarray(scale["feature"])[columns[fastest]]), float(np.nanmin(rates[fastest]))
 
     @cached_property
     def improving(self) -> NDArray[np.bool_]:

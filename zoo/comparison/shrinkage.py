@@ -1,50 +1,110 @@
-"""Whether a decoder's scales were still shrinking when training ended, read from the traces of a run."""
+"""Whether a score is a matter of when training stopped: a scale that was still falling, where the data let it."""
 
-from __future__ import annotations
+import json
+from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+import xarray as xr
+from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["STEADY", "shrinkage"]
+__all__ = ["SETTLED", "fall", "falls", "rates", "unsettled"]
 
-STEADY = (
-    0.8  # what a scale shrinks to, or less, with every doubling of what was trained, where it does not come to rest
-)
-SLOWING = 0.5  # of the fall in logs over the doubling before: a scale that comes to rest falls by less
-AT_THE_END = 0.8  # of all that was trained, from which on the best check is one of the end
+Floats: TypeAlias = NDArray[np.float64]
+
+SETTLED = 0.5  # halvings by doubling of what was trained: a scale that comes to rest at the noise of data falls by less
+
+GROUPS = ("validation", "optimization", "constant_data")
 
 
-def shrinkage(
-    trained: NDArray[np.float64],
-    scale: NDArray[np.float64],
-    best: NDArray[np.int64],
-) -> NDArray[np.float64]:
-    """What each seed's scale shrinks to with every doubling of what was trained, (S,); NaN where it comes to rest.
+def fall(log_scale: ArrayLike, clock: ArrayLike) -> Floats:
+    r"""How fast scales fall over the last doubling of the clock, in halvings by doubling, (D,); 0 if not steadily.
 
-    What was trained is the sum of the learning rates so far: a schedule that ends at zero makes every scale look
-    settled in steps. A scale shrinks without end if it fell to ``STEADY`` or less over the last doubling, and by half
-    as much, in logs, as over the one before or more. Only a seed whose best check is near the end counts: its score
-    would have been another, had it been stopped at another time.
+    .. math:: - \frac{d \log s}{d \log t}, \qquad t \in [T/2, T]
+
+    It is the smallest of three slopes: that of the whole stretch, of its first half and of its second half. A scale
+    that came to rest within it, or that fell only near its end, has not fallen steadily.
 
     Args:
-        trained: at the checks, ascending, shape (C,).
-        scale: one typical of all data, in any unit, shape (S, C).
-        best: number of the check whose weights are scored, shape (S,).
+        log_scale: natural logarithms, shape (C, D), of which the last are at T.
+        clock: what has been trained so far, positive and increasing, shape (C,). The sum of the learning rates serves
+            for any schedule; the number of steps would take a cosine's slow end for rest.
 
-    >>> trained = np.geomspace(1, 1000, 40)
-    >>> shrinkage(trained, np.stack([1 / trained, 1 + 1 / trained]), np.array([39, 39])).round(2)
-    array([0.5, nan])
+    >>> step = np.arange(1.0, 51.0)
+    >>> fall(np.log(np.stack([1 / step, 3 + 1 / step**3], axis=1)), step).round(2).tolist()
+    [1.0, 0.0]
     """
-    rates = np.full(len(scale), np.nan)
-    for seed, (values, at) in enumerate(zip(scale, best, strict=True)):
-        known = np.isfinite(values) & (values > 0)
-        if known.sum() < 3 or trained[at] < AT_THE_END * trained[known][-1]:
-            continue
-        when, height = np.log(trained[known]), np.log(values[known])
-        if when[-1] - when[0] < np.log(4):
-            continue
-        end, half, quarter = (float(np.interp(when[-1] - lag, when, height)) for lag in (0, np.log(2), np.log(4)))
-        last, before = end - half, half - quarter
-        if last <= np.log(STEADY) and last <= SLOWING * before:
-            rates[seed] = np.exp(last)
-    return rates
+    y, t = np.asarray(log_scale, np.float64), np.log(np.asarray(clock, np.float64))
+    slopes = []
+    for low, high in ((0.5, 1.0), (0.5, 0.75), (0.75, 1.0)):
+        inside = (t >= t[-1] + np.log(low)) & (t <= t[-1] + np.log(high))
+        if inside.sum() < 2:
+            return np.zeros(y.shape[1])
+        centred = t[inside] - t[inside].mean()
+        slopes.append(-(centred @ y[inside]) / (centred @ centred))
+    slowest: Floats = np.min(slopes, axis=0)  # not a number where a scale is not
+    return np.where(slowest > 0, slowest, 0.0)
+
+
+def falls(
+    column_scale: ArrayLike, clock: ArrayLike, scored: ArrayLike, degenerate: ArrayLike, repeats_below: ArrayLike
+) -> Floats:
+    """How fast the scales of each seed were still falling when its scored weights were taken, (S, D), as by `fall`.
+
+    Asked are the columns on which the data are degenerate, so that held-out density follows a scale without end; the
+    rates of others are 0. There a scale that falls is a fit that improves, and comes to rest at what the data leave
+    open, however narrow that is; and a scale that is one with theirs, as a single variance of all columns, rests too.
+
+    Args:
+        column_scale: the smallest scale of each column at each check, shape (S, C, D).
+        clock: the sum of the learning rates up to each check, shape (C,).
+        scored: the check whose weights are scored, shape (S,).
+        degenerate: which columns are constant or linear functions of others in training, shape (D,).
+        repeats_below: the scale below which a value of the column stands out because it repeats, shape (D,).
+    """
+    scales, until = np.asarray(column_scale, np.float64), np.asarray(clock, np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):  # a discrete likelihood has no scale, one that fell has 0
+        logs, last = np.log(scales), np.asarray(scored, int)
+        slopes = np.stack([fall(seed[: end + 1], until[: end + 1]) for seed, end in zip(logs, last, strict=True)])
+    at_last = scales[np.arange(len(scales)), last]
+    asked = np.asarray(degenerate, bool) | (at_last < np.asarray(repeats_below))
+    held_up = np.stack([np.isin(seed, seed[~which]) for seed, which in zip(at_last, asked, strict=True)])
+    return np.where(asked & ~held_up, slopes, 0.0)
+
+
+def rates(tree: xr.DataTree) -> Floats:
+    """How fast the scales of each seed of a run were still falling, (S, D), as by `falls`; 0 for a bounded pair.
+
+    A run that recorded no learning rates or repeated values is judged by its steps, and by the columns that are
+    constant or linearly dependent.
+    """
+    if not {*GROUPS} <= tree.children.keys():
+        return np.zeros((1, 1))
+    validation, steps, constant = (tree.children[group].to_dataset() for group in GROUPS)
+    if "column_scale" not in validation or "best_step" not in steps:
+        return np.zeros((1, 1))
+    scales = validation["column_scale"].transpose("chain", "check", "feature").values
+    names, checks = validation["feature"].values.astype(str), validation["step"].values
+    if json.loads(tree.attrs.get("card", "{}")).get("bounded", True):
+        return np.zeros((len(scales), len(names)))
+    about = json.loads(tree.attrs.get("data_summary", "{}"))
+    return falls(
+        scales,
+        steps["learning_rate"].values.cumsum()[checks - 1] if "learning_rate" in steps else checks,
+        np.searchsorted(checks, steps["best_step"].values).clip(max=len(checks) - 1),
+        np.isin(names, [*about.get("constant_columns", ()), *about.get("dependent_columns", ())]),
+        constant["repeats_below"].values if "repeats_below" in constant else np.zeros(len(names)),
+    )
+
+
+def unsettled(tree: xr.DataTree) -> str:
+    """Why the score of a run is a matter of when it stopped, or empty: of a pair without a bound, from its traces."""
+    fast = (found := rates(tree)) >= SETTLED
+    if not fast.any():
+        return ""
+    names = tree.children["validation"].to_dataset()["feature"].values.astype(str)[fast.any(0)]
+    where = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    who = "" if fast.any(1).all() else f" in {fast.any(1).sum()} of {len(fast)} seeds"
+    return (
+        f"not settled: its scale on {where}, where the data are degenerate, still shrinks {2 ** found.max():.2g}-fold "
+        f"with every doubling of training{who}, so that its score is a matter of when it stopped"
+    )

@@ -7,6 +7,7 @@ import numpy as np
 from zoo.comparison.difference import NOISE, Difference, Score, decisive_row, standard_error
 from zoo.comparison.improvement import goes_on
 from zoo.comparison.outcome import COLLAPSED, Outcome
+from zoo.comparison.shrinkage import unsettled
 from zoo.words import nats, places, plus_minus, scale
 
 __all__ = ["gift", "height", "listed_apart", "remarks", "verdict"]
@@ -36,7 +37,7 @@ def listed_apart(rows: Sequence[Outcome]) -> dict[str, str]:
 
 def _unscored(row: Outcome, rows: Sequence[Outcome]) -> str:  # noqa: ARG001 (all rules are asked alike)
     """Why a row has no score that counts; empty if it has one."""
-    if row.score_ran_away and not row.has_mass:
+    if row.ran_away and not row.has_mass:
         return _run_away(row) + "; unranked"
     if row.evidence is None:
         return "not scored: every seed was frozen" if row.used.size and not row.used.any() else "not evaluated"
@@ -47,21 +48,10 @@ def _unscored(row: Outcome, rows: Sequence[Outcome]) -> str:  # noqa: ARG001 (al
 
 
 def _unsettled(row: Outcome, rows: Sequence[Outcome]) -> str:
-    """Whether the score of an unbounded density is a matter of when it stopped, and bounded ones stand beside it."""
-    if row.bounded or row.has_mass or not any(other.bounded and other.evidence is not None for other in rows):
+    """Why the score of an unbounded density is a matter of when it stopped, where bounded ones stand beside it."""
+    if row.has_mass or not any(other.bounded and other.evidence is not None for other in rows):
         return ""
-    return f"{shrinks}; unranked beside bounded pairs" if (shrinks := _shrinks(row)) else ""
-
-
-def _shrinks(row: Outcome) -> str:
-    """A scale that was still shrinking when training ended, where the data let a density gain without end."""
-    if row.bounded or row.has_mass or row.shrinking is None:
-        return ""
-    column, rate = row.shrinking
-    return (
-        f"not settled: its score is a matter of when it stopped, since its scale on column {column} "
-        f"({row.kind(column)}) still shrinks to {rate:.0%} with every doubling of the training"
-    )
+    return f"{why}; unranked" if (why := unsettled(row.tree)) else ""
 
 
 def _led_by_constants(row: Outcome, rows: Sequence[Outcome]) -> str:
@@ -138,11 +128,9 @@ def _late(row: Outcome) -> str:
     return f"{who}still improving: train longer ({goes_on(row.tree.attrs)})"
 
 
-def _ran_away_later(row: Outcome) -> str:
-    """A remark where a density ran away, but only after the weights that are scored."""
-    if not row.ran_away or row.score_ran_away or row.has_mass:
-        return ""
-    return f"{_run_away(row).partition(';')[0]}, after the weights that are scored"
+def _matter_of_time(row: Outcome) -> str:
+    """A remark where a score that is ranked is a matter of when training stopped."""
+    return "" if row.has_mass else unsettled(row.tree)
 
 
 def _scaled_units(row: Outcome) -> str:
@@ -251,7 +239,7 @@ def _by_most_rows(row: Outcome, best: Outcome, behind: Difference) -> str:
 
 def remarks(row: Outcome) -> str:
     """What has to be known of a row beside where it stands."""
-    said = (_unrepeated, _stray, _early, _late, _density_ran_away, _ran_away_later, _scaled_units, _one_datum)
+    said = (_unrepeated, _stray, _early, _late, _density_ran_away, _matter_of_time, _scaled_units, _one_datum)
     return "".join(f"; {text}" for remark in said if (text := remark(row)))
 
 
