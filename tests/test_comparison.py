@@ -23,16 +23,14 @@ def run(name, evidence, varying=None, bounded=True, **settings):
     """A run by its evidence, (seeds, data); of one seed alone, two that agree, so that nothing is open about seeds."""
     evidence, varying = (None if of is None else np.atleast_2d(np.asarray(of, float)) for of in (evidence, varying))
     evidence, varying = (of if of is None or len(of) > 1 else np.repeat(of, 2, axis=0) for of in (evidence, varying))
-    constant = [0] if varying is not None else []
     return synthetic_run(
         name,
         evidence=evidence,
         varying=varying,
-        constant=constant,
         seeds=len(evidence),
         obs=evidence.shape[1],
         steps=40,
-        **{"bound": 0.0 if bounded else np.nan} | settings,
+        **{"bound": 0.0 if bounded else np.nan, "constant": [0] if varying is not None else []} | settings,
     )
 
 
@@ -329,7 +327,7 @@ def traced(name, elbo, **settings):
 
 
 def test_a_row_that_was_still_improving_says_so():
-    rising, settled = traced("a", [-120, -112, -105]), traced("b", [-120, -105, -104.95])
+    rising, settled = traced("a", [-120, -112, -105]), traced("b", [-120, -105, -105, -104.97, -104.95])
     verdicts = compare([rising, settled, traced("c", [-120, -100, -130])])["verdict"]
     assert verdicts["a"].endswith("; still improving: train longer (zoo compare ... --steps auto)")
     assert not [name for name in "bc" if "improving" in verdicts[name]]
@@ -338,7 +336,9 @@ def test_a_row_that_was_still_improving_says_so():
 def test_an_unbounded_row_whose_scale_shrinks_is_not_ranked_beside_bounded_ones():
     tree = run("a", [[9.0, 9.0]], bounded=False, images=False, constant=[1])
     checks = tree["validation"]["step"].values
-    replace(tree, "validation", "column_scale", np.tile((1 / (1.0 + checks))[None, :, None], (2, 1, 13)))
+    scales = np.full((2, len(checks), 13), 0.5)
+    scales[..., 1] = 1 / checks
+    replace(tree, "validation", "column_scale", scales)
     replace(tree, "optimization", "best_step", checks[[-1, -1]])
     table = compare([tree, run("b", [[5.0, 5.0]], images=False)])
     assert np.isnan(table.loc["a", "rank"]) and table.loc["b", "rank"] == 1
