@@ -117,7 +117,7 @@ def synthetic_run(
                 "elbo": (("chain", "check"), validation_elbo),
                 "column_scale": (("chain", "check", "feature"), column_scale),
             },
-            {"chain": chain, "step": ("check", checks + 1)},
+            {"chain": chain, "step": ("check", checks + 1), "feature": names},
         ),
         "constant_data": xr.Dataset(
             {

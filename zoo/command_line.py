@@ -122,7 +122,14 @@ class Loading:
         ),
     ] = None
     dequantize: Annotated[bool, DATA("--dequantize", help="Spread discrete values by uniform noise.")] = False
+    split: Annotated[
+        str, DATA(help="grouped keeps rows that are copies in one part; rows divides them one by one.")
+    ] = "grouped"
     split_seed: Annotated[int, DATA(help="Seed of the split into train, validation and test.")] = 0
+    max_bytes: Annotated[
+        int | None,
+        DATA(help="The most memory that a file may take, unpacked.", show_default="an eighth of what is free"),
+    ] = None
 
     def load(self) -> Data:
         """The data, by a call of ``zoo.load_data`` without the arguments left as they are."""
@@ -384,7 +391,9 @@ def train(
         _check_free(out, overwrite, f"`zoo train --resume {out}`")
         seeds, settings = training.chosen_seeds, training.settings(**ALONE)
         pair = zoo.create(name, loading.load(), **dict(_assignment(text) for text in assignments or ()))
-        run = _train(Plan(pair, seeds, settings, out, overwrite), quiet)
+        plan = Plan(pair, seeds, settings, out, overwrite)
+        _remark([plan], quiet)
+        run = _train(plan, quiet)
     best = run.tree["validation"].to_dataset()["elbo"].max("check").values.tolist()
     if as_json:
         scores = [elbo if math.isfinite(elbo) else None for elbo in best]
@@ -518,6 +527,7 @@ def _fulfil(plans: Mapping[str, Plan], effort: Mapping[str, int], quiet: bool) -
 
     runs: dict[str, Run] = {}
     failures: dict[str, str] = {}
+    _remark(plans.values(), quiet)
     for name, plan in plans.items():
         started = time.perf_counter()
         try:
@@ -619,6 +629,12 @@ def _begun(place: Path, now: str | None) -> Plan:
     except UnknownPair as error:
         raise UnknownPair(f"{error} Name the file that registers it with --plugin.") from error
     return Plan(zoo.create(name, _load_again(place, origin, now), **options), seeds, settings, place)
+
+
+def _remark(plans: Iterable[Plan], quiet: bool) -> None:
+    """What has to be known of the data, before anything is trained on them."""
+    for note in dict.fromkeys(note for plan in plans for note in plan.pair.data.notes if not quiet):
+        _tell(f"data: {note}", "dim")
 
 
 def _train(plan: Plan, quiet: bool) -> Run:
