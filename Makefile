@@ -15,7 +15,7 @@ help:  ## Show this list
 
 demo: .venv/.installed  ## Train six pairs on real handwritten digits, print the path of the report
 	$(BIN)/zoo compare gaussian-learned gaussian-constrained gaussian-identity gaussian-binned bernoulli gmm \
-		--data digits --binarize threshold --seeds 4 --samples 1000 --temperatures 20 --out $(DEMO) --overwrite
+		--data digits --binarize threshold --seeds 2 --samples 1000 --temperatures 20 --out $(DEMO) --overwrite
 
 test: .venv/.installed  ## Run the tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4  # a worker a core: more threads wait for each other

@@ -74,7 +74,7 @@ def test_states_may_be_written_at_any_step(every, iris, tmp_path, monkeypatch):
 
 def test_a_seed_that_was_stopped_stays_so(iris, tmp_path, monkeypatch):
     pair = zoo.create("gaussian-constrained", iris)
-    how = HOW | {"patience": 1, "learning_rate": 0.1}
+    how = HOW | {"patience": 1, "learning_rate": 0.2}
     whole = zoo.fit(pair, iris, **how)
     assert (whole.tree["optimization"]["stopped_at"] > 0).any()
     with monkeypatch.context() as patch:

@@ -341,9 +341,9 @@ def test_an_unbounded_row_whose_scale_shrinks_is_not_ranked_beside_bounded_ones(
     replace(tree, "validation", "column_scale", scales)
     replace(tree, "optimization", "best_step", checks[[-1, -1]])
     table = compare([tree, run("b", [[5.0, 5.0]], images=False)])
-    assert np.isnan(table.loc["a", "rank"]) and table.loc["b", "rank"] == 1
+    assert pd.isna(table.loc["a", "rank"]) and table.loc["b", "rank"] == 1
     assert "not settled: its scale on column 1, where the data are degenerate" in table.loc["a", "verdict"]
-    assert table.loc["a", "verdict"].endswith("; unranked")
+    assert "unranked" in table.loc["a", "verdict"]
     table = compare([tree, run("b", [[5.0, 5.0]], bounded=False, images=False)])
     assert table.loc["a", "rank"] == 1, "no bounded row beside it"
     assert "so that its score is a matter of when it stopped" in table.loc["a", "verdict"]

@@ -217,7 +217,7 @@ def pairs_of_runs():
     runs = []
     for unit in (1, 10):
         d = zoo.Data.from_array(
-            np.column_stack([values, np.full(len(values), 3.0)]) * unit, name=f"x{unit}", scaling="scalar"
+            np.column_stack([values, np.full(len(values), 3.0)]) * unit, name=f"x{unit}", scaling="scalar", split="rows"
         )
         run = zoo.fit(zoo.create("gaussian-constrained", d, latent_dim=2), d, seeds=1, steps=60, progress=False)
         zoo.evaluate(run, d, samples=200)

@@ -11,7 +11,9 @@ from zoo.context import seeded
 RNG = np.random.default_rng(0)
 FACTORS = 3 * RNG.normal(size=(600, 2)) @ RNG.normal(size=(2, 6))
 ROWS = FACTORS * [0.1, 1, 1, 5, 5, 20] + RNG.normal(size=(600, 6))  # columns of widths that differ, and one noise
-UNCLAIMED = [(name, {}) for name in zoo.list_pairs(support="real") if not zoo.card(name).in_scaled_units]
+# those whose every constant a change of units can take up; floors, ratios and priors are in scaled units by definition
+FREE = [("gaussian-learned", {}), ("linear-diagonal", {})]
+SHARED = {"gaussian-identity", "gaussian-shared", "gaussian-two-stage", "linear-shared"}
 MIXTURES = [("gmm", {"covariance": covariance}) for covariance in ("diagonal", "full", "tied")]
 
 
@@ -40,8 +42,8 @@ def rescale(model, ratio, shift):
                     parameter += {"log_excess": 2, "log_diagonal": 1, "below": 0}[name] * ratio.log()
 
 
-@pytest.mark.parametrize(("name", "options"), UNCLAIMED + MIXTURES)
-def test_a_pair_that_claims_nothing_in_scaled_units_has_one_density_as_loaded(name, options, scaled):
+@pytest.mark.parametrize(("name", "options"), FREE + MIXTURES)
+def test_a_pair_without_constants_in_scaled_units_has_one_density_as_loaded(name, options, scaled):
     pairs = [zoo.create(name, data, **options) for data in scaled]
     by_column, alike = (pair.model.double() for pair in pairs)
     with seeded(0), torch.no_grad():
@@ -57,6 +59,10 @@ def test_a_pair_that_claims_nothing_in_scaled_units_has_one_density_as_loaded(na
         for model, pair in zip((by_column, alike), pairs, strict=True)
     ]
     torch.testing.assert_close(*densities, rtol=1e-9, atol=1e-9)
+
+
+def test_cards_say_which_variance_is_one_in_scaled_units():
+    assert {name for name in zoo.list_pairs(support="real") if zoo.card(name).in_scaled_units} == SHARED
 
 
 def highest(kind, data, part="test"):

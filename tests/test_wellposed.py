@@ -11,6 +11,7 @@ import torch
 import zoo
 from zoo.catalogue import options_of
 from zoo.context import seeded
+from zoo.errors import Unknown
 from zoo.evaluation.wellposedness import wellposedness
 from zoo.inference import log_mean_exp
 from zoo.pairs import VAEOptions, guide
@@ -229,7 +230,7 @@ def test_the_group_of_a_pair_with_a_floor(iris):
     np.testing.assert_allclose(group["train_evidence"], run.log_evidence(iris.train.values, 1000).sum(1))
 
 
-def test_masses_have_a_group_and_pairs_of_ones_own_have_none(iris, catalogue):
+def test_masses_have_a_group_and_pairs_of_ones_own_say_why_they_have_none(iris, catalogue):
     binary = zoo.load_data("digits", binarize="threshold")
     assert wellposedness(trained("bernoulli", binary), binary).attrs["bound"] == 0
 
@@ -243,7 +244,8 @@ def test_masses_have_a_group_and_pairs_of_ones_own_have_none(iris, catalogue):
 
         return Mine(), guide(data, options)
 
-    assert wellposedness(trained("mine", iris), iris) is None
+    with pytest.raises(Unknown, match="no path is known for Mine"):
+        wellposedness(trained("mine", iris), iris)
 
 
 def test_a_path_may_have_a_single_datum():

@@ -56,6 +56,7 @@ ROWS, DRAWS, RECONSTRUCTION_DRAWS = 1000, 1000, 32
 PREDICTIVE_DRAWS = 100  # a datum: as many as 50 find a shift or a scale as often as 1000 do
 K_FITS = 4096  # tails fitted for each seed
 POINTS, LEVELS = 100, 256  # of the band: where it is evaluated, and the tails whose p value is worked out
+UNTRUSTED = 1 / 4  # of a column's weights with a bad k, from which on its PIT may be far from uniform at the truth
 SMALLEST, ROUNDING = 1e-10, 1e-9  # p value told apart from 0, and what two equal tails may differ by, relatively
 
 
@@ -74,8 +75,10 @@ def calibration(run: Run, data: Data, samples: int) -> xarray.Dataset:
     seed and kind (:func:`beyond_chance`); ``coverage`` of central intervals; ``ece``, sum over six bins of
     (1/6 - share)^2 (Stirn & Knowles 2020, https://arxiv.org/abs/2006.04910); ``crps`` in the units as loaded, beside
     that of the training part's own marginal; ``log_score`` in nats. ``bad_k`` is the share of data whose weights v have
-    a Pareto k above 0.7. Columns constant in training are not a number. Discrete data are predicted as the cells they
-    are in; where the mass of a cell is not known they are not, and ``attrs["absent"]`` says so under "cells".
+    a Pareto k above 0.7; where it is above a quarter, as where a column alone says what z is, the leave-one-out PIT is
+    not to be trusted, and is not judged: its ``p_value`` and what follows from it are not a number. Columns constant in
+    training are not a number. Discrete data are predicted as the cells they are in; where the mass of a cell is not
+    known they are not, and ``attrs["absent"]`` says so under "cells".
 
     Args:
         run: a trained pair.
@@ -110,19 +113,21 @@ def calibration(run: Run, data: Data, samples: int) -> xarray.Dataset:
     per_feature = ("chain", "kind", "feature")
     train = torch.as_tensor(run.pair.scale(data.train.values[:ROWS]), dtype=torch.float32)
     reference = crps(train[:, None], x).mean(0).numpy() * scale
+    bad_k = np.where(np.isnan(k), np.nan, np.stack(k) > BAD_K).mean(1)
     p = np.where(varies, p_values(pit), np.nan)
+    p[:, KINDS.index("leave-one-out")][bad_k > UNTRUSTED] = np.nan
     group = xarray.Dataset(
         {
             "pit": (("chain", "kind", "obs", "feature"), pit.astype(np.float32)),
             "coverage": (("chain", "kind", "level", "feature"), _coverage(pit)),
             "p_value": (per_feature, p, {"smallest": SMALLEST}),
-            "outside": (per_feature, (p <= 1 - BAND).astype(float)),
+            "outside": (per_feature, np.where(np.isnan(p), np.nan, p <= 1 - BAND)),
             "beyond_chance": (per_feature, beyond_chance(p)),
             "ece": (per_feature, _calibration_error(pit)),
             "crps": (per_feature, of_crps.mean(2) * scale),
             "crps_reference": ("feature", reference),
             "log_score": (per_feature, log_density.mean(2) - volume, {"units": "nats"}),
-            "bad_k": (("chain", "feature"), np.where(np.isnan(k), np.nan, np.stack(k) > BAD_K).mean(1)),
+            "bad_k": (("chain", "feature"), bad_k),
         },
         coords={"kind": list(KINDS), "level": list(COVERAGES)},
     ).where(xarray.DataArray(varies, dims="feature"))

@@ -100,6 +100,8 @@ def _remarks(run: Outcome) -> list[str]:
     tested = _tested(run)
     leave = f"{_count(run, 'outside')} of {tested} columns leave the band, {BY_CHANCE * tested:.1f} expected by chance"
     remarks = [", ".join(intervals), leave, f"beyond chance: {_count(run, 'beyond_chance')}"]
+    if unjudged := _unjudged(run):
+        remarks.append(f"{unjudged} more are not judged, since more than a quarter of their weights have k > 0.7")
     remarks.append(f"expected calibration error {number(_mean(_of(run, 'ece', 'feature')))}")
     remarks.append(f"CRPS {percent(_relative(run))} of that of the training marginal in the median column")
     if np.isfinite(bad := _bad_k(run)):
@@ -129,6 +131,16 @@ def _tested(run: Outcome) -> int:
     """How many columns are tested: those that vary in training."""
     values = _of(run, "outside", "feature")
     return 0 if values is None else int(np.isfinite(values).sum(1).max())
+
+
+def _unjudged(run: Outcome) -> int:
+    """How many columns vary and are not tested, at most in a seed: those whose weights are not to be trusted."""
+    values, bad = _of(run, "outside", "feature"), run.get("calibration/bad_k")
+    if values is None or bad is None:
+        return 0
+    varies = np.isfinite(np.asarray(bad.transpose("chain", "feature"), np.float64)).any(0)
+    asked = np.isfinite(values)
+    return int((varies & ~asked)[asked.any(1)].sum(1).max(initial=0))
 
 
 def _relative(run: Outcome) -> float:
