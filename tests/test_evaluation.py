@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from arviz_stats.base import array_stats
 from scipy import stats
 from torch import nn
 
 import zoo
 from zoo.context import Stream, seeded
-from zoo.evaluation.evidence import pareto_k
+from zoo.evaluation.tails import pareto_k
 from zoo.guides import MeanFieldNormal
 from zoo.inference import (
     columns_log_prob,
@@ -110,6 +111,16 @@ def test_columns_of_a_mixture_component_are_its_marginal(covariance):
 def test_pareto_k_of_weights_whose_tail_is_known(k):
     log_weights = -k * np.log(np.random.default_rng(0).uniform(size=(50_000, 4)))
     assert pareto_k(log_weights).mean() == pytest.approx(k, abs=0.06)
+
+
+@pytest.mark.parametrize("draws", [25, 60, 1000, 5000])
+def test_pareto_k_is_that_of_arviz(draws):
+    rng = np.random.default_rng(draws)
+    normal, student = rng.normal(size=(draws, 20)) * np.geomspace(0.01, 5, 20), rng.standard_t(5, size=(draws, 20))
+    log_weights = np.hstack([normal, student])
+    log_weights[3] -= 2000  # a weight of zero
+    arviz = array_stats.psislw(-log_weights, axis=0)[1]  # it takes log likelihoods and negates them
+    np.testing.assert_allclose(pareto_k(log_weights), arviz, rtol=1e-9, atol=1e-9)
 
 
 def test_pareto_k_of_constant_weights_is_minus_infinity():

@@ -13,7 +13,7 @@ import zoo
 from zoo.context import Stream, seeded
 from zoo.errors import Unknown
 from zoo.evaluation.annealing import anneal
-from zoo.evaluation.evidence import pareto_k
+from zoo.evaluation.tails import pareto_k
 from zoo.guides import ClosedFormNormal
 from zoo.inference import log_mean_exp, score_weights, stream_log_weights
 from zoo.models import FactorAnalysis as FactorModel

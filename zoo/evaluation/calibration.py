@@ -24,7 +24,7 @@ from zoo.answers import ask, name_of
 from zoo.context import Stream
 from zoo.data import Data
 from zoo.errors import Unknown
-from zoo.evaluation.evidence import BAD_K, pareto_k
+from zoo.evaluation.tails import BAD_K, pareto_k
 from zoo.models.ordinal import Binned, Levels
 from zoo.objective import Program
 from zoo.runs import Run

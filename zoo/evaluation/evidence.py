@@ -15,15 +15,12 @@ from zoo.context import Stream
 from zoo.data import Data
 from zoo.errors import Unknown
 from zoo.evaluation.annealing import anneal
+from zoo.evaluation.tails import BAD_K, ROUNDING, pareto_k
 from zoo.runs import Run
 from zoo.words import nats
 
-__all__ = ["BAD_K", "heldout", "pareto_k"]
+__all__ = ["heldout"]
 
-BAD_K = 0.7  # above it an estimate by importance weights is not to be trusted (Vehtari et al. 2024)
-FEWEST_FOR_K = 25  # the tail is a fifth of the weights and five numbers at least
-ROUNDING = 1e-3  # nats by which single precision sets the weights of an exact guide apart, at most
-LOST = 0.1  # nats between a log weight and the next number, from which on their tail is one of rounding
 NOISY = 6.0  # standard errors by which an estimate may be off
 EXACT, IMPORTANCE, ANNEALED = range(3)
 METHOD = {"flag_values": [EXACT, IMPORTANCE, ANNEALED], "flag_meanings": "exact importance annealed"}
@@ -224,46 +221,3 @@ def _of_weights(log_weights: Tensor, *, exact: bool) -> Scores:
     error = relative.std(0) / count**0.5 if count > 1 else torch.full((n,), torch.nan).double()
     k = torch.as_tensor(pareto_k(as_given.numpy()))
     return Scores(evidence, error, k, count / relative.square().mean(0), method, evidence[0].clone())
-
-
-def pareto_k(log_weights: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Shape k of the generalised Pareto distribution fitted to the largest weights, (K, N) to (N,).
-
-    Below 0.5 the estimate is good, up to 0.7 usable, above it is not to be trusted. Minus infinity where all weights,
-    or the largest of them, are the same but for rounding; infinity where one weight holds everything, or where the
-    numbers are so large that rounding takes more than a tenth of a nat; not a number where they are too few to have a
-    tail, or some are not numbers.
-
-    >>> uniform = np.random.default_rng(0).uniform(size=(20000, 1))
-    >>> bool(abs(pareto_k(-0.8 * np.log(uniform)) - 0.8) < 0.1)
-    True
-    """
-    if len(log_weights) < FEWEST_FOR_K:
-        return np.full(log_weights.shape[1], np.nan)
-    highest = log_weights.max(0)
-    known = np.isfinite(highest)
-    k = np.where(known, -np.inf, np.nan)
-    with np.errstate(invalid="ignore"):
-        relative = log_weights.astype(np.float64) - highest
-        lost = known & (np.spacing(np.abs(highest)) > LOST)
-        varying = known & ~lost & (relative.min(0) < -ROUNDING)
-    k[lost] = np.inf
-    k[varying] = [_tail_shape(column) for column in relative[:, varying].T]
-    return k
-
-
-def _tail_shape(relative: np.ndarray[Any, Any]) -> float:
-    """Pareto k of log weights (K,) whose highest is 0."""
-    from arviz_stats.base import array_stats
-
-    if np.exp(relative).sum() - 1 < np.finfo(float).eps:
-        return np.inf
-    # a weight of zero is far from the tail: any low number serves, and minus infinity would not
-    relative = np.maximum(relative, -1e6)
-    try:
-        with np.errstate(all="ignore"):  # a tail as heavy as can be overflows in the fit
-            # arviz-stats takes log likelihoods and negates them: minus log weights are what it must be given
-            k = float(array_stats.psislw(-relative)[1])
-    except ValueError:  # the largest weights are one number: there is no tail beyond it
-        return -np.inf
-    return k if np.isfinite(k) else np.inf
