@@ -1,6 +1,5 @@
 """Calibration against closed forms, and against decoders that are known to be too sure of themselves."""
 
-
 import numpy as np
 import pyro.distributions as dist
 import pytest
