@@ -82,8 +82,8 @@ ABSENT = {
     ContinuousBernoulli: {},
     LowRank: {},
     LogitNormal: {
-        "calibration": "the mean of TransformedDistribution by SigmoidTransform is not known.",
-        "reconstruction": "the mean of TransformedDistribution by SigmoidTransform is not known.",
+        "calibration": "the mean of Normal by SigmoidTransform is not known.",
+        "reconstruction": "the mean of Normal by SigmoidTransform is not known.",
     },
 }
 GROUPS = {

@@ -61,5 +61,6 @@ def name_of(fn: Any) -> str:
     """
     while isinstance(fn, dist.Independent):
         fn = fn.base_dist
-    by = [type(part).__name__ for part in getattr(fn, "transforms", [])]
-    return type(fn).__name__ + (f" by {', '.join(by)}" if by else "")
+    if type(fn) is not dist.TransformedDistribution:
+        return type(fn).__name__
+    return f"{name_of(fn.base_dist)} by {', '.join(type(part).__name__ for part in fn.transforms)}"

@@ -28,7 +28,7 @@ from torch.overrides import TorchFunctionMode
 from zoo.context import Stream, pyro_context, quiet_compiler, random_stream, seeded
 from zoo.errors import OptionError
 from zoo.graphs import BrainFloatLayers, arrange_products, fail_alone, on_cuda
-from zoo.objective import Terms, traces
+from zoo.objective import Terms, refuse_other_data, traces
 
 if TYPE_CHECKING:
     from zoo.catalogue import Pair
@@ -227,7 +227,7 @@ class Engine:
         started = time.perf_counter()
         self.note = ""
         self.mode: Mode = mode
-        self.lifts_noise = self._rehearse()
+        self.lifts_noise = self._rehearse(pair.card.base_measure)
         if not self.lifts_noise and mode != "off":
             self.mode, self.note = "off", "it draws random numbers that cannot be lifted out of the step"
         self._advance: Callable[..., Tensor] = self._step
@@ -427,11 +427,14 @@ class Engine:
 
     # -- before the first step -----------------------------------------------------------------------------------
 
-    def _rehearse(self) -> bool:
+    def _rehearse(self, base_measure: str) -> bool:
         """Run the objective once with validation on; learn how much noise it takes and whether all of it was seen."""
         buffers = {name: b[0].clone() for name, b in self.buffers.items()}
         weights = {**self.parameters(self.state.theta[0]), **buffers}
         batch = self.x[: self.batch_size]
+        with seeded(0), torch.no_grad(), pyro_context():
+            model, _ = functional_call(self.program, weights, (traces, self.prepare(batch)))
+            refuse_other_data(model.nodes["x"]["fn"], self.prepare(batch), base_measure)
         with seeded(0), torch.no_grad(), pyro_context(validate=True):
             as_it_is = self._terms(weights, batch).elbo
         with seeded(0), torch.no_grad(), pyro_context():

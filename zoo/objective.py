@@ -13,7 +13,7 @@ from pyro.distributions.util import is_identically_one, scale_and_mask
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from zoo.answers import ask
+from zoo.answers import ask, name_of
 from zoo.errors import OptionError, Unknown
 from zoo.models.ordinal import Binned, Levels
 
@@ -25,6 +25,8 @@ __all__ = [
     "elbo",
     "latent_sites",
     "plain_log_prob",
+    "refuse_other_data",
+    "refuse_other_latents",
     "terms",
     "traces",
 ]
@@ -63,9 +65,52 @@ def traces(model: Program, guide: Program, x: Tensor, plates: int = 1) -> tuple[
     with poutine.enum(first_available_dim=-1 - plates):
         guide_trace = poutine.trace(guide).get_trace(x)
         model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(x)
+    refuse_other_latents(model_trace, guide_trace)
     guide_trace.compute_log_prob()
     model_trace.compute_log_prob()
     return model_trace, guide_trace
+
+
+def refuse_other_latents(model_trace: Any, guide_trace: Any) -> None:
+    """Raise OptionError where a latent is of one program alone: its density would be left out without a word."""
+    of_model, of_guide = (dict.fromkeys(latent_sites(trace)) for trace in (model_trace, guide_trace))
+    for names, alone, other in (
+        ([*(of_model.keys() - of_guide)], "model", "guide"),
+        ([*(of_guide.keys() - of_model)], "guide", "model"),
+    ):
+        if names:
+            sites = ", ".join(map(repr, sorted(names)))
+            raise OptionError(
+                f"the {alone} has the latent {sites} and the {other} has none: give both programs the same latents. One "
+                'that the model sums out has a site in the guide too, with infer={"enumerate": "parallel"} there.'
+            )
+
+
+def refuse_other_data(likelihood: Any, x: Tensor, base_measure: str) -> None:
+    """Raise OptionError where a likelihood is of other data, or of another measure than its card says.
+
+    Args:
+        likelihood: p(x | z), as the model has it at site ``x``.
+        x: data in the model's units, shape (B, D).
+        base_measure: "density" or "mass", as on the card.
+    """
+    try:
+        support = ask(likelihood, "support")
+    except Unknown:
+        return
+    if support.is_discrete and base_measure == "density":
+        raise OptionError(
+            f"{name_of(likelihood)} gives values a probability mass, and the card says density: register the pair with "
+            'base_measure="mass" and bounded=True.'
+        )
+    values = getattr(support, "base_constraint", support)
+    outside = ~values.check(x)
+    if outside.any():
+        raise OptionError(
+            f"{name_of(likelihood)} knows only {str(values).splitlines()[0]} values, and the data hold "
+            f"{x[outside].flatten()[0]:.4g} in the model's units: choose another likelihood, or register the pair with "
+            "the support that it has."
+        )
 
 
 def latent_sites(trace: Any, *, enumerated: bool | None = None) -> list[str]:

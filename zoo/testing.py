@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+import traceback
 import typing
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,8 +32,9 @@ from zoo.catalogue import Pair, card, create, options_of
 from zoo.context import pyro_context, seeded
 from zoo.data import Data
 from zoo.engine import BETAS, Engine, Mode, Replica, Tape
+from zoo.errors import ZooError
 from zoo.fitting import fit
-from zoo.objective import OBJECTIVES, latent_sites
+from zoo.objective import OBJECTIVES, latent_sites, refuse_other_data, refuse_other_latents
 from zoo.runs import load_run
 
 DRAWS, UPHILL = 4096, 10  # of a likelihood, to see where its mass is; steps towards its peak
@@ -72,9 +74,17 @@ def check_pair(name: str, data: Data | None = None, **options: Any) -> list[str]
         try:
             run(subject)
         except Exception as error:  # a program that breaks under a check fails it
-            what = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
-            raise AssertionError(f"{name} fails the check {check!r}: {what}") from error
+            raise AssertionError(f"{name} fails the check {check!r}: {_told(error)}") from error
     return list(CHECKS)
+
+
+def _told(error: Exception) -> str:
+    """What an error says, without the shapes of every site that Pyro appends, and where it was raised if it is a bug."""
+    if isinstance(error, AssertionError | ZooError):
+        return str(error)
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    said = (str(error).splitlines() or [""])[0]
+    return f"{type(error).__name__}{f': {said}' if said else ''} ({frame.filename}, line {frame.lineno})"
 
 
 def make_subject(name: str, data: Data | None = None, **options: Any) -> Subject:
@@ -142,9 +152,8 @@ def check_sites(subject: Subject) -> None:
         raise AssertionError(f"shapes do not fit; are the features an event, to_event(1)? {first_line}") from error
     observed = [n for n in model.observation_nodes if not site_is_subsample(model.nodes[n])]
     assert observed == ["x"], f"the model has to observe one site, x; it observes {observed}"
-    assert sorted(latent_sites(model)) == sorted(latent_sites(guide)), (
-        f"the model's latents are {latent_sites(model)}, the guide's {latent_sites(guide)}"
-    )
+    refuse_other_latents(model, guide)
+    refuse_other_data(model.nodes["x"]["fn"], subject.x, subject.pair.card.base_measure)
     for trace in (model, guide):
         trace.compute_log_prob()
         for name in [*latent_sites(trace), *(n for n in observed if n in trace.nodes)]:
