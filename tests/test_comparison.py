@@ -139,7 +139,9 @@ def test_one_row_does_not_hide_what_all_others_say():
     assert "in the trimmed mean; the mean difference, -25 ± 25, is decided by row 5 (-7,000.0 nats there)" in verdict
     # the other way round, one row makes the better pair come second
     turned = wild * np.where(np.arange(280) == 5, 1, -1)
-    assert compare([run("a", np.zeros(280)), run("b", -turned)]).loc["b", "verdict"].startswith("better than a on ")
+    table = compare([run("a", np.zeros(280)), run("b", -turned)])
+    assert table.loc["b", "verdict"].startswith("better than a on ")
+    assert table.loc["a", "verdict"].startswith("the highest mean, by one row: on most rows b is better")
     even = np.where(np.arange(280) == 5, 7000.0, normal(280, 0.0, 0.3))
     assert compare([run("a", np.zeros(280)), run("b", -even)]).loc["b", "verdict"].startswith("cannot be told apart")
 
@@ -329,7 +331,7 @@ def traced(name, elbo, **settings):
 def test_a_row_that_was_still_improving_says_so():
     rising, settled = traced("a", [-120, -112, -105]), traced("b", [-120, -105, -105, -104.97, -104.95])
     verdicts = compare([rising, settled, traced("c", [-120, -100, -130])])["verdict"]
-    assert verdicts["a"].endswith("; still improving: train longer (zoo compare ... --steps auto)")
+    assert verdicts["a"].endswith('; still improving: train longer (with --steps auto, steps="auto" in Python)')
     assert not [name for name in "bc" if "improving" in verdicts[name]]
 
 
@@ -344,6 +346,7 @@ def test_an_unbounded_row_whose_scale_shrinks_is_not_ranked_beside_bounded_ones(
     assert pd.isna(table.loc["a", "rank"]) and table.loc["b", "rank"] == 1
     assert "not settled: its scale on column 1, where the data are degenerate" in table.loc["a", "verdict"]
     assert "unranked" in table.loc["a", "verdict"]
+    assert table.loc["a", "verdict"].count("not settled") == 1
     table = compare([tree, run("b", [[5.0, 5.0]], bounded=False, images=False)])
     assert table.loc["a", "rank"] == 1, "no bounded row beside it"
     assert "so that its score is a matter of when it stopped" in table.loc["a", "verdict"]

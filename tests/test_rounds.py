@@ -71,11 +71,11 @@ def test_seeds_that_broke_or_settled_did_not_end_early():
 def test_the_command_that_goes_on_is_one_that_trains_for_longer():
     attrs = {"steps": 2000, "schedule": "cosine", "patience": "null"}
     for changed, command in (
-        ({}, "zoo compare ... --steps auto"),
-        ({"steps": "auto"}, "zoo compare ... --steps 62000"),
-        ({"steps": 40_000}, "zoo compare ... --steps 80000"),
-        ({"schedule": "constant"}, "zoo compare ... --steps 4000"),
-        ({"patience": 5}, "zoo compare ... --steps 4000"),
-        ({"interrupted_at": 900}, "zoo train --resume RUN"),
+        ({}, 'with --steps auto, steps="auto" in Python'),
+        ({"steps": "auto"}, "with --steps 62000, steps=62000 in Python"),
+        ({"steps": 40_000}, "with --steps 80000, steps=80000 in Python"),
+        ({"schedule": "constant"}, "with --steps 4000, steps=4000 in Python"),
+        ({"patience": 5}, "with --steps 4000, steps=4000 in Python"),
+        ({"interrupted_at": 900}, "zoo train --resume RUN goes on"),
     ):
         assert goes_on(attrs | changed) == command

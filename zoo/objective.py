@@ -81,8 +81,8 @@ def refuse_other_latents(model_trace: Any, guide_trace: Any) -> None:
         if names:
             sites = ", ".join(map(repr, sorted(names)))
             raise OptionError(
-                f"the {alone} has the latent {sites} and the {other} has none: give both programs the same latents. One "
-                'that the model sums out has a site in the guide too, with infer={"enumerate": "parallel"} there.'
+                f"the {alone} has the latent {sites} and the {other} has none: give both programs the same latents. "
+                'One that the model sums out has a site in the guide too, with infer={"enumerate": "parallel"} there.'
             )
 
 

@@ -79,7 +79,7 @@ def check_pair(name: str, data: Data | None = None, **options: Any) -> list[str]
 
 
 def _told(error: Exception) -> str:
-    """What an error says, without the shapes of every site that Pyro appends, and where it was raised if it is a bug."""
+    """What an error says, without the shapes that Pyro appends, and where it was raised if it is a bug."""
     if isinstance(error, AssertionError | ZooError):
         return str(error)
     frame = traceback.extract_tb(error.__traceback__)[-1]

@@ -55,20 +55,25 @@ def _rose(steps: NDArray[Any], elbo: NDArray[Any]) -> bool:
 
 
 def goes_on(attrs: Mapping[Any, Any]) -> str:
-    """The command that trains for longer a run with these root attributes, its other arguments left to the reader.
+    """What trains for longer a run with these root attributes: an option of whichever command trained it, or a command.
 
     A finished fit is trained again from its first step: with more steps its learning rate would have been another from
     there on. One that was interrupted is finished.
 
     >>> goes_on({"steps": 2000, "schedule": "cosine", "patience": "null"})
-    'zoo compare ... --steps auto'
+    'with --steps auto, steps="auto" in Python'
     """
     if "interrupted_at" in attrs:
-        return "zoo train --resume RUN"
+        return "zoo train --resume RUN goes on"
     steps, schedule, patience = (attrs.get(name) for name in ("steps", "schedule", "patience"))
     if steps == "auto":
-        return f"zoo compare ... --steps {2 * AUTO_STEPS}"
+        return _steps(2 * AUTO_STEPS)
     settles = schedule in (None, "cosine") and patience in (None, "null")
     if steps is None or (settles and steps < AUTO_STEPS):
-        return "zoo compare ... --steps auto"
-    return f"zoo compare ... --steps {2 * steps}"
+        return _steps("auto")
+    return _steps(2 * steps)
+
+
+def _steps(number: int | str) -> str:
+    written = number if isinstance(number, int) else f'"{number}"'
+    return f"with --steps {number}, steps={written} in Python"

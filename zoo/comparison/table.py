@@ -10,7 +10,7 @@ import pandas as pd
 
 from zoo.comparison.difference import Difference, Floats, standard_error
 from zoo.comparison.outcome import BAD_K, Outcome, Source, outcomes, with_ensembles
-from zoo.comparison.verdicts import gift, height, listed_apart, remarks, verdict
+from zoo.comparison.verdicts import first, gift, height, listed_apart, remarks, verdict
 from zoo.comparison.weights import stacking_weights
 from zoo.errors import RunError
 from zoo.options import switch
@@ -150,11 +150,13 @@ def _table(label: str, rows: Sequence[Outcome]) -> pd.DataFrame:
         frame[name] = [*(0.0 for _ in ranked[:1]), *(getattr(each, of) for each in behind), *(np.nan for _ in below)]
     frame["weight"] = [weights.get(name, np.nan) for name in frame.index]
     frame["weight_se"] = [weights_se.get(name, np.nan) for name in frame.index]
-    verdicts = ["best" if len(rows) > 1 else "alone in its table: nothing to rank it against"][: len(ranked)]
-    verdicts += [verdict(row, ranked[0], each) for row, each in zip(ranked[1:], behind, strict=True)]
+    others = [*zip(ranked[1:], behind, strict=True)]
+    alone = "alone in its table: nothing to rank it against"
+    verdicts = [alone if len(rows) == 1 else first(best, others) for best in ranked[:1]]
+    verdicts += [verdict(row, ranked[0], each) for row, each in others]
     gifts = [gift(row, lower, best=row is ranked[0]) for row, lower in pairwise(ranked)] + [""]
     said = [*map(add, verdicts, gifts), *(apart[row.label] for row in below)]
-    frame["verdict"] = [text + remarks(row) for text, row in zip(said, ranked + below, strict=True)]
+    frame["verdict"] = [text + remarks(row, text) for text, row in zip(said, ranked + below, strict=True)]
     return frame[list(COLUMNS)]
 
 

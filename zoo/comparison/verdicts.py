@@ -10,7 +10,7 @@ from zoo.comparison.outcome import COLLAPSED, Outcome
 from zoo.comparison.shrinkage import unsettled
 from zoo.words import nats, places, plus_minus, scale
 
-__all__ = ["gift", "height", "listed_apart", "remarks", "verdict"]
+__all__ = ["first", "gift", "height", "listed_apart", "remarks", "verdict"]
 
 STRAY = 2.0  # times the range of the other seeds, from which on the verdict names the one that is worse
 SHARE = 0.05  # nats of a lead that constant columns gave, from which on the verdict says so
@@ -217,8 +217,19 @@ def _alike(best: Outcome, behind: Difference) -> str:
     return f"cannot be told apart from {best.label} (difference {told}; {open_still})"
 
 
+def first(best: Outcome, others: Sequence[tuple[Outcome, Difference]]) -> str:
+    """How the row with the highest mean stands: not simply best where one datum gives it that place."""
+    contested = [row.label for row, behind in others if _by_most_rows(row, best, behind).startswith("better")]
+    if not contested:
+        return "best"
+    names = " and ".join(contested)
+    return f"the highest mean, by one row: on most rows {names} {'is' if len(contested) == 1 else 'are'} better"
+
+
 def _by_most_rows(row: Outcome, best: Outcome, behind: Difference) -> str:
     """The verdict by a trimmed mean where one datum decides the mean; empty where none does, or that says no more."""
+    if behind.beyond_noise or not np.isfinite(behind.error):
+        return ""
     assert row.by_datum is not None and best.by_datum is not None  # noqa: PT018 (ranked rows have evidence)
     paired = best.by_datum.values - row.by_datum.values
     at = decisive_row(paired) if len(paired) >= FEW else None
@@ -237,10 +248,10 @@ def _by_most_rows(row: Outcome, best: Outcome, behind: Difference) -> str:
     return f"{_alike(best, behind)}; {decided}"
 
 
-def remarks(row: Outcome) -> str:
-    """What has to be known of a row beside where it stands."""
+def remarks(row: Outcome, verdict: str) -> str:
+    """What has to be known of a row beside its verdict, which may say it already."""
     said = (_unrepeated, _stray, _early, _late, _density_ran_away, _matter_of_time, _scaled_units, _one_datum)
-    return "".join(f"; {text}" for remark in said if (text := remark(row)))
+    return "".join(f"; {text}" for remark in said if (text := remark(row)) and text not in verdict)
 
 
 def _unrepeated(row: Outcome) -> str:
