@@ -25,8 +25,8 @@ lint: .venv/.installed  ## Run the linter, the formatter's check and the type ch
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-conformance: .venv/.installed  ## Hold every pair, compiled, to Pyro's own loss and gradients (minutes)
-	$(BIN)/pytest -m slow -n auto --maxprocesses 4 tests/conformance
+conformance: .venv/.installed  ## Hold every pair, compiled, to Pyro's own loss and gradients, and run the slow tests (minutes)
+	$(BIN)/pytest -m slow -n auto --maxprocesses 4
 
 bench: .venv/.installed  ## Measure the cost of a step against torch by hand, Pyro and NumPyro (minutes)
 	$(BIN)/python scripts/benchmark.py 64-128-8 784-400-20 --out benchmark

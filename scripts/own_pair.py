@@ -51,6 +51,7 @@ class LaplaceDecoder(VAE):
     support="real",
     bounded=True,
     bound="-D log(2 smallest)",
+    base_measure="density",  # of counts and levels: "mass"
     reference="Laplace (1774), Mémoire sur la probabilité des causes par les évènements",
 )
 def laplace(data: zoo.Data, options: LaplaceOptions) -> tuple[nn.Module, nn.Module]:

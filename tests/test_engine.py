@@ -16,6 +16,8 @@ from zoo.models import VAE, LearnedVariance
 from zoo.objective import column_scale, elbo
 from zoo.pairs import VAEOptions, decoder, guide
 
+COMPILED = pytest.param("inductor", marks=pytest.mark.slow)  # tens of seconds of compilation
+
 
 @pytest.fixture(scope="module")
 def x(iris):
@@ -244,7 +246,7 @@ def test_every_step_and_every_seed_has_noise_of_its_own(iris, x):
     assert not torch.isclose(first[0], first[1]).any()
 
 
-@pytest.mark.parametrize("mode", ["off", "capture", "inductor"])
+@pytest.mark.parametrize("mode", ["off", "capture", COMPILED])
 def test_a_large_parameter_is_trained_apart_as_in_one_row(mode, iris, x, monkeypatch):
     pair = zoo.create("gaussian-constrained", iris, latent_dim=2, hidden=(8,))
     how = {"mode": mode, "clip": 0.5, "schedule": lambda _: (1e-2, 1.0)}
@@ -388,7 +390,7 @@ def test_large_products_by_onednn_are_products(seeds):
     torch.testing.assert_close(torch.ops.zoo.bmm(a, b), torch.bmm(a, b))
 
 
-@pytest.mark.parametrize("mode", ["capture", "inductor"])
+@pytest.mark.parametrize("mode", ["capture", COMPILED])
 def test_a_step_with_large_products_is_the_step_without(digits, mode):
     x = torch.as_tensor(digits.scaled("train"), dtype=torch.float32)
     pair = zoo.create("gaussian-constrained", digits, hidden=(512,))
@@ -435,7 +437,7 @@ class FullCovariance(VAE):
         return dist.MultivariateNormal(mean, self.spread * eye + 0.1)
 
 
-@pytest.mark.parametrize("mode", ["off", "capture", "inductor"])
+@pytest.mark.parametrize("mode", ["off", "capture", COMPILED])
 def test_a_factorisation_that_fails_freezes_its_seed_alone(iris, x, catalogue, mode):
     @zoo.register("full", title="", summary="", formula="", support="real", bounded=False, reference="")
     def build(data: zoo.Data, options: VAEOptions):

@@ -13,6 +13,7 @@ import zoo
 from zoo.context import Stream, seeded
 from zoo.errors import Unknown
 from zoo.evaluation.annealing import anneal
+from zoo.evaluation.evidence import heldout
 from zoo.evaluation.tails import pareto_k
 from zoo.guides import ClosedFormNormal
 from zoo.inference import log_mean_exp, score_weights, stream_log_weights
@@ -171,7 +172,7 @@ def test_latents_that_are_not_real_are_not_annealed():
 
 def test_bad_weights_are_replaced_by_the_rule_and_not_by_size(digits):
     run = zoo.fit(zoo.create("gaussian-constrained", digits), digits, seeds=2, steps=200, progress=False)
-    group = zoo.evaluate(run, digits, samples=200, temperatures=5)["heldout"].to_dataset()
+    group = heldout(run, digits, samples=200, temperatures=5)
     bad = (group["pareto_k"] > 0.7).values
     assert bad.any() and not bad.all()
     np.testing.assert_array_equal(group["method"].values == 2, bad)
@@ -179,6 +180,6 @@ def test_bad_weights_are_replaced_by_the_rule_and_not_by_size(digits):
     np.testing.assert_array_equal(change[~bad], 0)
     assert (change[bad] > 0).any() and (change[bad] < 0).any()
     share = (group["log_evidence"] - group["log_evidence_varying"]).values
-    plain = zoo.evaluate(run, digits, samples=200, temperatures=0)["heldout"].to_dataset()
+    plain = heldout(run, digits, samples=200, temperatures=0)
     np.testing.assert_allclose(share, (plain["log_evidence"] - plain["log_evidence_varying"]).values, atol=1e-9)
     assert (plain["method"] == 1).all()
