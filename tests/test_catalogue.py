@@ -100,14 +100,20 @@ def test_cards_are_complete_and_true_to_the_options(name):
         ({"name": "Not A Name"}, "lower-case"),
         ({"support": "anything"}, "choose from real"),
         ({"base_measure": "mass", "bounded": False}, "a mass is at most 1"),
-        ({"objective": "penalised"}, "no objective is called 'penalised'; nearest: penalized"),
-        ({"objective": "betta"}, "no objective is called 'betta'"),
+        ({"objective": "betta"}, "objective='betta'; choose from elbo, penalized, quantile, two-stage"),
+        ({"bounds": "foo"}, "bounds='foo'; choose from likelihood"),
+        ({"guides": ()}, "guides=.*; name one at least"),
+        ({"guides": "flow"}, "guides='flow'; give a tuple of names"),
+        ({"remedies": ["gmm"]}, "remedies=.*; give a tuple of names"),
+        ({"title": " "}, "title=' '; tables and pictures need a name"),
+        ({"learning_rate": -1}, "learning_rate=-1; give a positive number"),
+        ({"bounded": True}, "bounded=True without a bound"),
     ],
 )
 def test_claims_that_contradict_themselves_are_refused(claims, said):
     sound = {
         "name": "x",
-        "title": "",
+        "title": "X",
         "summary": "",
         "formula": "",
         "support": "real",
@@ -128,7 +134,7 @@ def counts(catalogue):
     """A pair of counts: what it builds does not matter here."""
 
     @zoo.register(
-        "counts", title="", summary="", formula="", support="count", base_measure="mass", bounded=True, reference=""
+        "counts", title="Own", summary="", formula="", support="count", base_measure="mass", bounded=True, bound="0", reference=""
     )
     def build(data: zoo.Data, options: VAEOptions):
         return nn.Linear(1, 1), nn.Linear(1, 1)
@@ -161,7 +167,7 @@ def test_what_is_asked_of_a_pair_is_held_against_its_own_support(catalogue):
 
 
 def test_options_without_a_dataclass_are_refused(catalogue, iris):
-    @zoo.register("bare", title="", summary="", formula="", support="real", bounded=False, reference="")
+    @zoo.register("bare", title="Own", summary="", formula="", support="real", bounded=False, reference="")
     def build(data, options):
         return None
 
@@ -200,7 +206,7 @@ def test_every_public_name_is_there():
 
 def test_a_name_that_is_taken_is_refused(catalogue):
     def register(name):
-        @zoo.register(name, title="", summary="", formula="", support="real", bounded=False, reference="")
+        @zoo.register(name, title="Own", summary="", formula="", support="real", bounded=False, reference="")
         def build(data: zoo.Data, options: object):
             return None
 
@@ -213,7 +219,7 @@ def test_a_name_that_is_taken_is_refused(catalogue):
 def test_a_builder_that_returns_something_else_is_told(catalogue, iris):
     from zoo.pairs import VAEOptions
 
-    @zoo.register("empty", title="", summary="", formula="", support="real", bounded=False, reference="")
+    @zoo.register("empty", title="Own", summary="", formula="", support="real", bounded=False, reference="")
     def build(data: zoo.Data, options: VAEOptions):
         return None
 
@@ -224,7 +230,7 @@ def test_a_builder_that_returns_something_else_is_told(catalogue, iris):
 
 
 def test_a_pair_that_does_not_fit_into_memory_says_so(catalogue, iris):
-    @zoo.register("vast", title="", summary="", formula="", support="real", bounded=False, reference="")
+    @zoo.register("vast", title="Own", summary="", formula="", support="real", bounded=False, reference="")
     def vast(data: zoo.Data, options: VAEOptions):
         return nn.Linear(2**40, 2**10), nn.Linear(1, 1)
 

@@ -359,6 +359,33 @@ def test_what_is_no_table_of_numbers_is_told_by_name(x, match):
         Data.from_array(x)
 
 
+BIG = 2**53 + np.arange(1, 40, 2)
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        np.stack([np.linspace(0, 1, 20).astype(int), BIG], axis=1),
+        pd.DataFrame({"x0": np.linspace(0, 1, 20), "x1": BIG}),
+        pd.DataFrame({"x0": np.linspace(0, 1, 20), "x1": pd.array(-BIG, dtype="Int64")}),
+        [[0.5, int(n)] for n in BIG],
+        [[0.5, 10**400], [1.5, 2], [2.5, 3]],
+    ],
+)
+def test_integers_that_would_be_rounded_are_refused(x):
+    if isinstance(x, list):  # NumPy takes a list of numbers for floats unless it is told otherwise
+        x = np.array(x, dtype=object)
+    with pytest.raises(DataError, match=r"column 'x1', row 0 .* is beyond what float64 holds exactly") as raised:
+        Data.from_array(x)
+    assert len(str(raised.value)) < 250
+
+
+def test_large_integers_that_float64_holds_are_taken():
+    x = np.stack([(BIG - 1) * 2**10, np.arange(20)], axis=1)
+    train = Data.from_array(x).train
+    assert train.values.astype(np.int64).tolist() == x[train["obs"]].tolist()
+
+
 def test_masked_arrays_without_masked_entries_pass():
     assert Data.from_array(np.ma.array([[1.5], [2.5], [3.5]])).features == 1
 

@@ -152,7 +152,7 @@ class GammaGuide(MeanFieldNormal):
 
 
 def test_what_cannot_be_captured_runs_through_pyro_and_says_why(iris, x, catalogue):
-    @zoo.register("gamma", title="", summary="", formula="", support="real", bounded=True, bound="b", reference="")
+    @zoo.register("gamma", title="Own", summary="", formula="", support="real", bounded=True, bound="b", reference="")
     def build(data: zoo.Data, options: VAEOptions):
         model = GammaDecoder(decoder(data, options, 1), options.latent_dim)
         return model, GammaGuide(guide(data, options).encoder)
@@ -173,7 +173,7 @@ def test_buffers_belong_to_their_seed(iris, x, catalogue):
         def likelihood(self, z):
             return dist.Normal(self.decoder(z)[..., 0, :] + self.shift, 1.0).to_event(1)
 
-    @zoo.register("masked", title="", summary="", formula="", support="real", bounded=True, bound="b", reference="")
+    @zoo.register("masked", title="Own", summary="", formula="", support="real", bounded=True, bound="b", reference="")
     def build(data: zoo.Data, options: VAEOptions):
         return Masked(decoder(data, options, 1), options.latent_dim), guide(data, options)
 
@@ -322,7 +322,7 @@ def test_a_program_is_captured_only_if_the_graph_repeats_it(iris, x, catalogue, 
 
     Noisy.draw = staticmethod(draw)
 
-    @zoo.register("noisy", title="", summary="", formula="", support="real", bounded=True, bound="b", reference="")
+    @zoo.register("noisy", title="Own", summary="", formula="", support="real", bounded=True, bound="b", reference="")
     def build(data: zoo.Data, options: VAEOptions):
         return Noisy(decoder(data, options, 1), options.latent_dim), guide(data, options)
 
@@ -332,7 +332,7 @@ def test_a_program_is_captured_only_if_the_graph_repeats_it(iris, x, catalogue, 
 
 
 def registered(model_of):
-    @zoo.register("own", title="", summary="", formula="", support="real", bounded=True, bound="b", reference="")
+    @zoo.register("own", title="Own", summary="", formula="", support="real", bounded=True, bound="b", reference="")
     def build(data: zoo.Data, options: VAEOptions):
         return model_of(data, options), guide(data, options)
 
@@ -415,7 +415,7 @@ def test_draws_without_a_reparametrisation_are_refused_not_trained_wrongly(iris,
             with pyro.plate("data", len(x), dim=-1):
                 pyro.sample("z", dist.Bernoulli(logits=self.encoder(x)[..., 0, :]).to_event(1))
 
-    @zoo.register("discrete", title="", summary="", formula="", support="real", bounded=True, bound="b", reference="")
+    @zoo.register("discrete", title="Own", summary="", formula="", support="real", bounded=True, bound="b", reference="")
     def build(data: zoo.Data, options: VAEOptions):
         model = Discrete(decoder(data, options, 1), options.latent_dim)
         return model, DiscreteGuide(guide(data, options).encoder)
@@ -439,7 +439,7 @@ class FullCovariance(VAE):
 
 @pytest.mark.parametrize("mode", ["off", "capture", COMPILED])
 def test_a_factorisation_that_fails_freezes_its_seed_alone(iris, x, catalogue, mode):
-    @zoo.register("full", title="", summary="", formula="", support="real", bounded=False, reference="")
+    @zoo.register("full", title="Own", summary="", formula="", support="real", bounded=False, reference="")
     def build(data: zoo.Data, options: VAEOptions):
         return FullCovariance(decoder(data, options, 1), options.latent_dim), guide(data, options)
 
@@ -488,7 +488,7 @@ class Cliff(VAE):
 
 
 def test_a_fault_names_the_parameter_whose_gradient_it_was(iris, x, catalogue):
-    @zoo.register("cliff", title="", summary="", formula="", support="real", bounded=True, bound="b", reference="")
+    @zoo.register("cliff", title="Own", summary="", formula="", support="real", bounded=True, bound="b", reference="")
     def build(data: zoo.Data, options: VAEOptions):
         return Cliff(decoder(data, options, 1), options.latent_dim), guide(data, options)
 

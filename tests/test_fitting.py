@@ -73,7 +73,7 @@ class BreaksBeyondTheEdge(VAE):
 
 
 def test_a_seed_that_breaks_is_frozen_marked_and_padded(catalogue):
-    @zoo.register("breaks", title="", summary="", formula="", support="real", bounded=False, reference="")
+    @zoo.register("breaks", title="Own", summary="", formula="", support="real", bounded=False, reference="")
     def build(data: zoo.Data, options: VAEOptions):
         return BreaksBeyondTheEdge(decoder(data, options, 2), options.latent_dim), guide(data, options)
 

@@ -586,7 +586,7 @@ def test_a_lack_of_memory_is_the_one_error(tmp_path, monkeypatch, where):
 
 @pytest.mark.parametrize("huge", [10**400, -(10**309), Fraction(10**400)], ids=["large", "negative", "fraction"])
 def test_a_number_beyond_float64_is_named(huge):
-    with pytest.raises(DataError, match=r"'x1', row 2 .*is beyond what float64 holds; use another unit"):
+    with pytest.raises(DataError, match=r"'x1', row 2 .*is beyond what float64 holds exactly; use another unit"):
         load_data([[1, 2], [3, 4], [5, huge], [7, 8]])
 
 

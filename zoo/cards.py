@@ -1,8 +1,9 @@
 """What a pair claims about itself: plain data, readable without torch."""
 
-import difflib
+import math
 import re
 from dataclasses import KW_ONLY, dataclass
+from numbers import Real
 from typing import Literal, get_args
 
 from zoo.errors import OptionError
@@ -23,6 +24,13 @@ _TAKES: dict[Support, set[Support]] = {
     "count": {"count", "ordinal", "binary"},
     "ordinal": {"ordinal", "binary"},
     "binary": {"binary"},
+}
+Bounds = Literal["likelihood", "penalized likelihood", "objective"]
+_CHOICES = {
+    "support": get_args(Support),
+    "base_measure": get_args(BaseMeasure),
+    "objective": get_args(Objective),
+    "bounds": get_args(Bounds),
 }
 
 
@@ -65,7 +73,7 @@ class Card:
     bounded: bool
     bound: str = ""
     bounded_if: str = ""
-    bounds: Literal["likelihood", "penalized likelihood", "objective"] = "likelihood"
+    bounds: Bounds = "likelihood"
     base_measure: BaseMeasure = "density"
     link: str = ""
     guides: tuple[str, ...] = ("mean-field",)
@@ -77,14 +85,21 @@ class Card:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.name):
             raise OptionError(f"pair name {self.name!r}: use lower-case words and numbers joined by hyphens.")
-        if self.support not in _TAKES:
-            raise OptionError(f"{self.name}: support={self.support!r}; choose from {', '.join(_TAKES)}.")
-        if self.base_measure not in ("density", "mass"):
-            raise OptionError(f"{self.name}: base_measure={self.base_measure!r}; choose density or mass.")
-        if self.objective not in (known := get_args(Objective)):
-            near = difflib.get_close_matches(str(self.objective), known, 3, 0.4)
-            hint = f"nearest: {', '.join(near)}" if near else f"choose from {', '.join(known)}"
-            raise OptionError(f"{self.name}: no objective is called {self.objective!r}; {hint}.")
+        for claim, known in _CHOICES.items():
+            if (told := getattr(self, claim)) not in known:
+                raise OptionError(f"{self.name}: {claim}={told!r}; choose from {', '.join(known)}.")
+        for claim in ("guides", "remedies"):
+            names = getattr(self, claim)
+            if not isinstance(names, tuple) or not all(isinstance(name, str) and name for name in names):
+                raise OptionError(f"{self.name}: {claim}={names!r}; give a tuple of names.")
+        if not self.guides:
+            raise OptionError(f"{self.name}: guides=(); name one at least, the default first.")
+        if not (isinstance(self.title, str) and self.title.strip()):
+            raise OptionError(f"{self.name}: title={self.title!r}; tables and pictures need a name for it.")
+        if not (isinstance(self.learning_rate, Real) and 0 < self.learning_rate < math.inf):
+            raise OptionError(f"{self.name}: learning_rate={self.learning_rate!r}; give a positive number.")
+        if self.bounded and not self.bound:
+            raise OptionError(f"{self.name}: bounded=True without a bound; write its formula, as bound='0' of a mass.")
         if self.bounded and self.bounded_if:
             raise OptionError(
                 f"{self.name}: bounded=True has no condition; leave bounded_if out, or say bounded=False."

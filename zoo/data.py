@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import reprlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from numbers import Real
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
 
 import numpy as np
@@ -33,6 +34,9 @@ Binarize = Literal["threshold", "stochastic"]
 # Integers on an equally spaced grid pass for ordinal up to this many levels. A pixel has at most 256. In a
 # table few levels are ratings or grades; beyond 32, integers are more likely counts or amounts.
 IMAGE_LEVELS, TABLE_LEVELS, DECLARED_LEVELS = 256, 32, 65536
+SHORT = reprlib.Repr()  # of a value in a message
+SHORT.maxstring = SHORT.maxlong = 60
+MOST_EXACT = 2**53  # up to which float64 holds every integer
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -68,7 +72,8 @@ class Data:
     """A data set in three parts, with what a likelihood must know about it.
 
     ``train``, ``validation`` and ``test`` are DataArrays (obs, feature) in the units as loaded. They are
-    float64, which holds every integer and single-precision file exactly; training may round later. Coordinate
+    float64, which holds every number of a single-precision file and every integer up to 2^53 exactly (a larger one
+    is refused if it would be rounded); training may round later. Coordinate
     ``obs`` is the row in the source, ``feature`` the column's name, ``label`` (obs) the class where there is
     one. ``support`` is what the values are; ordinal data have their ``levels``. ``train_std`` (D,) is the
     standard deviation of each column over the training part, noise included, and exactly 0 where the column
@@ -380,7 +385,7 @@ def _refuse(bad: Array, values: Array, columns: Sequence[str], complaint: str, r
     if bad.any():
         row, j = divmod(int(np.argmax(bad)), len(columns))
         value = values[row, j] if values.dtype.kind in "mM" else values[row].tolist()[j]
-        found = f"{str(value) if values.dtype.kind in 'mM' else repr(value)} is {complaint}"
+        found = f"{str(value) if values.dtype.kind in 'mM' else SHORT.repr(value)} is {complaint}"
         where = _few(np.array(columns)[bad.any(axis=0)].tolist())
         more = f" ({bad.sum()} such values, in {where})" if bad.sum() > 1 else ""
         raise DataError(f"column {columns[j]!r}, row {row} (counted from 0): {found}{more}; {remedy}")
@@ -396,6 +401,10 @@ def _matrix(
         raise DataError(f"x is sparse ({type(x).__name__}): pass x.toarray()")
     try:
         values = np.asarray(x)
+        framed = hasattr(x, "select_dtypes")
+        if _beyond_floats(x.select_dtypes("integer") if framed else values):
+            # as they are: NumPy rounds the integers of a frame that has floats beside them
+            values = np.asarray((x if framed else values).astype(object))
     except (TypeError, ValueError, RuntimeError) as error:
         raise DataError(f"the rows of x do not make an array: {error}") from error
     if values.ndim not in (2, 3, 4) or values.size == 0:
@@ -441,7 +450,8 @@ def _floats(values: Array, columns: Sequence[str]) -> Array:
         remedy = f"leave the column out, encode it, or, if it holds the classes, say labels={columns[j]!r}"
         told = [str(value) for value in values[bad[:, j], j][:1000]] if bad.any() else [""]
         if isinstance(values[row, j], Real):
-            complaint, remedy = "beyond what float64 holds", "use another unit"
+            complaint = "beyond what float64 holds exactly"
+            remedy = "use another unit, or leave the column out if it numbers the rows"
         elif written := notation(told):
             complaint, remedy = f"not a number but {written.name}", written.mend(columns[j], told)
         elif row == 0 and len(values) > 2 and bad[:, j].sum() == 1 and isinstance(values[0, j], str):
@@ -451,8 +461,16 @@ def _floats(values: Array, columns: Sequence[str]) -> Array:
     return values.astype(np.float64) + 0.0
 
 
+def _beyond_floats(x: Any) -> bool:
+    """Whether there are integers among which float64 has gaps."""
+    values = np.asarray(x)
+    return values.dtype.kind in "iu" and bool(np.any((values > MOST_EXACT) | (values < -MOST_EXACT)))
+
+
 def _not_a_number(value: Any) -> bool:
     try:
+        if isinstance(value, Integral) and int(float(value)) != value:
+            return True
         float(value)
     except (TypeError, ValueError, OverflowError):
         return value is not None
@@ -530,7 +548,7 @@ def _integer_grid(x: Array, most: int) -> Levels | None:
     """The coarsest grid of equally spaced integers that holds all values, if it has 2 to ``most`` levels."""
     # all parts count: the levels are the sample space, which is given and not estimated
     low, high = float(x.min()), float(x.max())
-    if np.any(x != np.rint(x)) or max(-low, high) > 2**53:
+    if np.any(x != np.rint(x)) or max(-low, high) > MOST_EXACT:
         return None
     step = int(np.gcd.reduce((x - low).astype(np.int64), axis=None))
     return tuple(np.arange(low, high + 1, step).tolist()) if 0 < high - low < most * step else None

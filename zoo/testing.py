@@ -28,7 +28,7 @@ from torch import Tensor
 
 from zoo import inference
 from zoo.cards import Support
-from zoo.catalogue import Pair, card, create, options_of
+from zoo.catalogue import Pair, card, create, list_pairs, options_of
 from zoo.context import pyro_context, seeded
 from zoo.data import Data
 from zoo.engine import BETAS, Engine, Mode, Replica, Tape
@@ -139,6 +139,8 @@ def check_options(subject: Subject) -> None:
     assert subject.pair.guide_name in subject.pair.card.guides, (
         f"the guide {subject.pair.guide_name!r} is not among the card's guides {subject.pair.card.guides}"
     )
+    for remedy in subject.pair.card.remedies:
+        assert remedy in list_pairs(), f"the card's remedy {remedy!r} is no pair of the catalogue"
 
 
 def check_sites(subject: Subject) -> None:
@@ -253,7 +255,6 @@ def check_bound(subject: Subject) -> None:
         finite = bound_of is not None and math.isfinite(bound_of(subject.data.features))
         assert not finite or pair.card.bounded_if, "the card says unbounded"
         return
-    assert pair.card.bound, "a bounded pair states its bound: register(..., bound=...)"
     assert bound_of, "a bounded pair computes its bound: def log_density_bound(self, features) on the model"
     # with many columns, random parameters put none of them all at their peaks: one column is the sharper test
     for each in (subject, _narrow(subject)):

@@ -75,7 +75,7 @@ BROKEN = {
 }
 
 
-def register(model, other_guide=None, bounded=False):
+def register(model, other_guide=None, bounded=False, remedies=()):
     @zoo.register(
         "broken",
         title="Broken",
@@ -84,6 +84,7 @@ def register(model, other_guide=None, bounded=False):
         support="real",
         bounded=bounded,
         bound="b",
+        remedies=remedies,
         reference="",
     )
     def build(data: zoo.Data, options: VAEOptions):
@@ -192,12 +193,18 @@ def test_a_bounded_pair_has_to_compute_its_bound(catalogue):
         zoo.testing.check_pair("broken")
 
 
+def test_remedies_have_to_be_pairs(catalogue):
+    register(LearnedVariance, remedies=("nope",))
+    with pytest.raises(AssertionError, match="remedy 'nope' is no pair"):
+        zoo.testing.check_pair("broken")
+
+
 def test_options_have_to_be_frozen(catalogue):
     @dataclass
     class Thawed:
         latent_dim: int = 2
 
-    @zoo.register("broken", title="", summary="", formula="", support="real", bounded=False, reference="")
+    @zoo.register("broken", title="Own", summary="", formula="", support="real", bounded=False, reference="")
     def build(data: zoo.Data, options: Thawed):
         shaped = VAEOptions(latent_dim=options.latent_dim)
         return LearnedVariance(decoder(data, shaped, 2), options.latent_dim), guide(data, shaped)
