@@ -134,7 +134,15 @@ def counts(catalogue):
     """A pair of counts: what it builds does not matter here."""
 
     @zoo.register(
-        "counts", title="Own", summary="", formula="", support="count", base_measure="mass", bounded=True, bound="0", reference=""
+        "counts",
+        title="Own",
+        summary="",
+        formula="",
+        support="count",
+        base_measure="mass",
+        bounded=True,
+        bound="0",
+        reference="",
     )
     def build(data: zoo.Data, options: VAEOptions):
         return nn.Linear(1, 1), nn.Linear(1, 1)

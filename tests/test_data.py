@@ -350,7 +350,7 @@ def test_part_by_name():
             np.array([["2020-01-01"]] * 4, dtype="datetime64[ns]"),
             r"column 'x0', row 0 \(counted from 0\): 2020-01-01.* is not a number",
         ),
-        ([["1,5", "2"]] * 4, "column 'x0', row 0.*'1,5' is not a number.*decimal commas are not read; write 1.5"),
+        ([["1,5", "2"]] * 4, "column 'x0', row 0.*'1,5' is not a number but one with a decimal comma.*; write 1.5"),
         ([[1, 2], [3]], "rows of x do not make an array"),
     ],
 )

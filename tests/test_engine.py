@@ -415,7 +415,9 @@ def test_draws_without_a_reparametrisation_are_refused_not_trained_wrongly(iris,
             with pyro.plate("data", len(x), dim=-1):
                 pyro.sample("z", dist.Bernoulli(logits=self.encoder(x)[..., 0, :]).to_event(1))
 
-    @zoo.register("discrete", title="Own", summary="", formula="", support="real", bounded=True, bound="b", reference="")
+    @zoo.register(
+        "discrete", title="Own", summary="", formula="", support="real", bounded=True, bound="b", reference=""
+    )
     def build(data: zoo.Data, options: VAEOptions):
         model = Discrete(decoder(data, options, 1), options.latent_dim)
         return model, DiscreteGuide(guide(data, options).encoder)

@@ -199,11 +199,44 @@ def test_a_header_may_have_a_few_numbers_among_its_names(tmp_path):
     assert load_data(tmp_path / "a.csv").columns == ("a", "b", "2001")
 
 
-@pytest.mark.parametrize("text", ["a;b\n1,5;2,5\n" + "1,5;3,5\n" * 5, "1,5;2,5\n" * 5, "a;b\n" + "1;2,5\n" * 5])
-def test_decimal_commas_are_refused_with_a_hint(tmp_path, text):
-    (tmp_path / "a.csv").write_text(text)
-    with pytest.raises(DataError, match=r"is not a number.*decimal commas are not read; write 1.5"):
+@pytest.mark.parametrize("separator", [";", "\t"])
+@pytest.mark.parametrize("header", ["a;b\n", ""])
+def test_decimal_commas_are_read_where_commas_separate_nothing(tmp_path, header, separator):
+    path = tmp_path / f"a.{'tsv' if separator == chr(9) else 'csv'}"
+    text = header + "".join(f"0,{i}77;{i}\n" for i in range(6))
+    path.write_text(text.replace(";", separator))
+    data = load_data(path)
+    assert rows_in_order(data).values.tolist() == [[float(f"0.{i}77"), i] for i in range(6)]
+    assert "read as decimal" in data.notes[0]
+    assert DataCall.parse(data.origin).load().fingerprint == data.fingerprint
+
+
+def test_the_advice_about_a_file_reads_it_as_it_was_read(tmp_path):
+    rows = ["a;b", *(f"0,{i}77;{i},5" for i in range(6)), "0,1;n.d."]
+    (tmp_path / "a.csv").write_text("\n".join(rows))
+    with pytest.raises(
+        DataError, match=r"'b', row 6.*a mark for no value.*read_csv\(\.\.\., sep=';', decimal=','"
+    ) as raised:
         load_data(tmp_path / "a.csv")
+    assert rows_in_order(mended(str(raised.value), tmp_path / "a.csv"))[5].values.tolist() == [0.577, 5.5]
+
+
+@pytest.mark.parametrize("line", ["# from a sensor", "sep=;"])
+def test_a_line_above_the_table_is_named(tmp_path, line):
+    separator = ";" if line == "sep=;" else ","
+    rows = [line, separator.join("ab"), *(f"{i}.5{separator}{i}" for i in range(6))]
+    (tmp_path / "a.csv").write_text("\n".join(rows))
+    with pytest.raises(DataError, match=r"line 1 .* is no row") as raised:
+        load_data(tmp_path / "a.csv")
+    assert mended(str(raised.value), tmp_path / "a.csv").columns == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    "cell", ["12,5 %", "1,234 %", "0,13 €", "€1.234,56", "<0,05", ">1,000", "−5", "1\xa0234", "(3.50)", "0,377"]
+)
+def test_a_number_in_a_notation_without_a_remedy_is_still_called_a_number(cell):
+    with pytest.raises(DataError, match=r"is not a number but (a number that is written otherwise|one with a decimal)"):
+        Data.from_array(pd.DataFrame({"a": [*range(6), cell]}))
 
 
 def test_headerless_table_with_classes(tmp_path):
@@ -635,7 +668,7 @@ ROWS = [f"{i}.5,{i * i}" for i in range(6)]
         (["1 234", "-2 345 678"], "thousands separator", [1234, -2345678]),
         (["1'234", "2'345'678"], "thousands separator", [1234, 2345678]),
         (["5 %", "-7.5%"], "a percentage", [5, -7.5]),
-        (["$5", '"$1,234.50"', "-$3"], "an amount of money", [5, 1234.5, -3]),
+        (["$5", '"$1,234.50"', "-$3", "($3.50)"], "an amount of money", [5, 1234.5, -3, -3.5]),
         (["3.20 €"], "an amount of money", [3.2]),
         (["<0.05", "> 100"], "one side of a limit", []),
         (["n.d.", "n.d.", "ND"], "a mark for no value", []),
@@ -657,15 +690,11 @@ def test_what_is_written_otherwise_is_named_with_what_mends_it(tmp_path, cells, 
 
 
 def test_a_column_of_decimal_commas_is_not_one_of_thousands(tmp_path):
-    (tmp_path / "x.csv").write_text("a;b\n1;1,234\n2;12,5\n3;3,25\n4;5,5\n")
+    (tmp_path / "x.csv").write_text('a,b\n1,"1,234"\n2,"12,5"\n3,"3,25"\n4,"5,5"\n')
     with pytest.raises(DataError, match=r"'1,234' is not a number but one with a decimal comma") as raised:
         load_data(tmp_path / "x.csv")
-    assert rows_in_order(mended(str(raised.value), tmp_path / "x.csv"))[:, 1].values.tolist() == [
-        1.234,
-        12.5,
-        3.25,
-        5.5,
-    ]
+    values = rows_in_order(mended(str(raised.value), tmp_path / "x.csv"))[:, 1].values.tolist()
+    assert values == [1.234, 12.5, 3.25, 5.5]
 
 
 @pytest.mark.parametrize("units", ["cm,kg", "cm,", "[cm],%"])

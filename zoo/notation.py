@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["Notation", "notation"]
+__all__ = ["READ_CSV", "Notation", "notation"]
 
 MOST_TOLD = 8  # marks that are listed in a remedy
 
@@ -34,22 +34,23 @@ def _notation(pattern: str, name: str, remedy: str) -> Notation:
     return Notation(re.compile(filled, re.IGNORECASE), name, remedy)
 
 
-_LOAD = "load the frame of pandas.read_csv(..., {})"
+READ_CSV = "pandas.read_csv(..., "
+_LOAD = f"load the frame of {READ_CSV}{{}})"
 NOTATIONS = (
     _notation(
-        r"SIGN\d{1,3}(?P<separator>[,' ])\d{3}(?:(?P=separator)\d{3})*(?:\.\d+)?",
+        r"SIGN[1-9]\d{0,2}(?P<separator>[,' ])\d{3}(?:(?P=separator)\d{3})*(?:\.\d+)?",
         "a number with a thousands separator",
         _LOAD.format("thousands={separator}"),
     ),
     _notation(
-        r"SIGN\d{1,3}(?:\.\d{3})+,\d+|SIGN\d{1,3}(?:\.\d{3}){2,}",
+        r"SIGN[1-9]\d{0,2}(?:\.\d{3})+,\d+|SIGN[1-9]\d{0,2}(?:\.\d{3}){2,}",
         "a number with points between thousands",
         _LOAD.format('thousands=".", decimal=","'),
     ),
     _notation(
         r"SIGN\d+[,;]SIGN\d+",
         "one with a decimal comma",
-        "decimal commas are not read; write 1.5, or " + _LOAD.format('sep=";", decimal=","'),
+        "write 1.5, or " + _LOAD.format('decimal=","'),
     ),
     _notation(
         r"NUMBER\s*%",
@@ -57,10 +58,11 @@ NOTATIONS = (
         "take the sign off and load the frame: frame[{column}] = frame[{column}].str.rstrip(' %').astype(float)",
     ),
     _notation(
-        r"SIGN[$€£¥₹]\s*SIGNAMOUNT|SIGNAMOUNT\s*[$€£¥₹]",
+        r"SIGN[$€£¥₹]\s*SIGNAMOUNT|SIGNAMOUNT\s*[$€£¥₹]|\([$€£¥₹]\s*AMOUNT\)|\(AMOUNT\s*[$€£¥₹]\)",
         "an amount of money",
         "take the sign off and load the frame: "
-        r"frame[{column}] = frame[{column}].str.replace(r'[^\d.+-]', '', regex=True).astype(float)",
+        r"frame[{column}] = frame[{column}].str.replace(r'[(−]', '-', regex=True)"
+        r".str.replace(r'[^\d.-]', '', regex=True).astype(float)",
     ),
     _notation(
         r"[<>≤≥]=?\s*NUMBER",
@@ -73,6 +75,11 @@ NOTATIONS = (
         "put a number in its place, or leave out its rows: " + _LOAD.format("na_values={cells}).dropna("),
     ),
 )
+OTHERWISE = _notation(
+    r"[<>≤≥=~≈(\s]*[-+−]?[$€£¥₹\s]*[-+−]?\d[\d.,'’\s]*[%‰$€£¥₹\s]*\)?",
+    "a number that is written otherwise",
+    "write it with a decimal point and nothing else, as -1234.5 is",
+)
 
 
 def notation(cells: Sequence[str]) -> Notation | None:
@@ -82,4 +89,5 @@ def notation(cells: Sequence[str]) -> Notation | None:
     ('a number with a thousands separator', 'one with a decimal comma', None)
     """
     possible = [known for known in NOTATIONS if known.pattern.fullmatch(cells[0].strip())]
-    return max(possible, key=lambda n: sum(bool(n.pattern.fullmatch(c.strip())) for c in cells), default=None)
+    fallback = OTHERWISE if OTHERWISE.pattern.fullmatch(cells[0].strip()) else None
+    return max(possible, key=lambda n: sum(bool(n.pattern.fullmatch(c.strip())) for c in cells), default=fallback)

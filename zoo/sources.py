@@ -24,7 +24,7 @@ import numpy as np
 from zoo.cards import Support
 from zoo.data import Array, Binarize, Data, ScalingKind
 from zoo.errors import DataError
-from zoo.notation import notation
+from zoo.notation import READ_CSV, notation
 from zoo.options import count, location
 from zoo.splits import SplitChoice
 from zoo.storage import check_memory, check_promise, free_memory, pieces, regular, unzipped
@@ -46,6 +46,7 @@ class Raw(NamedTuple):
     image_shape: tuple[int, ...] | None = None
     levels: Sequence[float] | None = None
     notes: tuple[str, ...] = ()
+    read_with: str = ""  # arguments of pandas.read_csv without which the file is another table
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,8 @@ def load_data(
     """Load a data set by name, a file, or an array; every option is one of :meth:`zoo.Data.from_array`.
 
     A name is one of :func:`list_data`. A file is read by its ending: ``.csv`` and ``.tsv`` (UTF-8, or UTF-16 with
-    its byte-order mark; with or without a header; gzipped or not), ``.npy``, ``.npz`` (its only array, or the one
+    its byte-order mark; with or without a header; gzipped or not; with decimal commas where semicolons or tabs
+    separate), ``.npy``, ``.npz`` (its only array, or the one
     called x), ``.nc`` and ``.zarr`` (the only variable of two or more dimensions), ``.parquet``, ``.mat``
     (``frey_rawface.mat`` as images), ``-ubyte`` (MNIST and its relatives, gzipped or not, labels beside them; a
     folder of them is pooled). ``labels`` may name the column that holds the classes: it is taken out of the data and
@@ -144,7 +146,8 @@ def load_data(
             dequantize=dequantize,
         )
     except DataError as error:
-        raise DataError(f"{place}{error}") from error
+        advice = str(error).replace(READ_CSV, f"{READ_CSV}{raw.read_with}")
+        raise DataError(f"{place}{advice}") from error
     except MemoryError as error:
         raise DataError(f"{place}{TOO_MUCH}") from error
     return replace(data, notes=(*raw.notes, *data.notes), origin=_origin(source, options))
@@ -252,7 +255,7 @@ def _read(path: Path, label: str | None, limit: int) -> Raw:
 
 def _is_name(cell: str) -> bool:
     try:
-        float(cell.replace(",", ".").replace(";", "."))  # decimal commas make no word, though they are refused later
+        float(cell.replace(",", "."))  # decimal commas make no word
     except ValueError:
         return cell.strip().lower() not in {"", "?", "na", "n/a", "nan", "null", "none"}
     return False
@@ -340,27 +343,52 @@ def _table(path: Path, encoding: str, separators: Sequence[str], label: str | No
 
     rows, separator = max(
         ((_first_rows(path, encoding, separator), separator) for separator in separators),
-        key=lambda seen: min(map(len, seen[0][:2]), default=0),
+        key=lambda seen: _likely(seen[0]),
     )
     if not rows:
         raise DataError(f"the file is empty, or nothing in it is separated by {' or '.join(map(repr, separators))}")
     first, others = rows[0], rows[1:]
+    if first[0].startswith("sep=") or (first[0].startswith("#") and len(first) < max(map(len, others), default=0)):
+        said = "names the separator" if first[0].startswith("sep=") else "is a comment"
+        raise DataError(f"line 1 {said} and is no row: load the frame of {READ_CSV}sep={separator!r}, skiprows=[0])")
     header = _has_header(first, others or [[""] * len(first)])
     named_rows = header and (first[0] == "" or [len(first) + 1] == [len(row) for row in others[:1]])
-    with unzipped(path) as file:
-        frame = pd.read_csv(
-            file,
-            sep=separator,
-            header=0 if header else None,
-            index_col=0 if named_rows else None,
-            encoding=encoding,
-            skipinitialspace=True,
-            low_memory=False,
-        )
+
+    def read(decimal: str) -> Any:
+        with unzipped(path) as file:
+            return pd.read_csv(
+                file,
+                sep=separator,
+                decimal=decimal,
+                header=0 if header else None,
+                index_col=0 if named_rows else None,
+                encoding=encoding,
+                skipinitialspace=True,
+                low_memory=False,
+            )
+
+    frame, read_with, notes = read("."), "" if separator == "," else f"sep={separator!r}, ", []
+    if separator != "," and _numbers(frame) < frame.shape[1] and _numbers(other := read(",")) > _numbers(frame):
+        # beside a word, pandas leaves the numbers of a column as they are written
+        frame = other.replace(r"^([-+]?\d+),(\d+)$", r"\1.\2", regex=True)
+        read_with += "decimal=',', "
+        notes.append("Commas in its numbers were read as decimal ones: 1,234 is a little more than one.")
+    if named_rows:
+        notes.append("The first column has no name and was taken for row names.")
     if not header:
         frame.columns = pd.Index([f"x{j}" for j in range(frame.shape[1])])
-    notes = ("The first column has no name and was taken for row names.",) if named_rows else ()
-    return _framed(frame, label)._replace(notes=notes)
+    return _framed(frame, label)._replace(notes=tuple(notes), read_with=read_with)
+
+
+def _likely(rows: Sequence[Sequence[str]]) -> tuple[bool, float, int]:
+    """How likely rows were split where they should be: more than one cell, then most numbers, then most cells."""
+    fields = min(map(len, rows[:2]), default=0)
+    numbers = [not _is_name(cell) for row in rows[1:] for cell in row]
+    return fields > 1, sum(numbers) / max(len(numbers), 1), fields
+
+
+def _numbers(frame: Any) -> int:
+    return int(frame.select_dtypes("number").shape[1])
 
 
 def _framed(frame: Any, label: str | None) -> Raw:
