@@ -23,6 +23,7 @@ from zoo.sources import DataCall
 
 RESUME = "The same command with --resume goes on."
 QUICK = ["--steps", "20", "--seeds", "2", "--compile", "off", "--quiet"]
+NOTE = "data: 1 of 150 rows is equal to an earlier one: equal rows were kept in one part.\n"  # on iris
 RAISES = r'raise RuntimeError("no such luck\nTrace Shapes:")'
 BROKEN = """
 import zoo
@@ -71,6 +72,17 @@ def gmm(tmp_path_factory):
     place = tmp_path_factory.mktemp("runs") / "gmm"
     call("train", "gmm-constrained", "--data", "iris", "--out", place, *QUICK)
     return place
+
+
+def test_what_has_to_be_known_of_the_data_is_told_quietly_too(tmp_path):
+    rows = [f"{i}.5,{i * i}.25" for i in range(20)]
+    (tmp_path / "x.csv").write_text("\n".join(["a,b", *rows, *rows]))
+    arguments = ["gmm-constrained", "--data", tmp_path / "x.csv", "--split", "rows", *QUICK, "--json"]
+    out, err = call("train", *arguments, "--out", tmp_path / "run")
+    for told in (" ".join(json.loads(out)["notes"]), " ".join(err.split())):
+        assert "also stand in the training part" in told
+    out, _ = call("evaluate", tmp_path / "run", "--samples", 100, "--json")
+    assert "also stand in the training part" in " ".join(json.loads(out)["notes"])
 
 
 def test_list_shows_every_pair_and_filters():
@@ -276,8 +288,8 @@ def test_a_run_in_which_every_seed_broke_is_saved_and_says_so(tmp_path, monkeypa
     monkeypatch.setattr(zoo, "fit", broken_fit)
     arguments = ["train", "gmm-constrained", "--data", "iris", *QUICK]
     _, err = call(*arguments, "--out", tmp_path / "a", status=1)
-    assert err.startswith("error: every seed of gmm-constrained broke")
-    assert err.count("\n") == 1
+    assert err.startswith(f"{NOTE}error: every seed of gmm-constrained broke")
+    assert err.count("\n") == 2
     assert (tmp_path / "a/run.json").is_file()
     out, _ = call(*arguments, "--out", tmp_path / "b", "--json", status=1)
     assert json.loads(out)["validation_elbo"] == [None, None]
@@ -355,6 +367,7 @@ def test_compare_binarizes_for_binary_pairs_alone(tmp_path):
     ]
     out, _ = call("compare", "bernoulli", "gmm-constrained", "--data", "digits", *options)
     rows = json.loads(out)["rows"]
+    assert "Training draws anew at every step" in " ".join(json.loads(out)["notes"])
     assert {row["pair"]: (row["table"], row["scored_as"]) for row in rows} == {
         "bernoulli": ("mass, digits (binarized stochastically)", "mass, lower bound"),
         "gmm-constrained": ("mass, digits (dequantized)", "binned mass, exact"),
@@ -391,7 +404,7 @@ def test_an_interruption_says_what_was_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(zoo, "fit", interrupted)
     arguments = ["--data", "iris", "--out", tmp_path, *QUICK]
     _, err = call("compare", "gmm-constrained", "gmm", *arguments, status=130)
-    assert err == f"interrupted: kept {tmp_path / 'gmm-constrained'}; no report was written. {RESUME}\n"
+    assert err == f"{NOTE}interrupted: kept {tmp_path / 'gmm-constrained'}; no report was written. {RESUME}\n"
     assert (tmp_path / "gmm-constrained/run.json").is_file()
     _, err = call("train", "gmm", *arguments[:2], "--out", tmp_path / "x", status=130)
     assert err.endswith("\ninterrupted: nothing was written.\n")
@@ -404,7 +417,7 @@ def test_train_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
         break_at(patch, 15, KeyboardInterrupt)
         _, err = call(*command, "--out", tmp_path / "run", status=130)
     so_far, go_on = tmp_path / "run" / "so-far", f"`zoo train --resume {tmp_path / 'run'}`"
-    assert err == f"interrupted: {so_far} is the run as it stood; {go_on} goes on.\n"
+    assert err == f"{NOTE}interrupted: {so_far} is the run as it stood; {go_on} goes on.\n"
     assert f"{go_on} to go on with it" in call(*command, "--out", tmp_path / "run", status=2)[1]
     call("evaluate", so_far, "--samples", 20)
     assert "was interrupted: finish it with" in call("repeat", so_far, "--out", tmp_path / "again", status=2)[1]
@@ -539,7 +552,7 @@ def test_a_divergence_is_one_line_and_other_warnings_are_untouched(tmp_path, mon
     monkeypatch.setattr(zoo, "fit", diverging)
     with pytest.warns(RuntimeWarning, match="of another kind"):
         _, err = call("train", "gmm-constrained", "--data", "iris", "--out", tmp_path / "run", *QUICK)
-    assert err == "warning: seed 0 runs away\nwarning: seed 1 runs away\n"
+    assert err == NOTE + "warning: seed 0 runs away\nwarning: seed 1 runs away\n"
 
 
 @pytest.mark.parametrize(("kind", "function"), [(Training, zoo.fit), (Loading, zoo.load_data)])

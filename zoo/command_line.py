@@ -89,7 +89,7 @@ Assignments = Annotated[
     list[str] | None, Option("--set", metavar="OPTION=VALUE", help="An option of the pair; may be repeated.")
 ]
 AsJSON = Annotated[bool, Option("--json", help="Print JSON, for scripts.")]
-Quiet = Annotated[bool, Option("--quiet", help="No progress on stderr; warnings and errors remain.")]
+Quiet = Annotated[bool, Option("--quiet", help="No progress on stderr; warnings, errors and notes on the data remain.")]
 Overwrite = Annotated[bool, Option("--overwrite", help="Replace what an earlier command left there.")]
 Resume = Annotated[
     bool, Option("--resume", help="Go on with what the same command, interrupted, left there: to the same bits.")
@@ -392,12 +392,13 @@ def train(
         seeds, settings = training.chosen_seeds, training.settings(**ALONE)
         pair = zoo.create(name, loading.load(), **dict(_assignment(text) for text in assignments or ()))
         plan = Plan(pair, seeds, settings, out, overwrite)
-        _remark([plan], quiet)
+        _remark([plan])
         run = _train(plan, quiet)
     best = run.tree["validation"].to_dataset()["elbo"].max("check").values.tolist()
     if as_json:
         scores = [elbo if math.isfinite(elbo) else None for elbo in best]
-        _print_json({"run": str(out), "pair": run.pair.name, "seeds": run.seeds, "validation_elbo": scores})
+        about = {"run": str(out), "pair": run.pair.name, "seeds": run.seeds, "notes": run.pair.data.notes}
+        _print_json({**about, "validation_elbo": scores})
     else:
         typer.echo(f"Best validation ELBO, nats per datum: {', '.join(f'{elbo:.2f}' for elbo in best)}")
         typer.echo(out)
@@ -423,7 +424,7 @@ def evaluate(
     loaded = _load_run(run)
     zoo.evaluate(loaded, _load_again(run, loaded.tree.attrs.get("data_call", ""), data), **scoring.settings())
     loaded.save(run)
-    _print_ranking(zoo.compare([loaded]), {}, None, as_json)
+    _print_ranking(zoo.compare([loaded]), {}, None, [loaded.pair.data], as_json)
 
 
 @app.command()
@@ -469,12 +470,17 @@ def compare(
         runs, failures = _fulfil(plan, settings, quiet)
         page = zoo.report(runs, folder, ensembles=ensembles, failures=failures) if runs else None
         results.append((zoo.compare(runs, ensembles=ensembles) if runs else None, failures, page))
+    datas = [plan.pair.data for split in plans for plan in split.values()]
     if repeats == 1:
-        _print_ranking(*results[0], as_json)
+        _print_ranking(*results[0], datas, as_json)
     else:
         tables = [table for table, _, _ in results if table is not None]
         _print_splits(
-            tables, {f.name: failures for f, (_, failures, _) in zip(folders, results, strict=True)}, out, as_json
+            tables,
+            {f.name: failures for f, (_, failures, _) in zip(folders, results, strict=True)},
+            out,
+            datas,
+            as_json,
         )
     for name, reason in (failure for _, failures, _ in results for failure in failures.items()):
         _tell(f"error: {name} failed: {reason}", "red")
@@ -527,7 +533,7 @@ def _fulfil(plans: Mapping[str, Plan], effort: Mapping[str, int], quiet: bool) -
 
     runs: dict[str, Run] = {}
     failures: dict[str, str] = {}
-    _remark(plans.values(), quiet)
+    _remark(plans.values())
     for name, plan in plans.items():
         started = time.perf_counter()
         try:
@@ -631,10 +637,14 @@ def _begun(place: Path, now: str | None) -> Plan:
     return Plan(zoo.create(name, _load_again(place, origin, now), **options), seeds, settings, place)
 
 
-def _remark(plans: Iterable[Plan], quiet: bool) -> None:
+def _remark(plans: Iterable[Plan]) -> None:
     """What has to be known of the data, before anything is trained on them."""
-    for note in dict.fromkeys(note for plan in plans for note in plan.pair.data.notes if not quiet):
+    for note in _notes(plan.pair.data for plan in plans):
         _tell(f"data: {note}", "dim")
+
+
+def _notes(datas: Iterable[Data]) -> list[str]:
+    return list(dict.fromkeys(note for data in datas for note in data.notes))
 
 
 def _train(plan: Plan, quiet: bool) -> Run:
@@ -758,11 +768,13 @@ def _type_text(hint: Any) -> str:
     return str(hint) if get_args(hint) else str(getattr(hint, "__name__", hint))
 
 
-def _print_ranking(table: pd.DataFrame | None, failures: Mapping[str, str], page: Path | None, as_json: bool) -> None:
+def _print_ranking(
+    table: pd.DataFrame | None, failures: Mapping[str, str], page: Path | None, datas: Iterable[Data], as_json: bool
+) -> None:
     """A table for each base measure and data set, the pairs that failed, the path of the report."""
     if as_json:
         rows = [] if table is None else json.loads(table.reset_index().to_json(orient="records"))
-        _print_json({"rows": rows, "failures": failures, "report": page and str(page)})
+        _print_json({"rows": rows, "failures": failures, "report": page and str(page), "notes": _notes(datas)})
         return
     for label, rows in [] if table is None else table.groupby("table", sort=False):
         cells = [
@@ -786,7 +798,11 @@ def _print_ranking(table: pd.DataFrame | None, failures: Mapping[str, str], page
 
 
 def _print_splits(
-    tables: Sequence[pd.DataFrame], failures: Mapping[str, Mapping[str, str]], out: Path, as_json: bool
+    tables: Sequence[pd.DataFrame],
+    failures: Mapping[str, Mapping[str, str]],
+    out: Path,
+    datas: Iterable[Data],
+    as_json: bool,
 ) -> None:
     """What several splits say together, a table for each base measure and data set, and where it was written."""
     from zoo.comparison import across_splits
@@ -798,7 +814,8 @@ def _print_splits(
         across.to_csv(written)
     if as_json:
         rows = [] if across is None else json.loads(across.reset_index().to_json(orient="records"))
-        _print_json({"rows": rows, "failures": failures, "written": None if across is None else str(written)})
+        where = None if across is None else str(written)
+        _print_json({"rows": rows, "failures": failures, "written": where, "notes": _notes(datas)})
         return
     for label, rows in [] if across is None else across.groupby("table", sort=False):
         cells = [

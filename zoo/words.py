@@ -32,10 +32,14 @@ def places(error: float) -> int:
 def plus_minus(value: float, *errors: float) -> str:
     """A number with its errors, to two significant digits of the largest; an unknown error is left out.
 
-    >>> plus_minus(-0.319198, 0.000033, 0.021), plus_minus(-1.5, 0.0)
-    ('-0.319 ± 0.000 ± 0.021', '-1.500 ± 0.000')
+    What differs from itself by nothing at all is 0.
+
+    >>> plus_minus(-0.319198, 0.000033, 0.021), plus_minus(-1.5, 0.0), plus_minus(0.0, 0.0, 0.0)
+    ('-0.319 ± 0.000 ± 0.021', '-1.500 ± 0.000', '0')
     """
     known = [error for error in errors if not np.isnan(error)]
+    if not any((value, *known)):
+        return "0"
     decimals = places(max(known, default=0.01))
     return " ± ".join(nats(number, decimals) for number in (value, *known))
 
