@@ -55,6 +55,25 @@ def test_what_depends_on_what(x, expected):
     assert tuple(columns for columns, _ in dependencies(np.asarray(x, dtype=float)).sets) == expected
 
 
+@pytest.mark.parametrize(
+    ("x", "expected"),
+    [
+        (table(CELSIUS, FAHRENHEIT.round(1)), ((2, 3),)),
+        (table(shares(2)), ((2, 3, 4, 5),)),
+        (table(shares(1)), ((2, 3, 4, 5),)),
+        (table(CELSIUS, FAHRENHEIT.round(1) + 0.1 * RNG.integers(-3, 4, N)), ()),
+        (table(CELSIUS, FAHRENHEIT + 0.2 * RNG.normal(size=N)), ()),
+        (table(CELSIUS, (CELSIUS + 0.2 * RNG.normal(size=N)).round(1)), ()),
+        (RNG.integers(0, 9, size=(N, 12)).astype(float), ()),
+    ],
+)
+def test_what_depends_on_what_but_for_its_decimals(x, expected):
+    assert dependencies(x).sets == ()
+    assert tuple(columns for columns, _ in dependencies(x, decimals=True).sets) == expected
+    told = [note for note in Data.from_array(x).notes if "but for the rounding of their decimals" in note]
+    assert len(told) == len(expected)
+
+
 @given(sizes=st.lists(st.integers(2, 5), min_size=1, max_size=3), free=st.integers(0, 3), seed=st.integers(0, 999))
 def test_planted_sets_are_found_in_any_order_of_the_columns(sizes, free, seed):
     rng = np.random.default_rng(seed)

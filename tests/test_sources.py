@@ -221,6 +221,20 @@ def test_the_advice_about_a_file_reads_it_as_it_was_read(tmp_path):
     assert rows_in_order(mended(str(raised.value), tmp_path / "a.csv"))[5].values.tolist() == [0.577, 5.5]
 
 
+@pytest.mark.parametrize("head", [b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"PK\x03\x04\x14\0\0\0", bytes(600)])
+def test_what_is_no_text_is_not_given_an_encoding(tmp_path, head):
+    (tmp_path / "x.csv").write_bytes(head + bytes(600))
+    with pytest.raises(DataError, match=r"x\.csv: this is no text \(it begins b'"):
+        load_data(tmp_path / "x.csv")
+
+
+def test_tabs_may_separate_a_csv_and_a_first_row_of_numbers_is_told(tmp_path):
+    (tmp_path / "x.csv").write_text("".join(f"{2000 + i}\t{i}.5\n" for i in range(9)))
+    data = load_data(tmp_path / "x.csv")
+    assert data.columns == ("x0", "x1") and len(rows_in_order(data)) == 9
+    assert "The first row holds numbers and was taken for data" in data.notes[0]
+
+
 @pytest.mark.parametrize("line", ["# from a sensor", "sep=;"])
 def test_a_line_above_the_table_is_named(tmp_path, line):
     separator = ";" if line == "sep=;" else ","

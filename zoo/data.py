@@ -215,6 +215,7 @@ class Data:
         constant = train_std == 0
         # noise of a column's own makes it independent of all others
         found = Dependencies() if noise else dependencies(train)
+        nearly = Dependencies() if noise else dependencies(train, decimals=True)
         varying = tuple(np.array(names)[constant & np.any(parts["test"] != train[0], axis=0)].tolist())
         arrays = {part: _labelled(parts[part], names, index, labels) for part, index in rows.items()}
         return cls(
@@ -237,6 +238,7 @@ class Data:
                 *split_notes,
                 *_constant_notes(names, constant, varying),
                 *_dependence_notes(names, found),
+                *_nearly_notes(names, found, nearly),
             ),
             dependent_columns=tuple(names[j] for j in found.columns),
         )
@@ -639,6 +641,17 @@ def _dependence_notes(columns: Sequence[str], found: Dependencies, most: int = 3
         more = [columns[j] for members, _ in found.sets[most:] for j in members]
         notes.append(f"So are, in {len(found.sets) - most} more sets, {_few(more)}.")
     return notes
+
+
+def _nearly_notes(columns: Sequence[str], found: Dependencies, nearly: Dependencies, most: int = 3) -> list[str]:
+    """A sentence for each set of columns that depend on one another but for their decimals."""
+    known = [set(members) for members, _ in found.sets]
+    more = [members for members, _ in nearly.sets if not any(set(members) <= exact for exact in known)]
+    return [
+        f"{_listed([columns[j] for j in members])} are linearly dependent in the training part but for the rounding of "
+        "their decimals: there a density rewards how closely a pair fits that rounding."
+        for members in more[:most]
+    ]
 
 
 def _listed(names: Sequence[str], most: int = 8) -> str:

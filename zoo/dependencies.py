@@ -14,6 +14,8 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 # In standard deviations of a column: what training in single precision cannot tell from nothing, and the most
 # that the rounding of a file may excuse.
 EXACT, MOST_ROUNDING = 1e-6, 1e-4
+MOST_RECORDED, MOST_DECIMALS = 1e-2, 6  # the same for the decimals of a column, where they are looked at
+ROOT = 1.2 / np.sqrt(3)  # errors of rounding have the root mean square of uniform ones, and a little for few rows
 MOST_COLUMNS = 256  # the cost grows with their square
 FEW_ROWS = 4096  # full rank in some rows is full rank in all
 
@@ -35,13 +37,14 @@ class Dependencies:
         return tuple(sorted(j for columns, _ in self.sets for j in columns))
 
 
-def dependencies(x: Array) -> Dependencies:
+def dependencies(x: Array, *, decimals: bool = False) -> Dependencies:
     """The exact linear dependencies, an intercept allowed, between the columns of ``x`` (N, D) that vary.
 
     Exact means: but for rounding. A column, in units of its standard deviation, may be off by 1e-6, less than
     training in single precision resolves, or, where single precision holds all its values, by half a unit in
     the last place there of its largest value, up to 1e-4: a file of float32 was rounded so. A Fahrenheit that was
-    rounded to tenths is off by about 3e-3, and no exact function of Celsius.
+    rounded to tenths is off by about 3e-3, and no exact function of Celsius. With ``decimals`` it counts: a column that
+    is written with at most six may then be off by half a unit of the last, if that is below 1e-2.
 
     The numerical rank is that of a QR factorisation with column pivoting, each column being centred and
     divided by what it may be off. A column takes part if it was pivoted out, or if it has a coefficient, in
@@ -65,10 +68,19 @@ def dependencies(x: Array) -> Dependencies:
         return Dependencies(unknown=f"only in more rows than columns; here {d} columns vary over {n} rows")
     step = max(n // max(FEW_ROWS, 4 * d), 1)
     some = x[::step, varying]
-    if step > 1 and np.all(spread := some.std(axis=0)) and not _pivoted(some, MOST_ROUNDING * spread)[2].size:
+    most, slack, off = (MOST_RECORDED, ROOT, _recording) if decimals else (MOST_ROUNDING, 2.0, _rounding)
+    if step > 1 and np.all(spread := some.std(axis=0)) and not _pivoted(some, most * spread, slack)[2].size:
         return Dependencies()
     x = x[:, varying]
-    return Dependencies(_sets(varying, *_pivoted(x, _rounding(x))))
+    return Dependencies(_sets(varying, *_pivoted(x, off(x), slack)))
+
+
+def _recording(x: Array) -> Array:
+    """What each column may be off if its decimals are all that was recorded, (D,), in the units of ``x``."""
+    half = np.full(x.shape[1], np.inf)
+    for places in range(MOST_DECIMALS, -1, -1):
+        half[np.all(x == x.round(places), axis=0)] = 0.5 * 10.0**-places
+    return np.where(half < MOST_RECORDED * x.std(axis=0), np.maximum(half, _rounding(x)), _rounding(x))
 
 
 def _rounding(x: Array) -> Array:
@@ -80,7 +92,7 @@ def _rounding(x: Array) -> Array:
     return cast(Array, np.clip(half_a_unit, EXACT * std, MOST_ROUNDING * std))
 
 
-def _pivoted(x: Array, rounding: Array) -> tuple[Array, Array, Array]:
+def _pivoted(x: Array, rounding: Array, slack: float) -> tuple[Array, Array, Array]:
     """The columns kept (R,), which of them make up those pivoted out (R, D - R), and the latter (D - R,)."""
     from scipy.linalg import qr, solve_triangular
 
@@ -92,7 +104,7 @@ def _pivoted(x: Array, rounding: Array) -> tuple[Array, Array, Array]:
         triangle = cast(Array, np.linalg.qr(np.concatenate([triangle, rows]), mode="r"))
     r, pivots = qr(triangle / np.sqrt(n), mode="r", pivoting=True)
     r, diagonal = r[:d], np.abs(np.diag(r))
-    allowed = 2 * np.sqrt(1 + np.arange(d))  # each of the columns so far is off by at most 1
+    allowed = slack * np.sqrt(1 + np.arange(d))  # each of the columns so far is off by at most 1
     rank = int(np.argmax(diagonal <= allowed)) if np.any(diagonal <= allowed) else d
     kept, superfluous = pivots[:rank], pivots[rank:]
     inverse = solve_triangular(r[:rank, :rank], np.eye(rank))

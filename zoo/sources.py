@@ -289,8 +289,10 @@ def _mostly(holds: Iterable[bool]) -> bool:
 
 def _encoding(path: Path) -> str:
     with unzipped(path) as file:
-        head = file.read(4)
+        head = file.read(512)
     if b"\0" in head and not head.startswith(tuple(MARKS)):
+        if b"\0\0" in head:
+            raise DataError(f"this is no text (it begins {head[:8]!r}): give the file the ending of what it is")
         order = "be" if head.startswith(b"\0") else "le"
         raise DataError(
             "the text is not UTF-8 and has no byte-order mark, likely UTF-16: "
@@ -377,6 +379,7 @@ def _table(path: Path, encoding: str, separators: Sequence[str], label: str | No
         notes.append("The first column has no name and was taken for row names.")
     if not header:
         frame.columns = pd.Index([f"x{j}" for j in range(frame.shape[1])])
+        notes.append("The first row holds numbers and was taken for data, not for names of columns.")
     return _framed(frame, label)._replace(notes=tuple(notes), read_with=read_with)
 
 
@@ -562,7 +565,7 @@ def _idx_array(path: Path, limit: int) -> Array:
 
 
 READERS: dict[str, Callable[[Path, str | None, int], Raw]] = {
-    ".csv": _separated(",", ";"),
+    ".csv": _separated(",", ";", "\t"),
     ".tsv": _separated("\t"),
     ".npy": _npy,
     ".npz": _npz,
