@@ -374,7 +374,7 @@ def _table(path: Path, encoding: str, separators: Sequence[str], label: str | No
         # beside a word, pandas leaves the numbers of a column as they are written
         frame = other.replace(r"^([-+]?\d+),(\d+)$", r"\1.\2", regex=True)
         read_with += "decimal=',', "
-        notes.append("Commas in its numbers were read as decimal ones: 1,234 is a little more than one.")
+        notes.append("Commas in its numbers were read as decimal commas: 1,234 is a little more than one.")
     if named_rows:
         notes.append("The first column has no name and was taken for row names.")
     if not header:
