@@ -228,6 +228,19 @@ def test_what_is_no_text_is_not_given_an_encoding(tmp_path, head):
         load_data(tmp_path / "x.csv")
 
 
+def test_separators_at_the_ends_of_lines_make_no_row_names(tmp_path):
+    (tmp_path / "x.csv").write_text("a,b\n" + "".join(f"{i}.5,{i * i},\n" for i in range(9)))
+    assert rows_in_order(load_data(tmp_path / "x.csv")).values.tolist() == [[i + 0.5, i * i] for i in range(9)]
+
+
+@pytest.mark.parametrize("date", ["2020-02-01", "01.02.2020", "1/2/20", "2020-02-01T12:30"])
+def test_a_date_is_called_a_date(date):
+    with pytest.raises(
+        DataError, match=r"column 'b', row 0 .* is not a number but a date .*the days since a first date"
+    ):
+        Data.from_array(pd.DataFrame({"a": range(6), "b": date}))
+
+
 def test_tabs_may_separate_a_csv_and_a_first_row_of_numbers_is_told(tmp_path):
     (tmp_path / "x.csv").write_text("".join(f"{2000 + i}\t{i}.5\n" for i in range(9)))
     data = load_data(tmp_path / "x.csv")

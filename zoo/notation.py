@@ -38,6 +38,11 @@ READ_CSV = "pandas.read_csv(..., "
 _LOAD = f"load the frame of {READ_CSV}{{}})"
 NOTATIONS = (
     _notation(
+        r"\d{1,4}(?P<mark>[-./])\d{1,2}(?P=mark)\d{1,4}(?:[T ].*)?",
+        "a date",
+        "leave the column out, or put a number in its place, such as the days since a first date",
+    ),
+    _notation(
         r"SIGN[1-9]\d{0,2}(?P<separator>[,' ])\d{3}(?:(?P=separator)\d{3})*(?:\.\d+)?",
         "a number with a thousands separator",
         _LOAD.format("thousands={separator}"),
@@ -76,7 +81,7 @@ NOTATIONS = (
     ),
 )
 OTHERWISE = _notation(
-    r"[<>≤≥=~≈(\s]*[-+−]?[$€£¥₹\s]*[-+−]?\d[\d.,'’\s]*[%‰$€£¥₹\s]*\)?",
+    r"[<>≤≥=~≈(\s]*[-+−]?[$€£¥₹\s]*[-+−]?\d(?:[.,'’]?\d|\s\d{3})*[.,]?[%‰$€£¥₹\s]*\)?",
     "a number that is written otherwise",
     "write it with a decimal point and nothing else, as -1234.5 is",
 )

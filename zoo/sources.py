@@ -354,7 +354,9 @@ def _table(path: Path, encoding: str, separators: Sequence[str], label: str | No
         said = "names the separator" if first[0].startswith("sep=") else "is a comment"
         raise DataError(f"line 1 {said} and is no row: load the frame of {READ_CSV}sep={separator!r}, skiprows=[0])")
     header = _has_header(first, others or [[""] * len(first)])
-    named_rows = header and (first[0] == "" or [len(first) + 1] == [len(row) for row in others[:1]])
+    longer = [len(first) + 1] == [len(row) for row in others[:1]]
+    trailing = longer and not any(row[-1] for row in others)  # a separator at the end of each line, not row names
+    named_rows = header and (first[0] == "" or (longer and not trailing))
 
     def read(decimal: str) -> Any:
         with unzipped(path) as file:
@@ -363,7 +365,7 @@ def _table(path: Path, encoding: str, separators: Sequence[str], label: str | No
                 sep=separator,
                 decimal=decimal,
                 header=0 if header else None,
-                index_col=0 if named_rows else None,
+                index_col=0 if named_rows else False if trailing else None,
                 encoding=encoding,
                 skipinitialspace=True,
                 low_memory=False,
