@@ -5,8 +5,8 @@ import torch
 
 import zoo
 from zoo.context import pyro_context
-from zoo.engine import Engine, Replica, Tape
-from zoo.objective import OBJECTIVES, elbo
+from zoo.engine import Replica, Tape
+from zoo.objective import OBJECTIVES
 from zoo.testing import CHECKS, check_engine, make_subject, variants
 
 SUBJECTS = [(name, options) for name in zoo.list_pairs() for options in variants(name)]
@@ -25,13 +25,8 @@ def subject(request):
 
 @pytest.mark.parametrize("check", CHECKS)
 def test_pair_conforms(subject, check):
-    CHECKS[check](subject)
-
-
-def test_the_step_is_captured(subject):
-    x = torch.as_tensor(subject.pair.scale(subject.data.train.values))
-    how = {"objective": elbo, "schedule": lambda _: (1e-3, 1.0), "batch_size": 16}
-    assert Engine(subject.pair, [0], x, **how, mode="capture").mode == "capture"
+    outcome = CHECKS[check](subject)
+    assert check != "engine" or outcome == "capture", "the step of every pair can be recorded"
 
 
 def test_all_of_a_pair_goes_where_the_data_are(subject):
