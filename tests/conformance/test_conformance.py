@@ -12,12 +12,21 @@ from zoo.testing import CHECKS, check_engine, make_subject, variants
 SUBJECTS = [(name, options) for name in zoo.list_pairs() for options in variants(name)]
 
 
+def quick(subject):
+    """Whether `make test` runs it: an activation is the network's alone, and one pair has every one of them there."""
+    name, options = subject
+    return "activation" not in options or name == "gaussian-learned"
+
+
 def label(subject):
     name, options = subject
     return "-".join([name, *map(str, options.values())])
 
 
-@pytest.fixture(scope="module", params=SUBJECTS, ids=label)
+PARAMS = [pytest.param(each, marks=() if quick(each) else pytest.mark.slow) for each in SUBJECTS]
+
+
+@pytest.fixture(scope="module", params=PARAMS, ids=label)
 def subject(request):
     name, options = request.param
     return make_subject(name, **options)
