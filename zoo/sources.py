@@ -350,8 +350,9 @@ def _table(path: Path, encoding: str, separators: Sequence[str], label: str | No
     if not rows:
         raise DataError(f"the file is empty, or nothing in it is separated by {' or '.join(map(repr, separators))}")
     first, others = rows[0], rows[1:]
-    if first[0].startswith("sep=") or (first[0].startswith("#") and len(first) < max(map(len, others), default=0)):
-        said = "names the separator" if first[0].startswith("sep=") else "is a comment"
+    comment = first[0].startswith("#") and len(first) < max(map(len, others), default=0)  # or names, the first with a #
+    if comment or first[0].startswith("sep="):
+        said = "is a comment" if comment else "names the separator"
         raise DataError(f"line 1 {said} and is no row: load the frame of {READ_CSV}sep={separator!r}, skiprows=[0])")
     header = _has_header(first, others or [[""] * len(first)])
     longer = [len(first) + 1] == [len(row) for row in others[:1]]
