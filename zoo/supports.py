@@ -1,0 +1,253 @@
+"""What the values of a column can be: one record for each support, and the only place that compares them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, cast, get_args
+
+import numpy as np
+
+__all__ = ["MIXED", "SUPPORTS", "Column", "ColumnSupport", "Support", "common_support", "models", "seen"]
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+ColumnSupport = Literal["binary", "ordinal", "count", "unit", "positive", "real", "categorical"]
+Support = Literal["binary", "ordinal", "count", "unit", "positive", "real", "categorical", "mixed"]
+MIXED = "mixed"  # what a card says whose likelihood is of any column, and a table no other likelihood takes whole
+ON_GRID = 1e-6  # of a step: how far from its level a value may be
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One column of a data set.
+
+    Attributes:
+        name: as in the source.
+        support: what its values are.
+        levels: of an ordinal or binary column, increasing and equally spaced.
+        categories: of a categorical column, as the user wrote them; its values are their numbers, from 0. Of a binary
+            one that was written in words, the words for 0 and 1.
+        resolution: the width of the cell that a value stands for: 1 of a count, the distance of two levels, the step
+            of numbers recorded to so many decimals. None where a value is a point of the real line.
+        center: what is taken off a value before a likelihood of real numbers sees it.
+        scale: what it is divided by then.
+        missing: how many entries of all rows were not observed.
+        constant: whether all observed entries of the training part are equal.
+        reason: why it was taken for what it is, in words.
+    """
+
+    name: str
+    support: ColumnSupport
+    levels: tuple[float, ...] | None = None
+    categories: tuple[str, ...] | None = None
+    resolution: float | None = None
+    center: float = 0.0
+    scale: float = 1.0
+    missing: int = 0
+    constant: bool = False
+    reason: str = ""
+
+    @property
+    def kind(self) -> SupportRecord:
+        """The record of its support."""
+        return SUPPORTS[self.support]
+
+    def outside(self, x: Array) -> Array:
+        """Which values (N,) it cannot have; a missing one it can."""
+        return np.asarray(~np.isnan(x) & ~self.kind.holds(x, self))
+
+    def range(self) -> tuple[float, float]:
+        """The least and the greatest value, as far as its support says."""
+        return self.kind.range(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SupportRecord:
+    """A support: what is in it, and what a likelihood on it is a probability model of.
+
+    Attributes:
+        name: the word for it.
+        means: what its values are, for a reader.
+        holds: which values (N,) a column of this support can have.
+        remedy: what to do about a value that it cannot have.
+        discrete: whether its values have probabilities, and not densities.
+        takes: the supports of columns that a likelihood on this one is a probability model of.
+        takes_levels: whether it takes levels that a column has.
+        mixed_as: the support whose emission a likelihood of any column has for it.
+        seen: center and scale of the affine map from a column's values to what a likelihood on this support sees.
+        range: the least and the greatest value of a column.
+        grid: the values of a discrete column; of a count, as many as are asked for.
+        example: simulated values from numbers that are about standard normal, and a generator.
+    """
+
+    name: str
+    means: str
+    holds: Callable[[Array, Column], Array]
+    remedy: str
+    discrete: bool
+    takes: frozenset[str]
+    takes_levels: Callable[[tuple[float, ...]], bool] = lambda _: True
+    mixed_as: str
+    seen: Callable[[Column], tuple[float, float]]
+    range: Callable[[Column], tuple[float, float]]
+    grid: Callable[[Column, int], Array] | None
+    example: Callable[[Array, np.random.Generator], Array]
+
+
+def _on_levels(x: Array, column: Column) -> Array:
+    levels = np.asarray(column.levels)
+    step = levels[1] - levels[0]
+    nearest = np.clip(np.rint((np.nan_to_num(x) - levels[0]) / step), 0, len(levels) - 1).astype(np.int64)
+    return np.asarray(np.abs(levels[nearest] - x) <= ON_GRID * step)
+
+
+def _ends(column: Column) -> tuple[float, float]:
+    return (column.levels[0], column.levels[-1]) if column.levels else (0.0, 1.0)
+
+
+def _last(column: Column) -> float:
+    return float(len(column.categories or ()) - 1)
+
+
+def _plain(_: Column) -> tuple[float, float]:
+    return 0.0, 1.0
+
+
+def _to_unit(column: Column) -> tuple[float, float]:
+    """Levels to [0, 1], so that the cells of the outermost ones lie within it too."""
+    if not column.levels:
+        return 0.0, 1.0
+    low, high = _ends(column)
+    half = (column.resolution or 0.0) / 2
+    return low - half, high - low + 2 * half
+
+
+_REAL_LINE = (-math.inf, math.inf)
+_RECORDS = (
+    SupportRecord(
+        name="binary",
+        mixed_as="binary",
+        means="0 or 1",
+        holds=lambda x, _: (x == 0) | (x == 1),
+        remedy='binarize="threshold" or "stochastic" makes zeros and ones',
+        discrete=True,
+        takes=frozenset({"binary"}),
+        seen=_plain,
+        range=lambda _: (0.0, 1.0),
+        grid=lambda *_: np.arange(2.0),
+        example=lambda f, _: (f > 0).astype(float),
+    ),
+    SupportRecord(
+        name="ordinal",
+        mixed_as="ordinal",
+        means="equally spaced levels in an order",
+        holds=lambda x, column: _on_levels(x, column) if column.levels else x == np.rint(x),
+        remedy="name the levels, equally spaced, as levels=range(17) does",
+        discrete=True,
+        takes=frozenset({"ordinal", "binary"}),
+        seen=_plain,
+        range=_ends,
+        grid=lambda column, _: np.asarray(column.levels),
+        example=lambda f, _: np.clip(np.round(f + 3), 0, 6),
+    ),
+    SupportRecord(
+        name="count",
+        mixed_as="count",
+        means="0, 1, 2, ... without an end",
+        holds=lambda x, _: (x >= 0) & (x == np.rint(x)),
+        remedy="counts are 0, 1, 2, ...",
+        discrete=True,
+        takes=frozenset({"count", "ordinal", "binary"}),
+        takes_levels=lambda levels: all(level >= 0 and level == int(level) for level in levels),
+        seen=_plain,
+        range=lambda _: (0.0, math.inf),
+        grid=lambda _, most: np.arange(float(most)),
+        example=lambda f, rng: rng.poisson(np.exp(np.clip(f, -1, 2))).astype(float),
+    ),
+    SupportRecord(
+        name="unit",
+        mixed_as="real",
+        means="numbers from 0 to 1",
+        holds=lambda x, _: (x >= 0) & (x <= 1),
+        remedy="divide by the largest possible value",
+        discrete=False,
+        takes=frozenset({"unit", "ordinal"}),
+        seen=_to_unit,
+        range=lambda _: (0.0, 1.0),
+        grid=None,
+        example=lambda f, _: 1 / (1 + np.exp(-f)),
+    ),
+    SupportRecord(
+        name="positive",
+        mixed_as="positive",
+        means="numbers above 0",
+        holds=lambda x, _: x > 0,
+        remedy="shift or leave out what is not above 0, or say support='real'",
+        discrete=False,
+        takes=frozenset({"positive"}),
+        seen=lambda column: (0.0, column.scale),
+        range=lambda _: (0.0, math.inf),
+        grid=None,
+        example=lambda f, _: np.exp(f),
+    ),
+    SupportRecord(
+        name="real",
+        mixed_as="real",
+        means="numbers",
+        holds=lambda x, _: np.isfinite(x),
+        remedy="fill in the values, or leave out their rows or columns",
+        discrete=False,
+        takes=frozenset({"real", "positive", "unit", "count", "ordinal", "binary"}),
+        seen=lambda column: (column.center, column.scale),
+        range=lambda _: _REAL_LINE,
+        grid=None,
+        example=lambda f, _: 3 * f + 10,
+    ),
+    SupportRecord(
+        name="categorical",
+        mixed_as="categorical",
+        means="one of some categories, in no order",
+        holds=lambda x, column: (x == np.rint(x)) & (x >= 0) & (x <= _last(column)),
+        remedy="a category is given by its number, from 0, in the order of the column's categories",
+        discrete=True,
+        takes=frozenset({"categorical", "ordinal", "binary"}),
+        seen=_plain,
+        range=lambda column: (0.0, _last(column)),
+        grid=lambda column, _: np.arange(_last(column) + 1),
+        example=lambda f, _: np.digitize(f, [-1.0, 0.5]).astype(float),
+    ),
+)
+SUPPORTS: dict[str, SupportRecord] = {record.name: record for record in _RECORDS}
+
+
+def models(likelihood: str, column: Column) -> bool:
+    """Whether a likelihood on this support, or of any column, is a probability model of such a column.
+
+    >>> models("count", Column(name="visits", support="count")), models("unit", Column(name="sold", support="binary"))
+    (True, False)
+    """
+    return likelihood == MIXED or (
+        column.support in SUPPORTS[likelihood].takes and SUPPORTS[likelihood].takes_levels(column.levels or ())
+    )
+
+
+def seen(likelihood: str, column: Column) -> tuple[float, float]:
+    """Center and scale of the map from a column's values to what a likelihood on this support sees of them."""
+    return SUPPORTS[column.kind.mixed_as if likelihood == MIXED else likelihood].seen(column)
+
+
+def common_support(columns: Iterable[Column]) -> Support:
+    """The narrowest support whose likelihoods are models of all these columns, or "mixed".
+
+    >>> common_support([Column(name="age", support="real"), Column(name="visits", support="count")])
+    'real'
+    """
+    columns = list(columns)
+    levels = {column.levels for column in columns if column.support == "ordinal"}
+    found = (
+        name
+        for name in get_args(ColumnSupport)
+        if all(models(name, column) for column in columns) and not (name == "ordinal" and len(levels) > 1)
+    )
+    return cast(Support, next(found, MIXED))
