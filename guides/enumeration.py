@@ -23,6 +23,10 @@ class ExactPosterior(nn.Module):
         super().__init__()
         self.model = model
 
+    def of(self, model: nn.Module) -> "ExactPosterior":
+        """The same for another model, of which it has all that it knows."""
+        return ExactPosterior(model)
+
     def forward(self, x: Tensor) -> None:
         """Declare q(component | x) for x of shape (B, D)."""
         with poutine.block(), poutine.enum(first_available_dim=-2):

@@ -53,6 +53,10 @@ class ClosedFormNormal(nn.Module):
         super().__init__()
         self.model = model
 
+    def of(self, model: Any) -> "ClosedFormNormal":
+        """The same for another model, of which it has all that it knows."""
+        return ClosedFormNormal(model)
+
     def forward(self, x: Tensor) -> None:
         """Declare q(z | x) for x of shape (B, D)."""
         mean, scale_tril = self.model.posterior(x)

@@ -183,7 +183,7 @@ class OptimalVariance(VAE):
     def likelihood(self, z: Tensor, x: Tensor | None = None) -> dist.TorchDistribution:
         """N(mu(z), sigma^2 I), with the sigma that suits x best, or the one that was settled."""
         (mean,) = self.decoder(z).unbind(-2)
-        log_scale = self.log_scale if x is None else (x - mean).square().mean().log() / 2
+        log_scale = self.log_scale if x is None else _mean_square(x, mean).log() / 2
         return dist.Normal(mean, _soft_clipped(log_scale, self.soft_clip).exp().expand_as(mean)).to_event(1)
 
     def forward(self, x: Tensor) -> None:
@@ -199,8 +199,8 @@ class OptimalVariance(VAE):
         total = x.new_zeros(())
         for rows in x.split(SETTLED_ROWS):
             z = poutine.trace(guide).get_trace(rows).nodes["z"]["value"]
-            total = total + (rows - self.decoder(z)[..., 0, :]).square().sum()
-        self.log_scale.copy_((total / x.numel()).log() / 2)
+            total = total + _residual(rows, self.decoder(z)[..., 0, :]).square().sum()
+        self.log_scale.copy_((total / (~x.isnan()).sum()).log() / 2)
 
     def log_density_bound(self, features: int) -> float:
         """-(D/2) log(2 pi) - D c, infinite without a clip."""
@@ -273,6 +273,16 @@ class PenalizedVariance(LearnedVariance):
     def log_prior(self) -> Tensor:
         """Log p(theta) per datum, without its constant: -|theta|^2 / 2n."""
         return -sum(p.square().sum() for p in self.decoder.parameters()) / (2 * self.rows)
+
+
+def _residual(x: Tensor, mean: Tensor) -> Tensor:
+    """What the mean is off, and 0 where x was not observed."""
+    return torch.where(x.isnan(), mean, x) - mean
+
+
+def _mean_square(x: Tensor, mean: Tensor) -> Tensor:
+    """Over the entries of x that were observed."""
+    return _residual(x, mean).square().sum() / (~x.isnan()).sum()
 
 
 def _soft_clipped(log_scale: Tensor, clip: float | None) -> Tensor:

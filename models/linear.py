@@ -51,7 +51,7 @@ class LinearGaussian(VAE):
         mean = self.decoder(z)
         return dist.Normal(mean, self.log_scale.exp().expand_as(mean)).to_event(1)
 
-    def log_evidence(self, x: Tensor, columns: Tensor | None = None) -> Tensor:
+    def log_evidence(self, x: Tensor, columns: Tensor | None = None, observed: Tensor | None = None) -> Tensor:
         r"""Log N(x; b, W W' + Psi) without an error of sampling, in double precision.
 
         .. math:: -\tfrac{1}{2} \left[ D \log 2 \pi + \log |\Psi| + \log |M| + |m|^2
@@ -63,20 +63,29 @@ class LinearGaussian(VAE):
         Args:
             x: data, shape (B, D).
             columns: indices of the columns whose marginal evidence is wanted; None for all.
+            observed: which entries there are, (B, D), the others being integrated out; None for all.
 
         Returns:
             Nats per datum, shape (B,).
         """
         weight, residual, log_scale = self._standardized(x, columns)
+        if observed is not None:
+            return _log_evidence_of_some(weight, residual, log_scale, _of(observed, columns))
         mean, inverse = _posterior(weight, residual)
         square = (residual - mean @ weight.mT).square().sum(-1) + mean.square().sum(-1)
         log_determinant = 2 * log_scale.sum() - 2 * inverse.diagonal().log().sum()
         return -(log_scale.numel() * math.log(2 * math.pi) + log_determinant + square) / 2
 
-    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean (B, L) of p(z | x) for x of shape (B, D), and the Cholesky factor (L, L) of its covariance."""
+    def posterior(self, x: Tensor, observed: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Mean (B, L) of p(z | x) for x of shape (B, D), and the Cholesky factor (L, L) of its covariance.
+
+        With entries that were ``observed`` (B, D) and others that were not, each datum has a factor, (B, L, L).
+        """
         weight, residual, _ = self._standardized(x)
-        mean, scale_tril = _posterior(weight, residual)
+        if observed is None:
+            mean, scale_tril = _posterior(weight, residual)
+        else:
+            mean, scale_tril = _posterior_of_some(weight, residual * observed, observed)
         return mean.to(x.dtype), scale_tril.to(x.dtype)
 
     def _standardized(self, x: Tensor, columns: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -148,3 +157,26 @@ def _posterior(weight: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
     upper = flipped.flip(0, 1).masked_fill(failed > 0, math.nan)
     scale_tril = torch.linalg.solve_triangular(upper, identity, upper=True).mT
     return residual @ weight @ scale_tril @ scale_tril.mT, scale_tril
+
+
+def _of(observed: Tensor, columns: Tensor | None) -> Tensor:
+    return observed if columns is None else observed[..., columns]
+
+
+def _posterior_of_some(weight: Tensor, residual: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
+    """Means (B, L) and factors (B, L, L) given the entries that were observed (B, D), the other residuals being 0."""
+    identity = torch.eye(weight.shape[1], dtype=weight.dtype, device=weight.device)
+    precision = identity + torch.einsum("bd,dk,dl->bkl", observed.to(weight), weight, weight)
+    flipped, failed = torch.linalg.cholesky_ex(precision.flip(-2, -1))
+    upper = flipped.flip(-2, -1).masked_fill((failed > 0)[..., None, None], math.nan)
+    scale_tril = torch.linalg.solve_triangular(upper, identity.expand_as(upper), upper=True).mT
+    return (scale_tril @ (scale_tril.mT @ (residual @ weight)[..., None]))[..., 0], scale_tril
+
+
+def _log_evidence_of_some(weight: Tensor, residual: Tensor, log_scale: Tensor, observed: Tensor) -> Tensor:
+    """The evidence of the entries that were observed, (B, D): theirs are the rows of W and the variances."""
+    part = observed.to(weight)
+    mean, scale_tril = _posterior_of_some(weight, residual * part, observed)
+    square = ((residual - mean @ weight.mT) * part).square().sum(-1) + mean.square().sum(-1)
+    log_determinant = 2 * (part * log_scale).sum(-1) - 2 * scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    return -(part.sum(-1) * math.log(2 * math.pi) + log_determinant + square) / 2

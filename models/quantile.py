@@ -40,11 +40,14 @@ class QuantileDecoder(VAE):
         median, v = self.decoder(z).unbind(-2)
         return dist.Normal(median, nn.functional.softplus(v) / SPREAD).to_event(1)
 
-    def pinball(self, fn: dist.TorchDistribution, x: Tensor) -> Tensor:
-        """The pinball losses of both quantiles, summed over features, of x (..., D) under :meth:`likelihood`."""
+    def pinball(self, fn: dist.TorchDistribution, x: Tensor, observed: Tensor | None = None) -> Tensor:
+        """The pinball losses of both quantiles, summed over features, of x (..., D) under :meth:`likelihood`.
+
+        Of those ``observed`` (..., D) alone, if that is given.
+        """
         median, lower = fn.mean, fn.mean - SPREAD * fn.stddev
         both: Tensor = _pinball(LOWER_QUANTILE, x - lower) + _pinball(0.5, x - median)
-        return both.sum(-1)
+        return both.sum(-1) if observed is None else torch.where(observed, both, 0.0).sum(-1)
 
 
 def _pinball(level: float, residual: Tensor) -> Tensor:

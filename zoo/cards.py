@@ -2,29 +2,22 @@
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass
 from numbers import Real
 from typing import Literal, get_args
 
 from zoo.errors import OptionError
+from zoo.supports import SUPPORTS, Column, Support, models
 
-__all__ = ["ANOTHER_MODEL", "BaseMeasure", "Card", "Objective", "Support", "kept_weights"]
+__all__ = ["ANOTHER_MODEL", "BaseMeasure", "Card", "Objective", "kept_weights"]
 
-Support = Literal["real", "unit", "binary", "ordinal", "count"]
-BaseMeasure = Literal["density", "mass"]
+BaseMeasure = Literal["density", "mass", "mixed"]
 Objective = Literal["elbo", "penalized", "quantile", "two-stage"]
 
 # what a reader is told of a pair that is not the same model under every scaling
 ANOTHER_MODEL = 'under scaling="column" another model of the data as loaded than under scaling="scalar"'
 
-# a likelihood for wider support takes narrower data: binary data are unit data are real data
-_TAKES: dict[Support, set[Support]] = {
-    "real": {"real", "unit", "binary", "ordinal", "count"},
-    "unit": {"unit", "binary"},
-    "count": {"count", "ordinal", "binary"},
-    "ordinal": {"ordinal", "binary"},
-    "binary": {"binary"},
-}
 Bounds = Literal["likelihood", "penalized likelihood", "objective"]
 _CHOICES = {
     "support": get_args(Support),
@@ -45,9 +38,10 @@ class Card:
         formula: the likelihood, as a line of text.
         reference: authors, year and title of the source.
         link: where to read it.
-        support: the data the likelihood is a probability model of; "real" takes any numbers.
+        support: the data the likelihood is a probability model of; "real" takes any numbers, "mixed" any columns.
         base_measure: what the evidence is a logarithm of: a "density" with respect to Lebesgue measure, which
-            may exceed 0, or a "mass", which may not. The two are never ranked against each other.
+            may exceed 0, a "mass", which may not, or "mixed", a mass of the discrete columns and a density of the
+            others. What is ranked is under the data's measure, whatever this is.
         bounded: whether the likelihood of every data set has a finite upper bound over the parameters.
         bound: that bound per datum, as a formula; D is the number of features.
         bounded_if: for a pair that is not bounded throughout, the condition under which something is.
@@ -121,15 +115,20 @@ class Card:
             return "no"
         return f"only {self.bounded_if}" if self.bounds == "likelihood" else f"no; the {self.bounds}: {self.bounded_if}"
 
-    def takes(self, support: Support, levels: tuple[float, ...] | None = None) -> bool:
-        """Whether the likelihood is a probability model of data with this support and, if any, these levels.
+    def takes(self, columns: Iterable[Column]) -> bool:
+        """Whether the likelihood is a probability model of all these columns.
 
         >>> import zoo
-        >>> zoo.card("bernoulli").takes("unit")
+        >>> zoo.card("bernoulli").takes([Column(name="share", support="unit")])
         False
         """
-        counts = levels is None or all(level >= 0 and level == int(level) for level in levels)
-        return support in _TAKES[self.support] and (self.support != "count" or counts)
+        return all(models(self.support, column) for column in columns)
+
+    def takes_support(self, support: str) -> bool:
+        """Whether it is a model of data of this support, if of the right levels."""
+        return self.support == support or (
+            support in SUPPORTS and models(self.support, Column(name="", support=support))
+        )  # type: ignore[arg-type]
 
 
 def kept_weights(objective: str, keep: str) -> str:

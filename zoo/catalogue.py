@@ -8,18 +8,21 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, is_dataclass, replace
 from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, get_args
 
-from zoo.cards import Card, Support
+from zoo.cards import Card
 from zoo.errors import DataError, OptionError, UnknownPair
+from zoo.names import Name
 from zoo.options import MAX_SEED, checked, count, switch
+from zoo.supports import MIXED, SUPPORTS, Support, models
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import nn
 
-    from zoo.data import Data, Scaling
+    from zoo.data import Data
+    from zoo.views import View
 
 __all__ = ["Pair", "card", "create", "list_pairs", "options_of", "register", "registered_in"]
 
@@ -37,6 +40,7 @@ class Entry:
 
 
 TOO_LARGE = re.compile("allocate memory|overflow|too large", re.IGNORECASE)  # as torch and NumPy say it
+MOST_NAMED = 5  # columns in a message
 _ENTRIES: dict[str, Entry] = {}
 
 
@@ -103,7 +107,7 @@ def list_pairs(pattern: str = "*", *, support: Support | None = None, bounded: b
             name
             for name, entry in _entries().items()
             if fnmatchcase(name, pattern)
-            and (support is None or entry.card.takes(support))
+            and (support is None or entry.card.takes_support(support))
             and (bounded is None or entry.card.bounded == bounded)
         ),
         key=_natural,
@@ -174,59 +178,17 @@ class Pair:
         alone = len(self.card.guides) == 1 and untold
         return self.card.guides[0] if alone else str(chosen or self.card.guides[0])
 
-    @property
-    def scaling(self) -> Scaling:
-        """From the units as loaded to those the model sees: the data's, but none where the support is not all reals.
+    @cached_property
+    def view(self) -> View:
+        """How it sees the data: in which units, with which cells and noise."""
+        from zoo.views import View
 
-        A likelihood of counts, levels or numbers between 0 and 1 has to see them as they are.
-        """
-        from zoo.data import Scaling
-
-        if self.card.support == "real":
-            return self.data.scaling
-        return Scaling(kind="none", center=0 * self.data.scaling.center, scale=0 * self.data.scaling.scale + 1)
-
-    @property
-    def log_volume(self) -> float:
-        """What the scaling takes off a log density in the model's units to give it in the units as loaded."""
-        return self.scaling.log_volume
-
-    def scale(self, x: Any) -> np.ndarray[Any, Any]:
-        """Values (..., D) from the units as loaded to the model's."""
-        return self.scaling.apply(x)
-
-    def unscale(self, x: Any) -> np.ndarray[Any, Any]:
-        """Values (..., D) from the model's units to those as loaded."""
-        return self.scaling.undo(x)
-
-    def checked(self, x: Any) -> np.ndarray[Any, Any]:
-        """Data (N, D) in the units as loaded, if the pair is a model of such data.
-
-        Raises:
-            DataError: no table of so many columns, or values that have no probability under the likelihood.
-        """
-        import numpy as np
-
-        from zoo.data import outside_support, real_array
-
-        values, support = real_array(x), self.card.support
-        if values.ndim != 2 or values.shape[1] != self.data.features or not len(values):
-            raise DataError(f"x has shape {values.shape}; {self.name} takes (N, {self.data.features}) here.")
-        finite = np.isfinite(values)
-        levels = (self.data.levels or (0.0, 1.0)) if support == "ordinal" else None
-        wrong = ~finite | outside_support(np.where(finite, values, 0.0), support, levels)
-        if wrong.any():
-            row, column = np.argwhere(wrong)[0]
-            raise DataError(
-                f"x holds {values[row, column]:g} in row {row}, column {self.data.columns[column]!r}: {self.name} is "
-                f"a model of {'finite numbers' if support == 'real' else f'{support} data'}."
-            )
-        return values
+        return View(self.data, self.card)
 
     def replica(self, seed: int) -> Pair:
         """The same pair with initial weights drawn from ``seed``; the caller's random state is left alone."""
         seed = count("seed", seed, least=0, most=MAX_SEED)
-        model, guide = _build(_entry(self.name).build, self.data, self.options, seed)
+        model, guide = _build(_entry(self.name), self.data, self.options, seed)
         return replace(self, model=model, guide=guide)
 
 
@@ -234,7 +196,7 @@ def create(name: str, data: Data, **options: Any) -> Pair:
     """Build a pair by name for these data.
 
     Args:
-        name: a name in the catalogue, with a guide after a colon if not the default one.
+        name: a name in the catalogue, with a guide after a colon if not the default one, and options in brackets.
         data: what the pair will be trained on; decides the shapes, and has to fit the pair's support.
         **options: fields of the pair's options dataclass; ``zoo show NAME`` lists them.
 
@@ -247,48 +209,64 @@ def create(name: str, data: Data, **options: Any) -> Pair:
     >>> pair = zoo.create("gaussian-constrained", zoo.load_data("digits"), floor=0.04)
     >>> pair.options.floor
     0.04
+    >>> zoo.create("gaussian-constrained[floor=0.04]", zoo.load_data("digits")).options == pair.options
+    True
     """
     entry = _entry(name)
     if not hasattr(data, "fingerprint"):
         raise DataError(
             f"create: data is a {type(data).__name__}; load it first, with zoo.load_data or zoo.Data.from_array."
         )
-    _, colon, guide = name.partition(":")
-    if colon and guide != entry.card.guides[0]:
+    _, guide, told = Name.parse(name)
+    if twice := told.keys() & options.keys():
+        raise OptionError(f"{name}: {sorted(twice)[0]} is said twice, in the name and beside it.")
+    options = {**told, **options}
+    if guide and guide != entry.card.guides[0]:
         if guide not in entry.card.guides:
             raise OptionError(f"{entry.card.name} has no guide {guide!r}; choose from {', '.join(entry.card.guides)}.")
         options = {"guide": guide, **options}
     _check_support(entry.card, data)
     chosen = checked(options_of(name), options, entry.card.name)
-    model, guide_module = _build(entry.build, data, chosen, seed=0)
+    model, guide_module = _build(entry, data, chosen, seed=0)
     return Pair(entry.card, chosen, data, model, guide_module)
 
 
 def _check_support(card: Card, data: Data) -> None:
     """Refuse data that the card's likelihood is no probability model of, with the remedy."""
-    if card.takes(data.support, data.levels):
+    several = card.support == "ordinal" and len({column.levels for column in data.columns}) > 1
+    wrong = [column for column in data.columns if not models(card.support, column)]
+    if not wrong and not several:
         return
-    if card.takes(data.support):  # but for their levels
-        wrong = next(level for level in data.levels or () if not card.takes(data.support, (level,)))
-        kind = f"levels such as {wrong:g}, which is no count"
+    remedy = "Declare them with support={...} if that is what they are"
+    names = ", ".join(repr(column.name) for column in wrong[:MOST_NAMED]) + (" and more" if wrong[MOST_NAMED:] else "")
+    unlevelled = [c for c in wrong if c.support in SUPPORTS[card.support].takes]
+    if several and not wrong:
+        kind, remedy = "columns of different levels", "Name levels that hold all of them, as levels=range(17) does"
+    elif unlevelled:
+        level = next(level for c in unlevelled for level in c.levels or () if level < 0 or level != int(level))
+        kind = f"levels such as {level:g}, which is no count"
         remedy = "Number the levels from 0 if it is their order alone that counts"
+    elif len(wrong) < data.features or data.support == MIXED:
+        kinds = dict.fromkeys(column.support for column in wrong)
+        kind = f"{' and '.join(kinds)} columns ({names})"
     else:
         kind = f"{data.support} data"
-        remedy = (
-            'Load them as load_data(..., binarize="threshold") or binarize="stochastic"'
-            if card.support == "binary"
-            else f"Declare them with support={card.support!r} if that is what they are"
-        )
-    takers = (name for name in list_pairs(support=data.support) if _entry(name).card.takes(data.support, data.levels))
+    if card.support == "binary" and kind.endswith("data"):
+        remedy = 'Load them as load_data(..., binarize="threshold") or binarize="stochastic"'
+    elif kind.endswith("data"):
+        remedy = f"Declare them with support={card.support!r} if that is what they are"
+    takers = [name for name in list_pairs() if _entry(name).card.takes(data.columns)]
+    takers = [name for name in takers if _entry(name).card.support != card.support]
     raise DataError(
         f"{card.name} is a model of {card.support} data, and {data.name} holds {kind}. {remedy}, or choose a pair "
         f"that takes them: {', '.join(takers)}."
     )
 
 
-def _build(build: Builder, data: Data, options: Any, seed: int) -> tuple[nn.Module, nn.Module]:
+def _build(entry: Entry, data: Data, options: Any, seed: int) -> tuple[nn.Module, nn.Module]:
     from zoo.context import seeded
 
+    build = entry.build
     try:
         with seeded(seed):
             built = build(data, options)
@@ -301,7 +279,17 @@ def _build(build: Builder, data: Data, options: Any, seed: int) -> tuple[nn.Modu
         ) from error
     if not (isinstance(built, tuple) and len(built) == 2):
         raise OptionError(f"{build.__qualname__} returned {type(built).__name__}; it has to return (model, guide).")
-    return built
+    return _observed(entry.card, data, *built) if data.missing else built
+
+
+def _observed(card: Card, data: Data, model: nn.Module, guide: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """The programs as ones of the entries that were observed."""
+    import torch
+
+    from zoo.lenses import observed
+    from zoo.views import View
+
+    return observed(model, guide, torch.as_tensor(View(data, card).filler, dtype=torch.get_default_dtype()))
 
 
 def registered_in(name: str) -> str:
@@ -319,9 +307,7 @@ def _entries() -> dict[str, Entry]:
 
 
 def _entry(name: str) -> Entry:
-    if not isinstance(name, str):
-        raise UnknownPair(f"a pair's name is text such as 'gmm' or 'gmm:exact', and no {type(name).__name__}.")
-    base = name.partition(":")[0]
+    base = Name.parse(name).pair
     entries = _entries()
     if base not in entries:
         near = difflib.get_close_matches(base, entries, 3, 0.4)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 import errno
 import importlib.util
 import inspect
 import json
 import math
 import os
+import re
 import shutil
 import sys
 import time
@@ -26,9 +26,11 @@ from typer import Argument, Option
 from typer.core import TyperGroup
 
 import zoo
-from zoo.cards import Card, Support
+from zoo.cards import Card
 from zoo.errors import DataError, DivergenceWarning, OptionError, RunError, UnknownPair, ZooError
+from zoo.names import alternatives, literal
 from zoo.options import MOST_SEEDS, count, location
+from zoo.supports import Support
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,6 +78,7 @@ app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False, pret
 main = app  # what the installed command calls
 
 WIDTH_IN_A_PIPE = 160
+UNSAFE = re.compile(r"[^\w.=-]+")  # in the name of a folder
 
 DATA = partial(Option, rich_help_panel="Data")
 TRAINING = partial(Option, rich_help_panel="Training")
@@ -112,7 +115,31 @@ class Loading:
     groups: Annotated[
         str | None, DATA(metavar="COLUMN", help="Column of groups: rows of one group go to one part.")
     ] = None
-    support: Annotated[str, DATA(help="real, unit, binary, ordinal, count, or auto to infer it.")] = "auto"
+    columns: Annotated[
+        list[str] | None, DATA(metavar="COLUMN", help="Use this column; may be repeated.", show_default="all")
+    ] = None
+    drop: Annotated[list[str] | None, DATA(metavar="COLUMN", help="Leave this column out; may be repeated.")] = None
+    missing: Annotated[
+        list[str] | None,
+        DATA(metavar="VALUE", help="Stands for an entry that was not observed, as -999; may be repeated."),
+    ] = None
+    support: Annotated[
+        list[str] | None,
+        DATA(
+            metavar="SUPPORT|COLUMN=SUPPORT",
+            help="What values are, of all columns or of one: real, positive, unit, count, ordinal, binary or "
+            "categorical; may be repeated.",
+            show_default="inferred",
+        ),
+    ] = None
+    resolution: Annotated[
+        list[str] | None,
+        DATA(
+            metavar="none|COLUMN=WIDTH",
+            help="none takes numbers for points and not for cells of their decimals; may be repeated.",
+            show_default="inferred",
+        ),
+    ] = None
     scaling: Annotated[str, DATA(help="none, scalar, column, or auto.")] = "auto"
     binarize: Annotated[
         str | None,
@@ -133,10 +160,18 @@ class Loading:
 
     def load(self) -> Data:
         """The data, by a call of ``zoo.load_data`` without the arguments left as they are."""
-        names = {"split_seed": "seed"}
+        names = {"split_seed": "seed", "missing": "missing_values"}
         given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
         if self.binarize is not None:
-            given["binarize"] = _value(self.binarize)
+            given["binarize"] = literal(self.binarize)
+        if self.missing:
+            given["missing"] = [literal(text) for text in self.missing]
+        if self.support:
+            given["support"] = _of_columns("--support", self.support, str)
+        if self.resolution:
+            given["resolution"] = _of_columns("--resolution", self.resolution, literal)
+            if given["resolution"] == "none":
+                given["resolution"] = None
         if not given.pop("data", ""):
             raise OptionError("say which data: --data with a name that `zoo data` prints, or a file.")
         return zoo.load_data(self.data, **{names.get(name, name): value for name, value in given.items()})
@@ -343,10 +378,36 @@ def show(
 
 
 @app.command()
-def data() -> None:
-    """List the data sets that come with the zoo; any file of numbers does as well."""
-    for name in zoo.list_data():
-        typer.echo(name)
+@_spread
+def data(
+    loading: Loading,
+    source: Annotated[
+        str | None, Argument(metavar="[NAME|FILE]", help="What to show the columns of.", show_default="none")
+    ] = None,
+    as_json: AsJSON = False,
+) -> None:
+    """List the data sets that come with the zoo, or show what the columns of one, or of a file, were taken for."""
+    if source is None and loading == Loading():
+        if as_json:
+            _print_json(zoo.list_data())
+        else:
+            typer.echo("\n".join(zoo.list_data()))
+        return
+    if source is not None and loading.data is not None:
+        raise OptionError("name the data once: as the argument, or with --data.")
+    loaded = replace(loading, data=source or loading.data).load()
+    if as_json:
+        columns = [asdict(column) for column in loaded.columns]
+        _print_json({"data": loaded.name, "rows": _rows(loaded), "columns": columns, "notes": loaded.notes})
+        return
+    typer.echo(repr(loaded).strip("<>"))
+    _remark_on([loaded])
+    schema = loaded.schema.astype(object).where(loaded.schema.notna(), "")
+    _print_table(list(schema.columns), schema.astype(str).values.tolist())
+
+
+def _rows(loaded: Data) -> dict[str, int]:
+    return {part: len(getattr(loaded, part)) for part in ("train", "validation", "test")}
 
 
 @app.command()
@@ -430,7 +491,13 @@ def evaluate(
 @app.command()
 @_spread
 def compare(
-    names: Annotated[list[str], Argument(help="Pairs, with a guide after a colon if not the default one.")],
+    names: Annotated[
+        list[str],
+        Argument(
+            metavar="NAME...",
+            help="Pairs: PAIR, PAIR:GUIDE or PAIR[OPTION=VALUE, ...]; VALUE|VALUE makes a pair of each.",
+        ),
+    ],
     loading: Loading,
     training: Training,
     scoring: Scoring,
@@ -458,6 +525,7 @@ def compare(
     runs and report in a folder of DIR, and what they say together is printed and written as across_splits.csv.
     """
     _run_plugins(plugin)
+    names = [one for name in names for one in alternatives(name)]
     splits = [loading.split_seed + repeat for repeat in range(count("repeats", repeats, most=1000))]
     folders = [out / f"split-{seed}" for seed in splits] if repeats > 1 else [out]
     plans = [
@@ -513,16 +581,16 @@ def _plan(
     if loading.binarize is not None and all(card.support != "binary" for card in cards.values()):
         raise OptionError(f"--binarize is for pairs of binary data, and of {', '.join(names)} none is one.")
     options = _options_by_pair(names, assignments or ())
-    places = {name: out / name.replace(":", "-") for name in names}
+    places = {name: out / UNSAFE.sub("-", name).rstrip("-") for name in names}
     for place, named in Counter(places[name] for name in names).items():
         if named > 1:
             raise OptionError(f"{place.name} is named more than once: each pair has one run.")
         _check_free(place, overwrite, "--resume", resume)
     seeds, settings = training.chosen_seeds, training.settings(**COMPARED)
     loadings = {name: loading.for_pair(card) for name, card in cards.items()}
-    data = {wanted: wanted.load() for wanted in set(loadings.values())}
+    data = {told: wanted.load() for told, wanted in {repr(wanted): wanted for wanted in loadings.values()}.items()}
     return {
-        name: Plan(zoo.create(name, data[loadings[name]], **options[name]), seeds, settings, place, overwrite)
+        name: Plan(zoo.create(name, data[repr(loadings[name])], **options[name]), seeds, settings, place, overwrite)
         for name, place in places.items()
     }
 
@@ -639,7 +707,11 @@ def _begun(place: Path, now: str | None) -> Plan:
 
 def _remark(plans: Iterable[Plan]) -> None:
     """What has to be known of the data, before anything is trained on them."""
-    for note in _notes(plan.pair.data for plan in plans):
+    _remark_on(plan.pair.data for plan in plans)
+
+
+def _remark_on(datas: Iterable[Data]) -> None:
+    for note in _notes(datas):
         _tell(f"data: {note}", "dim")
 
 
@@ -702,15 +774,17 @@ def _assignment(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not (equals and name):
         raise OptionError(f"--set {text}: write it as OPTION=VALUE, such as floor=0.04.")
-    return name.strip(), _value(value.strip())
+    return name.strip(), literal(value.strip())
 
 
-def _value(text: str) -> Any:
-    """A Python literal, or the text itself."""
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
+def _of_columns(option: str, texts: Sequence[str], read: Callable[[str], Any]) -> Any:
+    """One value for all columns, or those of some by name."""
+    pairs = [text.rpartition("=") for text in texts]
+    if len(texts) == 1 and not pairs[0][1]:
+        return texts[0]
+    if plain := [text for text, (_, equals, _) in zip(texts, pairs, strict=True) if not equals]:
+        raise OptionError(f"{option} {plain[0]} is of all columns, and others were named: write COLUMN={plain[0]}.")
+    return {name: None if value == "none" else read(value) for name, _, value in pairs}
 
 
 def _options_by_pair(names: Sequence[str], assignments: Iterable[str]) -> dict[str, dict[str, Any]]:

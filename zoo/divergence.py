@@ -42,14 +42,15 @@ class Watch:
         self.seeds = seeds
         self.pair = pair
         self.watches = not pair.card.bounded
-        deviation = data.train_std / pair.scaling.scale
+        deviation = data.train_std / pair.view.scale
         self.spread, self.repeats_below = np.where(deviation > 0, deviation, 1.0), np.zeros(data.features)
         if self.watches and not data.noise:  # noise that is drawn afresh lets no value repeat
-            x = np.sort(pair.scale(data.train.values), axis=0)
-            half = _shortest_half(x) / HALF_OF_NORMAL
+            x = pair.view.inward(data.train.values)
+            columns = [np.sort(column[~np.isnan(column)]) for column in x.T]
+            half = np.array([_shortest_half(column) for column in columns]) / HALF_OF_NORMAL
             self.spread = np.where((half > 0) & (deviation > 0), half, self.spread)
-            self.repeats_below = np.array([_repeats_below(column) for column in x.T])
-        self.degenerate = np.isin(data.columns, (*data.constant_columns, *data.dependent_columns))
+            self.repeats_below = np.array([_repeats_below(column) for column in columns])
+        self.degenerate = np.isin(data.names, (*data.constant_columns, *data.dependent_columns))
         self.history: list[np.ndarray[Any, Any]] = []
         self.checks: list[int] = []
         self.best_elbo = np.full(len(seeds), -np.inf)
@@ -113,7 +114,7 @@ class Watch:
         """What happened, where, how fast, and what would cure it."""
         rows = np.flatnonzero(alarmed)
         fallen = np.isfinite(self.smallest[rows])
-        columns, constant = np.array(self.data.columns), self.data.train_std == 0
+        columns, constant = np.array(self.data.names), self.data.train_std == 0
         dependent = np.isin(columns, self.data.dependent_columns) & ~constant
         scales = self.history[-1][rows] * self.spread
         repeated = ((scales < self.repeats_below) & fallen).any(0) & ~constant & ~dependent
@@ -136,7 +137,7 @@ class Watch:
         at = f", smallest at row {datum}" if datum >= 0 else ""
         asked = (self.asked[rows] & fallen).any()
         unfollowed = f"; validation was best at step {self.best_step[rows].min()}" if asked else ""
-        remedies = [name for name in self.pair.card.remedies if card(name).takes(self.data.support)]
+        remedies = [name for name in self.pair.card.remedies if card(name).takes(self.data.columns)]
         cure = f" Bounded instead: {', '.join(remedies)}." if remedies else ""
         return (
             f"{self.pair.name} runs away at step {self.ran_away_at[rows[0]]} "
@@ -149,11 +150,10 @@ class Watch:
 OF_SEEDS = ("ran_away_at", "smallest", "obs", "asked", "best_elbo", "best_step")  # what a Watch knows of each seed
 
 
-def _shortest_half(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """The length of the shortest interval that holds half of each column's values, (D,), of sorted x, (N, D)."""
+def _shortest_half(x: np.ndarray[Any, Any]) -> float:
+    """The length of the shortest interval that holds half of one column's sorted values, (N,)."""
     span = len(x) // 2
-    shortest: np.ndarray[Any, Any] = (x[span:] - x[: len(x) - span]).min(0)
-    return shortest
+    return float((x[span:] - x[: len(x) - span]).min())
 
 
 def _repeats_below(x: np.ndarray[Any, Any]) -> float:

@@ -249,8 +249,8 @@ def _train(
     """Train from the start, or from the last state in a place."""
     saved = place.begin() if place else None
     at = _device(settings.device)
-    train, validation = (_tensor(pair.scale(part.values), at) for part in (data.train, data.validation))
-    scale = _tensor(pair.scaling.scale, at)
+    train, validation = (_tensor(pair.view.inward(part.values), at) for part in (data.train, data.validation))
+    width = _tensor(pair.view.width, at)
     assert settings.objective is not None  # fit has filled it in
     engine = Engine(
         pair,
@@ -259,7 +259,7 @@ def _train(
         objective=OBJECTIVES[settings.objective],
         schedule=settings.at,
         batch_size=settings.batch_size,
-        prepare=(lambda x: data.corrupt(x, torch.rand_like(x), scale)) if data.noise else None,
+        prepare=(lambda x: pair.view.noisy(x, torch.rand_like(x), width)) if data.noise else None,
         clip=settings.clip,
         same_batches=settings.same_batches,
         mode=_mode(settings, pair, len(seeds)) if saved is None else MODES[int(saved["mode"])],
@@ -374,6 +374,9 @@ class Record:
         self.keep_last = keep_last
         self.settles = settles
         self.obs = pair.data.validation["obs"].values
+        # of a batch, the volume of whose rows is not known afterwards, that of a mean row
+        self.volume = pair.view.mean_log_volume(pair.data.train.values)
+        self.validation_volume = pair.view.mean_log_volume(pair.data.validation.values)
         self.validation, self.train = (_repeated(part) for part in (validation, engine.x))
         seeds, device = len(engine.seeds), validation.device
         self.trace = torch.empty(0, len(Terms._fields), seeds, device=device)
@@ -403,7 +406,7 @@ class Record:
         if hasattr(self.engine.program.model, "settle"):
             self.engine.call(_settle, self.engine.prepare, self.train)
         results = self.engine.call(_validate, self.validation)
-        elbo = np.array([float(result.elbo) for result in results]) - self.pair.log_volume
+        elbo = np.array([float(result.elbo) for result in results]) - self.validation_volume
         self.checked.append(step)
         self.elbo.append(np.where(self.alive(), elbo, math.nan))
         self.column_scale.append(np.stack([result.smallest.cpu().numpy() for result in results]))
@@ -493,10 +496,10 @@ class Record:
         nats, scaled = {"units": "nats per datum"}, {"units": "scaled units"}
         optimization = xarray.Dataset(
             {
-                "elbo": (per_step, elbo - self.pair.log_volume, nats),
-                "log_likelihood": (per_step, log_likelihood - self.pair.log_volume, nats),
+                "elbo": (per_step, elbo - self.volume, nats),
+                "log_likelihood": (per_step, log_likelihood - self.volume, nats),
                 "kl": (per_step, kl, nats),
-                "objective": (per_step, elbo + extra - self.pair.log_volume, nats),
+                "objective": (per_step, elbo + extra - self.volume, nats),
                 "grad_norm": (per_step, grad_norm),
                 "min_scale": (per_step, min_scale, scaled),
                 "learning_rate": ("step", rate),
@@ -516,7 +519,7 @@ class Record:
                 "median_scale": (("chain", "check", "feature"), np.stack(self.median_scale, axis=1), scaled),
                 "scale_obs": (("chain", "check", "feature"), np.stack(self.scale_obs, axis=1)),
             },
-            coords={"chain": chain, "step": ("check", self.checked), "feature": list(self.pair.data.columns)},
+            coords={"chain": chain, "step": ("check", self.checked), "feature": list(self.pair.data.names)},
         )
         return {"optimization": optimization, "validation": validation}
 
@@ -607,7 +610,7 @@ def _bound(pair: Pair) -> float:
     """The model's upper bound on log p(x) in the units as loaded, or not a number."""
     bound = getattr(pair.model, "log_density_bound", None)
     value = bound(pair.data.features) if bound else math.inf
-    return value - pair.log_volume if math.isfinite(value) else math.nan
+    return value - pair.view.log_volume if math.isfinite(value) else math.nan
 
 
 def _constants(data: Data, watch: Watch) -> dict[str, xarray.Dataset]:
@@ -615,11 +618,15 @@ def _constants(data: Data, watch: Watch) -> dict[str, xarray.Dataset]:
         {
             "center": ("feature", data.scaling.center),
             "scale": ("feature", data.scaling.scale),
+            "support": ("feature", [column.support for column in data.columns]),
+            "resolution": ("feature", data.resolution, {"units": "as loaded; NaN where a value is a point"}),
+            "missing": ("feature", [column.missing for column in data.columns]),
+            "categories": ("feature", [json.dumps(column.categories) for column in data.columns]),
             "train_std": ("feature", data.train_std),
             "constant_in_training": ("feature", (data.train_std == 0).astype(np.int8)),
             "repeats_below": ("feature", watch.repeats_below, {"units": "scaled units"}),
         },
-        coords={"feature": list(data.columns)},
+        coords={"feature": list(data.names)},
         attrs={"image_shape": json.dumps(data.image_shape)} if data.image_shape else {},
     )
     return {"constant_data": constant}

@@ -6,22 +6,20 @@ from torch's generator as it stands.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import singledispatch
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
-from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import constraints
 
 from zoo.answers import ask, known, name_of
 from zoo.context import seeded
 from zoo.errors import Unknown
-from zoo.models.ordinal import Binned, log_interval_mass
+from zoo.lenses import Cells, Dequantized, Gapped
 from zoo.objective import Program, latent_sites, plain_log_prob, traces
 
 __all__ = [
@@ -82,83 +80,6 @@ class Reconstruction(NamedTuple):
 
     mean: Tensor
     scale: Tensor
-
-
-class Cells(torch.nn.Module):
-    """A model of continuous x as a model of the cell of width w that x is in: p(x | z) integrated over it.
-
-    Exact where the features are independent given z and their distribution functions are known.
-
-    Args:
-        model: p(x, z), the datum at site ``x``.
-        width: w, by column, shape (D,).
-    """
-
-    def __init__(self, model: torch.nn.Module, width: Tensor) -> None:
-        super().__init__()
-        self.model, self.width = model, width
-
-    def likelihood(self, fn: Any) -> dist.TorchDistribution:
-        """The mass of a cell under p(x | z)."""
-        alone = isinstance(fn, dist.Independent) and fn.reinterpreted_batch_ndims == 1
-        if not alone or log_interval_mass.dispatch(type(fn.base_dist)) is log_interval_mass.dispatch(object):
-            raise Unknown(f"the mass of a cell under {name_of(fn)} is not known")
-        return Binned(fn.base_dist, self.width).to_event(1)
-
-    def forward(self, x: Tensor) -> None:
-        """The model's sites, with the cell's mass at site ``x``."""
-        with _Replace("x", self.likelihood):
-            self.model(x)
-
-
-class Dequantized(Cells):
-    r"""The same by a uniform draw over the cell: an unbiased estimate, fresh at every evaluation, for any model.
-
-    .. math:: w^D p(x + u \mid z), \qquad u \sim U(-w/2, w/2)^D
-
-    Its logarithm is a lower bound in expectation. Theis, van den Oord & Bethge (2016), https://arxiv.org/abs/1511.01844
-
-    Only for densities on all of the reals: one on an interval has no say beyond its ends, where half of the cell of a
-    value at an end is, and the masses of all values would not add up to one.
-    """
-
-    def likelihood(self, fn: Any) -> dist.TorchDistribution:
-        """One draw's estimate of the mass of a cell."""
-        support = ask(fn, "support")
-        if getattr(support, "base_constraint", support) is not constraints.real:
-            raise Unknown(
-                f"{name_of(fn)} is no density on the whole cell of a value, so that the mass of one is not known"
-            )
-        return _Spread(fn, self.width)
-
-
-class _Spread(dist.TorchDistribution):  # type: ignore[misc]
-    """log_prob(x) = log p(x + u) + sum_j log w_j with a fresh u at every call."""
-
-    arg_constraints: ClassVar[dict[str, Any]] = {}
-
-    def __init__(self, base: Any, width: Tensor) -> None:
-        self.base, self.width = base, width
-        super().__init__(base.batch_shape, base.event_shape, validate_args=False)
-
-    def expand(self, batch_shape: Any, _instance: Any = None) -> _Spread:
-        return _Spread(self.base.expand(batch_shape), self.width)
-
-    def log_prob(self, x: Tensor) -> Tensor:
-        u = torch.rand((*self.batch_shape, *self.event_shape), dtype=x.dtype, device=x.device) - 0.5
-        return self.base.log_prob(x + u * self.width) + self.width.log().sum()  # type: ignore[no-any-return]
-
-
-class _Replace(Messenger):  # type: ignore[misc]
-    """Puts another distribution at a site."""
-
-    def __init__(self, site: str, replacement: Callable[[Any], Any]) -> None:
-        super().__init__()
-        self.site, self.replacement = site, replacement
-
-    def _pyro_sample(self, msg: Any) -> None:
-        if msg["name"] == self.site:
-            msg["fn"] = self.replacement(msg["fn"])
 
 
 def log_weights(model: Program, guide: Program, x: Tensor, samples: int, columns: Tensor | None = None) -> Tensor:
@@ -396,6 +317,12 @@ def columns_log_prob(likelihood: dist.TorchDistribution, x: Tensor, columns: Ten
 @columns_log_prob.register
 def _(likelihood: dist.Independent, x: Tensor, columns: Tensor) -> Tensor:
     return likelihood.base_dist.log_prob(x)[..., columns].sum(-1)  # type: ignore[no-any-return]
+
+
+@columns_log_prob.register
+def _(likelihood: Gapped, x: Tensor, columns: Tensor) -> Tensor:
+    hidden = torch.ones(x.shape[-1], dtype=torch.bool, device=x.device).index_fill(0, columns, False)
+    return likelihood.log_prob(x.masked_fill(hidden, torch.nan))
 
 
 @columns_log_prob.register

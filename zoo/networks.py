@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import ceil, prod
@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import OptionError
+from zoo.supports import Encoding
 
-__all__ = ["ACTIVATIONS", "NETWORKS", "Network", "Standardized"]
+__all__ = ["ACTIVATIONS", "NETWORKS", "Masked", "Network", "Standardized", "Tabulated"]
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
@@ -125,6 +126,82 @@ class Standardized(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) to whatever the network makes of it."""
         out: Tensor = self.network((x - self.center) / self.scale)
+        return out
+
+
+class Masked(nn.Module):
+    """An encoder that is told which entries were observed: it sees zeros for the others, and a mask.
+
+    Args:
+        network: from the 2D numbers of (x with zeros, mask) to whatever it makes of them.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D), NaN where an entry was not observed, to whatever the network makes of it."""
+        there = ~x.isnan()
+        out: Tensor = self.network(torch.cat([torch.where(there, x, 0.0), there.to(x)], dim=-1))
+        return out
+
+
+TRANSFORMS: dict[str, Callable[[Tensor], Tensor]] = {
+    "number": lambda x: x,
+    "log1p": torch.log1p,
+    "log": torch.log,
+}
+
+
+class Tabulated(nn.Module):
+    r"""A network that sees the columns of a table as numbers of about one size, and which entries were observed.
+
+    .. math:: (t_j(x_j) - \mathrm{center}_j) / \mathrm{scale}_j
+
+    with :math:`t_j(x) = x`, :math:`\log(1 + x)` or :math:`\log x`; a category is one of as many zeros and ones. An
+    entry that was not observed (NaN) is seen as zeros; with ``gaps``, one input a column more says which were.
+
+    Args:
+        network: from (..., :meth:`inputs`) numbers to whatever it makes of them.
+        encodings: what is made of each of the D columns.
+        categories: how many categories each column has, (D,).
+        gaps: whether entries may be missing.
+    """
+
+    def __init__(
+        self, network: nn.Module, encodings: Sequence[Encoding], categories: Sequence[int], *, gaps: bool
+    ) -> None:
+        super().__init__()
+        self.network, self.gaps = network, gaps
+        self.named = [(j, size) for j, size in enumerate(categories) if encodings[j].transform == "one-hot"]
+        self.columns: dict[str, list[int]] = {}
+        for name in TRANSFORMS:
+            columns = [j for j, encoding in enumerate(encodings) if encoding.transform == name]
+            if columns:
+                center, scale = torch.tensor([encodings[j][1:] for j in columns]).unbind(-1)
+                self.register_buffer(f"center_{name}", center)
+                self.register_buffer(f"scale_{name}", scale)
+                self.columns[name] = columns
+
+    @staticmethod
+    def inputs(encodings: Sequence[Encoding], categories: Sequence[int], *, gaps: bool) -> int:
+        """How many numbers the network is given."""
+        sizes = (s if e.transform == "one-hot" else 1 for e, s in zip(encodings, categories, strict=True))
+        return sum(sizes) + gaps * len(encodings)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) to whatever the network makes of it."""
+        observed = ~x.isnan()
+        seen = []
+        for name, columns in self.columns.items():
+            center, scale = getattr(self, f"center_{name}"), getattr(self, f"scale_{name}")
+            there = observed[..., columns]
+            # a one passes through every transform
+            value = TRANSFORMS[name](torch.where(there, x[..., columns], 1.0))
+            seen.append(torch.where(there, (value - center) / scale, 0.0))
+        seen += [(x[..., j, None] == torch.arange(size, device=x.device)).to(x) for j, size in self.named]
+        out: Tensor = self.network(torch.cat([*seen, *([observed.to(x)] if self.gaps else [])], dim=-1))
         return out
 
 

@@ -72,12 +72,12 @@ NOTATIONS = (
     _notation(
         r"[<>≤≥]=?\s*NUMBER",
         "one side of a limit, as of detection",
-        "put a number in its place, or leave out its rows: " + _LOAD.format("na_values={cells}).dropna("),
+        "put a number in its place, or say missing_values={cells}: an entry that was not observed",
     ),
     _notation(
         r"n\.? ?[adq]\.?|n/[ad]|null|none|nil|missing|unknown|[-–—?*.]+|bdl|bql|<? ?lo[dq]|tr\.?|trace|#[a-z/0]+[!?]?",
         "a mark for no value",
-        "put a number in its place, or leave out its rows: " + _LOAD.format("na_values={cells}).dropna("),
+        "say missing_values={cells}: an entry that was not observed",
     ),
 )
 OTHERWISE = _notation(

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from zoo.answers import ask, name_of
 from zoo.errors import OptionError, Unknown
+from zoo.lenses import Gapped
 from zoo.models.ordinal import Binned, Levels
 
 __all__ = [
@@ -104,7 +105,7 @@ def refuse_other_data(likelihood: Any, x: Tensor, base_measure: str) -> None:
             'base_measure="mass" and bounded=True.'
         )
     values = getattr(support, "base_constraint", support)
-    outside = ~values.check(x)
+    outside = ~(values.check(x) | x.isnan())  # what was not observed is nowhere
     if outside.any():
         raise OptionError(
             f"{name_of(likelihood)} knows only {str(values).splitlines()[0]} values, and the data hold "
@@ -257,3 +258,8 @@ def _(likelihood: dist.StudentT) -> Tensor:
 def _(likelihood: dist.MultivariateNormal) -> Tensor:
     scale: Tensor = likelihood.scale_tril.diagonal(dim1=-2, dim2=-1)
     return scale
+
+
+@column_scale.register
+def _(likelihood: Gapped) -> Tensor:
+    return column_scale(likelihood.base)

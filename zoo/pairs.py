@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 
 from zoo.catalogue import register
+from zoo.supports import encoded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
     from torch import nn
 
     from zoo.data import Data
+    from zoo.guides import FullRankNormal, MeanFieldNormal
     from zoo.models import LinearGaussian
+    from zoo.supports import Column
 
 __all__ = [
     "ConstrainedMixtureOptions",
@@ -141,17 +144,22 @@ def decoder(data: Data, options: VAEOptions, outputs: int) -> nn.Module:
 
 def guide(data: Data, options: VAEOptions) -> nn.Module:
     """The guide that the options name, with its encoder."""
-    from zoo.guides import FullRankNormal, MeanFieldNormal
-    from zoo.networks import NETWORKS
+    from zoo.networks import NETWORKS, Masked
 
-    kinds: dict[str, type[MeanFieldNormal | FullRankNormal]]
-    kinds = {"mean-field": MeanFieldNormal, "full-rank": FullRankNormal}
-    kind = kinds[options.guide]
+    kind = _guides()[options.guide]
     shape = data.image_shape or (data.features,)
+    if data.missing:  # as many channels more say which entries were observed
+        shape = (2 * shape[0],) if len(shape) == 1 else (2 * math.prod(shape[:-2]), *shape[-2:])
     encoder = NETWORKS[options.network].encoder(
         shape, options.hidden, options.activation, kind.outputs(options.latent_dim), options.latent_dim
     )
-    return kind(encoder)
+    return kind(Masked(encoder) if data.missing else encoder)
+
+
+def _guides() -> dict[str, type[MeanFieldNormal | FullRankNormal]]:
+    from zoo.guides import FullRankNormal, MeanFieldNormal
+
+    return {"mean-field": MeanFieldNormal, "full-rank": FullRankNormal}
 
 
 def linear_guide(model: LinearGaussian, options: LinearOptions) -> nn.Module:
@@ -469,6 +477,90 @@ def categorical(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:
 
     network = decoder(data, options, len(levels(data)))
     return CategoricalDecoder(network, options.latent_dim, levels(data)), standardized_guide(data, options)
+
+
+@dataclass(frozen=True)
+class MixedOptions:
+    """``real``, ``positive``, ``count``, ... name the distribution that columns of that support have given z.
+
+    ``floor`` is the smallest variance that real="constrained" and positive="log-normal" (of the logarithm) allow, in
+    scaled units, and the square of the smallest scale of real="student-t".
+    """
+
+    real: Literal["learned", "constrained", "shared", "student-t"] = "learned"
+    positive: Literal["log-normal"] = "log-normal"
+    count: Literal["negative-binomial", "poisson"] = "negative-binomial"
+    ordinal: Literal["binned", "cumulative"] = "binned"
+    categorical: Literal["softmax"] = "softmax"
+    binary: Literal["bernoulli"] = "bernoulli"
+    floor: Positive = 0.01
+    latent_dim: Width = 8
+    hidden: Annotated[tuple[Width, ...], MinLen(1)] = (128,)
+    activation: Literal["tanh", "relu", "gelu", "silu", "softplus"] = "tanh"
+    guide: Literal["mean-field", "full-rank"] = "mean-field"
+
+
+EMISSIONS: dict[str, Callable[[Any, list[Column]], nn.Module]] = {
+    # by the option's value, for the columns of one support
+    "learned": lambda *_: _emissions().LearnedNormal(),
+    "constrained": lambda options, _: _emissions().ConstrainedNormal(options.floor),
+    "shared": lambda *_: _emissions().SharedNormal(),
+    "student-t": lambda options, _: _emissions().StudentT(math.sqrt(options.floor)),
+    "log-normal": lambda options, _: _emissions().LogNormal(options.floor),
+    "negative-binomial": lambda *_: _emissions().NegativeBinomial(),
+    "poisson": lambda *_: _emissions().Poisson(),
+    "binned": lambda _, columns: _emissions().BinnedOrdinal([column.levels for column in columns]),
+    "cumulative": lambda _, columns: _emissions().CumulativeOrdinal([column.levels for column in columns]),
+    "softmax": lambda _, columns: _emissions().Softmax([len(column.categories or ()) for column in columns]),
+    "bernoulli": lambda *_: _emissions().Bernoulli(),
+}
+
+
+def _emissions() -> Any:
+    from zoo.models import emissions
+
+    return emissions
+
+
+@register(
+    "mixed",
+    title="A distribution for each column",
+    summary="A table of columns of different kinds: each has the distribution of its support, all share the latents.",
+    formula="p(x|z) = ∏ⱼ p_kind(j)(xⱼ; hⱼ(z))",
+    support="mixed",
+    base_measure="mixed",
+    bounded=False,
+    bounded_if='with real="constrained" or "student-t", or without columns of real numbers',
+    reference="Nazábal et al. (2020), Handling incomplete heterogeneous data using VAEs",
+    link="https://arxiv.org/abs/1807.03653",
+    guides=("mean-field", "full-rank"),
+    remedies=("mixed[real=constrained]",),
+)
+def mixed(data: Data, options: MixedOptions) -> tuple[nn.Module, nn.Module]:
+    """A Mixed model, and a guide that sees each column in its own way."""
+    from torch import nn
+
+    from zoo.models import Mixed
+    from zoo.networks import NETWORKS, Tabulated
+
+    groups: dict[str, list[int]] = {}
+    for j, column in enumerate(data.columns):
+        groups.setdefault(column.kind.mixed_as, []).append(j)
+    parts = [
+        (at, EMISSIONS[getattr(options, support)](options, [data.columns[j] for j in at]))
+        for support, at in groups.items()
+    ]
+    total, latent_dim, build = Mixed.outputs(parts), options.latent_dim, NETWORKS["mlp"]
+    network = build.decoder((total,), options.hidden, options.activation, 1, latent_dim)
+    model = Mixed(nn.Sequential(network, nn.Flatten(-2)), latent_dim, parts)
+
+    encodings = [encoded(column) for column in data.columns]
+    categories = [len(column.categories or ()) for column in data.columns]
+    gaps = data.missing > 0
+    kind = _guides()[options.guide]
+    inputs = Tabulated.inputs(encodings, categories, gaps=gaps)
+    encoder = build.encoder((inputs,), options.hidden, options.activation, kind.outputs(latent_dim), latent_dim)
+    return model, kind(Tabulated(encoder, encodings, categories, gaps=gaps))
 
 
 @register(

@@ -72,14 +72,14 @@ class Run:
         means = self.each_seed(
             lambda model, guide: inference.reconstruct(model, guide, x, samples).mean, Stream.POSTERIOR
         )
-        return self.pair.unscale(torch.stack(means).numpy())
+        return self.pair.view.outward(torch.stack(means).numpy())
 
     def sample(self, n: int, seed: int = 0) -> np.ndarray[Any, Any]:
         """New data from each seed's model, in the units as loaded, shape (S, n, D)."""
         blank = torch.zeros(count("n", n), self.pair.data.features)
         seed = count("seed", seed, least=0, most=MAX_SEED)
         draws = self.each_seed(lambda model, _: inference.predictive_draws(model, blank, 1)[0], Stream.PREDICTIVE, seed)
-        return self.pair.unscale(torch.stack(draws).numpy())
+        return self.pair.view.outward(torch.stack(draws).numpy())
 
     def log_evidence(self, x: Any, samples: int = 5000) -> np.ndarray[Any, Any]:
         """Log p(x) per datum in nats, in the units as loaded, shape (S, N).
@@ -87,6 +87,7 @@ class Run:
         Exact for mixtures and linear models, else a lower bound in expectation; ``zoo.evaluate`` also gives its
         standard error, the diagnostics of its importance weights, and a better estimate where they are bad.
         """
+        loaded = x
         x, samples = self._checked(x), count("samples", samples)
 
         def score(model: Any, guide: Any) -> Tensor:
@@ -95,7 +96,7 @@ class Run:
             return torch.cat([inference.log_mean_exp(block) for block in weights])
 
         evidence = self.each_seed(score, Stream.EVIDENCE)
-        return torch.stack(evidence).numpy() - self.pair.log_volume
+        return torch.stack(evidence).numpy() - self.pair.view.log_volumes(np.asarray(loaded, dtype=np.float64))
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -137,7 +138,7 @@ class Run:
         return program.requires_grad_(False).eval()
 
     def _checked(self, x: Any) -> Tensor:
-        return torch.as_tensor(self.pair.scale(self.pair.checked(x)), dtype=torch.float32)
+        return torch.as_tensor(self.pair.view.inward(self.pair.view.checked(x)), dtype=torch.float32)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the run into a directory: the tree as netCDF, weights as safetensors, options as JSON.

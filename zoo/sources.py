@@ -21,13 +21,13 @@ from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
 
-from zoo.cards import Support
-from zoo.data import Array, Binarize, Data, ScalingKind
+from zoo.data import Array, Binarize, Data, Resolution, ScalingKind
 from zoo.errors import DataError
 from zoo.notation import READ_CSV, notation
 from zoo.options import count, location
 from zoo.splits import SplitChoice
 from zoo.storage import check_memory, check_promise, free_memory, pieces, regular, unzipped
+from zoo.supports import Support
 
 __all__ = ["DataCall", "list_data", "load_data"]
 
@@ -42,7 +42,7 @@ class Raw(NamedTuple):
 
     x: Any
     labels: Any = None
-    columns: Sequence[str] | None = None
+    names: Sequence[str] | None = None
     image_shape: tuple[int, ...] | None = None
     levels: Sequence[float] | None = None
     notes: tuple[str, ...] = ()
@@ -80,7 +80,11 @@ class DataCall:
 def load_data(
     source: Any,
     *,
-    support: Support | Literal["auto"] = "auto",
+    support: Support | Literal["auto"] | Mapping[str, Support] = "auto",
+    resolution: Resolution = "auto",
+    columns: Sequence[str] | None = None,
+    drop: Sequence[str] = (),
+    missing_values: Sequence[Any] = (),
     scaling: ScalingKind | Literal["auto"] = "auto",
     split: SplitChoice = "grouped",
     groups: Any = None,
@@ -133,10 +137,14 @@ def load_data(
         data = Data.from_array(
             raw.x,
             name=name,
-            columns=raw.columns,
+            names=raw.names,
+            columns=columns,
+            drop=drop,
             labels=raw.labels if labels is None or label else labels,
             support=support,
-            levels=raw.levels if levels is None and str(support) in ("auto", "ordinal") else levels,
+            levels=raw.levels if levels is None and support in ("auto", "ordinal") else levels,
+            resolution=resolution,
+            missing_values=missing_values,
             image_shape=raw.image_shape if image_shape is None else image_shape,
             scaling=scaling,
             split=split,

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, cast, get_args
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple, TypeAlias, cast, get_args
 
 import numpy as np
 
-__all__ = ["MIXED", "SUPPORTS", "Column", "ColumnSupport", "Support", "common_support", "models", "seen"]
+__all__ = [
+    "MIXED",
+    "SUPPORTS",
+    "Column",
+    "ColumnSupport",
+    "Encoding",
+    "Support",
+    "as_modelled",
+    "common_support",
+    "encoded",
+    "models",
+    "seen",
+]
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 ColumnSupport = Literal["binary", "ordinal", "count", "unit", "positive", "real", "categorical"]
@@ -57,6 +69,13 @@ class Column:
         """Which values (N,) it cannot have; a missing one it can."""
         return np.asarray(~np.isnan(x) & ~self.kind.holds(x, self))
 
+    def worded(self, x: Array) -> Array:
+        """Values (N,) as the user wrote them: categories as words, entries not observed None."""
+        if not self.categories:
+            return x
+        words = np.array([*self.categories, None], dtype=object)
+        return cast(Array, words[np.where(np.isnan(x), len(words) - 1, np.nan_to_num(x)).astype(np.int64)])
+
     def range(self) -> tuple[float, float]:
         """The least and the greatest value, as far as its support says."""
         return self.kind.range(self)
@@ -74,10 +93,13 @@ class SupportRecord:
         discrete: whether its values have probabilities, and not densities.
         takes: the supports of columns that a likelihood on this one is a probability model of.
         takes_levels: whether it takes levels that a column has.
+        widens: whether it takes any value of this support, whatever the column's own.
         mixed_as: the support whose emission a likelihood of any column has for it.
         seen: center and scale of the affine map from a column's values to what a likelihood on this support sees.
         range: the least and the greatest value of a column.
         grid: the values of a discrete column; of a count, as many as are asked for.
+        encoded: what an encoder of a table makes of a column, as a likelihood on this support sees it.
+        filler: a value that a column can have, in the place of one that was not observed and is integrated out.
         example: simulated values from numbers that are about standard normal, and a generator.
     """
 
@@ -88,11 +110,33 @@ class SupportRecord:
     discrete: bool
     takes: frozenset[str]
     takes_levels: Callable[[tuple[float, ...]], bool] = lambda _: True
+    widens: bool = False
     mixed_as: str
     seen: Callable[[Column], tuple[float, float]]
     range: Callable[[Column], tuple[float, float]]
     grid: Callable[[Column, int], Array] | None
+    encoded: Callable[[Column], Encoding]
+    filler: Callable[[Column], float]
     example: Callable[[Array, np.random.Generator], Array]
+
+
+class Encoding(NamedTuple):
+    """A number an encoder sees: (transform(x) - center) / scale; of categories, one number each."""
+
+    transform: Literal["number", "log1p", "log", "one-hot"]
+    center: float = 0.0
+    scale: float = 1.0
+
+
+def _log1p(column: Column) -> Encoding:
+    # the standard deviation of a function, to first order
+    return Encoding("log1p", math.log1p(column.center), column.scale / (1 + column.center) or 1.0)
+
+
+def _log(column: Column) -> Encoding:
+    """Of a positive column in units of its standard deviation, as if it were log-normal."""
+    ratio = column.center / column.scale if column.center > 0 else 1.0
+    return Encoding("log", math.log(ratio), math.sqrt(math.log1p(ratio**-2)))
 
 
 def _on_levels(x: Array, column: Column) -> Array:
@@ -136,6 +180,8 @@ _RECORDS = (
         seen=_plain,
         range=lambda _: (0.0, 1.0),
         grid=lambda *_: np.arange(2.0),
+        encoded=lambda _: Encoding("number", 0.5),
+        filler=lambda _: 0.0,
         example=lambda f, _: (f > 0).astype(float),
     ),
     SupportRecord(
@@ -149,10 +195,13 @@ _RECORDS = (
         seen=_plain,
         range=_ends,
         grid=lambda column, _: np.asarray(column.levels),
+        encoded=lambda column: Encoding("number", column.center, column.scale),
+        filler=lambda column: _ends(column)[0],
         example=lambda f, _: np.clip(np.round(f + 3), 0, 6),
     ),
     SupportRecord(
         name="count",
+        widens=True,
         mixed_as="count",
         means="0, 1, 2, ... without an end",
         holds=lambda x, _: (x >= 0) & (x == np.rint(x)),
@@ -163,6 +212,8 @@ _RECORDS = (
         seen=_plain,
         range=lambda _: (0.0, math.inf),
         grid=lambda _, most: np.arange(float(most)),
+        encoded=_log1p,
+        filler=lambda _: 0.0,
         example=lambda f, rng: rng.poisson(np.exp(np.clip(f, -1, 2))).astype(float),
     ),
     SupportRecord(
@@ -176,6 +227,8 @@ _RECORDS = (
         seen=_to_unit,
         range=lambda _: (0.0, 1.0),
         grid=None,
+        encoded=lambda _: Encoding("number", 0.5),
+        filler=lambda _: 0.5,
         example=lambda f, _: 1 / (1 + np.exp(-f)),
     ),
     SupportRecord(
@@ -189,10 +242,13 @@ _RECORDS = (
         seen=lambda column: (0.0, column.scale),
         range=lambda _: (0.0, math.inf),
         grid=None,
+        encoded=_log,
+        filler=lambda column: column.scale,
         example=lambda f, _: np.exp(f),
     ),
     SupportRecord(
         name="real",
+        widens=True,
         mixed_as="real",
         means="numbers",
         holds=lambda x, _: np.isfinite(x),
@@ -202,6 +258,8 @@ _RECORDS = (
         seen=lambda column: (column.center, column.scale),
         range=lambda _: _REAL_LINE,
         grid=None,
+        encoded=lambda _: Encoding("number"),
+        filler=lambda column: column.center,
         example=lambda f, _: 3 * f + 10,
     ),
     SupportRecord(
@@ -215,6 +273,8 @@ _RECORDS = (
         seen=_plain,
         range=lambda column: (0.0, _last(column)),
         grid=lambda column, _: np.arange(_last(column) + 1),
+        encoded=lambda _: Encoding("one-hot"),
+        filler=lambda _: 0.0,
         example=lambda f, _: np.digitize(f, [-1.0, 0.5]).astype(float),
     ),
 )
@@ -230,6 +290,17 @@ def models(likelihood: str, column: Column) -> bool:
     return likelihood == MIXED or (
         column.support in SUPPORTS[likelihood].takes and SUPPORTS[likelihood].takes_levels(column.levels or ())
     )
+
+
+def as_modelled(likelihood: str, column: Column) -> Column:
+    """The column as one of the values that a likelihood on this support gives a probability there."""
+    wide = likelihood != MIXED and SUPPORTS[likelihood].widens
+    return replace(column, support=likelihood) if wide else column  # type: ignore[arg-type]
+
+
+def encoded(column: Column) -> Encoding:
+    """What an encoder of a table makes of a column, as a likelihood of any column sees it."""
+    return SUPPORTS[column.kind.mixed_as].encoded(column)
 
 
 def seen(likelihood: str, column: Column) -> tuple[float, float]:

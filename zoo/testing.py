@@ -27,15 +27,16 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from zoo import inference
-from zoo.cards import Support
 from zoo.catalogue import Pair, card, create, list_pairs, options_of
 from zoo.context import pyro_context, seeded
 from zoo.data import Data
 from zoo.engine import BETAS, Engine, Mode, Replica, Tape
 from zoo.errors import ZooError
 from zoo.fitting import fit
+from zoo.names import Name
 from zoo.objective import OBJECTIVES, latent_sites, refuse_other_data, refuse_other_latents
 from zoo.runs import load_run
+from zoo.supports import MIXED, SUPPORTS, Support
 
 DRAWS, UPHILL = 4096, 10  # of a likelihood, to see where its mass is; steps towards its peak
 
@@ -91,7 +92,7 @@ def make_subject(name: str, data: Data | None = None, **options: Any) -> Subject
     """A pair built for testing."""
     data = data or example_data(card(name).support)
     pair = create(name, data, **options)
-    x = torch.as_tensor(pair.scale(data.train.values)[:7])
+    x = torch.as_tensor(pair.view.inward(data.train.values)[:7])
     pair.model.to(x.dtype)
     pair.guide.to(x.dtype)
     return Subject(pair, data, x)
@@ -118,13 +119,14 @@ def example_data(support: Support, features: int = 16) -> Data:
     """60 simulated rows of some support, 4 x 4 images where ``features`` is 16."""
     rng = np.random.default_rng(0)
     factors = rng.normal(size=(60, 2)) @ rng.normal(size=(2, features)) + rng.normal(size=(60, features))
-    x = {
-        "real": lambda: 3 * factors + 10,
-        "unit": lambda: 1 / (1 + np.exp(-factors)),
-        "binary": lambda: (factors > 0).astype(float),
-        "ordinal": lambda: np.clip(np.round(factors + 3), 0, 6),
-        "count": lambda: rng.poisson(np.exp(np.clip(factors, -1, 2))).astype(float),
-    }[support]()
+    if support == MIXED:
+        kinds = [kind for kind in SUPPORTS.values() if kind.name != "unit"]
+        chosen = [*kinds, *kinds][:features]
+        values = [kind.example(f, rng) for kind, f in zip(chosen, factors.T, strict=False)]
+        names = [f"{kind.name} {k}" for k, kind in enumerate(chosen)]
+        declared = {name: kind.name for name, kind in zip(names, chosen, strict=True)}
+        return Data.from_array(np.stack(values, axis=1), names=names, name="simulated table", support=declared)
+    x = SUPPORTS[support].example(factors, rng)
     return Data.from_array(
         x, name=f"simulated {support}", support=support, image_shape=(4, 4) if features == 16 else None
     )
@@ -140,7 +142,7 @@ def check_options(subject: Subject) -> None:
         f"the guide {subject.pair.guide_name!r} is not among the card's guides {subject.pair.card.guides}"
     )
     for remedy in subject.pair.card.remedies:
-        assert remedy in list_pairs(), f"the card's remedy {remedy!r} is no pair of the catalogue"
+        assert Name.parse(remedy).pair in list_pairs(), f"the card's remedy {remedy!r} is no pair of the catalogue"
 
 
 def check_sites(subject: Subject) -> None:
@@ -228,7 +230,7 @@ def check_sampling(subject: Subject) -> None:
         assert drawn.isfinite().all(), "draws are not all finite"
         assert not any(torch.equal(drawn[0], other) for other in (drawn[1], x)), "draws repeat the data"
         if pair.card.base_measure == "mass":
-            values = np.round(subject.pair.unscale(drawn), 9)
+            values = np.round(subject.pair.view.outward(drawn), 9)
             levels = subject.data.levels or ((0, 1) if support == "binary" else np.arange(values.max() + 1))
             assert np.isin(values, levels).all(), f"draws leave the {support} support"
 
@@ -334,7 +336,7 @@ def check_engine(subject: Subject, mode: Mode = "capture") -> Mode:
         The mode in which the step was run.
     """
     pair = subject.pair
-    x = torch.as_tensor(pair.scale(subject.data.train.values))
+    x = torch.as_tensor(pair.view.inward(subject.data.train.values))
     settings: dict[str, Any] = {
         "objective": OBJECTIVES[pair.card.objective],
         "schedule": lambda _: (1e-3, 1.0),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import singledispatch
 from numbers import Real
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from zoo import inference, models
 from zoo.catalogue import Pair, create
 from zoo.context import pyro_context, seeded
 from zoo.errors import OptionError, Unknown
+from zoo.lenses import Observed
 from zoo.options import count
 from zoo.words import nats
 
@@ -110,7 +111,7 @@ def witness(pair: Pair, x: ArrayLike, sharpness: tuple[float, ...] = SHARPNESS) 
     >>> witness(zoo.create("gaussian-constrained", data), data.train).grows
     False
     """
-    rows = _rows(pair, x)
+    pair, rows = _complete(pair, x)
     try:
         grid = np.array([float(a) for a in sharpness])
     except (TypeError, ValueError):
@@ -123,13 +124,13 @@ def witness(pair: Pair, x: ArrayLike, sharpness: tuple[float, ...] = SHARPNESS) 
     with torch.no_grad(), pyro_context():
         for a in grid.tolist():
             route = steer(model, rows, a)
-            likelihood.append(float(log_likelihood(model, rows, route).sum()) - len(rows) * pair.log_volume)
+            likelihood.append(float(log_likelihood(model, rows, route).sum()) - len(rows) * pair.view.log_volume)
             if route.description == COLLAPSE and pair.card.base_measure == "density":
-                elbo.append(_elbo(model, rows, a) - len(rows) * pair.log_volume)
+                elbo.append(_elbo(model, rows, a) - len(rows) * pair.view.log_volume)
             if hasattr(model, "log_prior"):
                 penalized.append(likelihood[-1] + len(rows) * float(model.log_prior()))
     bound_of = getattr(model, "log_density_bound", None)
-    bound = (bound_of(pair.data.features) - pair.log_volume) * len(rows) if bound_of else math.inf
+    bound = (bound_of(pair.data.features) - pair.view.log_volume) * len(rows) if bound_of else math.inf
     return Witness(
         pair=pair.name,
         path=route.description,
@@ -450,11 +451,17 @@ class Ceiling:
     atoms: int
 
 
-def _rows(pair: Pair, x: ArrayLike) -> Tensor:
-    """Data in the units of the pair, both checked."""
+def _complete(pair: Pair, x: ArrayLike) -> tuple[Pair, Tensor]:
+    """The pair as a model of complete data, and such data in its units."""
     if not isinstance(pair, Pair):
         raise OptionError(f"pair is a {type(pair).__name__}; create it first, with zoo.create.")
-    return torch.as_tensor(pair.scale(pair.checked(x)))
+    rows = torch.as_tensor(pair.view.inward(pair.view.checked(x)))
+    if rows.isnan().any():
+        raise OptionError(
+            "x has entries that were not observed, and a path or a ceiling is that of complete rows: leave others out."
+        )
+    inner: Any = pair.model
+    return (replace(pair, model=inner.model) if isinstance(inner, Observed) else pair), rows
 
 
 def ceiling(pair: Pair, x: ArrayLike, *, iterations: int = 500, tolerance: float = 1e-6) -> Ceiling:
@@ -485,7 +492,7 @@ def ceiling(pair: Pair, x: ArrayLike, *, iterations: int = 500, tolerance: float
     >>> found.reached <= found.certified < found.naive
     True
     """
-    rows, iterations = _rows(pair, x), count("iterations", iterations)
+    (pair, rows), iterations = _complete(pair, x), count("iterations", iterations)
     if not (isinstance(tolerance, Real) and 0 <= tolerance < math.inf):
         raise OptionError(f"tolerance={tolerance!r}; give a number of nats, at least 0.")
     smallest = smallest_variance(pair.model)
@@ -510,8 +517,8 @@ def ceiling(pair: Pair, x: ArrayLike, *, iterations: int = 500, tolerance: float
         if (at - last).abs().max() < 1e-9:
             break
     excess = float((_log_kernel(rows, at, smallest) - height[:, None]).logsumexp(0).exp().max()) - n
-    reached = float(height.sum()) + n * (constant - pair.log_volume)
-    naive = n * (constant - pair.log_volume)
+    reached = float(height.sum()) + n * (constant - pair.view.log_volume)
+    naive = n * (constant - pair.view.log_volume)
     return Ceiling(naive, reached, min(naive, reached + max(0.0, excess)), len(_distinct(means, smallest)))
 
 

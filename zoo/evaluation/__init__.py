@@ -82,7 +82,7 @@ def evaluate(
             f"({run.tree.attrs['data']}, {trained_on[:12]}): its test part may have been trained on. Load the data "
             "as they were loaded for training, with the same split and seed."
         )
-    x = torch.as_tensor(run.pair.scale(data.test.values), dtype=torch.float32)
+    x = torch.as_tensor(run.pair.view.inward(data.test.values), dtype=torch.float32)
     evidence = heldout(run, data, samples, temperatures)
     first = x[:PREDICTIVE_ROWS]
     makers: dict[tuple[str, ...], Callable[[], tuple[xarray.Dataset, ...]]] = {
@@ -91,7 +91,7 @@ def evaluate(
         ("spread",): lambda: (spread(run, x, evidence),),
         ("reference_posterior",): lambda: (reference_posterior(run, x[:reference]),) if reference else (),
         ("wellposedness",): lambda: (wellposedness(run, data),),
-        ("posterior", "sample_stats"): lambda: _posterior(run, x),
+        ("posterior", "sample_stats"): lambda: _posterior(run, x, run.pair.view.log_volumes(data.test.values)),
         ("posterior_predictive",): lambda: (_posterior_predictive(run, first),),
         ("prior_predictive",): lambda: (_prior_predictive(run, first),),
         ("reconstruction",): lambda: (_reconstruction(run, first),),
@@ -107,7 +107,7 @@ def evaluate(
     coords: dict[Any, Any] = {
         "chain": np.array(run.seeds),
         "obs": data.test["obs"].values,
-        "feature": list(data.columns),
+        "feature": list(data.names),
     }
     for name in (name for names in makers for name in names):
         run.tree.children.get(name, xarray.DataTree()).orphan()  # of an earlier evaluation
@@ -143,7 +143,7 @@ def checked_effort(samples: int, temperatures: int, reference: int) -> dict[str,
     }
 
 
-def _posterior(run: Run, x: Tensor) -> tuple[xarray.Dataset, xarray.Dataset]:
+def _posterior(run: Run, x: Tensor, volume: np.ndarray[Any, Any]) -> tuple[xarray.Dataset, xarray.Dataset]:
     """Draws of the latents of every test row, and their log densities."""
     draws = run.each_seed(
         lambda model, guide: inference.posterior_draws(model, guide, x, POSTERIOR_DRAWS), Stream.POSTERIOR
@@ -159,7 +159,7 @@ def _posterior(run: Run, x: Tensor) -> tuple[xarray.Dataset, xarray.Dataset]:
         if known := [probability for probability in found if probability is not None]:
             posterior["responsibility"] = (("chain", "obs", "component"), torch.stack(known).numpy())
     lp, lq = (torch.stack([getattr(seed, name) for seed in draws]).numpy() for name in ("lp", "lq"))
-    stats = xarray.Dataset({"lp": (dims, lp - run.pair.log_volume), "lq": (dims, lq)})
+    stats = xarray.Dataset({"lp": (dims, lp - volume), "lq": (dims, lq)})
     # built in one piece: `component` is both a variable and a dimension, which xarray keeps as a coordinate
     return xarray.Dataset(posterior), stats
 
@@ -184,7 +184,7 @@ def _prior_predictive(run: Run, x: Tensor) -> xarray.Dataset:
 
 
 def _drawn(run: Run, draws: list[Tensor], note: str) -> xarray.Dataset:
-    unscaled = run.pair.unscale(torch.stack(draws).numpy()).astype(np.float32)
+    unscaled = run.pair.view.outward(torch.stack(draws).numpy()).astype(np.float32)
     return xarray.Dataset({"x": (("chain", "draw", "obs", "feature"), unscaled)}, attrs={"note": note})
 
 
@@ -196,6 +196,6 @@ def _reconstruction(run: Run, x: Tensor) -> xarray.Dataset:
     mean, scale = (torch.stack(column).numpy() for column in zip(*seeds, strict=True))
     dims = ("chain", "obs", "feature")
     return xarray.Dataset(
-        {"mean": (dims, run.pair.unscale(mean)), "scale": (dims, scale * run.pair.scaling.scale)},
+        {"mean": (dims, run.pair.view.outward(mean)), "scale": (dims, scale * run.pair.view.scale)},
         attrs={"note": f"the first {len(x)} test rows, over {RECONSTRUCTION_DRAWS} draws"},
     )

@@ -25,6 +25,7 @@ from zoo.context import Stream
 from zoo.data import Data
 from zoo.errors import Unknown
 from zoo.evaluation.tails import BAD_K, pareto_k
+from zoo.lenses import Gapped, PartlyBinned
 from zoo.models.ordinal import Binned, Levels
 from zoo.objective import Program
 from zoo.runs import Run
@@ -89,18 +90,20 @@ def calibration(run: Run, data: Data, samples: int) -> xarray.Dataset:
         Unknown: p(x_j | z) is not known, or its distribution function, mean or variance; or a datum overflows.
     """
     rows, samples = data.test.values[:ROWS], min(samples, DRAWS)
-    scale = run.pair.scaling.scale
-    discrete = data.spacing is not None and run.pair.card.base_measure == "density"
-    x = torch.as_tensor(run.pair.scale(data.on_levels(rows) if discrete else rows), dtype=torch.float32)
-    width = torch.as_tensor(data.spacing / scale, dtype=torch.float32) if data.spacing and discrete else None
+    view = run.pair.view
+    scale, cells = view.scale, ~np.isnan(view.width)
+    x = torch.as_tensor(view.inward(data.on_levels(rows) if cells.any() else rows), dtype=torch.float32)
+    width = torch.as_tensor(view.width, dtype=torch.float32) if cells.any() else None
+    filler = torch.as_tensor(view.filler, dtype=torch.float32)
     absent: dict[str, str] = {}
 
     def of_seed(model: Any, guide: Any) -> tuple[Any, ...]:
         inference.refuse_overflow(model, guide, x)
         known = _cells(model, guide, x, width, absent)
-        leave_one_out, k = leave_one_feature_out(known, guide, x, samples)
+        leave_one_out, k = leave_one_feature_out(known, guide, x, samples, filler)
         check = [reconstruction_check(known, guide, seen) for seen in (x, inference.predictive_draws(known, x, 1)[0])]
-        return (leave_one_out, prior_predictive(known, x, samples)), k, np.stack(check)
+        of_prior = prior_predictive(known, torch.where(x.isnan(), filler, x), samples).where_observed(x)
+        return (leave_one_out, of_prior), k, np.stack(check)
 
     seeds = run.each_seed(of_seed, Stream.CALIBRATION)
     predictions, k, check = zip(*seeds, strict=True)
@@ -109,11 +112,11 @@ def calibration(run: Run, data: Data, samples: int) -> xarray.Dataset:
         for name in Predictions._fields
     )
     varies = data.train_std > 0
-    volume = np.log(scale) if run.pair.card.base_measure == "density" and not discrete else 0.0
+    volume = np.where(view.dense & ~cells, np.log(scale), 0.0)
     per_feature = ("chain", "kind", "feature")
-    train = torch.as_tensor(run.pair.scale(data.train.values[:ROWS]), dtype=torch.float32)
-    reference = crps(train[:, None], x).mean(0).numpy() * scale
-    bad_k = np.where(np.isnan(k), np.nan, np.stack(k) > BAD_K).mean(1)
+    train = torch.as_tensor(view.inward(data.train.values[:ROWS]), dtype=torch.float32)
+    reference = _of_marginals(train, x) * scale
+    bad_k = _mean(np.where(np.isnan(k), np.nan, np.stack(k) > BAD_K), 1)
     p = np.where(varies, p_values(pit), np.nan)
     p[:, KINDS.index("leave-one-out")][bad_k > UNTRUSTED] = np.nan
     group = xarray.Dataset(
@@ -124,9 +127,9 @@ def calibration(run: Run, data: Data, samples: int) -> xarray.Dataset:
             "outside": (per_feature, np.where(np.isnan(p), np.nan, p <= 1 - BAND)),
             "beyond_chance": (per_feature, beyond_chance(p)),
             "ece": (per_feature, _calibration_error(pit)),
-            "crps": (per_feature, of_crps.mean(2) * scale),
+            "crps": (per_feature, _mean(of_crps, 2) * scale),
             "crps_reference": ("feature", reference),
-            "log_score": (per_feature, log_density.mean(2) - volume, {"units": "nats"}),
+            "log_score": (per_feature, _mean(log_density, 2) - volume, {"units": "nats"}),
             "bad_k": (("chain", "feature"), bad_k),
         },
         coords={"kind": list(KINDS), "level": list(COVERAGES)},
@@ -146,9 +149,19 @@ class Predictions(NamedTuple):
     crps: Tensor
     log_density: Tensor
 
+    def where_observed(self, x: Tensor) -> Predictions:
+        """The same, not a number where the entry of x that is predicted was not observed."""
+        return Predictions(*(values.masked_fill(x.isnan(), torch.nan) for values in self))
 
-def leave_one_feature_out(model: Program, guide: Program, x: Tensor, samples: int) -> tuple[Predictions, Floats]:
-    """Predictions of each feature from the others, for x (N, D), and the Pareto k of its weights for the first rows."""
+
+def leave_one_feature_out(
+    model: Program, guide: Program, x: Tensor, samples: int, filler: Tensor | None = None
+) -> tuple[Predictions, Floats]:
+    """Predictions of each feature from the others, for x (N, D), and the Pareto k of its weights for the first rows.
+
+    Of an entry that was not observed there is none; ``filler`` (D,) are values that columns can have.
+    """
+    gaps = bool(x.isnan().any())
     fitted = max(1, K_FITS // x.shape[1])
     exact = inference.draws_nothing(model, guide, x)
     predictions, k, done = [], [], 0
@@ -156,21 +169,24 @@ def leave_one_feature_out(model: Program, guide: Program, x: Tensor, samples: in
         likelihood, given, rest = inference.weighted_likelihood(model, guide, rows, 1 if exact else samples)
         if exact:  # one evaluation of a component says all about it, one draw from it does not
             given = given.expand(*given.shape[:-2], PREDICTIVE_DRAWS, -1)
+        full = rows if filler is None or not gaps else torch.where(rows.isnan(), filler, rows)
         one = each_feature_given_the_others(likelihood, rows)
         batch = torch.Size((*given.shape, x.shape[1]))
-        log_p = one.log_prob(rows).expand(batch).flatten(0, -3)
+        log_p = one.log_prob(full).expand(batch).flatten(0, -3)
         log_w = (given + rest).flatten(0, -2)[..., None]  # (K, B, 1): a component summed over is a draw like any other
         without = log_w - log_p
         weights = without.softmax(0)
-        below, upto = ((weights * end.expand(batch).flatten(0, -3)).sum(0) for end in distribution_function(one, rows))
+        below, upto = ((weights * end.expand(batch).flatten(0, -3)).sum(0) for end in distribution_function(one, full))
         drawn = one.expand(batch).sample().flatten(0, -3)
         chosen = drawn.gather(0, _systematic(weights, PREDICTIVE_DRAWS))
         log_density = log_w.logsumexp(0) - without.logsumexp(0)
-        predictions.append(Predictions(_randomised(below, upto), crps(chosen, rows), log_density))
+        found = Predictions(_randomised(below, upto), crps(chosen, full), log_density)
+        predictions.append(found.where_observed(rows) if gaps else found)
         wanted = min(len(rows), max(0, fitted - done))
         if wanted:
             tails = without[:, :wanted].flatten(1).numpy()
-            k.append((np.full(tails.shape[1], -np.inf) if exact else pareto_k(tails)).reshape(wanted, -1))
+            of_tails = (np.full(tails.shape[1], -np.inf) if exact else pareto_k(tails)).reshape(wanted, -1)
+            k.append(np.where(rows[:wanted].isnan(), np.nan, of_tails))
         done += len(rows)
     return Predictions(*(torch.cat(parts) for parts in zip(*predictions, strict=True))), np.concatenate(k)
 
@@ -223,9 +239,9 @@ def reconstruction_check(model: Program, guide: Program, x: Tensor) -> Floats:
         error = rows - ask(one, "mean")
         pit = _randomised(*(end.mean(0) for end in distribution_function(one, rows)))
         errors = torch.stack([error, error.square() - ask(one, "variance"), one.sample() - rows]).double()
-        inside = ((pit - 0.5).abs() < 0.45).double()
-        parts.append(torch.cat([errors.mean((1, 3)), errors.square().mean((1, 3)), inside.mean(1)[None]]))
-    mean = torch.cat(parts, dim=1).mean(1)
+        inside = ((pit - 0.5).abs() < 0.45).double().masked_fill(rows.isnan(), torch.nan)
+        parts.append(torch.cat([errors.nanmean((1, 3)), errors.square().nanmean((1, 3)), inside.nanmean(1)[None]]))
+    mean = torch.cat(parts, dim=1).nanmean(1)
     bias, rmse = mean[:3], mean[3:6].sqrt()
     return torch.cat([torch.stack([bias, rmse], dim=1).flatten(), mean[6:]]).numpy()
 
@@ -254,6 +270,17 @@ def _(likelihood: Any, x: Tensor) -> Any:
     return dist.Normal(x - residual / diagonal, diagonal.rsqrt(), validate_args=False)
 
 
+@each_feature_given_the_others.register
+def _(likelihood: Gapped, x: Tensor) -> Any:
+    if not x.isnan().any():
+        return each_feature_given_the_others(likelihood.base, x)
+    if not isinstance(likelihood.base, dist.Independent):
+        raise Unknown(
+            f"what a feature is given the others that were observed under {name_of(likelihood.base)} is not known"
+        )
+    return each_feature_given_the_others(likelihood.base, x)
+
+
 @singledispatch
 def each_feature(likelihood: dist.TorchDistribution) -> Any:
     """The distribution of each feature given the latents alone: batch shape (..., D)."""
@@ -269,6 +296,11 @@ def _(likelihood: dist.Independent) -> Any:
 @each_feature.register(dist.LowRankMultivariateNormal)
 def _(likelihood: Any) -> Any:
     return dist.Normal(likelihood.loc, likelihood.variance.sqrt(), validate_args=False)
+
+
+@each_feature.register
+def _(likelihood: Gapped) -> Any:
+    return each_feature(likelihood.base)
 
 
 @singledispatch
@@ -292,6 +324,13 @@ def _(one: dist.Bernoulli, x: Tensor) -> tuple[Tensor, Tensor]:
 def _(one: Binned, x: Tensor) -> tuple[Tensor, Tensor]:
     low, high = one.edges(x)
     return one.base.cdf(low), one.base.cdf(high)
+
+
+@distribution_function.register
+def _(one: PartlyBinned, x: Tensor) -> tuple[Tensor, Tensor]:
+    of_cells = distribution_function(one.binned, x)
+    of_rest = distribution_function(one.base, x)
+    return tuple(torch.where(one.cut, cell, rest) for cell, rest in zip(of_cells, of_rest, strict=True))  # type: ignore[return-value]
 
 
 @distribution_function.register
@@ -353,13 +392,32 @@ def _systematic(weights: Tensor, count: int) -> Tensor:
 
 def _coverage(pit: Floats) -> Floats:
     """Share of data inside central intervals, (chain, kind, level, feature)."""
-    return np.stack([(np.abs(pit - 0.5) < level / 2).mean(2) for level in COVERAGES], axis=2)
+    distance = np.abs(pit - 0.5)
+    inside = [np.where(np.isnan(pit), np.nan, distance < level / 2) for level in COVERAGES]
+    return np.stack([_mean(of_level, 2) for of_level in inside], axis=2)
+
+
+def _mean(values: Floats, axis: int) -> Floats:
+    """The mean over what is a number."""
+    missing = np.isnan(values)
+    if not missing.any():
+        return np.asarray(values.mean(axis))
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.where(missing, 0.0, values).sum(axis) / (~missing).sum(axis))
+
+
+def _of_marginals(train: Tensor, x: Tensor) -> Floats:
+    """The mean CRPS, (D,), of each column of x (N, D) under the empirical distribution of its training values."""
+    if not (train.isnan().any() or x.isnan().any()):
+        return crps(train[:, None], x).mean(0).numpy()  # type: ignore[no-any-return]
+    columns = [(t[~t.isnan()], v[~v.isnan()]) for t, v in zip(train.T, x.T, strict=True)]
+    return np.array([float(crps(t[:, None], v).mean()) for t, v in columns])
 
 
 def _calibration_error(pit: Floats) -> Floats:
     """Sum over bins of (1 / bins - share)^2, (chain, kind, feature)."""
     number = np.minimum(np.nan_to_num(pit) * BINS, BINS - 1).astype(int)
-    shares = np.stack([(number == of_bin).mean(2) for of_bin in range(BINS)])
+    shares = np.stack([_mean(np.where(np.isnan(pit), np.nan, number == of_bin), 2) for of_bin in range(BINS)])
     error: Floats = np.square(1 / BINS - shares).sum(0)
     return error
 
@@ -375,6 +433,14 @@ def p_values(pit: Floats) -> Floats:
     >>> bool(p_values(pit[:, None])[0] > 0.99), bool(p_values(pit[:, None] ** 2)[0] < 0.01)
     (True, True)
     """
+    gaps = np.isnan(pit)
+    if gaps.any():  # each column has a test of its own size
+        found = np.full((*pit.shape[:-2], pit.shape[-1]), np.nan)
+        for at in np.ndindex(found.shape):
+            known = pit[(*at[:-1], slice(None), at[-1])]
+            known = known[~np.isnan(known)]
+            found[at] = p_values(known[:, None])[0] if len(known) else np.nan
+        return found
     test = _test(pit.shape[-2])
     counts = np.apply_along_axis(np.searchsorted, -2, np.sort(pit, axis=-2), test.at, side="right")
     return test.p(test.tail[counts, np.arange(len(test.at))[:, None]].min(-2))
@@ -424,7 +490,7 @@ class _Test(NamedTuple):
         return found
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=256)
 def _test(count: int) -> _Test:
     """Counts of uniform numbers are those of a Poisson process that has N events in the end, a chain over points."""
     # Of our own: that of ArviZ gives no tail probability to an ECDF of 0, and comes out narrow.

@@ -56,16 +56,19 @@ def heldout(run: Run, data: Data, samples: int, temperatures: int) -> xarray.Dat
 
     ``method`` says how each was had. Where the Pareto k of importance weights is above 0.7 (``pareto_k`` keeps it, and
     ``log_evidence_importance`` what they gave), annealing takes their place, whichever of the two is larger;
-    ``log_evidence_varying`` then follows by the difference that the weights gave it. On discrete data, ``log_mass`` is
-    the evidence as a probability of the datum's cell, whatever the pair is a model of; ``attrs["mass"]`` says how it
-    was had: the pair's "own", "binned" or "dequantized". Where a datum is so far out that the guide's own numbers
+    ``log_evidence_varying`` then follows by the difference that the weights gave it. Where columns have a resolution,
+    ``log_mass`` is the evidence under the data's measure, the probability of the cell in those columns and a density
+    in the others, whatever the pair is a model of; ``attrs["mass"]`` says how it
+    was had: the pair's "own", "binned" or "dequantized", and ``attrs["resolved"]`` in how many columns. Entries that
+    were not observed are integrated out. Where a datum is so far out that the guide's own numbers
     overflow, draws of the prior take their place.
 
     ``attrs["absent"]`` says by name what is not there and why: "varying", the ``log_evidence_varying`` of data with
     constant columns; "annealing" and "annealing of the mass"; "cells", a mass without dequantisation.
     """
     effort = Effort(samples, temperatures)
-    x = torch.as_tensor(run.pair.scale(data.test.values), dtype=torch.float32)
+    loaded, view = data.test.values, run.pair.view
+    x = torch.as_tensor(view.inward(loaded), dtype=torch.float32)
     constant = data.train_std == 0
     columns = torch.as_tensor(np.flatnonzero(~constant)) if constant.any() else None
 
@@ -83,7 +86,7 @@ def heldout(run: Run, data: Data, samples: int, temperatures: int) -> xarray.Dat
     of = _stacked(scores)
     absent |= {"annealing": of.unannealed} if of.unannealed else {}
     exact = bool((of.method == EXACT).all())
-    volume = run.pair.log_volume
+    volume = view.log_volumes(loaded)
     group = xarray.Dataset(
         {
             "log_evidence": (PER_DATUM, of.evidence[:, 0] - volume, NATS),
@@ -97,22 +100,22 @@ def heldout(run: Run, data: Data, samples: int, temperatures: int) -> xarray.Dat
     if not exact:
         group["log_evidence_importance"] = (PER_DATUM, of.importance - volume, NATS)
     if columns is not None:
-        of_columns = np.log(run.pair.scaling.scale[~constant]).sum()
+        of_columns = view.log_volumes(np.where(constant, np.nan, loaded))
         group["log_evidence_varying"] = (PER_DATUM, of.evidence[:, 1] - of_columns, NATS)
-    if data.spacing is not None:
+    if not np.isnan(data.resolution).all():
         try:
             mass = _mass(run, data, effort, group)
             absent |= mass.attrs.pop("absent", {})
             group = group.merge(mass, combine_attrs="no_conflicts")
         except Unknown as reason:  # then the density is all there is
-            if run.pair.card.base_measure == "mass":
+            if np.isnan(view.width).all():  # and a mass of its own is no mass
                 raise
             absent["mass"] = str(reason)
     return group.assign_attrs(absent=absent)
 
 
 def _mass(run: Run, data: Data, effort: Effort, evidence: xarray.Dataset) -> xarray.Dataset:
-    """Log probability of the cell of each test datum, with the diagnostics of its weights.
+    """Log evidence of each test datum under the data's measure, with the diagnostics of its weights.
 
     Raises:
         Unknown: the likelihood is no density on a whole cell, or what should be a probability came out above 1.
@@ -123,12 +126,14 @@ def _mass(run: Run, data: Data, effort: Effort, evidence: xarray.Dataset) -> xar
         "pareto_k": "mass_k",
         "method": "mass_method",
     }
-    if run.pair.card.base_measure == "mass":
+    view, resolved = run.pair.view, int(np.sum(~np.isnan(data.resolution)))
+    if np.isnan(view.width).all():
         own = evidence[list(names)].rename(names)
         _refuse_above_one(own["log_mass"].values, own["log_mass_se"].values, data)
-        return own.assign_attrs(mass="own", mass_exact=evidence.attrs["exact"])
-    x = torch.as_tensor(run.pair.scale(data.on_levels(data.test.values)), dtype=torch.float32)
-    width = torch.as_tensor(data.spacing / run.pair.scaling.scale, dtype=torch.float32)
+        return own.assign_attrs(mass="own", mass_exact=evidence.attrs["exact"], resolved=resolved)
+    loaded = data.on_levels(data.test.values)
+    x = torch.as_tensor(view.inward(loaded), dtype=torch.float32)
+    width = torch.as_tensor(view.width, dtype=torch.float32)
 
     def score(kind: type[inference.Cells]) -> list[Scores]:
         return run.each_seed(
@@ -142,20 +147,28 @@ def _mass(run: Run, data: Data, effort: Effort, evidence: xarray.Dataset) -> xar
         how, scores, absent["cells"] = "dequantized", score(inference.Dequantized), str(reason)
     of = _stacked(scores)
     absent |= {"annealing of the mass": of.unannealed} if of.unannealed else {}
-    _refuse_above_one(of.evidence[:, 0], of.error, data)
+    log_mass = of.evidence[:, 0] - view.log_volumes(loaded, cells=True)
+    _refuse_above_one(log_mass, of.error, data)
     return xarray.Dataset(
         {
-            "log_mass": (PER_DATUM, of.evidence[:, 0], NATS),
+            "log_mass": (PER_DATUM, log_mass, NATS),
             "log_mass_se": (PER_DATUM, of.error, NATS),
             "mass_k": (PER_DATUM, of.k),
             "mass_method": (PER_DATUM, of.method, METHOD),
         },
-        attrs={"mass": how, "mass_exact": int((of.method == EXACT).all()), "absent": absent},
+        attrs={
+            "mass": how,
+            "mass_exact": int((of.method == EXACT).all()),
+            "resolved": resolved,
+            "absent": absent,
+        },
     )
 
 
 def _refuse_above_one(log_mass: Any, error: Any, data: Data) -> None:
     """Raise Unknown where a log mass (S, N) is above 0 by more than its standard error and rounding explain."""
+    if np.isnan(data.resolution).any():  # in which a density has a part, and may be
+        return
     above = log_mass - NOISY * np.nan_to_num(error) > ROUNDING
     if above.any():
         seed, row = np.argwhere(above)[0]

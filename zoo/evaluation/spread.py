@@ -238,7 +238,9 @@ def _gaps(run: Run, x: Tensor, heldout: xarray.Dataset, names: list[str]) -> xar
     if names != ["z"]:
         raise Unknown(f"the gaps of a guide are known for one latent z, and this one has {', '.join(names)}")
     columns = zip(*run.each_seed(lambda model, guide: gaps(model, guide, x), Stream.POSTERIOR, 2), strict=True)
-    elbo, optimal = (torch.stack(column).numpy() - run.pair.log_volume for column in columns)
+    elbo, optimal = (
+        torch.stack(column).numpy() - run.pair.view.log_volumes(x.numpy()[:GAP_ROWS]) for column in columns
+    )
     evidence = heldout["log_evidence"].values[:, : len(x)]
     of_datum = {
         "elbo": elbo,

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import xarray
 
-from zoo.data import Data
+from zoo.data import Data, noisy
 from zoo.errors import OptionError, Unknown
 from zoo.runs import Run
 from zoo.wellposed import ceiling, witness
@@ -21,15 +21,19 @@ SAMPLES = 1000
 def wellposedness(run: Run, data: Data) -> xarray.Dataset:
     """The group ``wellposedness``: a witness and, where there is a floor, a ceiling and the gap to it.
 
-    All of it on the first training rows, noise drawn once, in nats of all of them together and in the units as loaded.
+    All of it on the first training rows without gaps, noise drawn once, in nats of all of them together and in the
+    units as loaded.
     ``log_likelihood`` along ``sharpness`` is that of the path, not of the run; ``train_evidence`` (chain) is the run's
     own on the rows of the ceiling. ``attrs["absent"]`` says under "ceiling" why there is none.
 
     Raises:
         Unknown: no path is known, as for a pair of one's own.
     """
-    x = data.train.values[:CEILING_ROWS]
-    x = data.corrupt(x, np.random.default_rng(0).random(x.shape))
+    complete = ~np.isnan(data.train.values).any(axis=1)
+    if not complete.any():
+        raise Unknown("a path or a ceiling is that of rows without gaps, and no training row is one")
+    x = data.train.values[complete][:CEILING_ROWS]
+    x = noisy(x, np.random.default_rng(0).random(x.shape), data.noise, data.resolution)
     try:
         found = witness(run.pair, x[:PATH_ROWS])
     except OptionError as reason:
@@ -39,7 +43,7 @@ def wellposedness(run: Run, data: Data) -> xarray.Dataset:
         {name: ("sharpness", values, {"units": "nats"}) for name, values in along.items() if values.size},
         coords={"sharpness": found.sharpness},
         attrs={
-            "rows": min(PATH_ROWS, len(data.train)),
+            "rows": min(PATH_ROWS, len(x)),
             "path": found.path,
             "needs": found.needs,
             "grows": int(found.grows),

@@ -1,0 +1,134 @@
+"""How one pair sees the data: in its own units and back, the cells of recorded values, and fresh noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+import numpy as np
+
+from zoo.data import Scaling, noisy, real_array
+from zoo.errors import DataError
+from zoo.supports import MIXED, SUPPORTS, as_modelled, seen
+
+if TYPE_CHECKING:
+    from zoo.cards import Card
+    from zoo.data import Data
+
+__all__ = ["View"]
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    r"""A data set in the units that the likelihood of a card is in.
+
+    .. math:: x_\mathrm{seen} = (x - \mathrm{center}) / \mathrm{scale}
+
+    column by column: a likelihood of real numbers sees them standardised, one of positive numbers divided by their
+    standard deviation, one of the unit interval levels brought into it, one of counts, levels and categories what
+    there is.
+
+    >>> import zoo
+    >>> data = zoo.Data.from_array([[1.5, 2.0], [2.5, 8.0], [4.5, 2.0], [0.5, 5.0]])
+    >>> view = View(data, zoo.card("gaussian-learned"))
+    >>> view.outward(view.inward([[1.0, 2.0]])).tolist()
+    [[1.0, 2.0]]
+    """
+
+    data: Data
+    card: Card
+
+    @cached_property
+    def _map(self) -> Scaling:
+        center, scale = np.array([seen(self.card.support, column) for column in self.data.columns]).T
+        return Scaling(kind=self.data.kind, center=center, scale=scale)
+
+    @property
+    def center(self) -> Array:
+        """What is taken off each column, (D,)."""
+        return self._map.center
+
+    @property
+    def scale(self) -> Array:
+        """What each column is then divided by, (D,)."""
+        return self._map.scale
+
+    def inward(self, x: Any) -> Array:
+        """Values (..., D) from the units as loaded to the likelihood's."""
+        return self._map.apply(x)
+
+    def outward(self, x: Any) -> Array:
+        """Values (..., D) from the likelihood's units to those as loaded."""
+        return self._map.undo(x)
+
+    @cached_property
+    def dense(self) -> Array:
+        """Of which columns the pair's formula is a density, and not a mass, (D,)."""
+        if self.card.support == MIXED:
+            return np.array([not SUPPORTS[column.kind.mixed_as].discrete for column in self.data.columns])
+        return np.full(self.data.features, self.card.base_measure == "density")
+
+    @cached_property
+    def width(self) -> Array:
+        """Of columns whose values stand for cells while the pair's formula is a density, the cells' widths, (D,).
+
+        In the likelihood's units, and not a number for other columns.
+        """
+        return np.where(self.dense, self.data.resolution / self.scale, np.nan)
+
+    @cached_property
+    def filler(self) -> Array:
+        """A value of each column in the likelihood's units, (D,), for entries that were not observed."""
+        return self.inward([[column.kind.filler(column) for column in self.data.columns]])[0]
+
+    @property
+    def log_volume(self) -> float:
+        """Σ log scale: log p(x) = log p(x seen) - log_volume, in the pair's own measure."""
+        return self._map.log_volume
+
+    def log_volumes(self, x: Any, *, cells: bool = False) -> Array:
+        """The same for each row of x (N, D), over its observed entries; a cell's mass knows no units."""
+        taken = ~np.isnan(x) & ~(cells & ~np.isnan(self.width))
+        if taken.all():
+            return np.full(len(x), self.log_volume)
+        return cast(Array, taken @ np.log(self.scale))
+
+    def mean_log_volume(self, x: Any) -> float:
+        """The mean of :meth:`log_volumes`."""
+        return float(self.log_volumes(x).mean()) if np.isnan(x).any() else self.log_volume
+
+    def noisy(self, x: Any, u: Any, width: Any = None) -> Any:
+        """Values (..., D) in the likelihood's units with the data's noise, drawn from u, uniform in [0, 1).
+
+        Arithmetic alone: tensors pass as arrays do, and keep their type; ``width`` is the cells' as a tensor then.
+
+        >>> import zoo
+        >>> data = zoo.Data.from_array([[0.2], [0.4], [0.6], [0.8]], binarize="stochastic")
+        >>> view = View(data, zoo.card("bernoulli"))
+        >>> view.noisy(np.array([[0.2], [0.6]]), np.array([[0.5], [0.5]])).tolist()
+        [[0.0], [1.0]]
+        """
+        return noisy(x, u, self.data.noise, self.width if width is None else width)
+
+    def checked(self, x: Any) -> Array:
+        """Data (N, D) in the units as loaded, if the pair is a model of such data; NaN is an entry not observed.
+
+        Raises:
+            DataError: no table of so many columns, or values that have no probability under the likelihood.
+        """
+        values, features = real_array(x), self.data.features
+        if values.ndim != 2 or values.shape[1] != features or not len(values):
+            raise DataError(f"x has shape {values.shape}; {self.card.name} takes (N, {features}) here.")
+        columns = [as_modelled(self.card.support, column) for column in self.data.columns]
+        wrong = np.stack([column.outside(values[:, j]) for j, column in enumerate(columns)], axis=1)
+        wrong |= np.isinf(values)
+        if wrong.any():
+            row, j = np.argwhere(wrong)[0]
+            raise DataError(
+                f"x holds {values[row, j]:g} in row {row}, column {columns[j].name!r}: {self.card.name} is "
+                f"a model of {SUPPORTS[columns[j].support].means} there."
+            )
+        return values
