@@ -11,6 +11,7 @@ from .gaussian import (
     SharedVariance,
 )
 from .linear import FactorAnalysis, LinearGaussian, ProbabilisticPCA
+from .mixed import EachColumn, Mixed, PerColumn
 from .mixture import GaussianMixture, PenalizedMixture
 from .ordinal import BinnedGaussian, CategoricalDecoder
 from .quantile import QuantileDecoder
@@ -23,14 +24,17 @@ __all__ = [
     "BinnedGaussian",
     "CategoricalDecoder",
     "ConstrainedVariance",
+    "EachColumn",
     "FactorAnalysis",
     "FixedVariance",
     "GaussianMixture",
     "LearnedVariance",
     "LinearGaussian",
+    "Mixed",
     "OptimalVariance",
     "PenalizedMixture",
     "PenalizedVariance",
+    "PerColumn",
     "ProbabilisticPCA",
     "QuantileDecoder",
     "RatioVariance",

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from functools import singledispatch
 from typing import Any, ClassVar
 
+import numpy as np
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ __all__ = ["Binned", "BinnedGaussian", "CategoricalDecoder", "Levels", "log_inte
 NARROW, NEAR = 0.02, 0.2
 LOG_ROOT_TAU = math.log(2 * math.pi) / 2
 FAR = 40.0  # so far out nothing is left, and numbers stay finite
+LEGENDRE = [(part + shift) / 2 for part, shift in zip(np.polynomial.legendre.leggauss(24), (1, 0), strict=True)]
 SMALL = 1e-4  # a mass from which on the plain difference of distribution functions is accurate
 
 
@@ -41,6 +43,32 @@ def _(base: dist.Normal, low: Tensor, high: Tensor) -> Tensor:
     hard = (mass < SMALL) | (width < NARROW)
     log_mass[hard] = _log_normal_mass(a[hard], b[hard], width.expand_as(hard)[hard])
     return log_mass
+
+
+@log_interval_mass.register
+def _(base: dist.LogNormal, low: Tensor, high: Tensor) -> Tensor:
+    """That of the logarithms under a normal; below 0 there is nothing."""
+    nothing = torch.finfo(low.dtype).tiny
+    low, high = low.clamp(min=nothing).log(), high.clamp(min=2 * nothing).log()
+    return log_interval_mass(dist.Normal(base.loc, base.scale, validate_args=False), low, high)
+
+
+@log_interval_mass.register
+def _(base: dist.StudentT, low: Tensor, high: Tensor) -> Tensor:
+    r"""By Gauss and Legendre's rule over an angle, which has no tails.
+
+    .. math:: C \int_a^b \cos^{\nu - 1} \theta \, d\theta, \qquad x = \mu + s \sqrt{\nu} \tan \theta, \quad
+              C = \frac{\Gamma((\nu + 1)/2)}{\sqrt \pi \, \Gamma(\nu / 2)}
+    """
+    root = base.df.sqrt()
+    a, b = ((end - base.loc) / (base.scale * root) for end in (low, high))
+    # the angle between two directions, exact also where they are almost the same
+    span = torch.atan2(b - a, 1 + a * b)
+    nodes, weights = (torch.as_tensor(part, dtype=span.dtype, device=span.device) for part in LEGENDRE)
+    angle = a.atan()[..., None] + span[..., None] * nodes
+    log_density = (base.df - 1)[..., None] * angle.cos().clamp(min=torch.finfo(span.dtype).tiny).log()
+    log_constant = torch.lgamma((base.df + 1) / 2) - torch.lgamma(base.df / 2) - math.log(math.pi) / 2
+    return log_constant + span.log() + (log_density + weights.log()).logsumexp(-1)
 
 
 def _log_normal_mass(a: Tensor, b: Tensor, width: Tensor) -> Tensor:
@@ -78,7 +106,8 @@ class Binned(dist.TorchDistribution):  # type: ignore[misc]
     Args:
         base: a distribution of one variable for each feature, batch shape (..., D).
         width: w, the distance of two levels, a number or (D,).
-        ends: the lowest and the highest level.
+        ends: the lowest and the highest level, numbers or (D,).
+        levels: how many levels there are from one to the other, at most; worked out from numbers.
 
     >>> levels = torch.arange(5.0)
     >>> mass = Binned(dist.Normal(torch.tensor(1.0), torch.tensor(2.0)), 1.0, ends=(0.0, 4.0)).log_prob(levels).exp()
@@ -93,15 +122,16 @@ class Binned(dist.TorchDistribution):  # type: ignore[misc]
         self,
         base: Any,
         width: Any,
-        ends: tuple[float, float] | None = None,
+        ends: tuple[Any, Any] | None = None,
         validate_args: bool | None = None,
+        levels: int | None = None,
     ) -> None:
-        self.base, self.width, self.ends = base, width, ends
+        self.base, self.width, self.ends, self.levels = base, width, ends, levels
         super().__init__(base.batch_shape, base.event_shape, validate_args=validate_args)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "Binned":
         """The same for a larger batch."""
-        return Binned(self.base.expand(batch_shape), self.width, self.ends, validate_args=False)
+        return Binned(self.base.expand(batch_shape), self.width, self.ends, validate_args=False, levels=self.levels)
 
     def edges(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The ends of the cells of x; those of the outermost levels are infinite if the distribution has ``ends``."""
@@ -139,13 +169,14 @@ class Binned(dist.TorchDistribution):  # type: ignore[misc]
         if self.ends is None:
             return self.base.mean, self.base.variance + self.width**2 / 12
         low, high = self.ends
-        count = round((high - low) / float(self.width)) + 1
+        count = self.levels or round((high - low) / float(self.width)) + 1
         first = second = torch.zeros_like(self.base.mean)
-        for level in torch.linspace(low, high, count).tolist():  # a loop, so that memory does not grow with the levels
-            offset = torch.full_like(first, level)
-            mass = self.log_prob(offset).exp()
-            first, second = first + mass * level, second + mass * level**2
-        return first, (second - first.square()).clamp(min=0)
+        for number in range(count):  # a loop, so that memory does not grow with the levels
+            above = torch.full_like(first, number) * self.width  # the lowest level, from which variances are exact
+            there = low + above <= high + self.width / 2
+            mass = torch.where(there, self.log_prob(low + above).exp(), 0.0)
+            first, second = first + mass * above, second + mass * above**2
+        return low + first, (second - first.square()).clamp(min=0)
 
 
 class Levels(dist.TorchDistribution):  # type: ignore[misc]

@@ -20,6 +20,7 @@ from zoo.answers import ask, known, name_of
 from zoo.context import seeded
 from zoo.errors import Unknown
 from zoo.lenses import Cells, Dequantized, Gapped
+from zoo.models import PerColumn
 from zoo.objective import Program, latent_sites, plain_log_prob, traces
 
 __all__ = [
@@ -317,6 +318,11 @@ def columns_log_prob(likelihood: dist.TorchDistribution, x: Tensor, columns: Ten
 @columns_log_prob.register
 def _(likelihood: dist.Independent, x: Tensor, columns: Tensor) -> Tensor:
     return likelihood.base_dist.log_prob(x)[..., columns].sum(-1)  # type: ignore[no-any-return]
+
+
+@columns_log_prob.register
+def _(likelihood: PerColumn, x: Tensor, columns: Tensor) -> Tensor:
+    return likelihood.each_column_log_prob(x)[..., columns].sum(-1)
 
 
 @columns_log_prob.register

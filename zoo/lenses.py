@@ -18,6 +18,7 @@ from torch.distributions import constraints
 
 from zoo.answers import ask, name_of
 from zoo.errors import Unknown
+from zoo.models import PerColumn
 from zoo.models.ordinal import Binned, log_interval_mass
 from zoo.networks import Masked, Tabulated
 
@@ -82,11 +83,23 @@ def cells(fn: Any, width: Tensor) -> dist.TorchDistribution:  # noqa: ARG001
 
 @cells.register
 def _(fn: dist.Independent, width: Tensor) -> dist.TorchDistribution:
-    known = log_interval_mass.dispatch(type(fn.base_dist)) is not log_interval_mass.dispatch(object)
-    if fn.reinterpreted_batch_ndims != 1 or not known:
+    if fn.reinterpreted_batch_ndims != 1:
         raise Unknown(f"the mass of a cell under {name_of(fn)} is not known")
-    partly = width.isnan().any()
-    return (PartlyBinned if partly else Binned)(fn.base_dist, width).to_event(1)
+    return _cells_of_each(fn.base_dist, width).to_event(1)  # type: ignore[no-any-return]
+
+
+def _cells_of_each(fn: Any, width: Tensor) -> Any:
+    """The cells of the variables of a batch (..., d), where a width is given."""
+    if width.isnan().all():
+        return fn
+    if log_interval_mass.dispatch(type(fn)) is log_interval_mass.dispatch(object):
+        raise Unknown(f"the mass of a cell under {name_of(fn)} is not known")
+    return (PartlyBinned if width.isnan().any() else Binned)(fn, width)
+
+
+@cells.register
+def _(fn: PerColumn, width: Tensor) -> dist.TorchDistribution:
+    return PerColumn([(columns, _cells_of_each(part, width[list(columns)])) for columns, part in fn.parts])
 
 
 class PartlyBinned(dist.TorchDistribution):  # type: ignore[misc]
@@ -299,16 +312,18 @@ def _(fn: Gapped, width: Tensor) -> dist.TorchDistribution:
 
 
 @singledispatch
-def observed_log_prob(fn: Any, x: Tensor, there: Tensor) -> Tensor:
+def observed_log_prob(fn: Any, x: Tensor, there: Tensor) -> Tensor:  # noqa: ARG001
     """The log density of the entries of x (..., D) that are there, the others integrated out.
 
     Raises:
         Unknown: it is not known for such a likelihood.
     """
-    of_columns = getattr(fn, "each_column_log_prob", None)
-    if of_columns is None:
-        raise Unknown(f"the density of some entries alone under {name_of(fn)} is not known")
-    return torch.where(there, of_columns(x), 0.0).sum(-1)
+    raise Unknown(f"the density of some entries alone under {name_of(fn)} is not known")
+
+
+@observed_log_prob.register
+def _(fn: PerColumn, x: Tensor, there: Tensor) -> Tensor:
+    return torch.where(there, fn.each_column_log_prob(x), 0.0).sum(-1)
 
 
 @observed_log_prob.register

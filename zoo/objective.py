@@ -16,6 +16,8 @@ from torch import Tensor
 from zoo.answers import ask, name_of
 from zoo.errors import OptionError, Unknown
 from zoo.lenses import Gapped
+from zoo.models import PerColumn
+from zoo.models.emissions.ordinal import Cumulative
 from zoo.models.ordinal import Binned, Levels
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "plain_log_prob",
     "refuse_other_data",
     "refuse_other_latents",
+    "smallest_scale",
     "terms",
     "traces",
 ]
@@ -154,7 +157,7 @@ def terms(model_trace: Any, guide_trace: Any, size: int) -> Terms:
             )
     value, kl = _likelihood_and_kl(p, q, plain_log_prob, size)
     sites = [p.nodes["x"], *(trace.nodes[name] for trace in (p, q) for name in latent_sites(q))]
-    scale = column_scale(p.nodes["x"]["fn"]).detach().min().to(value)
+    scale = smallest_scale(p.nodes["x"]["fn"]).detach().to(value)
     if all(is_identically_one(site["scale"]) for site in sites):
         return Terms(value - kl, value, kl, scale, torch.zeros_like(scale), kl)
     weighed_value, weighed_kl = _likelihood_and_kl(p, q, lambda node: node["log_prob"], size)
@@ -263,3 +266,39 @@ def _(likelihood: dist.MultivariateNormal) -> Tensor:
 @column_scale.register
 def _(likelihood: Gapped) -> Tensor:
     return column_scale(likelihood.base)
+
+
+@column_scale.register
+def _(likelihood: dist.LogNormal) -> Tensor:
+    return likelihood.scale  # type: ignore[no-any-return]
+
+
+@column_scale.register
+def _(likelihood: PerColumn) -> Tensor:
+    return likelihood.in_order([column_scale(fn) if _is_dense(fn) else _unscaled(fn) for _, fn in likelihood.parts])
+
+
+@singledispatch
+def smallest_scale(likelihood: dist.TorchDistribution) -> Tensor:
+    """The smallest of :func:`column_scale`, of those columns that have one."""
+    return column_scale(likelihood).min()
+
+
+@smallest_scale.register
+def _(likelihood: Gapped) -> Tensor:
+    return smallest_scale(likelihood.base)
+
+
+@smallest_scale.register
+def _(likelihood: PerColumn) -> Tensor:
+    dense = [column_scale(fn).min() for _, fn in likelihood.parts if _is_dense(fn)]
+    return torch.stack(dense).min() if dense else column_scale(likelihood).min()
+
+
+def _is_dense(fn: Any) -> bool:
+    """Whether a part of a table's likelihood is a density, and not a mass."""
+    return not (isinstance(fn, Binned | Levels | Cumulative) or ask(fn, "support").is_discrete)
+
+
+def _unscaled(fn: Any) -> Tensor:
+    return torch.full(fn.batch_shape, torch.nan)

@@ -26,6 +26,8 @@ from zoo.data import Data
 from zoo.errors import Unknown
 from zoo.evaluation.tails import BAD_K, pareto_k
 from zoo.lenses import Gapped, PartlyBinned
+from zoo.models import EachColumn, PerColumn
+from zoo.models.emissions.ordinal import Cumulative
 from zoo.models.ordinal import Binned, Levels
 from zoo.objective import Program
 from zoo.runs import Run
@@ -271,10 +273,15 @@ def _(likelihood: Any, x: Tensor) -> Any:
 
 
 @each_feature_given_the_others.register
+def _(likelihood: PerColumn, x: Tensor) -> Any:  # noqa: ARG001
+    return EachColumn(likelihood)
+
+
+@each_feature_given_the_others.register
 def _(likelihood: Gapped, x: Tensor) -> Any:
     if not x.isnan().any():
         return each_feature_given_the_others(likelihood.base, x)
-    if not isinstance(likelihood.base, dist.Independent):
+    if not isinstance(likelihood.base, dist.Independent | PerColumn):
         raise Unknown(
             f"what a feature is given the others that were observed under {name_of(likelihood.base)} is not known"
         )
@@ -296,6 +303,11 @@ def _(likelihood: dist.Independent) -> Any:
 @each_feature.register(dist.LowRankMultivariateNormal)
 def _(likelihood: Any) -> Any:
     return dist.Normal(likelihood.loc, likelihood.variance.sqrt(), validate_args=False)
+
+
+@each_feature.register
+def _(likelihood: PerColumn) -> Any:
+    return EachColumn(likelihood)
 
 
 @each_feature.register
@@ -323,7 +335,49 @@ def _(one: dist.Bernoulli, x: Tensor) -> tuple[Tensor, Tensor]:
 @distribution_function.register
 def _(one: Binned, x: Tensor) -> tuple[Tensor, Tensor]:
     low, high = one.edges(x)
-    return one.base.cdf(low), one.base.cdf(high)
+    return distribution_function(one.base, low)[1], distribution_function(one.base, high)[1]
+
+
+@distribution_function.register
+def _(one: EachColumn, x: Tensor) -> tuple[Tensor, Tensor]:
+    ends = [distribution_function(fn, x[..., list(columns)]) for columns, fn in one.together.parts]
+    below, upto = (one.together.in_order(list(of_parts)) for of_parts in zip(*ends, strict=True))
+    return below, upto
+
+
+@distribution_function.register
+def _(one: Cumulative, x: Tensor) -> tuple[Tensor, Tensor]:
+    return one.edges(x)
+
+
+@distribution_function.register
+def _(one: dist.Categorical, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the numbers of categories, whose order is that in which they are told."""
+    shape = torch.broadcast_shapes(x.shape, one.batch_shape)
+    mass = one.probs.expand(*shape, -1)
+    upto, number = mass.cumsum(-1), x.long().expand(shape)[..., None]
+    return (upto - mass).gather(-1, number)[..., 0], upto.gather(-1, number)[..., 0]
+
+
+@distribution_function.register
+def _(one: dist.Poisson, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Q(x + 1, rate), the regularised incomplete gamma function."""
+    rate = one.rate.expand(torch.broadcast_shapes(x.shape, one.batch_shape))
+    upto = torch.special.gammaincc((x + 1).expand_as(rate), rate)
+    return torch.where(x > 0, torch.special.gammaincc(x.clamp(min=1.0).expand_as(rate), rate), 0.0), upto
+
+
+@distribution_function.register
+def _(one: dist.NegativeBinomial, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Of one draw for each z, which has the right mean over z: torch knows no incomplete beta function."""
+    drawn = one.sample().expand(torch.broadcast_shapes(x.shape, one.batch_shape))
+    return (drawn < x).to(x), (drawn <= x).to(x)
+
+
+@distribution_function.register
+def _(one: dist.LogNormal, x: Tensor) -> tuple[Tensor, Tensor]:
+    upto = one.cdf(x.clamp(min=0.0))
+    return upto, upto
 
 
 @distribution_function.register

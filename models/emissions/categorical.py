@@ -1,0 +1,60 @@
+"""Emissions of categories and of zeros and ones."""
+
+from collections.abc import Sequence
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Bernoulli", "Softmax"]
+
+
+class Bernoulli(nn.Module):
+    r"""Zeros and ones.
+
+    .. math:: P(x_j \mid z) = y_j^{x_j} (1 - y_j)^{1 - x_j}, \qquad \mathrm{logit}\, y_j = a_j
+
+    >>> Bernoulli()(torch.zeros(1, 3)).mean
+    tensor([0.5000, 0.5000, 0.5000])
+    """
+
+    outputs = 1
+
+    def forward(self, parameters: Tensor) -> dist.TorchDistribution:
+        """From a, (..., 1, d)."""
+        (logits,) = parameters.unbind(-2)
+        return dist.Bernoulli(logits=logits)
+
+    def log_density_bound(self) -> float:
+        """0: a probability is at most 1."""
+        return 0.0
+
+
+class Softmax(nn.Module):
+    r"""One of some categories, by their numbers from 0, in no order.
+
+    .. math:: P(x_j = c \mid z) = e^{a_{cj}} / \sum_{c'} e^{a_{c'j}}
+
+    Args:
+        categories: how many each of the d columns has; columns of fewer than the most leave numbers unused.
+
+    >>> Softmax([2, 4])(torch.zeros(4, 2)).log_prob(torch.tensor([1.0, 3.0])).exp()
+    tensor([0.5000, 0.2500])
+    """
+
+    unused: Tensor
+
+    def __init__(self, categories: Sequence[int]) -> None:
+        super().__init__()
+        self.outputs = max(categories)
+        number = torch.arange(self.outputs)[:, None]
+        self.register_buffer("unused", number >= torch.tensor(categories))
+
+    def forward(self, parameters: Tensor) -> dist.TorchDistribution:
+        """From a, (..., categories, d)."""
+        # not minus infinity, of which a gradient would not be a number
+        return dist.Categorical(logits=parameters.masked_fill(self.unused, -1e9).mT)
+
+    def log_density_bound(self) -> float:
+        """0: a probability is at most 1."""
+        return 0.0

@@ -1,0 +1,177 @@
+"""Emissions of levels in an order: masses that add up to 1 over the levels of a column."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+from torch.distributions import constraints
+
+from ..ordinal import Binned
+
+__all__ = ["BinnedOrdinal", "Cumulative", "CumulativeOrdinal"]
+
+
+class BinnedOrdinal(nn.Module):
+    r"""The mass that a normal gives the cell of a level; the outermost cells reach to infinity.
+
+    .. math:: P(x_j \mid z) = \Phi\!\left(\frac{x_j + w_j/2 - \mu_j}{\sigma_j}\right)
+              - \Phi\!\left(\frac{x_j - w_j/2 - \mu_j}{\sigma_j}\right), \qquad
+              \mu_j = c_j + s_j a_j, \quad \sigma_j = s_j e^{v_j/2}
+
+    with c_j the middle of the levels and s_j their standard deviation. As the discretised logistic of Salimans et al.
+    (2017), https://arxiv.org/abs/1701.05517
+
+    Args:
+        levels: of each of the d columns, increasing and equally spaced.
+
+    >>> emission = BinnedOrdinal([[0.0, 1.0, 2.0], [2007.0, 2008.0]])
+    >>> emission(torch.zeros(2, 2)).log_prob(torch.tensor([[0.0, 2007.0], [1.0, 2008.0]])).exp().sum(0) <= 1
+    tensor([True, True])
+    """
+
+    outputs = 2
+    low: Tensor
+    high: Tensor
+    width: Tensor
+    middle: Tensor
+    spread: Tensor
+
+    def __init__(self, levels: Sequence[Sequence[float]]) -> None:
+        super().__init__()
+        ends = torch.tensor([[column[0], column[-1], column[1] - column[0]] for column in levels])
+        spread = torch.stack([torch.as_tensor(column, dtype=ends.dtype).std(correction=0) for column in levels])
+        low, high, width = ends.unbind(-1)
+        of_levels = {"low": low, "high": high, "width": width, "middle": (low + high) / 2, "spread": spread}
+        for name, values in of_levels.items():
+            self.register_buffer(name, values)
+        self.count = max(map(len, levels))
+
+    def forward(self, parameters: Tensor) -> dist.TorchDistribution:
+        """From (a, v), (..., 2, d)."""
+        a, v = parameters.unbind(-2)
+        # a scale of 0 is none too small
+        normal = dist.Normal(self.middle + self.spread * a, self.spread * (v / 2).exp(), validate_args=False)
+        return Binned(normal, self.width, (self.low, self.high), levels=self.count)
+
+    def log_density_bound(self) -> float:
+        """0: a probability is at most 1."""
+        return 0.0
+
+
+class Cumulative(dist.TorchDistribution):  # type: ignore[misc]
+    r"""Levels by cumulative logits.
+
+    .. math:: P(x \le \mathrm{level}_k) = \mathrm{sigmoid}(\theta_k - h), \qquad k = 0, \dots, V - 2
+
+    Args:
+        position: h, shape (..., d).
+        thresholds: theta, increasing, (d, V - 1); of a column of fewer levels the last are not used.
+        low, width, count: the first level, the distance of two and how many there are, (d,).
+    """
+
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
+    support = constraints.real
+
+    def __init__(self, position: Tensor, thresholds: Tensor, low: Tensor, width: Tensor, count: Tensor) -> None:
+        self.position, self.thresholds, self.low, self.width, self.count = position, thresholds, low, width, count
+        super().__init__(position.shape, validate_args=False)
+
+    def expand(self, batch_shape: torch.Size, _instance: object = None) -> "Cumulative":
+        """The same for a larger batch."""
+        position = self.position.expand(batch_shape)
+        return Cumulative(position, self.thresholds, self.low, self.width, self.count)
+
+    def ends(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Theta - h below and above the level that x is, and whether it is the first and the last one."""
+        k = torch.round((x - self.low) / self.width).long()
+        shape = torch.broadcast_shapes(k.shape, self.position.shape)
+        table, most = self.thresholds.expand(*shape, -1), self.thresholds.shape[-1] - 1
+        at = (k.clamp(0, most).expand(shape)[..., None], (k - 1).clamp(0, most).expand(shape)[..., None])
+        upto, below = (table.gather(-1, number)[..., 0] - self.position for number in at)
+        return below, upto, k <= 0, k >= self.count - 1
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log [sigmoid(theta_k - h) - sigmoid(theta_(k-1) - h)], the outermost ones being 1 and 0."""
+        below, upto, first, last = self.ends(x)
+        # sigmoid(b) - sigmoid(a) = sigmoid(b) sigmoid(-a) (1 - e^(a - b))
+        between = torch.where(first | last, 1.0, upto - below)
+        return (
+            torch.where(last, 0.0, nn.functional.logsigmoid(upto))
+            + torch.where(first, 0.0, nn.functional.logsigmoid(-below))
+            + torch.where(first | last, 0.0, (-torch.expm1(-between)).log())
+        )
+
+    def edges(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """P(X < x) and P(X <= x)."""
+        below, upto, first, last = self.ends(x)
+        return torch.where(first, 0.0, below.sigmoid()), torch.where(last, 1.0, upto.sigmoid())
+
+    def cumulative(self) -> Tensor:
+        """P(x <= level k) for all but the last level of any column, (..., d, V - 1)."""
+        used = torch.arange(self.thresholds.shape[-1], device=self.low.device) < self.count[:, None] - 1
+        return torch.where(used, (self.thresholds - self.position[..., None]).sigmoid(), 1.0)
+
+    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+        """Levels with their probabilities."""
+        shape = (*sample_shape, *self.position.shape, 1)
+        u = torch.rand(shape, dtype=self.position.dtype, device=self.position.device)
+        return self.low + self.width * (u > self.cumulative()).sum(-1)
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean level: the number of one is how many levels it is above."""
+        return self.low + self.width * (1 - self.cumulative()).sum(-1)
+
+    @property
+    def variance(self) -> Tensor:
+        """The variance of the level."""
+        above = 1 - self.cumulative()
+        odd = 2 * torch.arange(above.shape[-1], device=self.low.device) + 1
+        return self.width.square() * ((above * odd).sum(-1) - above.sum(-1).square())
+
+
+class CumulativeOrdinal(nn.Module):
+    r"""Levels as intervals of a logistic variable, whose ends each column learns.
+
+    .. math:: P(x_j \le \mathrm{level}_k \mid z) = \mathrm{sigmoid}(\theta_{kj} - h_j), \qquad
+              \theta_{kj} = \theta_{0j} + \sum_{i=1}^{k} \mathrm{softplus}\, d_{ij}
+
+    McCullagh (1980), Regression Models for Ordinal Data, https://doi.org/10.1111/j.2517-6161.1980.tb01109.x
+
+    Args:
+        levels: of each of the d columns, increasing and equally spaced.
+
+    >>> emission = CumulativeOrdinal([[0.0, 1.0, 2.0]])
+    >>> round(float(emission(torch.zeros(1, 1)).log_prob(torch.arange(3.0)[:, None]).exp().sum()), 6)
+    1.0
+    """
+
+    outputs = 1
+    low: Tensor
+    width: Tensor
+    count: Tensor
+
+    def __init__(self, levels: Sequence[Sequence[float]]) -> None:
+        super().__init__()
+        counts = torch.tensor([len(column) for column in levels])
+        self.register_buffer("low", torch.tensor([float(column[0]) for column in levels]))
+        self.register_buffer("width", torch.tensor([float(column[1] - column[0]) for column in levels]))
+        self.register_buffer("count", counts)
+        # levels equally likely at h = 0
+        number = torch.arange(1, int(counts.max()))
+        thresholds = (number / counts[:, None]).clamp(max=1 - 1 / (2 * counts.max())).logit()
+        self.first = nn.Parameter(thresholds[:, 0].clone())
+        self.gaps = nn.Parameter(thresholds.diff(dim=-1).clamp(min=0.1).expm1().log())
+
+    def forward(self, parameters: Tensor) -> dist.TorchDistribution:
+        """From h, (..., 1, d)."""
+        (position,) = parameters.unbind(-2)
+        steps = nn.functional.softplus(self.gaps).cumsum(-1)
+        thresholds = torch.cat([self.first[:, None], self.first[:, None] + steps], dim=-1)
+        return Cumulative(position, thresholds, self.low, self.width, self.count)
+
+    def log_density_bound(self) -> float:
+        """0: a probability is at most 1."""
+        return 0.0
