@@ -30,6 +30,7 @@ from zoo.data import Data
 from zoo.divergence import FALLING_CHECKS, Watch
 from zoo.engine import Engine, LinAlgError, Mode, Precision, State
 from zoo.errors import DataError, Diverged, DivergenceWarning, OptionError, RunError
+from zoo.lenses import Gapped
 from zoo.objective import OBJECTIVES, Terms, column_scale, terms, traces
 from zoo.options import MAX_SEED, MOST, MOST_SEEDS, checked, count, location, switch
 from zoo.rounds import AUTO_STEPS, LIKELY_STEPS, Round, round_of, still_improving
@@ -560,9 +561,12 @@ def _validate(model: Any, guide: Any, x: Tensor) -> Validation:
         total = total + terms(p, q, len(x)).elbo
         scale = column_scale(p.nodes["x"]["fn"]).to(x)
         of_datum = scale.dim() == 2 and len(scale) == len(rows)  # a mixture's are those of its components
+        gone = rows.isnan() if of_datum else torch.zeros((), dtype=torch.bool)  # a scale where no value was observed
         if of_datum and start == 0:
-            median = scale.contiguous().median(0).values  # of an expanded tensor torch 2.13 returns what was in memory
-        least, row = scale.reshape(-1, x.shape[-1]).min(0)
+            # of an expanded tensor torch 2.13 returns what was in memory
+            of_values = scale.masked_fill(gone, math.nan).contiguous()
+            median = (of_values.nanmedian(0) if isinstance(p.nodes["x"]["fn"], Gapped) else of_values.median(0)).values
+        least, row = scale.masked_fill(gone, math.inf).reshape(-1, x.shape[-1]).min(0)
         at = torch.where((least < smallest) & of_datum, row + start, at)
         smallest = torch.minimum(smallest, least)
     return Validation(total, smallest, at, median)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial, singledispatch
+from inspect import signature
 from typing import Any, ClassVar
 
 import pyro.distributions as dist
@@ -22,7 +23,19 @@ from zoo.models import PerColumn
 from zoo.models.ordinal import Binned, log_interval_mass
 from zoo.networks import Masked, Tabulated
 
-__all__ = ["Cells", "Dequantized", "Gapped", "Observed", "PartlyBinned", "Zeros", "observed", "observed_log_prob"]
+__all__ = [
+    "Cells",
+    "Dequantized",
+    "Gapped",
+    "Observed",
+    "PartlyBinned",
+    "Zeros",
+    "observed",
+    "observed_log_prob",
+    "with_others_apart",
+]
+
+LOG_ROOT_TAU = math.log(2 * math.pi) / 2
 
 
 class Cells(nn.Module):
@@ -202,6 +215,8 @@ class Observed(nn.Module):
             if name == "model":
                 raise
         hook = getattr(self.model, name)
+        if name in _OF_SOME and "observed" not in signature(hook).parameters:
+            raise AttributeError(f"{type(self.model).__name__}.{name} knows complete data alone: it takes no observed=")
         return partial(_ADAPTED[name], self, hook) if name in _ADAPTED else hook
 
     def likelihood(self, *args: Any, **kwargs: Any) -> Any:
@@ -219,7 +234,7 @@ def _initialise(_: Observed, hook: Callable[[Tensor], None], x: Tensor) -> None:
     filled = x.clone()
     for column in filled.T:
         gone = column.isnan()
-        known = column[~gone]
+        known = column[~gone]  # of which there are some: a column without any is refused when data are loaded
         column[gone] = known[torch.randint(len(known), (int(gone.sum()),), device=x.device)]
     hook(filled)
 
@@ -242,6 +257,7 @@ _ADAPTED: dict[str, Callable[..., Any]] = {
     "posterior": _with_mask,
     "pinball": _pinball,
 }
+_OF_SOME = ("log_evidence", "posterior", "pinball")  # which take the mask as observed=
 
 
 class Gapped(dist.TorchDistribution):  # type: ignore[misc]
@@ -333,31 +349,43 @@ def _(fn: dist.Independent, x: Tensor, there: Tensor) -> Tensor:
     return torch.where(there, fn.base_dist.log_prob(x), 0.0).sum(-1)
 
 
-@observed_log_prob.register
-def _(fn: dist.MultivariateNormal, x: Tensor, there: Tensor) -> Tensor:
-    r"""With the rows and columns of what is not there those of the identity, less their :math:`N(0; 0, 1)`."""
-    part = there.to(x)
-    covariance = fn.scale_tril @ fn.scale_tril.mT
-    masked = part[..., :, None] * covariance * part[..., None, :] + torch.diag_embed(1 - part)
-    factor, failed = torch.linalg.cholesky_ex(masked)
+@observed_log_prob.register(dist.MultivariateNormal)
+@observed_log_prob.register(dist.LowRankMultivariateNormal)
+def _(fn: Any, x: Tensor, there: Tensor) -> Tensor:
+    """Less the :math:`N(0; 0, 1)` of what is not there."""
+    alone = with_others_apart(fn, there)
+    log_prob = alone.log_prob(torch.where(there, x.to(alone.loc), alone.loc))
+    return (log_prob + (~there).sum(-1) * LOG_ROOT_TAU).to(x)  # type: ignore[no-any-return]
+
+
+@singledispatch
+def with_others_apart(fn: Any, there: Tensor) -> Any:  # noqa: ARG001
+    """A normal (..., D) whose entries that are not there are independent of the rest, with variance 1.
+
+    Raises:
+        Unknown: it is no normal.
+    """
+    raise Unknown(f"what an entry is given some others alone under {name_of(fn)} is not known")
+
+
+@with_others_apart.register
+def _(fn: dist.MultivariateNormal, there: Tensor) -> Any:
+    # in double precision: the product squares the condition of the factor, and a collapse has to be told from rounding
+    factor = fn._unbroadcasted_scale_tril.double()  # the public one would repeat the product for every datum
+    part = there.to(factor)
+    covariance = part[..., :, None] * (factor @ factor.mT) * part[..., None, :] + torch.diag_embed(1 - part)
+    factor, failed = torch.linalg.cholesky_ex(covariance)
     # one seed's failure must be that seed's NaN, not an exception for all
     factor = factor.masked_fill((failed > 0)[..., None, None], math.nan)
-    return _normal_log_prob(factor, (x - fn.loc) * part, part)
+    return dist.MultivariateNormal(fn.loc.double(), scale_tril=factor, validate_args=False)
 
 
-def _normal_log_prob(factor: Tensor, residual: Tensor, part: Tensor) -> Tensor:
-    square = torch.linalg.solve_triangular(factor, residual[..., None], upper=False)[..., 0].square().sum(-1)
-    log_determinant = 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    return -(part.sum(-1) * math.log(2 * math.pi) + log_determinant + square) / 2
-
-
-@observed_log_prob.register
-def _(fn: dist.LowRankMultivariateNormal, x: Tensor, there: Tensor) -> Tensor:
-    part = there.to(x)
-    rows = fn.cov_factor * part[..., None]
+@with_others_apart.register
+def _(fn: dist.LowRankMultivariateNormal, there: Tensor) -> Any:
+    rows = fn.cov_factor * there[..., None]
     diagonal = torch.where(there, fn.cov_diag, 1.0)
-    masked = dist.LowRankMultivariateNormal(torch.zeros_like(x), rows.expand(*x.shape, rows.shape[-1]), diagonal)
-    return masked.log_prob((x - fn.loc) * part) + (1 - part).sum(-1) * math.log(2 * math.pi) / 2  # type: ignore[no-any-return]
+    loc = fn.loc.expand(diagonal.shape)
+    return dist.LowRankMultivariateNormal(loc, rows.expand(*loc.shape, -1), diagonal, validate_args=False)
 
 
 class Zeros(nn.Module):

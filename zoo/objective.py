@@ -98,6 +98,7 @@ def refuse_other_data(likelihood: Any, x: Tensor, base_measure: str) -> None:
         x: data in the model's units, shape (B, D).
         base_measure: "density" or "mass", as on the card.
     """
+    likelihood = likelihood.base if isinstance(likelihood, Gapped) else likelihood
     try:
         support = ask(likelihood, "support")
     except Unknown:
@@ -157,7 +158,7 @@ def terms(model_trace: Any, guide_trace: Any, size: int) -> Terms:
             )
     value, kl = _likelihood_and_kl(p, q, plain_log_prob, size)
     sites = [p.nodes["x"], *(trace.nodes[name] for trace in (p, q) for name in latent_sites(q))]
-    scale = smallest_scale(p.nodes["x"]["fn"]).detach().to(value)
+    scale = smallest_scale(p.nodes["x"]["fn"], p.nodes["x"]["value"]).detach().to(value)
     if all(is_identically_one(site["scale"]) for site in sites):
         return Terms(value - kl, value, kl, scale, torch.zeros_like(scale), kl)
     weighed_value, weighed_kl = _likelihood_and_kl(p, q, lambda node: node["log_prob"], size)
@@ -279,19 +280,25 @@ def _(likelihood: PerColumn) -> Tensor:
 
 
 @singledispatch
-def smallest_scale(likelihood: dist.TorchDistribution) -> Tensor:
-    """The smallest of :func:`column_scale`, of those columns that have one."""
+def smallest_scale(likelihood: dist.TorchDistribution, x: Tensor) -> Tensor:  # noqa: ARG001
+    """The smallest of :func:`column_scale`, of those columns that have one and of those entries of x there are."""
     return column_scale(likelihood).min()
 
 
 @smallest_scale.register
-def _(likelihood: Gapped) -> Tensor:
-    return smallest_scale(likelihood.base)
+def _(likelihood: Gapped, x: Tensor) -> Tensor:
+    if isinstance(likelihood.base, PerColumn):
+        return smallest_scale(likelihood.base, x)
+    return torch.where(x.isnan(), torch.inf, column_scale(likelihood.base)).min()
 
 
 @smallest_scale.register
-def _(likelihood: PerColumn) -> Tensor:
-    dense = [column_scale(fn).min() for _, fn in likelihood.parts if _is_dense(fn)]
+def _(likelihood: PerColumn, x: Tensor) -> Tensor:
+    dense = [
+        torch.where(x[..., list(columns)].isnan(), torch.inf, column_scale(fn)).min()
+        for columns, fn in likelihood.parts
+        if _is_dense(fn)
+    ]
     return torch.stack(dense).min() if dense else column_scale(likelihood).min()
 
 

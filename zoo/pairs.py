@@ -31,6 +31,7 @@ __all__ = [
     "MixtureOptions",
     "VAEOptions",
     "decoder",
+    "encoder",
     "guide",
 ]
 
@@ -134,7 +135,7 @@ class RatioMixtureOptions(MixtureOptions):
     ratio: Annotated[float, Gt(1), Lt(math.inf)] = 100.0
 
 
-def decoder(data: Data, options: VAEOptions, outputs: int) -> nn.Module:
+def decoder(data: Data, options: VAEOptions | TwoStageOptions, outputs: int) -> nn.Module:
     """The network from z (..., L) to ``outputs`` numbers a feature, (..., outputs, D)."""
     from zoo.networks import NETWORKS
 
@@ -142,18 +143,22 @@ def decoder(data: Data, options: VAEOptions, outputs: int) -> nn.Module:
     return NETWORKS[options.network].decoder(shape, options.hidden, options.activation, outputs, options.latent_dim)
 
 
-def guide(data: Data, options: VAEOptions) -> nn.Module:
-    """The guide that the options name, with its encoder."""
+def encoder(data: Data, options: VAEOptions | TwoStageOptions, outputs: int) -> nn.Module:
+    """The network from x (..., D) to ``outputs`` numbers a latent, (..., outputs, L), told of gaps if there are any."""
     from zoo.networks import NETWORKS, Masked
 
-    kind = _guides()[options.guide]
     shape = data.image_shape or (data.features,)
     if data.missing:  # as many channels more say which entries were observed
         shape = (2 * shape[0],) if len(shape) == 1 else (2 * math.prod(shape[:-2]), *shape[-2:])
-    encoder = NETWORKS[options.network].encoder(
-        shape, options.hidden, options.activation, kind.outputs(options.latent_dim), options.latent_dim
-    )
-    return kind(Masked(encoder) if data.missing else encoder)
+    build = NETWORKS[options.network].encoder
+    network = build(shape, options.hidden, options.activation, outputs, options.latent_dim)
+    return Masked(network) if data.missing else network
+
+
+def guide(data: Data, options: VAEOptions) -> nn.Module:
+    """The guide that the options name, with its encoder."""
+    kind = _guides()[options.guide]
+    return kind(encoder(data, options, kind.outputs(options.latent_dim)))
 
 
 def _guides() -> dict[str, type[MeanFieldNormal | FullRankNormal]]:
@@ -359,14 +364,12 @@ def gaussian_two_stage(data: Data, options: TwoStageOptions) -> tuple[nn.Module,
     from zoo.models import SharedVariance, TwoStage
     from zoo.networks import NETWORKS
 
-    def stage(network: str, shape: tuple[int, ...], hidden: tuple[int, ...]) -> tuple[SharedVariance, nn.Module]:
-        build, width = NETWORKS[network], options.latent_dim
-        encoder = build.encoder(shape, hidden, options.activation, 2, width)
-        mean = build.decoder(shape, hidden, options.activation, SharedVariance.outputs, width)
-        return SharedVariance(mean, width), encoder
-
-    first, outer = stage(options.network, data.image_shape or (data.features,), options.hidden)
-    second, inner = stage("mlp", (options.latent_dim,), options.second_hidden)
+    width, build = options.latent_dim, NETWORKS["mlp"]
+    outer = encoder(data, options, 2)
+    first = SharedVariance(decoder(data, options, SharedVariance.outputs), width)
+    layers = ((width,), options.second_hidden, options.activation)
+    inner = build.encoder(*layers, 2, width)
+    second = SharedVariance(build.decoder(*layers, SharedVariance.outputs, width), width)
     return TwoStage(first, second), TwoStageNormal(outer, inner)
 
 

@@ -14,7 +14,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import import_module
+from importlib import import_module, resources
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
@@ -191,7 +191,7 @@ def list_data() -> list[str]:
     """The data sets that :func:`load_data` knows by name.
 
     >>> list_data()
-    ['breast-cancer', 'diabetes', 'digits', 'iris', 'mnist-5k', 'wine']
+    ['breast-cancer', 'diabetes', 'digits', 'iris', 'mnist-5k', 'penguins', 'wine']
     """
     return sorted(NAMED)
 
@@ -214,12 +214,23 @@ def _mnist_5k() -> Raw:
     return Raw(x, labels, image_shape=(28, 28), levels=range(256))
 
 
+def _penguins() -> Raw:
+    """Adult penguins near Palmer Station; in public domain (CC0). Gorman, Williams & Fraser (2014),
+    https://doi.org/10.1371/journal.pone.0090081
+    """
+    import pandas as pd
+
+    with resources.files("palmerpenguins").joinpath("data", "penguins.csv").open() as file:
+        return Raw(pd.read_csv(file))
+
+
 NAMED: dict[str, Callable[[], Raw]] = {
     "breast-cancer": _embedded("load_breast_cancer"),
     "diabetes": _embedded("load_diabetes", scaled=False),
     "digits": _embedded("load_digits", image_shape=(8, 8)),
     "iris": _embedded("load_iris"),
     "mnist-5k": _mnist_5k,
+    "penguins": _penguins,
     "wine": _embedded("load_wine"),
 }
 

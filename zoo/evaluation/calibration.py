@@ -25,7 +25,7 @@ from zoo.context import Stream
 from zoo.data import Data
 from zoo.errors import Unknown
 from zoo.evaluation.tails import BAD_K, pareto_k
-from zoo.lenses import Gapped, PartlyBinned
+from zoo.lenses import Gapped, PartlyBinned, with_others_apart
 from zoo.models import EachColumn, PerColumn
 from zoo.models.emissions.ordinal import Cumulative
 from zoo.models.ordinal import Binned, Levels
@@ -103,7 +103,8 @@ def calibration(run: Run, data: Data, samples: int) -> xarray.Dataset:
         inference.refuse_overflow(model, guide, x)
         known = _cells(model, guide, x, width, absent)
         leave_one_out, k = leave_one_feature_out(known, guide, x, samples, filler)
-        check = [reconstruction_check(known, guide, seen) for seen in (x, inference.predictive_draws(known, x, 1)[0])]
+        simulated = inference.predictive_draws(known, x, 1)[0]
+        check = [reconstruction_check(known, guide, seen, filler) for seen in (x, simulated)]
         of_prior = prior_predictive(known, torch.where(x.isnan(), filler, x), samples).where_observed(x)
         return (leave_one_out, of_prior), k, np.stack(check)
 
@@ -225,12 +226,14 @@ def prior_predictive(model: Program, x: Tensor, samples: int, draws: int = PREDI
     return Predictions(*(torch.cat(of_rows) for of_rows in zip(*parts, strict=True)))
 
 
-def reconstruction_check(model: Program, guide: Program, x: Tensor) -> Floats:
+def reconstruction_check(model: Program, guide: Program, x: Tensor, filler: Tensor | None = None) -> Floats:
     """What p(x | z) with z ~ q(z | x) says of the x that it has seen, in the order of ``STATISTICS``, in scaled units.
 
     Bias and root mean square error of the mean (x - mu), the variance ((x - mu)^2 - sigma^2) and a draw (x' - x), over
     all data and features. A description and no calibration: beside it belongs the same for data simulated from the
     model. Stirn & Knowles (2020), https://arxiv.org/abs/2006.04910
+
+    Entries that were not observed count for nothing; ``filler`` (D,) are values that columns can have.
     """
     parts = []
     for rows in inference.row_blocks(x, RECONSTRUCTION_DRAWS * inference.width(model, x)):
@@ -239,7 +242,8 @@ def reconstruction_check(model: Program, guide: Program, x: Tensor) -> Floats:
             fn = poutine.trace(poutine.replay(model, trace=q)).get_trace(rows).nodes["x"]["fn"]
         one = each_feature(fn).expand(torch.Size((RECONSTRUCTION_DRAWS, *rows.shape)))
         error = rows - ask(one, "mean")
-        pit = _randomised(*(end.mean(0) for end in distribution_function(one, rows)))
+        full = rows if filler is None else torch.where(rows.isnan(), filler, rows)
+        pit = _randomised(*(end.mean(0) for end in distribution_function(one, full)))
         errors = torch.stack([error, error.square() - ask(one, "variance"), one.sample() - rows]).double()
         inside = ((pit - 0.5).abs() < 0.45).double().masked_fill(rows.isnan(), torch.nan)
         parts.append(torch.cat([errors.nanmean((1, 3)), errors.square().nanmean((1, 3)), inside.nanmean(1)[None]]))
@@ -279,13 +283,12 @@ def _(likelihood: PerColumn, x: Tensor) -> Any:  # noqa: ARG001
 
 @each_feature_given_the_others.register
 def _(likelihood: Gapped, x: Tensor) -> Any:
-    if not x.isnan().any():
+    there = ~x.isnan()
+    if isinstance(likelihood.base, dist.Independent | PerColumn) or there.all():
         return each_feature_given_the_others(likelihood.base, x)
-    if not isinstance(likelihood.base, dist.Independent | PerColumn):
-        raise Unknown(
-            f"what a feature is given the others that were observed under {name_of(likelihood.base)} is not known"
-        )
-    return each_feature_given_the_others(likelihood.base, x)
+    alone = with_others_apart(likelihood.base, there)
+    one = each_feature_given_the_others(alone, torch.where(there, x.to(alone.loc), alone.loc))
+    return dist.Normal(one.loc.to(x), one.scale.to(x), validate_args=False)
 
 
 @singledispatch
