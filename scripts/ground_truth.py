@@ -191,7 +191,7 @@ def mixtures(covariances: list[str]) -> pd.DataFrame:
         reference = GaussianMixture(4, covariance_type=theirs, n_init=10, tol=1e-9, max_iter=1000, random_state=0)
         pair = zoo.create("gmm", data, components=4, covariance=ours)
         run = zoo.fit(pair, data, seeds=10, batch_size=len(train), keep="last", progress=False)
-        score = run.log_evidence(data.train.values).mean(1) + pair.log_volume
+        score = run.log_evidence(data.train.values).mean(1) + pair.view.log_volume
         best = reference.fit(train).score(train)
         rows.append({"covariance": ours, "scikit-learn": best, "zoo": score.max(), "gap": score.max() - best})
     return pd.DataFrame(rows)

@@ -110,7 +110,7 @@ def test_arguments_of_load_data(name, value):
 
 @pytest.mark.parametrize("value", [3, ["a"], list("aabc"), "abcde"], ids=repr)
 def test_columns(value, iris):
-    assert "columns" in refused(zoo.Data.from_array, iris.test.values, columns=value)
+    assert "names" in refused(zoo.Data.from_array, iris.test.values, names=value)
 
 
 @pytest.mark.parametrize("value", NO_TABLE_IS, ids=repr)
@@ -118,8 +118,8 @@ def test_tables(value, run):
     for call in (run.encode, run.reconstruct, run.log_evidence):
         assert refused(call, value).startswith("x ")
     if not (isinstance(value, np.ndarray) and value.dtype == float and value.shape[-1] == 4):  # NaN scales to NaN
-        assert refused(run.pair.scale, value).startswith("x ")
-        assert refused(run.pair.unscale, value).startswith("x ")
+        assert refused(run.pair.view.inward, value).startswith("x ")
+        assert refused(run.pair.view.outward, value).startswith("x ")
     refused(zoo.witness, run.pair, value)
     refused(zoo.ceiling, run.pair, value)
 

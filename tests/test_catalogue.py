@@ -165,13 +165,13 @@ def test_what_is_asked_of_a_pair_is_held_against_its_own_support(catalogue):
     x = np.random.default_rng(0).integers(0, 2, (30, 2))
     pair = zoo.create("counts", zoo.Data.from_array(x))
     assert pair.data.support == "binary"
-    assert pair.checked([[7, 0]]).tolist() == [[7, 0]]  # a count, though no value of these data
+    assert pair.view.checked([[7, 0]]).tolist() == [[7, 0]]  # a count, though no value of these data
     for wrong in (-1.0, 0.5, np.inf, np.nan):
         with pytest.raises(DataError, match=r"row 0, column 'x1': counts is a model of count data"):
-            pair.checked([[1, wrong]])
+            pair.view.checked([[1, wrong]])
     ordinal = zoo.create("categorical", zoo.Data.from_array(x))
     with pytest.raises(DataError, match="x holds 2 in row 0, column 'x0': categorical is a model of ordinal data"):
-        ordinal.checked([[2, 0]])
+        ordinal.view.checked([[2, 0]])
 
 
 def test_options_without_a_dataclass_are_refused(catalogue, iris):

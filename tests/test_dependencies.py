@@ -107,7 +107,7 @@ def test_the_rank_is_that_of_the_singular_values():
 
 def test_data_tell_them_and_keep_them():
     data = Data.from_array(
-        table(CELSIUS, FAHRENHEIT, shares()), columns=["u", "v", "celsius", "fahrenheit", "a", "b", "c", "rest"]
+        table(CELSIUS, FAHRENHEIT, shares()), names=["u", "v", "celsius", "fahrenheit", "a", "b", "c", "rest"]
     )
     assert data.dependent_columns == ("celsius", "fahrenheit", "a", "b", "c", "rest")
     assert any("fahrenheit is a linear function of celsius in the training part" in note for note in data.notes)

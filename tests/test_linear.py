@@ -63,7 +63,7 @@ def trained(name, data, **settings):
 
 
 def evidence(run, data, part):
-    return run.log_evidence(getattr(data, part).values).mean(1) + data.log_volume
+    return run.log_evidence(getattr(data, part).values).mean(1) + data.scaling.log_volume
 
 
 @pytest.mark.parametrize("name", ["digits", "wine", "breast-cancer"])

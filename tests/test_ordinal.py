@@ -126,8 +126,8 @@ def test_cells_and_dequantization_agree_with_the_integral(decoder):
 def test_a_mixtures_cells_are_exact(iris):
     pair = zoo.create("gmm", iris, components=2)
     with seeded(0):
-        pair.model.initialise(torch.as_tensor(pair.scale(iris.train.values)).float())
-    x, width = torch.as_tensor(pair.scale(iris.test.values[:1])).float(), torch.full((4,), 0.5)
+        pair.model.initialise(torch.as_tensor(pair.view.inward(iris.train.values)).float())
+    x, width = torch.as_tensor(pair.view.inward(iris.test.values[:1])).float(), torch.full((4,), 0.5)
     with seeded(0), torch.no_grad(), pyro_context():
         exact = stream_log_weights(Cells(pair.model, width), pair.guide, x, 5000)
         drawn = stream_log_weights(Dequantized(pair.model, width), pair.guide, x, 40000).double()

@@ -83,7 +83,7 @@ def test_a_flow_is_fitted_scored_and_reported(name, catalogue, iris, tmp_path):
     ((mean, drawn),) = run.each_seed(
         lambda model, guide: (
             torch.as_tensor(run.encode(x)[0]),
-            posterior_draws(model, guide, torch.as_tensor(pair.scale(x), dtype=torch.float32), 4000).latents["z"],
+            posterior_draws(model, guide, torch.as_tensor(pair.view.inward(x), dtype=torch.float32), 4000).latents["z"],
         ),
         Stream.POSTERIOR,
     )
@@ -111,7 +111,7 @@ def test_draws_do_not_make_a_unit_active(catalogue):
     values = np.random.default_rng(0).normal(size=(1100, 2))
     data = zoo.Data.from_array(values, split=["train"] * 60 + ["validation"] * 40 + ["test"] * 1000)
     run = zoo.fit(zoo.create("blind", data, latent_dim=2, hidden=(4,)), data, seeds=1, steps=2, progress=False)
-    x = torch.as_tensor(run.pair.scale(data.test.values), dtype=torch.float32)
+    x = torch.as_tensor(run.pair.view.inward(data.test.values), dtype=torch.float32)
     group = spread(run, x, run.tree["validation"].to_dataset())
     assert (group["mean_variance"] < 0.01).all()
     np.testing.assert_allclose(group["contraction"], 0, atol=0.1)
@@ -174,7 +174,7 @@ def test_what_is_enumerated_is_summed_beside_what_is_drawn(catalogue, iris, apar
     """Against a sum over y and quadrature over z in plain NumPy."""
     clusters(apart)
     pair = zoo.create("clusters", iris, latent_dim=1, hidden=(6,))
-    x = torch.as_tensor(pair.scale(iris.test.values), dtype=torch.float32)[:10]
+    x = torch.as_tensor(pair.view.inward(iris.test.values), dtype=torch.float32)[:10]
     with seeded(3), torch.no_grad(), pyro_context():
         weights = stream_log_weights(pair.model, pair.guide, x, 4000)
         draws = posterior_draws(pair.model, pair.guide, x, 5)
@@ -278,7 +278,7 @@ def test_scores_are_of_densities_as_they_are(name, catalogue, iris):
     pair = zoo.create(name, iris, latent_dim=2, hidden=(8,))
     model, q = pair.model.double(), pair.guide.double()
     plain = FixedVariance(model.decoder, 2, 0.5), getattr(q, "plain", q)
-    x = torch.as_tensor(pair.scale(iris.test.values))[:6]
+    x = torch.as_tensor(pair.view.inward(iris.test.values))[:6]
     found = []
     for programs in ((model, q), plain):
         with seeded(1), torch.no_grad(), pyro_context():
@@ -303,7 +303,7 @@ def test_training_keeps_its_weights_and_records_the_elbo(name, catalogue, iris):
     run = zoo.fit(zoo.create(name, iris, latent_dim=2, hidden=(8,)), iris, seeds=1, steps=40, warmup=20, progress=False)
     told = run.tree["optimization"].to_dataset()
     np.testing.assert_allclose(told["elbo"], told["log_likelihood"] - told["kl"], atol=1e-4)
-    unit = run.pair.log_volume
+    unit = run.pair.view.log_volume
     weighed_sum = of_x * (told["log_likelihood"] + unit) - of_kl * told["kl"] - unit
     np.testing.assert_allclose(told["objective"], weighed_sum, atol=1e-4)
 
@@ -313,7 +313,7 @@ def test_a_warm_up_weighs_what_is_weighed(catalogue, iris):
 
     weighed("beta")
     pair = zoo.create("beta", iris, latent_dim=2, hidden=(8,))
-    x = torch.as_tensor(pair.scale(iris.train.values), dtype=torch.float32)
+    x = torch.as_tensor(pair.view.inward(iris.train.values), dtype=torch.float32)
     with seeded(0), pyro_context():
         terms = elbo(pair.model, pair.guide, x)
     for share in (0.0, 0.5, 1.0):

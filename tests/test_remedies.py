@@ -28,7 +28,7 @@ def objective_of(pair, x, value=lambda terms: terms.elbo + terms.extra):
 
 
 def scaled(pair, data):
-    return torch.as_tensor(pair.scale(data.train.values))
+    return torch.as_tensor(pair.view.inward(data.train.values))
 
 
 def pushed_up(pair, x, steps=300, rate=0.1, **value):
@@ -176,7 +176,7 @@ def test_the_optimal_variance_is_settled_on_the_training_part(data):
     run = zoo.fit(
         zoo.create("gaussian-shared", data, optimal=True, latent_dim=2), data, seeds=2, steps=300, progress=False
     )
-    x = torch.as_tensor(run.pair.scale(data.train.values)).float()
+    x = torch.as_tensor(run.pair.view.inward(data.train.values)).float()
 
     def mean_square(model, guide):
         assert not model.training

@@ -51,11 +51,11 @@ def test_a_pair_without_constants_in_scaled_units_has_one_density_as_loaded(name
             parameter.normal_(0, 0.5)
         z = torch.randn(5, 8).double() if hasattr(by_column, "latent_dim") else torch.arange(5)
     alike.load_state_dict(by_column.state_dict())
-    (of_columns, of_all) = (torch.as_tensor(pair.scaling.scale) for pair in pairs)
-    (centers, center) = (torch.as_tensor(pair.scaling.center) for pair in pairs)
+    (of_columns, of_all) = (torch.as_tensor(pair.view.scale) for pair in pairs)
+    (centers, center) = (torch.as_tensor(pair.view.center) for pair in pairs)
     rescale(alike, of_columns / of_all, (centers - center) / of_all)
     densities = [
-        model.likelihood(z).log_prob(torch.as_tensor(pair.scale(ROWS[:9]))[:, None]) - pair.log_volume
+        model.likelihood(z).log_prob(torch.as_tensor(pair.view.inward(ROWS[:9]))[:, None]) - pair.view.log_volume
         for model, pair in zip((by_column, alike), pairs, strict=True)
     ]
     torch.testing.assert_close(*densities, rtol=1e-9, atol=1e-9)
@@ -67,7 +67,7 @@ def test_cards_say_which_variance_is_one_in_scaled_units():
 
 def highest(kind, data, part="test"):
     """Mean log density of a part, as loaded, at the maximum of the likelihood of the training part, by scikit-learn."""
-    return kind.fit(data.scaled("train")).score(data.scaled(part)) - data.log_volume
+    return kind.fit(data.scaled("train")).score(data.scaled(part)) - data.scaling.log_volume
 
 
 def test_factor_analysis_is_one_model_under_both_scalings_and_probabilistic_pca_two(scaled):

@@ -81,7 +81,7 @@ def test_tables(name, shape, classes):
     assert (len(np.unique(rows["label"])) if classes else None) == classes
     assert ("label" in rows.coords) == bool(classes)
     bunch = getattr(sklearn.datasets, f"load_{name.replace('-', '_')}")()
-    assert list(data.columns) == list(bunch.feature_names)
+    assert list(data.names) == list(bunch.feature_names)
 
 
 def test_mnist_5k():
@@ -101,7 +101,7 @@ def test_every_name_is_listed():
 def test_an_array_or_a_frame_passes():
     assert load_data(X).fingerprint == Data.from_array(X).fingerprint
     data = load_data(frame(labelled=True), labels="kind", seed=4)
-    assert data.columns == tuple(NAMES)
+    assert data.names == tuple(NAMES)
     assert data.fingerprint == load_data(frame(), labels=LABELS, seed=4).fingerprint
 
 
@@ -145,7 +145,7 @@ def test_tables_with_labels(tmp_path, name):
     expected = np.arange(12) % 2 if name.endswith("zarr") else LABELS
     assert np.array_equal(rows["label"], expected)
     if not name.endswith("npz"):
-        assert data.columns == tuple(NAMES)
+        assert data.names == tuple(NAMES)
     assert data.name == name.split(".")[0]
     with pytest.raises(DataError, match="'kid'"):
         load_data(str(tmp_path / name), labels="kid")
@@ -182,7 +182,7 @@ def test_headers(tmp_path, text, columns):
         with pytest.raises(DataError, match=r"'x0', row 0.*'group' is not a number"):
             load_data(tmp_path / "a.csv")
     else:
-        assert load_data(tmp_path / "a.csv").columns == columns
+        assert load_data(tmp_path / "a.csv").names == columns
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_a_stray_word_does_not_make_the_first_row_a_header(tmp_path, first, colu
 
 def test_a_header_may_have_a_few_numbers_among_its_names(tmp_path):
     (tmp_path / "a.csv").write_text("a,b,2001\n" + "1,2,3\n" * 9)
-    assert load_data(tmp_path / "a.csv").columns == ("a", "b", "2001")
+    assert load_data(tmp_path / "a.csv").names == ("a", "b", "2001")
 
 
 @pytest.mark.parametrize("separator", [";", "\t"])
@@ -244,7 +244,7 @@ def test_a_date_is_called_a_date(date):
 def test_tabs_may_separate_a_csv_and_a_first_row_of_numbers_is_told(tmp_path):
     (tmp_path / "x.csv").write_text("".join(f"{2000 + i}\t{i}.5\n" for i in range(9)))
     data = load_data(tmp_path / "x.csv")
-    assert data.columns == ("x0", "x1") and len(rows_in_order(data)) == 9
+    assert data.names == ("x0", "x1") and len(rows_in_order(data)) == 9
     assert "The first row holds numbers and was taken for data" in data.notes[0]
 
 
@@ -255,7 +255,7 @@ def test_a_line_above_the_table_is_named(tmp_path, line):
     (tmp_path / "a.csv").write_text("\n".join(rows))
     with pytest.raises(DataError, match=r"line 1 .* is no row") as raised:
         load_data(tmp_path / "a.csv")
-    assert mended(str(raised.value), tmp_path / "a.csv").columns == ("a", "b")
+    assert mended(str(raised.value), tmp_path / "a.csv").names == ("a", "b")
 
 
 @pytest.mark.parametrize(
@@ -270,14 +270,14 @@ def test_headerless_table_with_classes(tmp_path):
     lines = [f"{i}.5,{i % 3},{'setosa' if i % 2 else 'virginica'}" for i in range(12)]
     (tmp_path / "a.data.csv").write_text("\n".join(lines))
     data = load_data(tmp_path / "a.data.csv", labels="x2")
-    assert data.columns == ("x0", "x1")
+    assert data.names == ("x0", "x1")
     assert len(rows_in_order(data)) == 12
 
 
 def test_row_names_are_no_feature(tmp_path):
     frame().to_csv(tmp_path / "a.csv")
     data = load_data(tmp_path / "a.csv")
-    assert data.columns == tuple(NAMES)
+    assert data.names == tuple(NAMES)
     assert "row names" in data.notes[0]
 
 
@@ -660,7 +660,7 @@ def test_text_with_a_byte_order_mark_is_read(tmp_path, ending, encoding):
     content = (codecs.BOM_UTF16_BE if encoding == "utf-16-be" else b"") + text.encode(encoding)
     (tmp_path / f"x.{ending}").write_bytes(gzip.compress(content) if ending.endswith("gz") else content)
     data = load_data(tmp_path / f"x.{ending}", labels="kind")
-    assert data.columns == tuple(NAMES)
+    assert data.names == tuple(NAMES)
     assert np.array_equal(rows_in_order(data), X)
 
 
@@ -682,7 +682,7 @@ def test_an_encoding_without_a_mark_is_named_with_what_reads_it(tmp_path, encodi
     frame().to_csv(tmp_path / "x.csv", index=False, encoding=encoding)
     with pytest.raises(DataError, match=f"x.csv: the text is not UTF-8.*likely {named}") as raised:
         load_data(tmp_path / "x.csv")
-    assert mended(str(raised.value), tmp_path / "x.csv").columns == tuple(NAMES)
+    assert mended(str(raised.value), tmp_path / "x.csv").names == tuple(NAMES)
 
 
 ROWS = [f"{i}.5,{i * i}" for i in range(6)]

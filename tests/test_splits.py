@@ -241,7 +241,7 @@ def test_groups_by_name(tmp_path):
     path = tmp_path / "visits.csv"
     frame.to_csv(path, index=False)
     data = zoo.load_data(path, labels="class", groups="patient", seed=4)
-    assert data.columns == ("a", "b")
+    assert data.names == ("a", "b")
     seen = Counter(name for part in PARTS for name in set(frame["patient"][rows_of(data)[part]]))
     assert set(seen.values()) == {1}
     assert set(data.train["label"].values) == {"ill", "well"}

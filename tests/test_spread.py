@@ -176,7 +176,7 @@ def test_what_a_component_takes_away():
 
 
 def of(run, data):
-    x = torch.as_tensor(run.pair.scale(data.test.values), dtype=torch.float32)
+    x = torch.as_tensor(run.pair.view.inward(data.test.values), dtype=torch.float32)
     return spread(run, x, heldout(run, data, 50, 0)), x
 
 

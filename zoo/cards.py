@@ -13,7 +13,7 @@ from zoo.supports import SUPPORTS, Column, Support, models
 __all__ = ["ANOTHER_MODEL", "BaseMeasure", "Card", "Objective", "kept_weights"]
 
 BaseMeasure = Literal["density", "mass", "mixed"]
-Objective = Literal["elbo", "penalized", "quantile", "two-stage"]
+Objective = Literal["elbo", "penalized", "quantile", "two-stage", "miwae"]
 
 # what a reader is told of a pair that is not the same model under every scaling
 ANOTHER_MODEL = 'under scaling="column" another model of the data as loaded than under scaling="scalar"'

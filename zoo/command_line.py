@@ -249,8 +249,16 @@ class Scoring:
     samples: Annotated[int, SCORING(help="Importance samples per held-out datum.")] = 5000
     temperatures: Annotated[int, SCORING(help="Of annealing, where importance weights fail; 0 for none.")] = 50
     reference: Annotated[int, SCORING(metavar="ROWS", help="Test rows that get a reference posterior by NUTS.")] = 0
+    hide: Annotated[
+        float | None,
+        SCORING(
+            metavar="SHARE",
+            help="Of the observed test entries, to be hidden and imputed; 0 for none.",
+            show_default="0.1 where entries are missing in the data, else 0",
+        ),
+    ] = None
 
-    def settings(self) -> dict[str, int]:
+    def settings(self) -> dict[str, float | None]:
         """The arguments, found wrong before the first pair is trained and not after."""
         from zoo.evaluation import checked_effort
 
@@ -595,7 +603,7 @@ def _plan(
     }
 
 
-def _fulfil(plans: Mapping[str, Plan], effort: Mapping[str, int], quiet: bool) -> tuple[list[Run], dict[str, str]]:
+def _fulfil(plans: Mapping[str, Plan], effort: Mapping[str, float | None], quiet: bool) -> tuple[list[Run], dict[str, str]]:
     """Train, score and save each pair; the runs, and why others failed."""
     from zoo.evaluation import call_of
 

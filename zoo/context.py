@@ -23,6 +23,7 @@ class Stream(IntEnum):
     POSTERIOR = 5
     PREDICTIVE = 6
     CALIBRATION = 7
+    IMPUTATION = 8
 
 
 @contextmanager

@@ -380,6 +380,16 @@ class Data:
         low = np.array([column.levels[0] if column.levels else 0.0 for column in self.columns])
         return cast(Array, low + self.resolution * np.rint((values - low) / self.resolution))
 
+    def nearest(self, x: Any) -> Array:
+        """Values (..., D), in the units as loaded, as ones that their columns can have, recorded as the data are.
+
+        >>> data = Data.from_array([[1.5, 5], [2.0, 4], [3.5, 3], [4.5, 2], [5.5, 1]])
+        >>> data.nearest([[1.3, 9.0]]).tolist()
+        [[1.5, 9.0]]
+        """
+        values: Array = np.asarray(x, dtype=np.float64)
+        return np.stack([column.nearest(values[..., j]) for j, column in enumerate(self.columns)], axis=-1)
+
     def summary(self) -> dict[str, Any]:
         """What a report says about the data, ready for JSON.
 

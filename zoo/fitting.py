@@ -31,7 +31,8 @@ from zoo.divergence import FALLING_CHECKS, Watch
 from zoo.engine import Engine, LinAlgError, Mode, Precision, State
 from zoo.errors import DataError, Diverged, DivergenceWarning, OptionError, RunError
 from zoo.lenses import Gapped
-from zoo.objective import OBJECTIVES, Terms, column_scale, terms, traces
+from zoo.objective import Terms, column_scale, terms, traces
+from zoo.objective import objective as named
 from zoo.options import MAX_SEED, MOST, MOST_SEEDS, checked, count, location, switch
 from zoo.rounds import AUTO_STEPS, LIKELY_STEPS, Round, round_of, still_improving
 from zoo.runs import RECIPE, Run, load_run
@@ -110,8 +111,8 @@ class Settings:
 def checked_settings(given: dict[str, Any]) -> Settings:
     """Arguments of :func:`fit` by name, if each is of the right type and range and the device is there."""
     settings = checked(Settings, given, "fit")
-    if settings.objective not in (None, *OBJECTIVES):
-        raise OptionError(f"fit: objective={settings.objective!r}; choose from {', '.join(OBJECTIVES)}.")
+    if settings.objective is not None:
+        named(settings.objective)
     if settings.steps == "auto" and settings.schedule != "cosine":
         raise OptionError(
             f'fit: steps="auto" restarts the cosine schedule, and schedule={settings.schedule!r} has no restarts: say '
@@ -165,7 +166,8 @@ def fit(
         batch_size: data per step.
         learning_rate: Adam's step size; None takes the card's.
         schedule: "cosine" takes the learning rate to zero at the last step, "constant" leaves it.
-        objective: what is maximised; None takes the card's.
+        objective: what is maximised: "elbo", "miwae" or "miwae[samples=20]", the importance-weighted bound, or one that
+            a pair's model has to know; None takes the card's.
         warmup: steps over which the weight of the KL term rises to 1. The recorded ELBO is never annealed,
             nor weighed by a ``poutine.scale`` of the pair's own.
         clip: the largest gradient norm of a seed; None does not clip.
@@ -257,7 +259,7 @@ def _train(
         pair,
         seeds,
         train,
-        objective=OBJECTIVES[settings.objective],
+        objective=named(settings.objective),
         schedule=settings.at,
         batch_size=settings.batch_size,
         prepare=(lambda x: pair.view.noisy(x, torch.rand_like(x), width)) if data.noise else None,

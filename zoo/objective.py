@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass, is_dataclass
 from functools import singledispatch
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
+import pyro
 import pyro.distributions as dist
 import torch
+from annotated_types import Ge, Le
 from pyro import poutine
 from pyro.distributions.util import is_identically_one, scale_and_mask
 from pyro.poutine.util import site_is_subsample
@@ -19,14 +23,18 @@ from zoo.lenses import Gapped
 from zoo.models import PerColumn
 from zoo.models.emissions.ordinal import Cumulative
 from zoo.models.ordinal import Binned, Levels
+from zoo.names import Name
+from zoo.options import checked
 
 __all__ = [
+    "MIWAE",
     "OBJECTIVES",
     "Program",
     "Terms",
     "column_scale",
     "elbo",
     "latent_sites",
+    "objective",
     "plain_log_prob",
     "refuse_other_data",
     "refuse_other_latents",
@@ -171,8 +179,8 @@ def _likelihood_and_kl(p: Any, q: Any, log_prob: Callable[[Any], Tensor], size: 
     log_q_enumerated = [plain_log_prob(q.nodes[name]) for name in latent_sites(q, enumerated=True)]
     weight = torch.stack(torch.broadcast_tensors(*log_q_enumerated)).sum(0).exp() if log_q_enumerated else 1.0
     gaps = (log_prob(q.nodes[name]) - log_prob(p.nodes[name]) for name in latent_sites(q))
-    kl: Any = sum(weight * gap for gap in gaps)
-    return (weight * log_prob(p.nodes["x"])).sum() / size, kl.sum() / size
+    value, kl = torch.broadcast_tensors(weight * log_prob(p.nodes["x"]), sum(weight * gap for gap in gaps))
+    return value.sum() / size, kl.sum() / size
 
 
 def penalized(model: Any, guide: Program, x: Tensor) -> Terms:
@@ -215,12 +223,64 @@ def two_stage(model: Program, guide: Program, x: Tensor) -> Terms:
     return joint._replace(extra=(first + second).mean() - joint.elbo)
 
 
+@dataclass(frozen=True)
+class MIWAE:
+    r"""The importance-weighted bound on the evidence of what was observed; with nothing missing, that of the IWAE.
+
+    .. math:: E_{z_1, \dots, z_K \sim q(z \mid x_o)}
+              \log \frac{1}{K} \sum_k \frac{p(x_o \mid z_k) \, p(z_k)}{q(z_k \mid x_o)}
+
+    At least the ELBO, which it is for K = 1, and the closer to the evidence the larger K is. The terms named after the
+    ELBO are those of the mean draw. Mattei & Frellsen (2019), https://arxiv.org/abs/1812.02633; Burda, Grosse &
+    Salakhutdinov (2016), https://arxiv.org/abs/1509.00519
+
+    Args:
+        samples: K.
+    """
+
+    samples: Annotated[int, Ge(1), Le(100_000)] = 20
+
+    def __call__(self, model: Program, guide: Program, x: Tensor) -> Terms:
+        """The bound of a batch x, (B, D)."""
+        with pyro.plate("samples", self.samples, dim=-2):
+            p, q = traces(model, guide, x, plates=2)
+        of_elbo = terms(p, q, self.samples * len(x))
+        drawn, latents = latent_sites(q, enumerated=False), latent_sites(q)
+        log_w: Any = sum(plain_log_prob(p.nodes[name]) for name in ("x", *latents))
+        log_w = log_w - sum(plain_log_prob(q.nodes[name]) for name in drawn)
+        # the values of an enumerated latent are in dimensions left of K
+        log_w = log_w.expand(*log_w.shape[:-2], self.samples, len(x)).reshape(-1, self.samples, len(x)).logsumexp(0)
+        bound = (log_w.logsumexp(0) - math.log(self.samples)).mean()
+        return of_elbo._replace(extra=of_elbo.extra + bound - of_elbo.elbo)
+
+
 OBJECTIVES: dict[str, Callable[[Any, Program, Tensor], Terms]] = {
     "elbo": elbo,
     "penalized": penalized,
     "quantile": quantile,
     "two-stage": two_stage,
+    "miwae": MIWAE(),
 }
+
+
+def objective(text: str) -> Callable[[Any, Program, Tensor], Terms]:
+    """What a name says is maximised, with options in brackets if it has any.
+
+    Raises:
+        OptionError: there is no such objective, or no such option of it.
+
+    >>> objective("miwae[samples=5]")
+    MIWAE(samples=5)
+    """
+    name, _, options = Name.parse(text)
+    found = OBJECTIVES.get(name)
+    if found is None:
+        raise OptionError(f"objective={text!r}; choose from {', '.join(OBJECTIVES)}.")
+    if not options:
+        return found
+    if not is_dataclass(found):
+        raise OptionError(f"objective={text!r}: {name} has no options.")
+    return checked(type(found), options, name)  # type: ignore[return-value]
 
 
 @singledispatch

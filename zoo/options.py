@@ -7,12 +7,13 @@ import operator
 import os
 import re
 from dataclasses import fields
+from numbers import Real
 from pathlib import Path
 from typing import Any, TypeVar
 
 from zoo.errors import OptionError
 
-__all__ = ["MAX_SEED", "MOST", "MOST_SEEDS", "checked", "count", "location", "switch"]
+__all__ = ["MAX_SEED", "MOST", "MOST_SEEDS", "checked", "count", "location", "share", "switch"]
 
 T = TypeVar("T")
 MOST = 10**8  # of anything that is counted: far beyond what ends, and no overflow yet
@@ -59,6 +60,13 @@ def count(argument: str, value: Any, least: int = 1, most: int = MOST) -> int:
     if not least <= number <= most:
         raise OptionError(f"{argument}={value!r}; give an integer from {least} to {most}.")
     return number
+
+
+def share(argument: str, value: Any) -> float:
+    """The value, if it is at least 0 and below 1."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value < 1:
+        raise OptionError(f"{argument}={value!r}; give a share: a number of at least 0 and below 1.")
+    return float(value)
 
 
 def switch(argument: str, value: Any) -> bool:

@@ -22,7 +22,9 @@ from zoo.checkpoint import FIT, SO_FAR
 from zoo.context import Stream, pyro_context, random_stream, seeded
 from zoo.data import Data
 from zoo.engine import Replica
-from zoo.errors import RunError, UnknownPair
+from zoo.errors import OptionError, RunError, UnknownPair
+from zoo.imputation import METHODS, SWEEPS, Method, impute
+from zoo.lenses import observed
 from zoo.options import MAX_SEED, count, location
 from zoo.storage import digest, locked, read_tree, regular, write_directory
 
@@ -60,17 +62,17 @@ class Run:
         """Posterior means of the latents, shape (S, N, L), or component probabilities (S, N, C).
 
         Args:
-            x: data in the units as loaded, shape (N, D).
+            x: data in the units as loaded, shape (N, D), NaN where an entry was not observed.
         """
         x = self._checked(x)
-        means = self.each_seed(lambda _, guide: inference.encode(guide, x), Stream.POSTERIOR)
+        means = self.each_seed(lambda _, guide: inference.encode(guide, x), Stream.POSTERIOR, gaps=has_gaps(x))
         return torch.stack(means).numpy()
 
     def reconstruct(self, x: Any, samples: int = 32) -> np.ndarray[Any, Any]:
         """Mean of p(x | z) over posterior draws, in the units as loaded, shape (S, N, D)."""
         x, samples = self._checked(x), count("samples", samples)
         means = self.each_seed(
-            lambda model, guide: inference.reconstruct(model, guide, x, samples).mean, Stream.POSTERIOR
+            lambda model, guide: inference.reconstruct(model, guide, x, samples).mean, Stream.POSTERIOR, gaps=has_gaps(x)
         )
         return self.pair.view.outward(torch.stack(means).numpy())
 
@@ -82,7 +84,7 @@ class Run:
         return self.pair.view.outward(torch.stack(draws).numpy())
 
     def log_evidence(self, x: Any, samples: int = 5000) -> np.ndarray[Any, Any]:
-        """Log p(x) per datum in nats, in the units as loaded, shape (S, N).
+        """Log p(x) per datum in nats, in the units as loaded, shape (S, N); of what was observed, where x has NaN.
 
         Exact for mixtures and linear models, else a lower bound in expectation; ``zoo.evaluate`` also gives its
         standard error, the diagnostics of its importance weights, and a better estimate where they are bad.
@@ -95,8 +97,53 @@ class Run:
             weights = (inference.score_weights(model, guide, rows, samples) for rows in blocks)
             return torch.cat([inference.log_mean_exp(block) for block in weights])
 
-        evidence = self.each_seed(score, Stream.EVIDENCE)
+        evidence = self.each_seed(score, Stream.EVIDENCE, gaps=has_gaps(x))
         return torch.stack(evidence).numpy() - self.pair.view.log_volumes(np.asarray(loaded, dtype=np.float64))
+
+    def impute(
+        self, x: Any, draws: int = 20, *, method: Method = "gibbs", sweeps: int = SWEEPS, seed: int = 0
+    ) -> np.ndarray[Any, Any]:
+        r"""Draws of what was not observed, NaN in x, given what was: :math:`x_m \sim p(x_m \mid x_o)`.
+
+        Each is a value that its column can have: a category, a level, a number recorded to as many decimals as the
+        data are.
+
+        Args:
+            x: data in the units as loaded, shape (N, D).
+            draws: K.
+            method: "importance", "gibbs" or "pseudo-gibbs" (:func:`zoo.imputation.states` has their formulas). Gibbs
+                goes on from importance sampling, which is poor where the guide has not seen gaps in training; the third
+                is biased, and there for comparison.
+            sweeps: of the two Gibbs samplers, each of which costs as much as 1 draw of importance sampling's 1000.
+            seed: draws others.
+
+        Returns:
+            Shape (S, K, N, D), in the units as loaded; what was observed as it is.
+
+        Raises:
+            DataError: no table of so many columns, or values that have no probability.
+            OptionError: no such method, or a number of draws or sweeps that is none.
+            Unknown: what an entry is given others is not known of the likelihood.
+
+        >>> import zoo
+        >>> data = zoo.load_data("iris")
+        >>> run = zoo.fit(zoo.create("gmm-constrained", data, components=3), data, seeds=2, steps=20, progress=False)
+        >>> run.impute([[5.1, 3.5, np.nan, np.nan]], draws=9).shape
+        (2, 9, 1, 4)
+        """
+        if method not in METHODS:
+            raise OptionError(f"impute: method={method!r}; choose from {', '.join(METHODS)}.")
+        draws, sweeps = count("draws", draws), count("sweeps", sweeps)
+        rows, seed = self._checked(x), count("seed", seed, least=0, most=MAX_SEED)
+        found = self.each_seed(
+            lambda model, guide: impute(model, guide, rows, draws, method, sweeps),
+            Stream.IMPUTATION,
+            seed,
+            gaps=True,
+        )
+        drawn = self.pair.data.nearest(self.pair.view.outward(torch.stack(found).numpy()))
+        loaded = np.asarray(x, dtype=np.float64)
+        return np.where(np.isnan(loaded), drawn, loaded)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -120,11 +167,19 @@ class Run:
         ]
         return differing + trees
 
-    def each_seed(self, function: Callable[[Any, Any], T], stream: Stream, step: int = 0) -> list[T]:
-        """``function(model, guide)`` of every seed, each drawing from a random state of its own."""
+    def each_seed(
+        self, function: Callable[[Any, Any], T], stream: Stream, step: int = 0, *, gaps: bool = False
+    ) -> list[T]:
+        """``function(model, guide)`` of every seed, each drawing from a random state of its own.
+
+        With ``gaps``, the programs are of what was observed, whether or not entries were missing in training.
+        """
         results = []
         for row, seed in enumerate(self.seeds):
             program = self._program(row)
+            if gaps:
+                filler = torch.as_tensor(self.pair.view.filler, dtype=torch.float32)
+                program = Replica(*observed(program.model, program.guide, filler))
             with seeded(random_stream(seed, stream, step)), torch.no_grad(), pyro_context():
                 results.append(function(program.model, program.guide))
         return results
@@ -226,6 +281,11 @@ def load_run(path: str | os.PathLike[str]) -> Run:
             f"the run at {path} is damaged: {wrong} has shape {shapes.get(wrong)}, not {expected.get(wrong)}."
         )
     return Run(pair, seeds, weights, tree)
+
+
+def has_gaps(x: Tensor) -> bool:
+    """Whether there are entries that were not observed."""
+    return bool(x.isnan().any())
 
 
 def _registered_in(tree: xarray.DataTree) -> str:

@@ -76,6 +76,20 @@ class Column:
         words = np.array([*self.categories, None], dtype=object)
         return cast(Array, words[np.where(np.isnan(x), len(words) - 1, np.nan_to_num(x)).astype(np.int64)])
 
+    def nearest(self, x: Array) -> Array:
+        """The values (...) that it can have, and was recorded to, next to any.
+
+        >>> Column(name="grade", support="ordinal", levels=(1.0, 2.0, 3.0), resolution=1.0).nearest(np.array([2.2, 9.0]))
+        array([2., 3.])
+        """
+        low, high = self.range()
+        width = self.resolution
+        if width is None:
+            return np.clip(x, low, high)
+        origin = self.levels[0] if self.levels else 0.0
+        least = width if low == 0 and not self.kind.holds(np.zeros(1), self)[0] else low
+        return np.clip(origin + width * np.rint((x - origin) / width), least, high)
+
     def range(self) -> tuple[float, float]:
         """The least and the greatest value, as far as its support says."""
         return self.kind.range(self)
@@ -91,6 +105,7 @@ class SupportRecord:
         holds: which values (N,) a column of this support can have.
         remedy: what to do about a value that it cannot have.
         discrete: whether its values have probabilities, and not densities.
+        nominal: whether they are names, of which there is no mean and no distance.
         takes: the supports of columns that a likelihood on this one is a probability model of.
         takes_levels: whether it takes levels that a column has.
         widens: whether it takes any value of this support, whatever the column's own.
@@ -108,6 +123,7 @@ class SupportRecord:
     holds: Callable[[Array, Column], Array]
     remedy: str
     discrete: bool
+    nominal: bool = False
     takes: frozenset[str]
     takes_levels: Callable[[tuple[float, ...]], bool] = lambda _: True
     widens: bool = False
@@ -176,6 +192,7 @@ _RECORDS = (
         holds=lambda x, _: (x == 0) | (x == 1),
         remedy='binarize="threshold" or "stochastic" makes zeros and ones',
         discrete=True,
+        nominal=True,
         takes=frozenset({"binary"}),
         seen=_plain,
         range=lambda _: (0.0, 1.0),
@@ -269,6 +286,7 @@ _RECORDS = (
         holds=lambda x, column: (x == np.rint(x)) & (x >= 0) & (x <= _last(column)),
         remedy="a category is given by its number, from 0, in the order of the column's categories",
         discrete=True,
+        nominal=True,
         takes=frozenset({"categorical", "ordinal", "binary"}),
         seen=_plain,
         range=lambda column: (0.0, _last(column)),

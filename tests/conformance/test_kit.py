@@ -133,7 +133,7 @@ def test_a_latent_of_one_program_alone_is_refused_wherever_it_would_be_left_out(
     """Its density would be missing from every weight: evidence too high by log 3 here, without a word."""
     name = likelihoods.register(OneLatentMore, name="one-more", support="real", bounded=False)
     pair = zoo.create(name, iris, latent_dim=2)
-    x = torch.as_tensor(pair.scale(iris.test.values), dtype=torch.float32)
+    x = torch.as_tensor(pair.view.inward(iris.test.values), dtype=torch.float32)
     remedy = "the model has the latent 'component' and the guide has none: give both programs the same latents"
     with pytest.raises(AssertionError, match=remedy):
         zoo.testing.check_pair(name)

@@ -17,10 +17,11 @@ from zoo.data import Data
 from zoo.errors import DataError, RunError, Unknown
 from zoo.evaluation.calibration import calibration
 from zoo.evaluation.evidence import heldout
+from zoo.evaluation.imputation import HIDDEN, imputation
 from zoo.evaluation.reference import reference_posterior
 from zoo.evaluation.spread import spread
 from zoo.evaluation.wellposedness import wellposedness
-from zoo.options import count
+from zoo.options import count, share
 from zoo.runs import Run
 
 __all__ = ["call_of", "checked_effort", "evaluate"]
@@ -30,7 +31,13 @@ POSTERIOR_DRAWS, PREDICTIVE_DRAWS, PREDICTIVE_ROWS, RECONSTRUCTION_DRAWS = 100, 
 
 
 def evaluate(
-    run: Run, data: Data, *, samples: int = 5000, temperatures: int = 50, reference: int = 0
+    run: Run,
+    data: Data,
+    *,
+    samples: int = 5000,
+    temperatures: int = 50,
+    reference: int = 0,
+    hide: float | None = None,
 ) -> xarray.DataTree:
     r"""Fill ``run.tree`` with what the trained pair says about the test part, and return it.
 
@@ -46,7 +53,7 @@ def evaluate(
     exactly, and linear models know their evidence: standard error 0, k minus infinity.
 
     Groups written: ``heldout``; ``calibration`` of each feature; ``spread`` of the latents; ``wellposedness``;
-    ``reference_posterior`` on request; ``posterior``, ``sample_stats``, ``posterior_predictive``, ``prior_predictive``,
+    ``imputation`` of hidden entries; ``reference_posterior`` on request; ``posterior``, ``sample_stats``, ``posterior_predictive``, ``prior_predictive``,
     ``reconstruction`` and ``observed_data``. The functions of those names in ``zoo.evaluation`` say what is in each.
     Some of it cannot be known of every likelihood and guide. The root attribute ``absent``, as JSON text, says in a
     sentence why a group is not there, by its name, or a part of one, as in "spread: gaps" or "heldout: annealing".
@@ -57,10 +64,13 @@ def evaluate(
         samples: K, importance draws per datum. Memory: a few tens of MiB beside what is returned, whatever K and N.
         temperatures: of annealing, for data whose k is above 0.7; 0 leaves them as they are.
         reference: how many test rows get a reference posterior by NUTS, which takes seconds for each seed.
+        hide: the share of observed test entries that is hidden and imputed, 0 for none; None is a tenth where entries
+            are missing in the data, else none.
 
     Raises:
         RunError: other data than the run was trained on.
-        OptionError: ``samples`` is not a positive integer, or ``temperatures`` or ``reference`` a negative one.
+        OptionError: ``samples`` is not a positive integer, ``temperatures`` or ``reference`` a negative one, or
+            ``hide`` no share.
 
     >>> import zoo
     >>> data = zoo.load_data("iris")
@@ -69,12 +79,12 @@ def evaluate(
     >>> tree["heldout"]["log_evidence"].sizes
     Frozen({'chain': 2, 'obs': 30})
     """
-    effort = checked_effort(samples, temperatures, reference)
-    samples, temperatures, reference = effort.values()
+    effort = checked_effort(samples, temperatures, reference, hide)
     if not isinstance(run, Run):
         raise RunError(f"evaluate: run is a {type(run).__name__}; give one of zoo.fit or zoo.load_run.")
     if not isinstance(data, Data):
         raise DataError(f"evaluate: data is a {type(data).__name__}; load it first, with zoo.load_data.")
+    hide = (HIDDEN if data.missing else 0.0) if hide is None else hide
     trained_on = run.tree.attrs["data_fingerprint"]
     if data.fingerprint != trained_on:
         raise RunError(
@@ -90,6 +100,7 @@ def evaluate(
         ("calibration",): lambda: (calibration(run, data, samples),),
         ("spread",): lambda: (spread(run, x, evidence),),
         ("reference_posterior",): lambda: (reference_posterior(run, x[:reference]),) if reference else (),
+        ("imputation",): lambda: (imputation(run, data, hide),) if hide else (),
         ("wellposedness",): lambda: (wellposedness(run, data),),
         ("posterior", "sample_stats"): lambda: _posterior(run, x, run.pair.view.log_volumes(data.test.values)),
         ("posterior_predictive",): lambda: (_posterior_predictive(run, first),),
@@ -129,17 +140,18 @@ def _sentence(reason: str) -> str:
     return f"{reason.partition(chr(10))[0].rstrip('.')}."
 
 
-def call_of(effort: Mapping[str, int]) -> str:
+def call_of(effort: Mapping[str, float | None]) -> str:
     """The call of :func:`evaluate` with these arguments, as a run writes it down."""
-    return f"zoo.evaluate(run, data, {', '.join(f'{name}={value}' for name, value in effort.items())})"
+    return f"zoo.evaluate(run, data, {', '.join(f'{name}={value}' for name, value in effort.items() if value is not None)})"
 
 
-def checked_effort(samples: int, temperatures: int, reference: int) -> dict[str, int]:
-    """The arguments of :func:`evaluate` by name, if they are counts; all but the samples may be 0."""
+def checked_effort(samples: int, temperatures: int, reference: int, hide: float | None) -> dict[str, float | None]:
+    """The arguments of :func:`evaluate` by name, if they are counts and a share; all but the samples may be 0."""
     return {
         "samples": count("samples", samples),
         "temperatures": count("temperatures", temperatures, least=0),
         "reference": count("reference", reference, least=0),
+        "hide": None if hide is None else share("hide", hide),
     }
 
 

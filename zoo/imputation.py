@@ -1,0 +1,188 @@
+"""Entries that were not observed, drawn given those that were.
+
+Plain functions of (model, guide, x) for one seed, x in the model's units with NaN where an entry was not observed, the
+two programs as ones of what was observed (:func:`zoo.lenses.observed`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import singledispatch
+from typing import Any, Literal, TypeAlias, get_args
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from zoo import inference
+from zoo.answers import name_of
+from zoo.errors import Unknown
+from zoo.lenses import Gapped, Observed, with_others_apart
+from zoo.models import EachColumn, PerColumn
+from zoo.objective import Program
+
+__all__ = ["METHODS", "SWEEPS", "Method", "each_missing", "given_latents", "impute", "missing_draws", "states"]
+
+Latents: TypeAlias = dict[str, Tensor]
+Method = Literal["importance", "gibbs", "pseudo-gibbs"]
+METHODS: tuple[Method, ...] = get_args(Method)
+SAMPLES = 1000  # draws of the guide among which those of importance sampling are chosen
+SWEEPS = 50  # over latents and entries, of either Gibbs sampler
+
+
+def impute(
+    model: Observed, guide: Program, x: Tensor, draws: int, method: Method = "importance", sweeps: int = SWEEPS
+) -> Tensor:
+    """Draws of x (N, D) in which only what was not observed differs, (K, N, D), a block of rows at a time."""
+    blocks = []
+    for rows in _blocks(model, guide, x, draws):
+        *_, latents = states(model, guide, rows, draws, method, sweeps)
+        blocks.append(missing_draws(given_latents(model, rows, latents).base, rows))
+    return torch.cat(blocks, dim=1)
+
+
+def states(
+    model: Observed, guide: Program, x: Tensor, draws: int, method: Method, sweeps: int = SWEEPS
+) -> Iterator[Latents]:
+    r"""Draws of the latents given what was observed, (K, B, ...) by site: one of importance sampling, one a sweep else.
+
+    ``importance`` chooses among many draws of the guide by their weights (Mattei & Frellsen 2019,
+    https://arxiv.org/abs/1812.02633):
+
+    .. math:: w_k \propto p(x_o \mid z_k) \, p(z_k) / q(z_k \mid x_o), \qquad z_k \sim q(z \mid x_o)
+
+    ``gibbs`` goes on from there by Metropolis within Gibbs (Mattei & Frellsen 2018, https://arxiv.org/abs/1802.04826,
+    section 4). With x completed, a draw of the guide is accepted with the probability
+
+    .. math:: \min\left(1, \frac{p(x \mid z') \, p(z')}{p(x \mid z) \, p(z)} \frac{q(z \mid x)}{q(z' \mid x)}\right),
+
+    and x is completed again by a draw of :math:`p(x_m \mid x_o, z)`; K chains leave the posterior of latents and
+    entries as it is, whatever the guide. ``pseudo-gibbs`` accepts every draw (Rezende, Mohamed & Wierstra 2014,
+    https://arxiv.org/abs/1401.4082), and what it leaves as it is is another distribution unless the guide is exact.
+    """
+    latents = _importance(model, guide, x, draws)
+    if method == "importance":
+        yield latents
+        return
+    accept = {"gibbs": _metropolis, "pseudo-gibbs": lambda new, old: torch.ones_like(new, dtype=torch.bool)}[method]
+    for _ in range(sweeps):
+        latents = _sweep(model, guide, x, latents, accept)
+        yield latents
+
+
+def _importance(model: Observed, guide: Program, x: Tensor, draws: int) -> Latents:
+    samples = draws if inference.is_exact(model, guide, x) else max(draws, SAMPLES)
+    chosen = []
+    for rows in inference.row_blocks(x, samples * inference.width(model, x)):
+        drawn = inference.posterior_draws(model, guide, rows, samples)
+        weights = (drawn.lp - drawn.lq).double().softmax(0)
+        at = torch.multinomial(weights.mT, draws, replacement=True).mT
+        chosen.append({name: _take(values, at) for name, values in drawn.latents.items()})
+    return {name: torch.cat([block[name] for block in chosen], dim=1) for name in chosen[0]}
+
+
+def _take(values: Tensor, at: Tensor) -> Tensor:
+    """From values (K, B, ...), those of numbers (J, B) in each column: (J, B, ...)."""
+    index = at.reshape(*at.shape, *[1] * (values.dim() - 2)).expand(*at.shape, *values.shape[2:])
+    return values.gather(0, index)
+
+
+def _sweep(
+    model: Observed, guide: Program, x: Tensor, latents: Latents, accept: Callable[[Tensor, Tensor], Tensor]
+) -> Latents:
+    """The entries that were not observed anew, and then the latents. Each chain of each datum is a row by itself."""
+    complete = missing_draws(given_latents(model, x, latents).base, x).flatten(0, 1)
+    old = {name: values.flatten(0, 1)[None] for name, values in latents.items()}
+    new = inference.posterior_draws(model.model, guide, complete, 1)
+    of_old = inference.log_density(model.model, complete, old) - inference.log_density(guide, complete, old)
+    taken = accept((new.lp - new.lq)[0], of_old[0])
+    moved = {}
+    for name, values in latents.items():
+        keep = taken.reshape(-1, *[1] * (values.dim() - 2))
+        moved[name] = torch.where(keep, new.latents[name][0], old[name][0]).reshape(values.shape)
+    return moved
+
+
+def _metropolis(new: Tensor, old: Tensor) -> Tensor:
+    """Whether draws are accepted, by the logarithms of their weights; one that is not a number is not."""
+    return torch.rand_like(new).log() < new - old
+
+
+def given_latents(model: Observed, x: Tensor, latents: Latents) -> Gapped:
+    """p(x | z) for latents (K, B, ...)."""
+    with pyro.plate("samples", len(next(iter(latents.values()))), dim=-2):
+        trace = poutine.trace(poutine.condition(model, data=latents)).get_trace(x)
+    return trace.nodes["x"]["fn"]  # type: ignore[no-any-return]
+
+
+def _blocks(model: Observed, guide: Program, x: Tensor, draws: int) -> tuple[Tensor, ...]:
+    """Rows that fit into memory together; a covariance for each datum takes as much as a layer as wide as it is."""
+    likelihood = given_latents(model, x[:1], inference.posterior_draws(model, guide, x[:1], 1).latents).base
+    joint = isinstance(likelihood, dist.MultivariateNormal | dist.LowRankMultivariateNormal)
+    return inference.row_blocks(x, draws * max(inference.width(model, x), x.shape[1] ** 2 if joint else 0))
+
+
+# -- what is asked of a likelihood -------------------------------------------------------------------------------------
+
+
+@singledispatch
+def each_missing(fn: Any, x: Tensor) -> Any:  # noqa: ARG001
+    """The distribution of each entry of x (..., D) given the latents and the entries there are: batch shape (..., D).
+
+    Raises:
+        Unknown: it is not known for such a likelihood.
+    """
+    raise Unknown(f"what an entry is given those that were observed under {name_of(fn)} is not known")
+
+
+@each_missing.register
+def _(fn: dist.Independent, x: Tensor) -> Any:  # noqa: ARG001
+    return fn.base_dist
+
+
+@each_missing.register
+def _(fn: PerColumn, x: Tensor) -> Any:  # noqa: ARG001
+    return EachColumn(fn)
+
+
+@each_missing.register(dist.MultivariateNormal)
+@each_missing.register(dist.LowRankMultivariateNormal)
+def _(fn: Any, x: Tensor) -> Any:
+    r""":math:`N(\mu_m + G r_o, \; \Sigma_{mm} - G \Sigma_{om})`, with r = x - mu and G as in :func:`_gain`."""
+    gain, covariance = _gain(fn, ~x.isnan())
+    residual = (x.double() - fn.loc.double()).nan_to_num(0.0)
+    mean = fn.loc.double() + (gain @ residual[..., None])[..., 0]
+    variance = (covariance.diagonal(dim1=-2, dim2=-1) - (gain * covariance).sum(-1)).clamp(min=0)
+    return dist.Normal(mean.to(x), variance.sqrt().to(x), validate_args=False)
+
+
+@singledispatch
+def missing_draws(fn: Any, x: Tensor) -> Tensor:
+    """x (B, D) with its missing entries drawn jointly, given the latents and the others: one draw for each of a batch.
+
+    Raises:
+        Unknown: it is not known for such a likelihood.
+    """
+    each_missing(fn, x)  # refuses one whose columns are not independent
+    return torch.where(x.isnan(), fn.sample(), x)
+
+
+@missing_draws.register(dist.MultivariateNormal)
+@missing_draws.register(dist.LowRankMultivariateNormal)
+def _(fn: Any, x: Tensor) -> Tensor:
+    r"""A draw y of all, moved by G (x_o - y_o): Matheron's rule."""
+    drawn = fn.sample()
+    gain, _ = _gain(fn, ~x.isnan())
+    moved = drawn + (gain @ (x - drawn).nan_to_num(0.0).double()[..., None])[..., 0].to(x)
+    return torch.where(x.isnan(), moved, x)
+
+
+def _gain(fn: Any, there: Tensor) -> tuple[Tensor, Tensor]:
+    r"""G with :math:`\Sigma_{mo} \Sigma_{oo}^{-1}` in the columns that are there and 0 in the others, and Sigma."""
+    covariance = fn.covariance_matrix.double()
+    precision = with_others_apart(fn, there).precision_matrix.double()
+    return covariance @ (precision * (there[..., :, None] & there[..., None, :])), covariance
+
+
