@@ -68,7 +68,8 @@ def _(base: dist.StudentT, low: Tensor, high: Tensor) -> Tensor:
     angle = a.atan()[..., None] + span[..., None] * nodes
     log_density = (base.df - 1)[..., None] * angle.cos().clamp(min=torch.finfo(span.dtype).tiny).log()
     log_constant = torch.lgamma((base.df + 1) / 2) - torch.lgamma(base.df / 2) - math.log(math.pi) / 2
-    return log_constant + span.log() + (log_density + weights.log()).logsumexp(-1)
+    mass: Tensor = log_constant + span.log() + (log_density + weights.log()).logsumexp(-1)
+    return mass
 
 
 def _log_normal_mass(a: Tensor, b: Tensor, width: Tensor) -> Tensor:

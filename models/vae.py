@@ -24,6 +24,8 @@ class VAE(nn.Module):
     - ``posterior(x)``: mean (B, L) and Cholesky factor (L, L) of p(z | x), for the guide :class:`ClosedFormNormal`.
     - ``pinball(fn, x)``: the loss (B,) of the objective "quantile".
 
+    The last three also take ``observed=None``, (B, D), if they know of data some of whose entries are missing.
+
     All in the model's units, and none of them changes a parameter but ``initialise``. What is asked of p(x | z) itself,
     such as its marginals, is registered by the type of distribution: CONTRIBUTING.md has the table.
 

@@ -76,9 +76,7 @@ def fitted(model, data=None):
 
 ABSENT = {
     Student: {"calibration": "the distribution function of StudentT is not known."},
-    NegativeBinomial: {
-        "calibration": "the distribution function of NegativeBinomial, which is discrete, is not known."
-    },
+    NegativeBinomial: {},
     ContinuousBernoulli: {},
     LowRank: {},
     LogitNormal: {

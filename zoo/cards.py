@@ -5,10 +5,10 @@ import re
 from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass
 from numbers import Real
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from zoo.errors import OptionError
-from zoo.supports import SUPPORTS, Column, Support, models
+from zoo.supports import SUPPORTS, Column, ColumnSupport, Support, models
 
 __all__ = ["ANOTHER_MODEL", "BaseMeasure", "Card", "Objective", "kept_weights"]
 
@@ -127,8 +127,8 @@ class Card:
     def takes_support(self, support: str) -> bool:
         """Whether it is a model of data of this support, if of the right levels."""
         return self.support == support or (
-            support in SUPPORTS and models(self.support, Column(name="", support=support))
-        )  # type: ignore[arg-type]
+            support in SUPPORTS and models(self.support, Column(name="", support=cast(ColumnSupport, support)))
+        )
 
 
 def kept_weights(objective: str, keep: str) -> str:

@@ -258,7 +258,7 @@ class Scoring:
         ),
     ] = None
 
-    def settings(self) -> dict[str, float | None]:
+    def settings(self) -> dict[str, Any]:
         """The arguments, found wrong before the first pair is trained and not after."""
         from zoo.evaluation import checked_effort
 
@@ -603,7 +603,7 @@ def _plan(
     }
 
 
-def _fulfil(plans: Mapping[str, Plan], effort: Mapping[str, float | None], quiet: bool) -> tuple[list[Run], dict[str, str]]:
+def _fulfil(plans: Mapping[str, Plan], effort: Mapping[str, Any], quiet: bool) -> tuple[list[Run], dict[str, str]]:
     """Train, score and save each pair; the runs, and why others failed."""
     from zoo.evaluation import call_of
 

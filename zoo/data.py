@@ -539,7 +539,7 @@ def _refuse_unobserved(train: Array, names: Sequence[str]) -> None:
 
 def _differs(x: Array, center: Array) -> Array:
     """Which columns hold a value other than that of a constant column."""
-    return np.any((x != center) & ~np.isnan(x), axis=0)
+    return np.asarray(np.any((x != center) & ~np.isnan(x), axis=0))
 
 
 def _dependencies(x: Array, columns: Sequence[Column]) -> tuple[Dependencies, Dependencies]:

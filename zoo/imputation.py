@@ -66,9 +66,8 @@ def states(
     if method == "importance":
         yield latents
         return
-    accept = {"gibbs": _metropolis, "pseudo-gibbs": lambda new, old: torch.ones_like(new, dtype=torch.bool)}[method]
     for _ in range(sweeps):
-        latents = _sweep(model, guide, x, latents, accept)
+        latents = _sweep(model, guide, x, latents, _RULES[method])
         yield latents
 
 
@@ -108,6 +107,13 @@ def _sweep(
 def _metropolis(new: Tensor, old: Tensor) -> Tensor:
     """Whether draws are accepted, by the logarithms of their weights; one that is not a number is not."""
     return torch.rand_like(new).log() < new - old
+
+
+def _always(new: Tensor, _: Tensor) -> Tensor:
+    return torch.ones_like(new, dtype=torch.bool)
+
+
+_RULES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"gibbs": _metropolis, "pseudo-gibbs": _always}
 
 
 def given_latents(model: Observed, x: Tensor, latents: Latents) -> Gapped:
@@ -160,7 +166,7 @@ def _(fn: Any, x: Tensor) -> Any:
 
 @singledispatch
 def missing_draws(fn: Any, x: Tensor) -> Tensor:
-    """x (B, D) with its missing entries drawn jointly, given the latents and the others: one draw for each of a batch.
+    """X (B, D) with its missing entries drawn jointly, given the latents and the others: one draw for each of a batch.
 
     Raises:
         Unknown: it is not known for such a likelihood.
@@ -184,5 +190,3 @@ def _gain(fn: Any, there: Tensor) -> tuple[Tensor, Tensor]:
     covariance = fn.covariance_matrix.double()
     precision = with_others_apart(fn, there).precision_matrix.double()
     return covariance @ (precision * (there[..., :, None] & there[..., None, :])), covariance
-
-

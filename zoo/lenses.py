@@ -98,7 +98,7 @@ def cells(fn: Any, width: Tensor) -> dist.TorchDistribution:  # noqa: ARG001
 def _(fn: dist.Independent, width: Tensor) -> dist.TorchDistribution:
     if fn.reinterpreted_batch_ndims != 1:
         raise Unknown(f"the mass of a cell under {name_of(fn)} is not known")
-    return _cells_of_each(fn.base_dist, width).to_event(1)  # type: ignore[no-any-return]
+    return _cells_of_each(fn.base_dist, width).to_event(1)
 
 
 def _cells_of_each(fn: Any, width: Tensor) -> Any:
@@ -221,7 +221,8 @@ class Observed(nn.Module):
 
     def likelihood(self, *args: Any, **kwargs: Any) -> Any:
         """The model's own p(x | z), of all entries."""
-        return self.model.likelihood(*args, **kwargs)
+        own: Any = self.model.likelihood
+        return own(*args, **kwargs)
 
     def forward(self, x: Tensor) -> None:
         """The model's sites, with the density of what was observed at site ``x``."""
@@ -280,7 +281,7 @@ class Gapped(dist.TorchDistribution):  # type: ignore[misc]
         super().__init__(base.batch_shape, base.event_shape, validate_args=False)
 
     @property
-    def has_rsample(self) -> bool:  # type: ignore[override]
+    def has_rsample(self) -> bool:
         """As the base has."""
         return bool(self.base.has_rsample)
 
@@ -417,6 +418,7 @@ def observed(model: nn.Module, guide: nn.Module, filler: Tensor) -> tuple[nn.Mod
     """
     lens = model if isinstance(model, Observed) else Observed(model, filler)
     if hasattr(guide, "of"):
-        return lens, guide.of(lens)
+        exact: Any = guide
+        return lens, exact.of(lens)
     sees = any(isinstance(part, Masked | Tabulated | Zeros) for part in guide.modules())
     return lens, guide if sees else Zeros(guide)

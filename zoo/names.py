@@ -11,7 +11,7 @@ from zoo.errors import UnknownPair
 
 __all__ = ["Name", "alternatives", "literal"]
 
-WHOLE = re.compile(r"(?P<pair>[^\[\]:]*)(?::(?P<guide>[^\[\]]*))?(?:\[(?P<options>.*)\])?", re.DOTALL)
+WHOLE = re.compile(r"(?P<pair>[^\[\]:]*)(?::(?P<guide>[^\[\]]+))?(?:\[(?P<options>.*)\])?", re.DOTALL)
 BETWEEN = re.compile(r",\s*(?=[A-Za-z_]\w*\s*=)")  # options, and not the numbers of a tuple
 
 

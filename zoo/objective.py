@@ -280,7 +280,7 @@ def objective(text: str) -> Callable[[Any, Program, Tensor], Terms]:
         return found
     if not is_dataclass(found):
         raise OptionError(f"objective={text!r}: {name} has no options.")
-    return checked(type(found), options, name)  # type: ignore[return-value]
+    return checked(type(found), options, name)
 
 
 @singledispatch

@@ -64,7 +64,7 @@ def count(argument: str, value: Any, least: int = 1, most: int = MOST) -> int:
 
 def share(argument: str, value: Any) -> float:
     """The value, if it is at least 0 and below 1."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value < 1:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < 1:
         raise OptionError(f"{argument}={value!r}; give a share: a number of at least 0 and below 1.")
     return float(value)
 

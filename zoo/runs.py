@@ -72,7 +72,9 @@ class Run:
         """Mean of p(x | z) over posterior draws, in the units as loaded, shape (S, N, D)."""
         x, samples = self._checked(x), count("samples", samples)
         means = self.each_seed(
-            lambda model, guide: inference.reconstruct(model, guide, x, samples).mean, Stream.POSTERIOR, gaps=has_gaps(x)
+            lambda model, guide: inference.reconstruct(model, guide, x, samples).mean,
+            Stream.POSTERIOR,
+            gaps=has_gaps(x),
         )
         return self.pair.view.outward(torch.stack(means).numpy())
 

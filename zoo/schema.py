@@ -101,11 +101,10 @@ def read_table(
     >>> [(column.support, column.resolution) for column in table.columns]
     [('real', 0.25), ('binary', 1.0)]
     """
-    told = [("auto" if support == "auto" else support)] if isinstance(support, str) else [*support.values()]
-    for one in told:
-        if one not in ("auto", *get_args(ColumnSupport)):
+    for told in support.values() if isinstance(support, Mapping) else [support]:
+        if not isinstance(told, str) or told not in ("auto", *get_args(ColumnSupport)):
             known = ", ".join(map(repr, ("auto", *get_args(ColumnSupport))))
-            raise DataError(f"support={one!r} is unknown: choose one of {known}")
+            raise DataError(f"support={told!r} is unknown: choose one of {known}")
     raw, shape, notes = _columns(x, names, image_shape, missing_values, keep, drop)
     for option, named in (("support", support), ("resolution", resolution)):
         if isinstance(named, Mapping):
@@ -296,7 +295,7 @@ def _read_text(name: str, cells: Array, gone: Array) -> Raw:
     if 2 * dates > len(sample) and 2 * odd.sum() > len(text):
         raise Refused("holds dates or times; a number in its place, such as the days since a first date, can be used")
     if 2 * share > 1:
-        _refuse_cells(name, cells, np.where(gone, None, cells))
+        _refuse_cells(name, cells, np.where(gone, np.array(None), cells))
     words = np.array([str(cell) for cell in text], dtype=object)
     different = sorted({*words})
     low = {word.lower() for word in different}
@@ -448,7 +447,7 @@ def _recorded(column: Column, raw: Raw, resolution: Any) -> Column:
     if told is None:
         return column
     if told != "auto":
-        if isinstance(told, bool) or not isinstance(told, Real) or not 0 < told < math.inf:
+        if isinstance(told, bool) or not isinstance(told, Real) or not 0 < float(told) < math.inf:
             raise DataError(f"resolution={told!r} of column {column.name!r}: give a positive width, or None")
         return replace(column, resolution=float(told))
     return replace(column, resolution=_decimal_step(raw.values[~np.isnan(raw.values)], single=raw.single))

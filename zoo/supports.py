@@ -79,7 +79,8 @@ class Column:
     def nearest(self, x: Array) -> Array:
         """The values (...) that it can have, and was recorded to, next to any.
 
-        >>> Column(name="grade", support="ordinal", levels=(1.0, 2.0, 3.0), resolution=1.0).nearest(np.array([2.2, 9.0]))
+        >>> grade = Column(name="grade", support="ordinal", levels=(1.0, 2.0, 3.0), resolution=1.0)
+        >>> grade.nearest(np.array([2.2, 9.0]))
         array([2., 3.])
         """
         low, high = self.range()

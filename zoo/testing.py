@@ -124,7 +124,7 @@ def example_data(support: Support, features: int = 16) -> Data:
         chosen = [*kinds, *kinds][:features]
         values = [kind.example(f, rng) for kind, f in zip(chosen, factors.T, strict=False)]
         names = [f"{kind.name} {k}" for k, kind in enumerate(chosen)]
-        declared = {name: kind.name for name, kind in zip(names, chosen, strict=True)}
+        declared: Any = {name: kind.name for name, kind in zip(names, chosen, strict=True)}
         return Data.from_array(np.stack(values, axis=1), names=names, name="simulated table", support=declared)
     x = SUPPORTS[support].example(factors, rng)
     return Data.from_array(

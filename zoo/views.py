@@ -82,7 +82,7 @@ class View:
     @cached_property
     def filler(self) -> Array:
         """A value of each column in the likelihood's units, (D,), for entries that were not observed."""
-        return self.inward([[column.kind.filler(column) for column in self.data.columns]])[0]
+        return cast(Array, self.inward([[column.kind.filler(column) for column in self.data.columns]])[0])
 
     @property
     def log_volume(self) -> float:
@@ -123,6 +123,8 @@ class View:
         if values.ndim != 2 or values.shape[1] != features or not len(values):
             raise DataError(f"x has shape {values.shape}; {self.card.name} takes (N, {features}) here.")
         columns = [as_modelled(self.card.support, column) for column in self.data.columns]
+        if np.isnan(values).all():
+            raise DataError("x holds no entry that was observed: every one is NaN.")
         wrong = np.stack([column.outside(values[:, j]) for j, column in enumerate(columns)], axis=1)
         wrong |= np.isinf(values)
         if wrong.any():

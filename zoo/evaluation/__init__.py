@@ -53,8 +53,9 @@ def evaluate(
     exactly, and linear models know their evidence: standard error 0, k minus infinity.
 
     Groups written: ``heldout``; ``calibration`` of each feature; ``spread`` of the latents; ``wellposedness``;
-    ``imputation`` of hidden entries; ``reference_posterior`` on request; ``posterior``, ``sample_stats``, ``posterior_predictive``, ``prior_predictive``,
-    ``reconstruction`` and ``observed_data``. The functions of those names in ``zoo.evaluation`` say what is in each.
+    ``imputation`` of hidden entries; ``reference_posterior`` on request; ``posterior``, ``sample_stats``,
+    ``posterior_predictive``, ``prior_predictive``, ``reconstruction`` and ``observed_data``. The functions of those
+    names in ``zoo.evaluation`` say what is in each.
     Some of it cannot be known of every likelihood and guide. The root attribute ``absent``, as JSON text, says in a
     sentence why a group is not there, by its name, or a part of one, as in "spread: gaps" or "heldout: annealing".
 
@@ -140,12 +141,13 @@ def _sentence(reason: str) -> str:
     return f"{reason.partition(chr(10))[0].rstrip('.')}."
 
 
-def call_of(effort: Mapping[str, float | None]) -> str:
+def call_of(effort: Mapping[str, Any]) -> str:
     """The call of :func:`evaluate` with these arguments, as a run writes it down."""
-    return f"zoo.evaluate(run, data, {', '.join(f'{name}={value}' for name, value in effort.items() if value is not None)})"
+    told = (f"{name}={value}" for name, value in effort.items() if value is not None)
+    return f"zoo.evaluate(run, data, {', '.join(told)})"
 
 
-def checked_effort(samples: int, temperatures: int, reference: int, hide: float | None) -> dict[str, float | None]:
+def checked_effort(samples: int, temperatures: int, reference: int, hide: float | None) -> dict[str, Any]:
     """The arguments of :func:`evaluate` by name, if they are counts and a share; all but the samples may be 0."""
     return {
         "samples": count("samples", samples),

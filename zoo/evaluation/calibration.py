@@ -466,7 +466,7 @@ def _mean(values: Floats, axis: int) -> Floats:
 def _of_marginals(train: Tensor, x: Tensor) -> Floats:
     """The mean CRPS, (D,), of each column of x (N, D) under the empirical distribution of its training values."""
     if not (train.isnan().any() or x.isnan().any()):
-        return crps(train[:, None], x).mean(0).numpy()  # type: ignore[no-any-return]
+        return crps(train[:, None], x).mean(0).numpy()
     columns = [(t[~t.isnan()], v[~v.isnan()]) for t, v in zip(train.T, x.T, strict=True)]
     return np.array([float(crps(t[:, None], v).mean()) for t, v in columns])
 

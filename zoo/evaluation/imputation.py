@@ -38,7 +38,7 @@ def hidden_entries(x: Array, share: float, seed: int = SEED) -> Array:
     # of the rest as large a part as makes the share of all
     rest = there & ~kept
     limit = np.quantile(order[rest], min(1.0, share * there.sum() / rest.sum())) if rest.any() else -np.inf
-    return rest & (order <= limit)
+    return np.asarray(rest & (order <= limit))
 
 
 class Imputed(NamedTuple):
@@ -53,14 +53,14 @@ def imputation(run: Run, data: Data, share: float) -> xarray.Dataset:
 
     .. math:: \log p(x_h \mid x_o) \approx \log \tfrac{1}{K} \sum_k p(x_h \mid x_o, z_k), \qquad z_k \sim p(z \mid x_o)
 
-    entry by entry, over 20 chains of 25 sweeps of Metropolis within Gibbs after as many that do not count. ``log_score``
-    is its mean by column, in nats, of the mass of the cell in columns with a resolution; ``error`` that of the centre
-    of draws, by column: in columns of numbers the root mean square error of their mean, as loaded, in others how often
-    their most frequent value is wrong (``measure`` says which). ``baseline_error`` is the same of ``imputer``:
-    the training part's means and most frequent values, scikit-learn's KNNImputer and IterativeImputer with their
-    defaults, fitted to the training part, categories as zeros and ones. ``rmse`` and ``baseline_rmse`` are over all
-    numbers, each in standard deviations of its column; ``error_rate`` and ``baseline_error_rate`` over all others.
-    ``count`` says how many entries of each column were hidden, the same of every pair.
+    entry by entry, over 20 chains of 25 sweeps of Metropolis within Gibbs after as many that do not count.
+    ``log_score`` is its mean by column, in nats, of the mass of the cell in columns with a resolution. ``error`` is, in
+    columns of numbers, the root mean square error of the mean of the draws, as loaded; in others how often the most
+    frequent one is wrong (``measure`` says which). ``baseline_error`` is the same of ``imputer``: the training part's
+    means and most frequent values, and scikit-learn's KNNImputer and IterativeImputer with their defaults, fitted to
+    the training part, with categories as zeros and ones. ``rmse`` and ``baseline_rmse`` are over all numbers, each in
+    standard deviations of its column; ``error_rate`` and ``baseline_error_rate`` over all others. ``count`` says how
+    many entries of each column were hidden, the same of every pair.
 
     Args:
         run: a trained pair.
@@ -80,7 +80,7 @@ def imputation(run: Run, data: Data, share: float) -> xarray.Dataset:
     given = np.where(hidden, np.nan, loaded)
     x, target = (torch.as_tensor(view.inward(values), dtype=torch.float32) for values in (given, loaded))
     width = torch.as_tensor(view.width, dtype=torch.float32)
-    rows, columns = np.nonzero(hidden)
+    columns = np.nonzero(hidden)[1]
     absent: dict[str, str] = {}
     nominal = np.array([column.kind.nominal for column in data.columns])
 
@@ -186,7 +186,7 @@ def _center(draws: Array, nominal: Array) -> Array:
     """The mean of draws (K, H), and where they are names the most frequent one."""
     found = draws.mean(0)
     found[nominal] = [_mode(draws[:, h]) for h in np.flatnonzero(nominal)]
-    return found
+    return np.asarray(found)
 
 
 def _mode(values: Array) -> float:
@@ -196,7 +196,7 @@ def _mode(values: Array) -> float:
 
 def _errors(center: Array, truth: Array, nominal: Array) -> Array:
     """Squared errors of numbers, and 1 for another name."""
-    return np.where(nominal, center != truth, np.square(center - truth))
+    return np.asarray(np.where(nominal, center != truth, np.square(center - truth)))
 
 
 # -- imputers that everybody has ---------------------------------------------------------------------------------------
@@ -206,7 +206,7 @@ def _constant(data: Data, given: Array) -> Array:
     """The mean of each column of the training part, or its most frequent value."""
     train = data.train.values
     center = [_mode(v) if c.kind.nominal else np.nanmean(v) for c, v in zip(data.columns, train.T, strict=True)]
-    return np.broadcast_to(center, given.shape)
+    return np.asarray(np.broadcast_to(center, given.shape))
 
 
 def _nearest_neighbours(data: Data, given: Array) -> Array:
@@ -266,4 +266,3 @@ IMPUTERS: dict[str, Callable[[Data, Array], Array]] = {
     "nearest neighbours": _nearest_neighbours,
     "iterative": _iterative,
 }
-
