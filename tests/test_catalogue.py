@@ -173,7 +173,7 @@ def test_what_is_asked_of_a_pair_is_held_against_its_own_support(catalogue):
         with pytest.raises(DataError, match=r"row 0, column 'x1': counts is a model of 0, 1, 2, ... without an end"):
             pair.view.checked([[1, wrong]])
     ordinal = zoo.create("categorical", zoo.Data.from_array(x))
-    with pytest.raises(DataError, match=r"x holds 2 in row 0, column 'x0': categorical is a model of .* levels"):
+    with pytest.raises(DataError, match=r"x holds 2 in row 0, column 'x0': categorical is a model of 0 or 1 there"):
         ordinal.view.checked([[2, 0]])
 
 

@@ -275,11 +275,11 @@ def objective(text: str) -> Callable[[Any, Program, Tensor], Terms]:
     name, _, options = Name.parse(text)
     found = OBJECTIVES.get(name)
     if found is None:
-        raise OptionError(f"objective={text!r}; choose from {', '.join(OBJECTIVES)}.")
+        raise OptionError(f"fit: objective={text!r}; choose from {', '.join(OBJECTIVES)}.")
     if not options:
         return found
     if not is_dataclass(found):
-        raise OptionError(f"objective={text!r}: {name} has no options.")
+        raise OptionError(f"fit: objective={text!r}: {name} has no options.")
     return checked(type(found), options, name)
 
 

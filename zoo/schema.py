@@ -244,7 +244,7 @@ def _numbered(name: str, column: Any, missing_values: Sequence[Any]) -> Raw:
         raise DataError("x is complex and no array of real numbers.")
     gone = series.isna().to_numpy()
     if len(missing_values):
-        gone |= series.isin([*missing_values, *map(str, missing_values)]).to_numpy()
+        gone = gone | series.isin([*missing_values, *map(str, missing_values)]).to_numpy()
     if gone.all():
         raise Refused("has no entry that was observed")
     if pd.api.types.is_bool_dtype(series.dtype):
@@ -456,7 +456,9 @@ def _recorded(column: Column, raw: Raw, resolution: Any) -> Column:
 def _decimal_step(x: Array, *, single: bool) -> float | None:
     """The coarsest round step, 1, 2, 5 or 25 times 10^n >= 10^-6, that all values are multiples of; or None."""
     largest = np.abs(x).max()
-    kind = np.float32 if single or (largest < MOST_EXACT and np.all(x[:SOME] == x[:SOME].astype(np.float32))) else None
+    if not largest < MOST_EXACT:
+        return None
+    kind = np.float32 if single or np.all(x[:SOME] == x[:SOME].astype(np.float32)) else None
     if kind is not None and not single and not np.all(x == x.astype(np.float32)):
         kind = None
     spacing = float(np.spacing((kind or np.float64)(largest)))

@@ -31,14 +31,16 @@ from zoo.catalogue import Pair, card, create, list_pairs, options_of
 from zoo.context import pyro_context, seeded
 from zoo.data import Data
 from zoo.engine import BETAS, Engine, Mode, Replica, Tape
-from zoo.errors import ZooError
+from zoo.errors import Unknown, ZooError
 from zoo.fitting import fit
+from zoo.lenses import Cells, Dequantized
 from zoo.names import Name
 from zoo.objective import OBJECTIVES, latent_sites, refuse_other_data, refuse_other_latents
 from zoo.runs import load_run
-from zoo.supports import MIXED, SUPPORTS, Support
+from zoo.supports import MIXED, SUPPORTS, Support, as_modelled
 
 DRAWS, UPHILL = 4096, 10  # of a likelihood, to see where its mass is; steps towards its peak
+CELLS, REPEATS = 500, 64  # across all draws; of what is added up with noise
 
 __all__ = ["CHECKS", "Subject", "check_pair", "example_data", "variants"]
 
@@ -168,27 +170,64 @@ def check_sites(subject: Subject) -> None:
 
 
 def check_normalised(subject: Subject) -> None:
-    """p(x | z) integrates, or sums, to one over a single feature."""
-    narrow = _narrow(subject)
+    """p(x | z) integrates, or sums, to one over a single feature, of each kind that it takes."""
+    for narrow in _narrow(subject):
+        _check_one_column(narrow)
+
+
+def _check_one_column(narrow: Subject) -> None:
+    (column,), support = narrow.data.columns, narrow.pair.card.support
+    kind = SUPPORTS[column.kind.mixed_as if support == MIXED else support]
     with _drawing():
         fn = poutine.trace(narrow.pair.model).get_trace(narrow.x).nodes["x"]["fn"]
         drawn = fn.sample((DRAWS,)).detach()
     assert drawn.isfinite().all(), "draws of one feature are not all finite"
-    support = narrow.pair.card.support
-    if narrow.pair.card.base_measure == "mass":
-        upto = torch.arange(10 * float(drawn.max()) + 1000)
-        levels = {"binary": torch.arange(2.0), "count": upto}.get(support, torch.tensor(narrow.data.levels or ()))
-        grid, weights = levels.to(narrow.x)[:, None, None].expand(-1, *drawn.shape[1:]), torch.ones(1)
+    if kind.grid:
+        values = torch.as_tensor(kind.grid(column, int(10 * drawn.max()) + 1000))
+        grid, weights = values.to(narrow.x)[:, None, None].expand(-1, *drawn.shape[1:]), torch.ones(1)
     else:
-        grid, weights = _quadrature(drawn, *((0.0, 1.0) if support == "unit" else (-math.inf, math.inf)))
+        grid, weights = _quadrature(drawn, *kind.range(column))
     own = fn.support
     assert own is None or own.check(grid).all(), (
-        f"the card says {support} data, and the likelihood knows only {getattr(own, 'base_constraint', own)}"
+        f"the card says {kind.name} data, and the likelihood knows only {getattr(own, 'base_constraint', own)}"
     )
     density = fn.log_prob(grid).exp()
     assert density.isfinite().all(), "the density of one feature is not finite everywhere"
     error = float(((density * weights).sum(0) - 1).detach().abs().max())
     assert error < 1e-4, f"the likelihood of one feature adds up to 1 only to {error:.2g}"
+
+
+def check_cells(subject: Subject) -> None:
+    """Where a value stands for a cell, the masses of all cells of a column add up to 1, and never to more.
+
+    A pair that refuses such data passes.
+    """
+    for narrow in _narrow(subject):
+        if not narrow.pair.view.dense[0]:
+            continue  # of which the values themselves have been added up
+        model: Any = narrow.pair.model
+        with _drawing():
+            fn = poutine.trace(model).get_trace(narrow.x).nodes["x"]["fn"]
+            drawn = fn.sample((DRAWS,)).detach()
+            low, high = drawn.min(), drawn.max()
+            width = ((high - low) / CELLS)[None]
+            grid = (low + width * (torch.arange(CELLS) + 0.5))[:, None, None].expand(-1, *drawn.shape[1:])
+            try:
+                total, noise = Cells(model, width).likelihood(fn).log_prob(grid).exp().sum(0), torch.zeros(1)
+            except Unknown:
+                try:
+                    spread = Dequantized(model, width).likelihood(fn)
+                except Unknown:
+                    continue
+                totals = torch.stack([spread.log_prob(grid).exp().sum(0) for _ in range(REPEATS)])
+                total, noise = totals.mean(0), totals.std(0) / REPEATS**0.5
+        off = (total - 1).detach()
+        assert (off <= 6 * noise + 1e-6).all(), (
+            f"the masses of all cells of a column add up to {1 + float(off.max()):.6g}"
+        )
+        assert (off >= -6 * noise - 0.01).all(), (
+            f"the masses of the cells that draws are in add up to {1 + float(off.min()):.6g}"
+        )
 
 
 def check_objective(subject: Subject) -> None:
@@ -222,17 +261,17 @@ def check_gradients(subject: Subject) -> None:
 
 def check_sampling(subject: Subject) -> None:
     """Draws have the data's shape, lie in the support, and are not the data handed back."""
-    pair, x, support = subject.pair, subject.x, subject.data.support
+    pair, x = subject.pair, subject.x
     for guide in (None, pair.guide):
         with _drawing():
             drawn = inference.predictive_draws(pair.model, x, 3, guide)
         assert drawn.shape == (3, *x.shape), f"draws have shape {tuple(drawn.shape)}, not {(3, *x.shape)}"
         assert drawn.isfinite().all(), "draws are not all finite"
         assert not any(torch.equal(drawn[0], other) for other in (drawn[1], x)), "draws repeat the data"
-        if pair.card.base_measure == "mass":
-            values = np.round(subject.pair.view.outward(drawn), 9)
-            levels = subject.data.levels or ((0, 1) if support == "binary" else np.arange(values.max() + 1))
-            assert np.isin(values, levels).all(), f"draws leave the {support} support"
+        values = np.round(pair.view.outward(drawn.detach()), 9)
+        for j in np.flatnonzero(~pair.view.dense):
+            column = as_modelled(pair.card.support, subject.data.columns[j])
+            assert not column.outside(values[..., j]).any(), f"draws leave the {column.support} support"
 
 
 def check_weights(subject: Subject) -> None:
@@ -253,16 +292,19 @@ def check_bound(subject: Subject) -> None:
     """A likelihood that is called bounded stays below its bound at parameters drawn far and wide."""
     pair = subject.pair
     bound_of = getattr(pair.model, "log_density_bound", None)
-    if not pair.card.bounded:
-        finite = bound_of is not None and math.isfinite(bound_of(subject.data.features))
-        assert not finite or pair.card.bounded_if, "the card says unbounded"
-        return
-    assert bound_of, "a bounded pair computes its bound: def log_density_bound(self, features) on the model"
+    assert bound_of or not pair.card.bounded, (
+        "a bounded pair computes its bound: def log_density_bound(self, features) on the model"
+    )
     # with many columns, random parameters put none of them all at their peaks: one column is the sharper test
-    for each in (subject, _narrow(subject)):
+    for each in (subject, *_narrow(subject)) if bound_of else ():
         features = each.data.features
-        bound, highest = bound_of(features), _highest_anywhere(each)
+        own: Any = each.pair.model
+        bound = own.log_density_bound(features)
+        if not pair.card.bounded and math.isinf(bound):
+            continue
         assert math.isfinite(bound), f"the bound is {bound}"
+        assert pair.card.bounded or pair.card.bounded_if, "the card says unbounded"
+        highest = _highest_anywhere(each)
         assert highest > -math.inf, "no finite log density was seen, so the bound was not put to any test"
         assert highest <= bound + 1e-9 * max(1.0, abs(bound)), (
             f"log density {highest:.6g} of {features} columns, bound {bound:.6g}"
@@ -271,7 +313,7 @@ def check_bound(subject: Subject) -> None:
 
 def _highest_anywhere(subject: Subject) -> float:
     """The highest log density found at the pair's own parameters and at ones drawn far and wide, which are put back."""
-    model, smooth = subject.pair.model, subject.pair.card.base_measure == "density"
+    model, smooth = subject.pair.model, bool(subject.pair.view.dense.all())
     parameters = [*subject.parameters().values()]
     kept = [parameter.detach().clone() for parameter in parameters]
     highest = -math.inf
@@ -396,6 +438,7 @@ CHECKS: dict[str, Callable[[Subject], object]] = {
     "options": check_options,
     "sites": check_sites,
     "normalised": check_normalised,
+    "cells": check_cells,
     "gradients": check_gradients,
     "objective": check_objective,
     "sampling": check_sampling,
@@ -413,9 +456,12 @@ class _Unweighed(Messenger):  # type: ignore[misc]
         msg["scale"] = 1.0
 
 
-def _narrow(subject: Subject) -> Subject:
-    """The same pair, with the same options, for data of one column."""
-    return make_subject(subject.pair.name, example_data(subject.data.support, features=1), **_without_images(subject))
+def _narrow(subject: Subject) -> Iterator[Subject]:
+    """The same pair, with the same options, for data of one column: of each kind in turn, if it takes several."""
+    several = subject.pair.card.support == MIXED
+    kinds = dict.fromkeys(column.support for column in subject.data.columns) if several else [subject.data.support]
+    for kind in kinds:
+        yield make_subject(subject.pair.name, example_data(kind, features=1), **_without_images(subject))
 
 
 def _quadrature(drawn: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:

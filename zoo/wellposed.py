@@ -20,6 +20,7 @@ from zoo.catalogue import Pair, create
 from zoo.context import pyro_context, seeded
 from zoo.errors import OptionError, Unknown
 from zoo.lenses import Observed
+from zoo.models import emissions
 from zoo.options import count
 from zoo.words import nats
 
@@ -34,6 +35,7 @@ ON_A_SURFACE = "the latents span the data's principal directions while the varia
 CERTAIN = "one datum becomes certain"
 ON_ONE = "one component shrinks onto one datum"
 
+OF_OWN_VARIANCE = (emissions.LearnedNormal, emissions.ConstrainedNormal)
 SHARPNESS = (2.0, 5.0, 10.0, 20.0, 40.0, 80.0)
 FLAT = 0.01  # nats per unit of sharpness: a path without end gains at least one for every column
 REACH = 12.0  # the prior's mass beyond so many standard deviations is below 1e-32
@@ -198,6 +200,21 @@ def _(model: models.FixedVariance, x: Tensor, sharpness: float) -> Route:
 
 
 @steer.register
+def _(model: models.Mixed, x: Tensor, sharpness: float) -> Route:
+    """The collapse in all columns whose normal has a variance of its own; the others stay as they are, whatever z."""
+    parts: Any = list(zip(model.columns, model.emissions, strict=True))
+    if not any(isinstance(emission, OF_OWN_VARIANCE) for _, emission in parts):
+        raise OptionError("no path is known for a mixed pair none of whose columns is normal with its own variance")
+    network: Any = model.decoder
+    steps = Steps(network[0], torch.zeros(1), sharpness)
+    widths = [emission.outputs * len(columns) for columns, emission in parts]
+    for (columns, emission), rows in zip(parts, torch.arange(sum(widths)).split(widths), strict=True):
+        if isinstance(emission, OF_OWN_VARIANCE):
+            _narrow(steps.outputs(2, slice(int(rows[0]), int(rows[-1]) + 1)), x[0, columns], sharpness)
+    return Route(COLLAPSE, steps.positions)
+
+
+@steer.register
 def _(model: models.TwoStage, x: Tensor, sharpness: float) -> Route:
     for parameter in model.second.parameters():  # z is then standard normal, whatever u is
         parameter.zero_()
@@ -248,11 +265,16 @@ def _(model: models.LinearGaussian, x: Tensor, sharpness: float) -> Route:
 def _collapse(decoder: nn.Module, mean: Tensor, sharpness: float) -> Route:
     """mu(z) = mean, and the second output -2a where z < 0 and 0 where z > 0."""
     steps = Steps(decoder, torch.zeros(1), sharpness)
-    location, spread = steps.outputs(2)
+    _narrow(steps.outputs(2), mean, sharpness)
+    return Route(COLLAPSE, steps.positions)
+
+
+def _narrow(outputs: list[Output], mean: Tensor, sharpness: float) -> None:
+    """The mean, and a log variance that steps from -2a up to 0."""
+    location, spread = outputs
     location.level(mean)
     spread.level(torch.full_like(mean, -2 * sharpness))
     spread.rise(torch.full_like(mean, 2 * sharpness)[None])
-    return Route(COLLAPSE, steps.positions)
 
 
 def _through_all(decoder: nn.Module, x: Tensor, sharpness: float, outputs: int) -> Route:
@@ -301,9 +323,9 @@ class Steps:
             weight[:, : self.width] = factors
             weight[:, self.width : 2 * self.width] = -factors
 
-    def outputs(self, count: int) -> list[Output]:
-        """The decoder's ``count`` outputs, (D,) each."""
-        weight, bias = (tensor.unflatten(0, (count, -1)) for tensor in (self.last.weight, self.last.bias))
+    def outputs(self, count: int, rows: slice = slice(None)) -> list[Output]:
+        """The ``count`` outputs, (D,) each, that these rows of the last layer are."""
+        weight, bias = (tensor[rows].unflatten(0, (count, -1)) for tensor in (self.last.weight, self.last.bias))
         return [Output(self, weight[i], bias[i]) for i in range(count)]
 
 

@@ -81,6 +81,7 @@ def evaluate(
     Frozen({'chain': 2, 'obs': 30})
     """
     effort = checked_effort(samples, temperatures, reference, hide)
+    samples, temperatures, reference, hide = (effort[name] for name in ("samples", "temperatures", "reference", "hide"))
     if not isinstance(run, Run):
         raise RunError(f"evaluate: run is a {type(run).__name__}; give one of zoo.fit or zoo.load_run.")
     if not isinstance(data, Data):
