@@ -29,7 +29,7 @@ import zoo
 from zoo.cards import Card
 from zoo.errors import DataError, DivergenceWarning, OptionError, RunError, UnknownPair, ZooError
 from zoo.names import alternatives, literal
-from zoo.options import MOST_SEEDS, count, location
+from zoo.options import MOST_SEEDS, ImputationMethod, count, location
 from zoo.supports import Support
 
 if TYPE_CHECKING:
@@ -628,6 +628,50 @@ def _fulfil(plans: Mapping[str, Plan], effort: Mapping[str, Any], quiet: bool) -
             outcome = "failed" if name in failures else "trained, scored and saved"
             _tell(f"{name}: {outcome} ({time.perf_counter() - started:.0f} s)", "dim")
     return list(runs.values()), failures
+
+
+@app.command()
+def impute(
+    run: Annotated[Path, Argument(help="Directory of a run.")],
+    data: Annotated[str, DATA(metavar="NAME|FILE", help="A table with gaps, with the columns the run was trained on.")],
+    out: Annotated[
+        Path, Option(metavar="FILE", help="The same table with its gaps filled: .csv, .tsv, .parquet, .npy.")
+    ],
+    missing: Annotated[
+        list[str] | None,
+        DATA(metavar="VALUE", help="Stands for an entry that was not observed.", show_default="as it was in training"),
+    ] = None,
+    method: Annotated[
+        ImputationMethod, Option(help="gibbs is Metropolis within Gibbs; pseudo-gibbs is biased, for comparison.")
+    ] = "gibbs",
+    draws: Annotated[int, Option(help="Of every gap, from each seed.")] = 20,
+    sweeps: Annotated[int, Option(help="Of the Gibbs samplers.")] = 50,
+    seed: Annotated[int, Option(help="Draws others.")] = 0,
+    plugin: Plugins = None,
+    overwrite: Overwrite = False,
+    as_json: AsJSON = False,
+) -> None:
+    """Fill the gaps of a table: numbers by the mean of draws over all seeds, words by the most frequent one.
+
+    Each is a value that its column can have. What was there stays as it was written, and so do columns that the run
+    was not trained on.
+    """
+    from zoo.rewriting import check_ending, fill_file
+
+    _run_plugins(plugin)
+    check_ending(location("--out", out))
+    if out.exists() and not (overwrite and out.is_file()):
+        raise OptionError(f"{out} exists: say --overwrite to replace it, or choose another --out.")
+    told = None if missing is None else [literal(text) for text in missing]
+    filled = fill_file(
+        _load_run(run), data, out, missing_values=told, draws=draws, method=method, sweeps=sweeps, seed=seed
+    )
+    if as_json:
+        _print_json({"out": str(out), "filled": filled})
+        return
+    columns = ", ".join(f"{count} in {name}" for name, count in filled.items() if count)
+    _tell(f"filled: {columns or 'nothing, there were no gaps'}", "dim")
+    typer.echo(out)
 
 
 @app.command()

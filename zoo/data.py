@@ -14,6 +14,7 @@ import numpy as np
 
 from zoo.dependencies import Dependencies, dependencies
 from zoo.errors import DataError
+from zoo.frames import coded
 from zoo.options import MAX_SEED, count, switch
 from zoo.schema import read_table, schema_frame
 from zoo.splits import PARTS, Part, SplitChoice, split_rows
@@ -88,7 +89,8 @@ class Data:
     and the split alone, so that it is shared by
     all data on which scores under the data's measure may be compared, and is empty where no column has a resolution.
     ``origin`` is the call of
-    :func:`zoo.load_data` that gives these data again, or empty if they came from memory.
+    :func:`zoo.load_data` that gives these data again, or empty if they came from memory. ``missing_values`` stood for
+    entries that were not observed.
 
     >>> Data.from_array([[k / 3, k / 7] for k in range(20)], name="ramp")
     <Data 'ramp': 14 + 2 + 4 rows, 2 columns, real, scaling column>
@@ -108,6 +110,7 @@ class Data:
     mass_fingerprint: str
     notes: tuple[str, ...]
     origin: str = ""
+    missing_values: tuple[Any, ...] = ()
     dependent_columns: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
@@ -207,8 +210,11 @@ class Data:
         labels = _checked_names("label", labels, len(values))
         groups = _checked_names("group", groups, len(values))
         rng = np.random.default_rng(count("seed", seed, least=0, most=MAX_SEED))
-        discrete = all(column.kind.discrete for column in recorded) or bool(np.all(values == np.rint(values)))
+        discrete = all(column.kind.discrete for column in recorded) or bool(
+            np.all((values == np.rint(values)) | np.isnan(values))
+        )
         rows, split_notes = split_rows(values, split, groups, labels, discrete, rng)
+        rows, unobserved_notes = _observed_rows(rows, values)
 
         if kind == "auto":
             common = common_support(recorded)
@@ -275,10 +281,12 @@ class Data:
             notes=(
                 *notes,
                 *split_notes,
+                *unobserved_notes,
                 *_constant_notes(told, constant, varying),
                 *_dependence_notes(told, exact),
                 *_nearly_notes(told, exact, nearly),
             ),
+            missing_values=tuple(v.item() if isinstance(v, np.generic) else v for v in missing_values),
             dependent_columns=tuple(told[j] for j in exact.columns),
         )
 
@@ -349,6 +357,18 @@ class Data:
         import pandas as pd
 
         return pd.DataFrame({c.name: c.worded(v) for c, v in zip(self.columns, np.asarray(x).T, strict=True)}, index)
+
+    def coded(self, x: Any, missing_values: Sequence[Any] | None = None) -> Any:
+        """A data frame of such columns as values (N, D), the inverse of :meth:`as_frame`; an array as it is.
+
+        What stood for entries that were not observed when the data were loaded does so still, if nothing else is named.
+
+        Raises:
+            DataError: columns that are not there, or cells that are no value of their column.
+        """
+        if not hasattr(x, "select_dtypes"):
+            return x
+        return coded(self.columns, x, self.missing_values if missing_values is None else missing_values)
 
     def scale(self, x: Any) -> Array:
         """Values (..., D) from the units as loaded to scaled units.
@@ -535,6 +555,19 @@ def _refuse_unobserved(train: Array, names: Sequence[str]) -> None:
             f"no entry of {_few(told)} was observed in the training part: there is nothing to learn; leave "
             f"{'it' if len(told) == 1 else 'them'} out with drop={told!r}"
         )
+
+
+def _observed_rows(rows: dict[Part, Array], values: Array) -> tuple[dict[Part, Array], list[str]]:
+    """The rows of each part without those of which nothing was observed."""
+    empty = np.asarray(np.isnan(values).all(axis=1))
+    if not empty.any():
+        return rows, []
+    kept = {part: index[~empty[index]] for part, index in rows.items()}
+    if bare := [part for part, index in kept.items() if not len(index)]:
+        raise DataError(f"no row of the {bare[0]} part has an entry that was observed")
+    which = _few([str(row) for row in np.flatnonzero(empty)])
+    told = (f"Row {which} has", "is") if empty.sum() == 1 else (f"Rows {which} have", "are")
+    return kept, [f"{told[0]} no entry that was observed (counted from 0), and {told[1]} left out."]
 
 
 def _differs(x: Array, center: Array) -> Array:

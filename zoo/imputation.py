@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import singledispatch
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, TypeAlias
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import torch
@@ -22,18 +23,31 @@ from zoo.errors import Unknown
 from zoo.lenses import Gapped, Observed, with_others_apart
 from zoo.models import EachColumn, PerColumn
 from zoo.objective import Program
+from zoo.options import ImputationMethod
 
-__all__ = ["METHODS", "SWEEPS", "Method", "each_missing", "given_latents", "impute", "missing_draws", "states"]
+__all__ = [
+    "SWEEPS",
+    "center",
+    "each_missing",
+    "given_latents",
+    "impute",
+    "missing_draws",
+    "states",
+]
 
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Latents: TypeAlias = dict[str, Tensor]
-Method = Literal["importance", "gibbs", "pseudo-gibbs"]
-METHODS: tuple[Method, ...] = get_args(Method)
 SAMPLES = 1000  # draws of the guide among which those of importance sampling are chosen
 SWEEPS = 50  # over latents and entries, of either Gibbs sampler
 
 
 def impute(
-    model: Observed, guide: Program, x: Tensor, draws: int, method: Method = "importance", sweeps: int = SWEEPS
+    model: Observed,
+    guide: Program,
+    x: Tensor,
+    draws: int,
+    method: ImputationMethod = "importance",
+    sweeps: int = SWEEPS,
 ) -> Tensor:
     """Draws of x (N, D) in which only what was not observed differs, (K, N, D), a block of rows at a time."""
     blocks = []
@@ -44,7 +58,7 @@ def impute(
 
 
 def states(
-    model: Observed, guide: Program, x: Tensor, draws: int, method: Method, sweeps: int = SWEEPS
+    model: Observed, guide: Program, x: Tensor, draws: int, method: ImputationMethod, sweeps: int = SWEEPS
 ) -> Iterator[Latents]:
     r"""Draws of the latents given what was observed, (K, B, ...) by site: one of importance sampling, one a sweep else.
 
@@ -121,6 +135,17 @@ def given_latents(model: Observed, x: Tensor, latents: Latents) -> Gapped:
     with pyro.plate("samples", len(next(iter(latents.values()))), dim=-2):
         trace = poutine.trace(poutine.condition(model, data=latents)).get_trace(x)
     return trace.nodes["x"]["fn"]  # type: ignore[no-any-return]
+
+
+def center(draws: Array, nominal: Array) -> Array:
+    """The mean of draws (K, ..., H), and where they are names, (H,), the most frequent one; NaN only where all are."""
+    none = np.isnan(draws).all(axis=0)
+    found = np.asarray(np.nansum(draws, axis=0) / np.maximum(1, (~np.isnan(draws)).sum(axis=0)))
+    names = draws[..., nominal]
+    if len(each := np.unique(names[~np.isnan(names)])):
+        counts = np.stack([(names == name).sum(axis=0) for name in each])
+        found[..., nominal] = each[counts.argmax(axis=0)]
+    return np.where(none, np.nan, found)
 
 
 def _blocks(model: Observed, guide: Program, x: Tensor, draws: int) -> tuple[Tensor, ...]:

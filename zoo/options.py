@@ -9,13 +9,14 @@ import re
 from dataclasses import fields
 from numbers import Real
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from zoo.errors import OptionError
 
-__all__ = ["MAX_SEED", "MOST", "MOST_SEEDS", "checked", "count", "location", "share", "switch"]
+__all__ = ["MAX_SEED", "MOST", "MOST_SEEDS", "ImputationMethod", "checked", "count", "location", "share", "switch"]
 
 T = TypeVar("T")
+ImputationMethod = Literal["importance", "gibbs", "pseudo-gibbs"]
 MOST = 10**8  # of anything that is counted: far beyond what ends, and no overflow yet
 MOST_SEEDS, MAX_SEED = 10_000, 2**63 - 1
 URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # a path has lost the second stroke

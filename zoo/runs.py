@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 import safetensors.torch
@@ -23,9 +23,10 @@ from zoo.context import Stream, pyro_context, random_stream, seeded
 from zoo.data import Data
 from zoo.engine import Replica
 from zoo.errors import OptionError, RunError, UnknownPair
-from zoo.imputation import METHODS, SWEEPS, Method, impute
+from zoo.frames import filled
+from zoo.imputation import SWEEPS, center, impute
 from zoo.lenses import observed
-from zoo.options import MAX_SEED, count, location
+from zoo.options import MAX_SEED, ImputationMethod, count, location
 from zoo.storage import digest, locked, read_tree, regular, write_directory
 
 __all__ = ["RECIPE", "Run", "load_run"]
@@ -33,6 +34,7 @@ __all__ = ["RECIPE", "Run", "load_run"]
 T = TypeVar("T")
 
 FORMAT = 2
+MOST_DRAWN = 2**24  # numbers that are drawn before they are put together
 WEIGHTS, TREE, RECIPE = "weights.safetensors", "run.nc", "run.json"
 
 
@@ -64,13 +66,13 @@ class Run:
         Args:
             x: data in the units as loaded, shape (N, D), NaN where an entry was not observed.
         """
-        x = self._checked(x)
+        x = self._inward(self._loaded(x))
         means = self.each_seed(lambda _, guide: inference.encode(guide, x), Stream.POSTERIOR, gaps=has_gaps(x))
         return torch.stack(means).numpy()
 
     def reconstruct(self, x: Any, samples: int = 32) -> np.ndarray[Any, Any]:
         """Mean of p(x | z) over posterior draws, in the units as loaded, shape (S, N, D)."""
-        x, samples = self._checked(x), count("samples", samples)
+        x, samples = self._inward(self._loaded(x)), count("samples", samples)
         means = self.each_seed(
             lambda model, guide: inference.reconstruct(model, guide, x, samples).mean,
             Stream.POSTERIOR,
@@ -91,8 +93,8 @@ class Run:
         Exact for mixtures and linear models, else a lower bound in expectation; ``zoo.evaluate`` also gives its
         standard error, the diagnostics of its importance weights, and a better estimate where they are bad.
         """
-        loaded = x
-        x, samples = self._checked(x), count("samples", samples)
+        loaded, samples = self._loaded(x), count("samples", samples)
+        x = self._inward(loaded)
 
         def score(model: Any, guide: Any) -> Tensor:
             blocks = inference.row_blocks(x, samples)
@@ -100,10 +102,10 @@ class Run:
             return torch.cat([inference.log_mean_exp(block) for block in weights])
 
         evidence = self.each_seed(score, Stream.EVIDENCE, gaps=has_gaps(x))
-        return torch.stack(evidence).numpy() - self.pair.view.log_volumes(np.asarray(loaded, dtype=np.float64))
+        return torch.stack(evidence).numpy() - self.pair.view.log_volumes(loaded)
 
     def impute(
-        self, x: Any, draws: int = 20, *, method: Method = "gibbs", sweeps: int = SWEEPS, seed: int = 0
+        self, x: Any, draws: int = 20, *, method: ImputationMethod = "gibbs", sweeps: int = SWEEPS, seed: int = 0
     ) -> np.ndarray[Any, Any]:
         r"""Draws of what was not observed, NaN in x, given what was: :math:`x_m \sim p(x_m \mid x_o)`.
 
@@ -111,7 +113,7 @@ class Run:
         data are.
 
         Args:
-            x: data in the units as loaded, shape (N, D).
+            x: data in the units as loaded, shape (N, D), or a data frame.
             draws: K.
             method: "importance", "gibbs" or "pseudo-gibbs" (:func:`zoo.imputation.states` has their formulas). Gibbs
                 goes on from importance sampling, which is poor where the guide has not seen gaps in training; the third
@@ -133,10 +135,11 @@ class Run:
         >>> run.impute([[5.1, 3.5, np.nan, np.nan]], draws=9).shape
         (2, 9, 1, 4)
         """
-        if method not in METHODS:
-            raise OptionError(f"impute: method={method!r}; choose from {', '.join(METHODS)}.")
+        if method not in (known := get_args(ImputationMethod)):
+            raise OptionError(f"impute: method={method!r}; choose from {', '.join(known)}.")
         draws, sweeps = count("draws", draws), count("sweeps", sweeps)
-        rows, seed = self._checked(x), count("seed", seed, least=0, most=MAX_SEED)
+        loaded, seed = self._loaded(x), count("seed", seed, least=0, most=MAX_SEED)
+        rows = self._inward(loaded)
         found = self.each_seed(
             lambda model, guide: impute(model, guide, rows, draws, method, sweeps),
             Stream.IMPUTATION,
@@ -144,8 +147,43 @@ class Run:
             gaps=True,
         )
         drawn = self.pair.data.nearest(self.pair.view.outward(torch.stack(found).numpy()))
-        loaded = np.asarray(x, dtype=np.float64)
         return np.where(np.isnan(loaded), drawn, loaded)
+
+    def fill_gaps(
+        self, x: Any, draws: int = 20, *, method: ImputationMethod = "gibbs", sweeps: int = SWEEPS, seed: int = 0
+    ) -> Any:
+        """A table with its gaps filled: numbers by the mean of draws over all seeds, names by the most frequent.
+
+        Each is rounded to a value that its column can have. What is lost is how sure the pair is: :meth:`impute` gives
+        the draws. Errors are those of :meth:`impute`.
+
+        Args:
+            x: data in the units as loaded: an array (N, D), or a data frame, in which columns that the pair was not
+                trained on stay as they are.
+            draws: of each seed.
+            method: as for :meth:`impute`.
+            sweeps: as for :meth:`impute`.
+            seed: draws others.
+
+        Returns:
+            An array, or a data frame with text as text, as x is.
+
+        >>> import pandas as pd, zoo
+        >>> data = zoo.load_data("penguins")
+        >>> run = zoo.fit(zoo.create("mixed", data), data, seeds=1, steps=20, progress=False)
+        >>> run.fill_gaps(data.frame("test")).isna().sum().sum()
+        np.int64(0)
+        """
+        loaded = self._loaded(x)
+        gaps = np.isnan(loaded)
+        whole, nominal = loaded.copy(), np.array([column.kind.nominal for column in self.pair.data.columns])
+        rows = np.flatnonzero(gaps.any(axis=1))
+        together = max(1, MOST_DRAWN // (len(self.seeds) * count("draws", draws) * loaded.shape[1]))
+        for at in range(0, len(rows), together):
+            some = rows[at : at + together]
+            drawn = self.impute(loaded[some], draws, method=method, sweeps=sweeps, seed=seed + at)
+            whole[some] = self.pair.data.nearest(center(drawn.reshape(-1, *loaded[some].shape), nominal))
+        return filled(self.pair.data.columns, x, whole, gaps) if hasattr(x, "select_dtypes") else whole
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -194,8 +232,12 @@ class Run:
                 tensor.copy_(self.weights[name][row])
         return program.requires_grad_(False).eval()
 
-    def _checked(self, x: Any) -> Tensor:
-        return torch.as_tensor(self.pair.view.inward(self.pair.view.checked(x)), dtype=torch.float32)
+    def _loaded(self, x: Any) -> np.ndarray[Any, Any]:
+        """Values (N, D) in the units as loaded, of an array or a data frame."""
+        return self.pair.view.checked(self.pair.data.coded(x))
+
+    def _inward(self, loaded: np.ndarray[Any, Any]) -> Tensor:
+        return torch.as_tensor(self.pair.view.inward(loaded), dtype=torch.float32)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the run into a directory: the tree as netCDF, weights as safetensors, options as JSON.

@@ -19,7 +19,7 @@ from zoo.supports import SUPPORTS, Column, ColumnSupport
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["Table", "few", "read_table", "schema_frame"]
+__all__ = ["OPPOSITES", "Raw", "Refused", "Table", "few", "numbered", "read_table", "schema_frame"]
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -192,8 +192,8 @@ def _columns(
         array = array.reshape(len(array), -1)
         shape = _checked_shape(sides, array.shape[1])
         prefix = "pixel_" if shape else "x"
-        numbered = [prefix + "_".join(map(str, at)) for at in np.ndindex(shape or (array.shape[1],))]
-        given, series = _checked_names(numbered if names is None else names, array.shape[1]), [*array.T]
+        counted = [prefix + "_".join(map(str, at)) for at in np.ndindex(shape or (array.shape[1],))]
+        given, series = _checked_names(counted if names is None else names, array.shape[1]), [*array.T]
     wanted = _wanted(given, keep, drop)
     if len(wanted) < len(given) and shape:
         raise DataError("columns= and drop= would leave holes in the images: leave them out, or image_shape")
@@ -205,7 +205,7 @@ def _columns(
     refused: dict[str, str] = {}
     for name, column in chosen.items():
         try:
-            raw[name] = _numbered(name, column, missing_values)
+            raw[name] = numbered(name, column, missing_values)
         except Refused as reason:
             refused[name] = reason.why
     if refused:
@@ -226,7 +226,7 @@ def _numeric(columns: Mapping[str, Array]) -> dict[str, Raw]:
     return {name: Raw(c.astype(np.float64) + 0.0, single=c.dtype == np.float32) for name, c in columns.items()}
 
 
-def _numbered(name: str, column: Any, missing_values: Sequence[Any]) -> Raw:
+def numbered(name: str, column: Any, missing_values: Sequence[Any]) -> Raw:
     """One column as numbers.
 
     Raises:

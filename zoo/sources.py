@@ -14,6 +14,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module, resources
 from itertools import islice
 from pathlib import Path
@@ -29,12 +30,21 @@ from zoo.splits import SplitChoice
 from zoo.storage import check_memory, check_promise, free_memory, pieces, regular, unzipped
 from zoo.supports import Support
 
-__all__ = ["DataCall", "list_data", "load_data"]
+__all__ = ["DataCall", "Layout", "Raw", "list_data", "load_data", "read_source"]
 
 TOLD = 1000  # characters of an argument that a call is written down with
 SHARE = 8  # of the free memory, for what is loaded: checks, splits and scaling take their own copies
 NUMBER, WORD = 8, 64  # bytes that a value takes
 TOO_MUCH = "does not fit into the memory: load fewer rows or columns"
+
+
+class Layout(NamedTuple):
+    """How a table is written in a text file."""
+
+    separator: str = ","
+    decimal: str = "."
+    header: bool = True
+    row_names: str | Literal[False] | None = None  # above the column of names; False if nothing is, None without names
 
 
 class Raw(NamedTuple):
@@ -47,6 +57,8 @@ class Raw(NamedTuple):
     levels: Sequence[float] | None = None
     notes: tuple[str, ...] = ()
     read_with: str = ""  # arguments of pandas.read_csv without which the file is another table
+    cells: Callable[[], Any] | None = None  # the same table with every cell as it is written
+    layout: Layout = Layout()
 
 
 @dataclass(frozen=True)
@@ -122,13 +134,11 @@ def load_data(
     options = {name: value for name, value in locals().items() if name != "source" and value is not DEFAULTS[name]}
     name, place, raw = "array", "", Raw(source)
     label = labels if isinstance(labels, str) else None
-    limit = free_memory() // SHARE if max_bytes is None else count("max_bytes", max_bytes, most=2**63 - 1)
     if isinstance(source, str) and source in NAMED:
-        _unlabelled(label)
-        name, raw = source, NAMED[source]()
+        name, raw = source, read_source(source, label)
     elif isinstance(source, str | os.PathLike):
         path = location("source", source)
-        name, place, raw = Path(path.name.removesuffix(".gz")).stem, f"{path}: ", _read(path, label, limit)
+        name, place, raw = Path(path.name.removesuffix(".gz")).stem, f"{path}: ", read_source(path, label, max_bytes)
     elif label is not None and hasattr(source, "columns"):
         raw = _framed(source, label)
     try:
@@ -159,6 +169,19 @@ def load_data(
     except MemoryError as error:
         raise DataError(f"{place}{TOO_MUCH}") from error
     return replace(data, notes=(*raw.notes, *data.notes), origin=_origin(source, options))
+
+
+def read_source(source: str | os.PathLike[str], label: str | None = None, max_bytes: int | None = None) -> Raw:
+    """What is in a data set by name or in a file.
+
+    Raises:
+        DataError: there is none, or it cannot be read.
+    """
+    limit = free_memory() // SHARE if max_bytes is None else count("max_bytes", max_bytes, most=2**63 - 1)
+    if isinstance(source, str) and source in NAMED:
+        _unlabelled(label)
+        return NAMED[source]()
+    return _read(location("source", source), label, limit)
 
 
 def _without(raw: Raw, groups: str) -> tuple[Raw, Array]:
@@ -378,31 +401,34 @@ def _table(path: Path, encoding: str, separators: Sequence[str], label: str | No
     trailing = longer and not any(row[-1] for row in others)  # a separator at the end of each line, not row names
     named_rows = header and (first[0] == "" or (longer and not trailing))
 
-    def read(decimal: str) -> Any:
+    def read(**how: Any) -> Any:
         with unzipped(path) as file:
-            return pd.read_csv(
+            frame = pd.read_csv(
                 file,
                 sep=separator,
-                decimal=decimal,
                 header=0 if header else None,
                 index_col=0 if named_rows else False if trailing else None,
                 encoding=encoding,
                 skipinitialspace=True,
                 low_memory=False,
+                **how,
             )
+        return frame if header else frame.set_axis([f"x{j}" for j in range(frame.shape[1])], axis=1)
 
-    frame, read_with, notes = read("."), "" if separator == "," else f"sep={separator!r}, ", []
-    if separator != "," and _numbers(frame) < frame.shape[1] and _numbers(other := read(",")) > _numbers(frame):
+    layout = Layout(separator, header=header, row_names=(first[0] == "" and "") if named_rows else None)
+    frame, read_with, notes = read(), "" if separator == "," else f"sep={separator!r}, ", []
+    if separator != "," and _numbers(frame) < frame.shape[1] and _numbers(other := read(decimal=",")) > _numbers(frame):
         # beside a word, pandas leaves the numbers of a column as they are written
         frame = other.replace(r"^([-+]?\d+),(\d+)$", r"\1.\2", regex=True)
-        read_with += "decimal=',', "
+        read_with, layout = read_with + "decimal=',', ", layout._replace(decimal=",")
         notes.append("Commas in its numbers were read as decimal commas: 1,234 is a little more than one.")
     if named_rows:
         notes.append("The first column has no name and was taken for row names.")
     if not header:
-        frame.columns = pd.Index([f"x{j}" for j in range(frame.shape[1])])
         notes.append("The first row holds numbers and was taken for data, not for names of columns.")
-    return _framed(frame, label)._replace(notes=tuple(notes), read_with=read_with)
+    return _framed(frame, label)._replace(
+        notes=tuple(notes), read_with=read_with, cells=partial(read, dtype=str, na_filter=False), layout=layout
+    )
 
 
 def _likely(rows: Sequence[Sequence[str]]) -> tuple[bool, float, int]:

@@ -27,6 +27,7 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 ColumnSupport = Literal["binary", "ordinal", "count", "unit", "positive", "real", "categorical"]
 Support = Literal["binary", "ordinal", "count", "unit", "positive", "real", "categorical", "mixed"]
 MIXED = "mixed"  # what a card says whose likelihood is of any column, and a table no other likelihood takes whole
+MOST_PLACES = 6  # that a number is written with
 ON_GRID = 1e-6  # of a step: how far from its level a value may be
 
 
@@ -75,6 +76,19 @@ class Column:
             return x
         words = np.array([*self.categories, None], dtype=object)
         return cast(Array, words[np.where(np.isnan(x), len(words) - 1, np.nan_to_num(x)).astype(np.int64)])
+
+    def written(self, x: float) -> str:
+        """A value in words, or as a number with the decimals that the column was recorded to.
+
+        >>> Column(name="weight", support="real", resolution=0.25).written(0.5)
+        '0.50'
+        """
+        if self.categories:
+            return self.categories[round(x)]
+        if self.resolution is None:
+            return f"{x:.6g}"
+        places = next((p for p in range(MOST_PLACES) if (self.resolution * 10**p).is_integer()), MOST_PLACES)
+        return f"{x + 0.0:.{places}f}"
 
     def nearest(self, x: Array) -> Array:
         """The values (...) that it can have, and was recorded to, next to any.

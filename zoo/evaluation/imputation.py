@@ -14,7 +14,7 @@ from zoo import inference
 from zoo.context import Stream
 from zoo.data import Data
 from zoo.errors import Unknown
-from zoo.imputation import SWEEPS, each_missing, given_latents, missing_draws, states
+from zoo.imputation import SWEEPS, center, each_missing, given_latents, missing_draws, states
 from zoo.lenses import cells
 from zoo.runs import Run
 from zoo.supports import Column
@@ -91,7 +91,7 @@ def imputation(run: Run, data: Data, share: float) -> xarray.Dataset:
         for j in np.unique(columns):  # in the units as loaded, as a value that the column can have
             scaled = drawn[:, columns == j] * view.scale[j] + view.center[j]
             values[:, columns == j] = data.columns[j].nearest(scaled)
-        return Imputed(score - volume[columns], _center(values, nominal[columns]))
+        return Imputed(score - volume[columns], center(values, nominal[columns]))
 
     seeds = run.each_seed(of_seed, Stream.IMPUTATION, gaps=True)
     baselines = {}
@@ -102,7 +102,7 @@ def imputation(run: Run, data: Data, share: float) -> xarray.Dataset:
             absent[name] = str(reason)
     spread = np.where(data.train_std > 0, data.train_std, 1.0)[columns]
     errors = np.stack([_errors(seed.center, truth, nominal[columns]) for seed in seeds])
-    others = np.stack([_errors(center, truth, nominal[columns]) for center in baselines.values()])
+    others = np.stack([_errors(filled, truth, nominal[columns]) for filled in baselines.values()])
     is_number = ~nominal[columns]
 
     def by_column(values: Array, mean: Callable[[Array], Any]) -> Array:
@@ -180,13 +180,6 @@ def _cells(fn: Any, width: Tensor, absent: dict[str, str]) -> Any:
     except Unknown as reason:
         absent["cells"] = str(reason)
         return fn
-
-
-def _center(draws: Array, nominal: Array) -> Array:
-    """The mean of draws (K, H), and where they are names the most frequent one."""
-    found = draws.mean(0)
-    found[nominal] = [_mode(draws[:, h]) for h in np.flatnonzero(nominal)]
-    return np.asarray(found)
 
 
 def _mode(values: Array) -> float:

@@ -1,0 +1,123 @@
+"""A table that is not the one a pair was trained on, by the columns that the pair knows: to numbers, and back."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from zoo.errors import DataError
+from zoo.schema import OPPOSITES, Raw, Refused, few, numbered
+from zoo.supports import Column
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["coded", "filled"]
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+
+
+def coded(columns: Sequence[Column], frame: Any, missing_values: Sequence[Any] = ()) -> Array:
+    """A data frame as numbers (N, D), NaN where an entry was not observed; columns of other names are left out.
+
+    Raises:
+        DataError: columns that are not there, all named at once, or cells that are no value of their column.
+
+    >>> import pandas as pd
+    >>> city = Column(name="city", support="categorical", categories=("Bonn", "Rome"))
+    >>> coded([city], pd.DataFrame({"city": ["Rome", None], "day": [1, 2]})).tolist()
+    [[1.0], [nan]]
+    """
+    frame = frame.rename(columns=str)
+    if absent := [column.name for column in columns if column.name not in frame]:
+        near = difflib.get_close_matches(absent[0], map(str, frame.columns), 1)
+        hint = f"; is it {near[0]!r}?" if near else ""
+        raise DataError(f"x has no column {few([repr(name) for name in absent])}, which the pair was trained on{hint}")
+    if twice := [column.name for column in columns if frame[column.name].ndim > 1]:
+        raise DataError(f"x has more than one column {few([repr(name) for name in twice])}")
+    return np.stack([_coded(column, frame[column.name], missing_values) for column in columns], axis=1)
+
+
+def _coded(column: Column, series: Any, missing_values: Sequence[Any]) -> Array:
+    told = [*missing_values, *map(str, missing_values)]
+    gone = (series.isna() | series.isin(told)).to_numpy()
+    values = np.full(len(series), np.nan)
+    if gone.all():
+        return values
+    if column.categories:
+        values[~gone] = [_number_of(cell, column.categories, column.name, row) for row, cell in _cells(series, ~gone)]
+        return values
+    try:
+        raw = numbered(column.name, series, missing_values)
+    except Refused as reason:
+        raise DataError(f"column {column.name!r} {reason.why}, and the pair was trained on numbers there") from None
+    if _holds_words(raw):
+        held = few([repr(word) for word in raw.categories], 3)
+        raise DataError(f"column {column.name!r} holds {held}, and the pair was trained on numbers there")
+    return raw.values
+
+
+def _cells(series: Any, at: Array) -> zip[tuple[int, Any]]:
+    return zip(np.flatnonzero(at).tolist(), series[at].tolist(), strict=True)
+
+
+def _number_of(cell: Any, categories: Sequence[str], name: str, row: int) -> int:
+    """The number of a category, as the user wrote it; of yes and no in capitals or not."""
+    word = str(int(cell) if isinstance(cell, float) and cell.is_integer() else cell).strip()
+    known = [*categories]
+    if {one.lower() for one in known} in OPPOSITES:
+        known, word = [one.lower() for one in known], word.lower()
+    if word not in known:
+        raise DataError(
+            f"x holds {cell!r} in row {row}, column {name!r}, which is none of those the pair was trained on: "
+            f"{few([repr(one) for one in categories])}; leave it empty to have it filled in"
+        )
+    return known.index(word)
+
+
+def _holds_words(raw: Raw) -> bool:
+    return bool(raw.categories) and raw.reason != "true or false"
+
+
+def filled(columns: Sequence[Column], frame: Any, values: Array, gaps: Array, decimal: str = ".") -> pandas.DataFrame:
+    """The frame with values (N, D) in the places of its gaps (N, D), and all else as it is.
+
+    Categories are written as in the frame, numbers in a column of text as text.
+
+    >>> import pandas as pd
+    >>> city = Column(name="city", support="categorical", categories=("Bonn", "Rome"))
+    >>> filled([city], pd.DataFrame({"city": ["Rome", None]}), np.zeros((2, 1)), np.array([[False], [True]]))
+       city
+    0  Rome
+    1  Bonn
+    """
+    whole = frame.rename(columns=str)
+    for j, column in enumerate(columns):
+        if gaps[:, j].any():
+            whole[column.name] = _filled(column, whole[column.name], values[gaps[:, j], j], gaps[:, j], decimal)
+    return whole.set_axis(frame.columns, axis=1)  # type: ignore[no-any-return]
+
+
+def _filled(column: Column, series: Any, values: Array, at: Array, decimal: str) -> Any:
+    import pandas as pd
+
+    kept = series[~at]
+    text = not len(kept) or any(isinstance(cell, str) for cell in kept)
+    new: list[Any] = values.tolist()
+    if column.categories:
+        as_written = {str(cell).strip(): cell for cell in kept.unique()}
+        words = [column.written(value) for value in new]
+        new = [as_written.get(word, word) for word in words]
+    elif text and not pd.api.types.is_numeric_dtype(series.dtype):
+        new = [column.written(value).replace(".", decimal) for value in new]
+    whole = series.astype(object)
+    whole[at] = new
+    if pd.api.types.is_integer_dtype(series.dtype) and not all(float(value).is_integer() for value in new):
+        return whole.infer_objects()
+    try:
+        return whole.astype(series.dtype)
+    except (TypeError, ValueError):  # words in a column that was empty
+        return whole.infer_objects()
