@@ -64,7 +64,8 @@ class NegativeBinomial(Poisson):
 
     def likelihood(self, z):
         log_count, logits = self.decoder(z).unbind(-2)
-        return dist.NegativeBinomial(log_count.exp(), logits=logits).to_event(1)
+        # beyond that torch's differences of log gammas are rounding, and its masses above 1
+        return dist.NegativeBinomial(log_count.clamp(max=7.0).exp(), logits=logits).to_event(1)
 
 
 def negative_binomial():

@@ -241,8 +241,9 @@ def test_a_process_that_was_killed_loses_nothing(kind, iris, tmp_path):
 def test_what_was_seen_of_a_runaway_is_kept(iris, tmp_path, monkeypatch):
     x = np.column_stack([iris.train.values, np.ones(len(iris.train))])
     data = zoo.Data.from_array(x, name="iris and a constant")
-    pair = zoo.create("gaussian-learned", data)
-    how = HOW | {"steps": 900, "checks": 30, "on_divergence": "warn", "learning_rate": 0.02}
+    pair = zoo.create("gaussian-learned", data, latent_dim=2, activation="relu")
+    # which of the seeds run away differs between processors
+    how = HOW | {"steps": 900, "seeds": 4, "checks": 30, "on_divergence": "warn", "learning_rate": 0.05}
     with pytest.warns(DivergenceWarning, match="runs away"):
         whole = zoo.fit(pair, data, **how)
     at = int(whole.tree["optimization"]["ran_away_at"].where(lambda step: step >= 0).min())

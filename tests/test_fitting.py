@@ -243,14 +243,18 @@ def test_a_seed_that_ran_away_goes_on_to_the_end_of_its_round_only(iris, monkeyp
     from zoo import fitting, rounds
 
     monkeypatch.setattr(rounds, "FIRST", 900)
+    monkeypatch.setattr(fitting, "AUTO_STEPS", 2700)
     monkeypatch.setattr(fitting, "still_improving", lambda *elbo: np.ones(len(elbo[-1]), bool))
     data = zoo.Data.from_array(np.column_stack([iris.train.values, np.ones(len(iris.train))]), name="with a constant")
-    how = QUIET | {"steps": "auto", "learning_rate": 0.02, "checks": 30, "on_divergence": "warn"}
+    # which of the seeds run away differs between processors
+    how = QUIET | {"steps": "auto", "learning_rate": 0.05, "checks": 30, "on_divergence": "warn"}
     with pytest.warns(DivergenceWarning, match="runs away"):
-        run = zoo.fit(zoo.create("gaussian-learned", data), data, seeds=1, **how)
+        run = zoo.fit(zoo.create("gaussian-learned", data, latent_dim=2, activation="relu"), data, seeds=4, **how)
     steps = run.tree["optimization"]
-    assert 0 < steps["ran_away_at"].item() < steps["stopped_at"].item() == steps.sizes["step"] == 900
-    assert steps["settled_at"].item() == -1
+    early = (steps["ran_away_at"] > 0) & (steps["ran_away_at"] < 900)
+    assert early.any()
+    assert set(steps["stopped_at"].values[early]) == {900}
+    assert set(steps["settled_at"].values[early]) == {-1}
 
 
 @pytest.mark.parametrize(("other", "said"), [({"schedule": "constant"}, "restarts"), ({"patience": 3}, "patience out")])

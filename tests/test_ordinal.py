@@ -176,14 +176,15 @@ def test_every_pair_on_levels_has_a_mass(name, ratings):
 
 
 def test_binned_training_does_not_run_away_where_the_density_does(ratings):
-    scales = {}
+    scales, quiet = {}, {"progress": False, "on_divergence": "warn"}
     for name in ("gaussian-binned", "gaussian-learned"):
-        pair = zoo.create(name, ratings, latent_dim=2)
+        pair = zoo.create(name, ratings, latent_dim=2, activation="relu")
+        # which of the seeds run away differs between processors
         with pytest.warns(zoo.errors.DivergenceWarning) if name == "gaussian-learned" else nullcontext():
-            run = zoo.fit(pair, ratings, seeds=1, steps=1500, learning_rate=0.02, progress=False, on_divergence="warn")
+            run = zoo.fit(pair, ratings, seeds=4, steps=1500, learning_rate=0.05, compile="capture", **quiet)
         scales[name] = run.tree["optimization"]
     assert (scales["gaussian-binned"]["elbo"] <= 0).all()
-    assert scales["gaussian-learned"]["elbo"][0, -1] > scales["gaussian-binned"]["elbo"].max()
+    assert scales["gaussian-learned"]["elbo"][:, -1].max() > scales["gaussian-binned"]["elbo"].max()
 
 
 def test_dequantized_training_is_scored_on_the_same_levels(ratings):

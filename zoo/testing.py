@@ -40,6 +40,7 @@ from zoo.runs import load_run
 from zoo.supports import MIXED, SUPPORTS, Support, as_modelled
 
 DRAWS, UPHILL = 4096, 10  # of a likelihood, to see where its mass is; steps towards its peak
+LARGEST_COUNT = 10_000
 CELLS, REPEATS = 500, 64  # across all draws; of what is added up with noise
 
 __all__ = ["CHECKS", "Subject", "check_pair", "example_data", "variants"]
@@ -345,7 +346,9 @@ def _highest(fn: Any, x: Tensor, *, smooth: bool) -> float:
     middle = drawn.median(0).values
     spread = (drawn - middle).abs().median(0).values
     starts = torch.stack([x, *drawn, middle, *(_centres(fn, x) if smooth else [])])
-    at = torch.where(starts.isfinite(), starts, x)
+    # of a count so large, differences of log gammas are rounding in single precision
+    told = starts.isfinite() & (smooth | (starts.abs() < LARGEST_COUNT))
+    at = torch.where(told, starts, x)
     height = fn.log_prob(at).nan_to_num(-math.inf, math.inf, -math.inf)
     step = torch.ones_like(height)
     for _ in range(UPHILL if smooth else 0):

@@ -28,7 +28,7 @@ from zoo.evaluation.tails import BAD_K, pareto_k
 from zoo.lenses import Gapped, PartlyBinned, with_others_apart
 from zoo.models import EachColumn, PerColumn
 from zoo.models.emissions.ordinal import Cumulative
-from zoo.models.ordinal import Binned, Levels
+from zoo.models.ordinal import Binned, Levels, log_interval_mass
 from zoo.objective import Program
 from zoo.runs import Run
 
@@ -333,6 +333,15 @@ def distribution_function(one: Any, x: Tensor) -> tuple[Tensor, Tensor]:
 @distribution_function.register
 def _(one: dist.Bernoulli, x: Tensor) -> tuple[Tensor, Tensor]:
     return x * (1 - one.probs), torch.where(x > 0, 1.0, 1 - one.probs)
+
+
+@distribution_function.register
+def _(one: dist.StudentT, x: Tensor) -> tuple[Tensor, Tensor]:
+    """A half, and the mass between the centre and x."""
+    away = (x - one.loc).abs()
+    half = torch.where(away > 0, log_interval_mass(one, one.loc.expand_as(away), one.loc + away).exp(), 0.0)
+    upto = torch.where(x < one.loc, 0.5 - half, 0.5 + half)
+    return upto, upto
 
 
 @distribution_function.register
