@@ -9,6 +9,7 @@ from typing import Literal, cast, get_args
 
 from zoo.errors import OptionError
 from zoo.supports import SUPPORTS, Column, ColumnSupport, Support, models
+from zoo.words import html_facts
 
 __all__ = ["ANOTHER_MODEL", "BaseMeasure", "Card", "Objective", "kept_weights"]
 
@@ -102,6 +103,29 @@ class Card:
             raise OptionError(f"{self.name}: a mass is at most 1, so bounded=True.")
 
     @property
+    def claims(self) -> dict[str, str]:
+        """All of it in words, for a reader; without text where there is nothing to say."""
+        return {
+            "name": self.name,
+            "title": self.title,
+            "summary": self.summary,
+            "likelihood": self.formula,
+            "data": f"{self.support}; its formula is a {_MEASURES[self.base_measure]}",
+            "bounded": self.boundedness + " nats per datum" * self.bounded,
+            "instead": ", ".join(self.remedies),
+            "guides": f"{self.guides[0]} (default)" + "".join(f", {guide}" for guide in self.guides[1:]),
+            "objective": f"{self.objective}, learning rate {self.learning_rate:g}",
+            "weights kept": kept_weights(self.objective, "best"),
+            "in scaled units": self.in_scaled_units and f"{self.in_scaled_units}: {ANOTHER_MODEL}",
+            "reference": self.reference,
+            "link": self.link,
+        }
+
+    def _repr_html_(self) -> str:
+        """The claims, for a notebook."""
+        return html_facts(self.claims)
+
+    @property
     def boundedness(self) -> str:
         """Whether the likelihood is bounded above, per datum, or under which condition, in words.
 
@@ -129,6 +153,13 @@ class Card:
         return self.support == support or (
             support in SUPPORTS and models(self.support, Column(name="", support=cast(ColumnSupport, support)))
         )
+
+
+_MEASURES = {
+    "density": "density",
+    "mass": "mass",
+    "mixed": "mass of columns that are counted, a density of the others",
+}
 
 
 def kept_weights(objective: str, keep: str) -> str:

@@ -6,9 +6,10 @@ import difflib
 import inspect
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, is_dataclass, replace
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, get_args
 
@@ -17,6 +18,7 @@ from zoo.errors import DataError, OptionError, UnknownPair
 from zoo.names import Name
 from zoo.options import MAX_SEED, checked, count, switch
 from zoo.supports import MIXED, SUPPORTS, Support, models
+from zoo.words import html_facts
 
 if TYPE_CHECKING:
     from torch import nn
@@ -146,7 +148,7 @@ def options_of(name: str) -> type[Any]:
     return annotation
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Pair:
     """A model and a guide, with the card and the options that made them.
 
@@ -163,6 +165,24 @@ class Pair:
     data: Data
     model: nn.Module
     guide: nn.Module
+
+    def __repr__(self) -> str:
+        return f"<Pair {self.name!r} of {self.data.name!r}: guide {self.guide_name}, {self.parameters:,} parameters>"
+
+    def _repr_html_(self) -> str:
+        """Claims and options, and what it was built for, for a notebook."""
+        told = {name: str(value) for name, value in asdict(self.options).items()}
+        heading = f"<p>{escape(repr(self))}</p>"
+        return (
+            heading
+            + html_facts(self.card.claims | {"options": ", ".join(f"{name}={value}" for name, value in told.items())})
+            + self.data._repr_html_()
+        )
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers are learned, by model and guide together."""
+        return sum(p.numel() for program in (self.model, self.guide) for p in program.parameters())
 
     @property
     def name(self) -> str:

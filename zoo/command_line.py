@@ -351,7 +351,6 @@ def show(
     as_json: AsJSON = False,
 ) -> None:
     """Show what a pair claims, its guides and its options."""
-    from zoo.cards import ANOTHER_MODEL, kept_weights
     from zoo.catalogue import options_of
 
     _run_plugins(plugin)
@@ -362,22 +361,7 @@ def show(
         listed = {option: {"type": told, "default": default} for option, (told, default) in options.items()}
         _print_json(asdict(card) | {"options": listed})
         return
-    claims = {
-        "name": card.name,
-        "title": card.title,
-        "summary": card.summary,
-        "likelihood": card.formula,
-        "data": f"{card.support}; the evidence is a log {card.base_measure}",
-        "bounded": card.boundedness + " nats per datum" * card.bounded,
-        "instead": ", ".join(card.remedies),
-        "guides": f"{card.guides[0]} (default)" + "".join(f", {guide}" for guide in card.guides[1:]),
-        "objective": f"{card.objective}, learning rate {card.learning_rate:g}",
-        "weights kept": kept_weights(card.objective, "best"),
-        "in scaled units": card.in_scaled_units and f"{card.in_scaled_units}: {ANOTHER_MODEL}",
-        "reference": card.reference,
-        "link": card.link,
-    }
-    _print_table([], [(claim, text) for claim, text in claims.items() if text])
+    _print_table([], [(claim, text) for claim, text in card.claims.items() if text])
     typer.echo()
     _print_table(["option", "type", "default"], [(option, *map(str, told)) for option, told in options.items()])
     for ancestor in reversed(kind.__mro__):

@@ -527,7 +527,7 @@ def _emissions() -> Any:
 
 @register(
     "mixed",
-    title="A distribution for each column",
+    title="Mixed columns",
     summary="A table of columns of different kinds: each has the distribution of its support, all share the latents.",
     formula="p(x|z) = ∏ⱼ p_kind(j)(xⱼ; hⱼ(z))",
     support="mixed",

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
+from html import escape
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -38,7 +39,7 @@ MOST_DRAWN = 2**24  # numbers that are drawn before they are put together
 WEIGHTS, TREE, RECIPE = "weights.safetensors", "run.nc", "run.json"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Run:
     """A pair trained for several seeds.
 
@@ -59,6 +60,17 @@ class Run:
     seeds: tuple[int, ...]
     weights: dict[str, Tensor]
     tree: xarray.DataTree
+
+    def __repr__(self) -> str:
+        steps = self.tree.attrs.get("steps", "?")
+        scored = "evaluated" if "heldout" in self.tree.children else "not evaluated"
+        return (
+            f"<Run of {self.pair.name!r} on {self.pair.data.name!r}: {len(self.seeds)} seeds, {steps} steps, {scored}>"
+        )
+
+    def _repr_html_(self) -> str:
+        """What was recorded, and of which pair, for a notebook."""
+        return f"<p>{escape(repr(self))}</p>{self.tree._repr_html_()}{self.pair._repr_html_()}"
 
     def encode(self, x: Any) -> np.ndarray[Any, Any]:
         """Posterior means of the latents, shape (S, N, L), or component probabilities (S, N, C).

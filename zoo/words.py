@@ -1,10 +1,12 @@
-"""Numbers of nats in sentences and tables of plain text, the same wherever they are told."""
+"""Numbers of nats in sentences and tables of plain text, and facts in a notebook, the same wherever they are told."""
 
 import math
+from collections.abc import Mapping
+from html import escape
 
 import numpy as np
 
-__all__ = ["nats", "places", "plus_minus", "scale"]
+__all__ = ["html_facts", "nats", "places", "plus_minus", "scale"]
 
 FINEST = 3  # decimals: a thousandth of a nat is rounding
 HUGE = 1e6  # from here on a number is told as a power
@@ -47,3 +49,13 @@ def plus_minus(value: float, *errors: float) -> str:
 def scale(value: float) -> str:
     """A scale as 3e-7."""
     return f"{value:.0e}".replace("e-0", "e-").replace("e+00", "")
+
+
+def html_facts(facts: Mapping[str, str]) -> str:
+    """Facts by their names, as a table for a notebook; those without text are left out.
+
+    >>> html_facts({"likelihood": "p(x|z) < 1", "bound": ""})
+    '<table><tr><th>likelihood</th><td>p(x|z) &lt; 1</td></tr></table>'
+    """
+    rows = (f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in facts.items() if text)
+    return f"<table>{''.join(rows)}</table>"

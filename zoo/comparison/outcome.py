@@ -96,6 +96,14 @@ class Outcome:
         return str(self.read("base_measure")), str(self.read("data_fingerprint"))
 
     @property
+    def measure(self) -> str:
+        """What the score of these data is a density of: cells are counted, other numbers have their length."""
+        counted = int(self.summary.get("resolved") or 0)
+        if counted in (0, self.features):
+            return "counting: every value is a cell" if counted else "length"
+        return f"counting in {counted} columns, length in {self.features - counted}"
+
+    @property
     def scored_as(self) -> str:
         """How the score was had: a density, or which kind of mass, and whether it is exact or a lower bound."""
         if "heldout" not in self.tree.children:

@@ -27,6 +27,7 @@ __all__ = [
     "power_of_ten",
     "ranking",
     "scales",
+    "short",
     "spread",
     "traces",
 ]
@@ -67,7 +68,7 @@ def ranking(table: pd.DataFrame, runs: dict[str, Outcome], colours: dict[str, st
         else:
             edge, sign = (low - pad / 2, "<") if row["log_evidence"] < low else (high + pad / 2, ">")
             ax.plot(edge, y, sign, color=colour, ms=7.5, mfc=PAPER, mew=1.8)
-        label = _short(str(row["title"]), 36 if ranked else 29) + ("" if ranked else ", apart")
+        label = short(str(row["title"]), 36 if ranked else 29) + ("" if ranked else ", apart")
         frame = ax.get_yaxis_transform()
         ax.text(0, y - 0.3, label, transform=frame, color=INK if ranked else SOFT, va="center")
         ax.text(1, y - 0.3, number(row["log_evidence"]), transform=frame, color=colour, va="center", ha="right")
@@ -191,7 +192,7 @@ def columns(run: Outcome, colour: str) -> tuple[Figure, str]:
         linewidths=1.5,
         zorder=3,
     )
-    ax.set_yticks(y, [_short(names(run, values.size)[i], 22) for i in chosen])
+    ax.set_yticks(y, [short(names(run, values.size)[i], 22) for i in chosen])
     ax.set_ylim(len(chosen) - 0.5, -0.5)
     ax.set_xscale("log")
     _plain_log(ax)
@@ -378,7 +379,7 @@ def marginals(run: Outcome, colour: str) -> tuple[Figure, str]:
                 tops.append(min(float(density.max()), 3 * max(tops)))
         ax.set_ylim(0, max(tops) * 1.08)
         ax.axhline(0, color=LINE, lw=1)
-        ax.set_title(_short(names(run, observed.shape[1])[i], 15), fontsize=10, color=SOFT, pad=2)
+        ax.set_title(short(names(run, observed.shape[1])[i], 15), fontsize=10, color=SOFT, pad=2)
     shown = f"The first {count} of {observed.shape[1]} columns." if count < observed.shape[1] else ""
     return figure, shown
 
@@ -483,7 +484,7 @@ def _seeds(run: Outcome) -> list[int]:
     return [int(seed) for seed in seeds] if len(seeds) == run.used.size else list(range(run.used.size))
 
 
-def _short(text: str, length: int) -> str:
+def short(text: str, length: int) -> str:
     """A text that fits."""
     return text if len(text) <= length else text[: length - 1].rstrip() + "…"
 

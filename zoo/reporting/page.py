@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from zoo.comparison import COLLAPSED, Outcome, Source, compare, outcomes, with_ensembles
 from zoo.errors import OptionError, RunError
 from zoo.options import location, switch
-from zoo.reporting import calibration, figures, latents, posedness
+from zoo.reporting import calibration, figures, imputation, latents, posedness
 from zoo.reporting.figures import power_of_ten
 from zoo.reporting.ink import MINUS, PALETTE, STYLE, TIMES, Panel, panel
 from zoo.reporting.tables import Cell, Table
@@ -30,6 +30,7 @@ __all__ = ["report"]
 HERE = Path(__file__).parent
 SECTIONS = (
     "wellposed", "elbo", "scale", "columns", "spread", "aggregate", "reference", "predictive", "calibration",
+    "imputation",
 )  # fmt: skip
 DRAWN_HERE = re.compile(rf"(ranking-\d+|({'|'.join(SECTIONS)})-\d+-[a-z0-9-]*)\.(png|svg)")
 
@@ -151,8 +152,22 @@ def _content(runs: list[Outcome], folder: Path, ensembles: bool) -> dict[str, An
                 )
             ],
         },
+        "imputed": [
+            (str(run.tree["imputation"].attrs.get("note", "")), sheets)
+            for run, *others in _of_one_data_set(runs)
+            if (sheets := list(imputation.tables([run, *others])))
+        ],
         "limit": COLLAPSED,
     }
+
+
+def _of_one_data_set(runs: list[Outcome]) -> list[list[Outcome]]:
+    """The runs that have imputed, of each data set in turn."""
+    found: dict[str, list[Outcome]] = {}
+    for run in runs:
+        if "imputation" in run.tree.children:
+            found.setdefault(str(run.read("mass_fingerprint") or run.read("data_fingerprint")), []).append(run)
+    return [*found.values()]
 
 
 def _tables(table: pd.DataFrame, runs: list[Outcome], hue: dict[str, int], folder: Path) -> Iterator[dict[str, Any]]:
@@ -244,4 +259,6 @@ def _panels(runs: list[Outcome], hue: dict[str, int], folder: Path) -> dict[str,
             add("predictive", figures.marginals(run, colour), "Marginal distribution of every column")
         if (curves := calibration.curves(run, colour)) is not None:
             add("calibration", curves, "ECDF of the PIT of every column minus uniform")
+        if (errors := imputation.by_column(run, colour)) is not None:
+            add("imputation", errors, "Errors of what was imputed in every column")
     return sections
