@@ -113,6 +113,9 @@ def _filled(column: Column, series: Any, values: Array, at: Array, decimal: str)
         new = [as_written.get(word, word) for word in words]
     elif text and not pd.api.types.is_numeric_dtype(series.dtype):
         new = [column.written(value).replace(".", decimal) for value in new]
+    if isinstance(series.dtype, pd.CategoricalDtype):
+        more = [word for word in dict.fromkeys(new) if word not in series.cat.categories]
+        series = series.cat.add_categories(more)
     whole = series.astype(object)
     whole[at] = new
     if pd.api.types.is_integer_dtype(series.dtype) and not all(float(value).is_integer() for value in new):
