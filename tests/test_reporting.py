@@ -9,12 +9,13 @@ from html.parser import HTMLParser
 import matplotlib as mpl
 import numpy as np
 import pytest
+import xarray as xr
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from synthetic_runs import EXTRAS, digits_runs, replace, synthetic_run, table_runs
 
 from zoo.comparison import compare, outcomes
 from zoo.errors import OptionError, RunError
-from zoo.reporting import calibration, figures, latents, posedness, report
+from zoo.reporting import calibration, figures, imputation, latents, posedness, report
 from zoo.reporting.ink import STYLE
 from zoo.reporting.page import _environment
 
@@ -526,3 +527,69 @@ def test_contraction_and_active_units_are_those_of_known_posteriors():
 )
 def test_numbers_for_people(value, text):
     assert figures.number(value) == text.replace("-", "\N{MINUS SIGN}")
+
+
+def with_imputation(tree, seed=0, nominal=(2,)):
+    """The run with errors of what was hidden from it, by column, beside those of two imputers."""
+    rng = np.random.default_rng(seed)
+    names, seeds = list(tree["constant_data"]["train_std"].shape), tree["optimization"].sizes["chain"]
+    rate = np.isin(np.arange(names[0]), nominal)
+    error = np.where(rate, 0.25, tree["constant_data"]["train_std"].values / 2)
+    others = np.stack([np.where(rate, 0.5, 2 * error), np.where(rate, 0.125, error)])
+    tree["imputation"] = xr.Dataset(
+        {
+            "measure": ("feature", np.where(rate, "error rate", "RMSE")),
+            "error": (("chain", "feature"), np.tile(error, (seeds, 1))),
+            "baseline_error": (("imputer", "feature"), others),
+            "log_score_mean": ("chain", rng.normal(-1.5, 0.01, seeds)),
+            "rmse": ("chain", np.full(seeds, 0.5)),
+            "baseline_rmse": ("imputer", [1.25, 0.75]),
+            "error_rate": ("chain", np.full(seeds, 0.25 if rate.any() else np.nan)),
+            "baseline_error_rate": ("imputer", [0.5, 0.125] if rate.any() else [np.nan, np.nan]),
+        },
+        {"imputer": ["column mean or mode", "nearest neighbours"], "chain": np.arange(seeds)},
+        {"note": "26 entries hidden of the first 20 test rows"},
+    )
+    return tree
+
+
+def test_what_was_hidden_is_told_beside_the_imputers(tmp_path):
+    runs = [with_imputation(synthetic_run(pair, images=False, **SMALL)) for pair in ("gmm", "gaussian-identity")]
+    page, words = shown(report(runs, tmp_path))
+    assert "imputation" in page.ids
+    assert "26 entries hidden of the first 20 test rows" in words
+    assert words.count("Numbers: RMSE in standard deviations") == words.count("Names: error rate") == 1
+    assert re.search(r"column mean or mode nearest neighbours gmm 0\.50 1\.25 0\.75 gaussian-identity 0\.50", words)
+    assert re.search(r"gmm 25.% 50.% 12\.5.%", words)
+    assert len(list((tmp_path / "figures").glob("imputation-*.png"))) == 2
+
+
+def test_a_column_of_numbers_is_drawn_in_its_standard_deviations():
+    (run,) = outcomes(with_imputation(synthetic_run(images=False, **SMALL)))
+    figure, note = imputation.by_column(run, "#0067a5")
+    *others, ours = (scatter.get_offsets()[:, 0] for scatter in figure.axes[0].collections[1:])
+    assert sorted(set(np.round(ours, 9))) == [0.25, 0.5]
+    assert [sorted(set(np.round(one, 9))) for one in others] == [[0.5, 1.0], [0.125, 0.5]]
+    assert note == "Better than column mean or mode in 13 of 13 columns."
+
+
+def test_without_names_there_is_no_table_of_them(tmp_path):
+    _, words = shown(report([with_imputation(synthetic_run(images=False, **SMALL), nominal=())], tmp_path))
+    assert "Numbers: RMSE" in words
+    assert "Names: error rate" not in words
+
+
+def test_images_have_no_line_a_column():
+    (run,) = outcomes(with_imputation(synthetic_run(**SMALL), nominal=()))
+    assert imputation.by_column(run, "#0067a5") is None
+
+
+def test_the_facts_tell_kinds_measure_and_gaps(tmp_path):
+    tree = synthetic_run(images=False, **SMALL)
+    summary = json.loads(tree.attrs["data_summary"])
+    more = {"supports": {"real": 8, "categorical": 5}, "resolved": 5, "missing": 1234}
+    tree.attrs["data_summary"] = json.dumps(summary | more)
+    _, words = shown(report([tree], tmp_path))
+    assert "8 real, 5 categorical" in words
+    assert "counting in 5 columns, length in 8" in words
+    assert "not observed 1,234 entries" in words
