@@ -24,17 +24,21 @@ SMALL = 1e-4  # a mass from which on the plain difference of distribution functi
 
 
 @singledispatch
-def log_interval_mass(base: dist.TorchDistribution, low: Tensor, high: Tensor) -> Tensor:
-    """Log of the probability of (low, high) under a distribution of one variable, elementwise."""
+def log_interval_mass(base: dist.TorchDistribution, low: Tensor, high: Tensor, width: Any) -> Tensor:  # noqa: ARG001
+    """Log of the probability of (low, high) under a distribution of one variable, elementwise.
+
+    ``width`` is the distance of the two, exact also where rounding makes one number of them: a price in cents is the
+    same in single precision as one a cent off.
+    """
     raise NotImplementedError(f"the mass of an interval under {type(base).__name__} is not known")
 
 
 @log_interval_mass.register
-def _(base: dist.Normal, low: Tensor, high: Tensor) -> Tensor:
+def _(base: dist.Normal, low: Tensor, high: Tensor, width: Any) -> Tensor:
     """Log [Φ(b) - Φ(a)], a and b the standardised ends."""
     a, b = (low - base.loc) / base.scale, (high - base.loc) / base.scale
     a, b = -torch.maximum(-a, b), torch.minimum(-a, b)  # mirrored into the tail where Φ is small, if need be
-    width = (high - low) / base.scale
+    width = width / base.scale
     if torch.is_grad_enabled():
         return _log_normal_mass(a, b, width)
     # the plain difference is ten times as fast, and wrong only for narrow intervals and in the far tail
@@ -46,15 +50,17 @@ def _(base: dist.Normal, low: Tensor, high: Tensor) -> Tensor:
 
 
 @log_interval_mass.register
-def _(base: dist.LogNormal, low: Tensor, high: Tensor) -> Tensor:
+def _(base: dist.LogNormal, low: Tensor, high: Tensor, width: Any) -> Tensor:
     """That of the logarithms under a normal; below 0 there is nothing."""
     nothing = torch.finfo(low.dtype).tiny
-    low, high = low.clamp(min=nothing).log(), high.clamp(min=2 * nothing).log()
-    return log_interval_mass(dist.Normal(base.loc, base.scale, validate_args=False), low, high)
+    low, high = low.clamp(min=nothing), high.clamp(min=2 * nothing)
+    share = torch.as_tensor(width).to(low) / low  # log(high / low) is log(1 + share), but for what is below 0
+    width = torch.where(share < 1, share.clamp(max=1).log1p(), high.log() - low.log())
+    return log_interval_mass(dist.Normal(base.loc, base.scale, validate_args=False), low.log(), high.log(), width)
 
 
 @log_interval_mass.register
-def _(base: dist.StudentT, low: Tensor, high: Tensor) -> Tensor:
+def _(base: dist.StudentT, low: Tensor, high: Tensor, width: Any) -> Tensor:
     r"""By Gauss and Legendre's rule over an angle, which has no tails.
 
     .. math:: C \int_a^b \cos^{\nu - 1} \theta \, d\theta, \qquad x = \mu + s \sqrt{\nu} \tan \theta, \quad
@@ -63,7 +69,7 @@ def _(base: dist.StudentT, low: Tensor, high: Tensor) -> Tensor:
     root = base.df.sqrt()
     a, b = ((end - base.loc) / (base.scale * root) for end in (low, high))
     # the angle between two directions, exact also where they are almost the same
-    span = torch.atan2(b - a, 1 + a * b)
+    span = torch.atan2(width / (base.scale * root), 1 + a * b)
     nodes, weights = (torch.as_tensor(part, dtype=span.dtype, device=span.device) for part in LEGENDRE)
     angle = a.atan()[..., None] + span[..., None] * nodes
     log_density = (base.df - 1)[..., None] * angle.cos().clamp(min=torch.finfo(span.dtype).tiny).log()
@@ -143,12 +149,13 @@ class Binned(dist.TorchDistribution):  # type: ignore[misc]
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log [F(x + w/2) - F(x - w/2)]."""
-        low, high = x - self.width / 2, x + self.width / 2
+        low, high, width = x - self.width / 2, x + self.width / 2, self.width
         if self.ends is not None:  # beyond all mass instead of infinite, whose gradient would not be a number
             far = 2 * FAR * self.base.stddev
             low = torch.where(low < self.ends[0], torch.minimum(low, self.base.mean) - far, low)
             high = torch.where(high > self.ends[1], torch.maximum(high, self.base.mean) + far, high)
-        return log_interval_mass(self.base, low, high)
+            width = high - low
+        return log_interval_mass(self.base, low, high, width)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """Levels drawn by rounding the base distribution's draws, the outermost ones taking what is beyond them."""

@@ -339,7 +339,7 @@ def _(one: dist.Bernoulli, x: Tensor) -> tuple[Tensor, Tensor]:
 def _(one: dist.StudentT, x: Tensor) -> tuple[Tensor, Tensor]:
     """A half, and the mass between the centre and x."""
     away = (x - one.loc).abs()
-    half = torch.where(away > 0, log_interval_mass(one, one.loc.expand_as(away), one.loc + away).exp(), 0.0)
+    half = torch.where(away > 0, log_interval_mass(one, one.loc.expand_as(away), one.loc + away, away).exp(), 0.0)
     upto = torch.where(x < one.loc, 0.5 - half, 0.5 + half)
     return upto, upto
 
