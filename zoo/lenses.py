@@ -356,7 +356,7 @@ def _(fn: Any, x: Tensor, there: Tensor) -> Tensor:
     """Less the :math:`N(0; 0, 1)` of what is not there."""
     alone = with_others_apart(fn, there)
     log_prob = alone.log_prob(torch.where(there, x.to(alone.loc), alone.loc))
-    return (log_prob + (~there).sum(-1) * LOG_ROOT_TAU).to(x)  # type: ignore[no-any-return]
+    return (log_prob + (~there).sum(-1).to(log_prob) * LOG_ROOT_TAU).to(x)  # type: ignore[no-any-return]
 
 
 @singledispatch
