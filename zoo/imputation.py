@@ -86,7 +86,7 @@ def states(
 
 
 def _importance(model: Observed, guide: Program, x: Tensor, draws: int) -> Latents:
-    samples = draws if inference.is_exact(model, guide, x) else max(draws, SAMPLES)
+    samples = draws if inference.draws_nothing(model, guide, x) else max(draws, SAMPLES)
     chosen = []
     for rows in inference.row_blocks(x, samples * inference.width(model, x)):
         drawn = inference.posterior_draws(model, guide, rows, samples)
