@@ -13,9 +13,11 @@ export OMP_NUM_THREADS ?= 1
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: .venv/.installed  ## Train six pairs on real handwritten digits, print the path of the report
+demo: .venv/.installed  ## Train pairs on handwritten digits and on a table with text and gaps, print the paths of the reports
+	$(BIN)/zoo compare mixed "mixed[real=constrained|student-t]" --data penguins \
+		--seeds 2 --samples 1000 --temperatures 20 --out $(DEMO)/penguins --overwrite
 	$(BIN)/zoo compare gaussian-learned gaussian-constrained gaussian-identity gaussian-binned bernoulli gmm \
-		--data digits --binarize threshold --seeds 2 --samples 1000 --temperatures 20 --out $(DEMO) --overwrite
+		--data digits --binarize threshold --seeds 2 --samples 1000 --temperatures 20 --out $(DEMO)/digits --overwrite
 
 test: .venv/.installed  ## Run the tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4  # a worker a core: more threads wait for each other

@@ -25,8 +25,9 @@ def test_the_python_runs(tmp_path, monkeypatch, capsys):
         compile(code.replace("seeds=4, steps=1000)", "seeds=2, steps=50, progress=False)"), "README.md", "exec"), names
     )
     out = capsys.readouterr().out
-    assert "gmm-constrained" in out and "report/index.html" in out
-    assert zoo.load_run("runs/constrained").pair.name == "gaussian-constrained"
+    assert "bill_length_mm" in out and "mixed (real=constrained)" in out and "report/index.html" in out
+    assert zoo.load_run("runs/constrained").pair.options.real == "constrained"
+    assert not names["whole"].isna().any(axis=None)
 
 
 def test_the_pair_of_ones_own_is_the_script():
