@@ -6,7 +6,9 @@ import subprocess
 import sys
 import warnings
 from dataclasses import fields
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import xarray
@@ -586,3 +588,37 @@ def test_values_are_python_literals(name, value):
 @pytest.mark.parametrize("text", ["conv", "1e", "8, ", "a=b", ""])
 def test_anything_else_is_text(text):
     assert _assignment(f"x={text}")[1] in (text.strip(), (8,))
+
+
+def test_a_table_as_people_have_it_goes_from_file_to_report(tmp_path, short_rounds):
+    """Text, yes and no, counts, decimals, a date, and one entry in ten missing: only the date has to be named."""
+    rng = np.random.default_rng(0)
+    age, n = rng.integers(18, 80, 500), 500
+    table = pd.DataFrame(
+        {
+            "visited": pd.date_range("2020-01-01", periods=n).strftime("%Y-%m-%d"),
+            "age": age,
+            "income": np.exp(rng.normal(10, 0.5, n) + 0.01 * age).round(2),
+            "children": rng.poisson(1.4, n),
+            "city": rng.choice(["Bonn", "Rome", "São Paulo, SP"], n, p=[0.5, 0.3, 0.2]),
+            "owner": np.where(rng.random(n) < 1 / (1 + np.exp((40 - age) / 10)), "yes", "no"),
+            "weight": rng.normal(70, 9, n).round(1),
+        }
+    )
+    gone = rng.random(table.shape) < 0.1
+    gone[:, 0] = False
+    file, place = tmp_path / "people.csv", tmp_path / "out"
+    table.mask(gone).to_csv(file, index=False)
+    words = ["compare", "mixed", "mixed[real=constrained]", "--data", file, "--out", place]
+    _, err = call(*words, status=2)
+    assert "column 'visited' holds dates" in err and "--drop visited" in err
+    quick = ["--seeds", 2, "--samples", 50, "--temperatures", 0, "--compile", "off", "--quiet"]
+    out, _ = call(*words, "--drop", "visited", *quick)
+    assert "mass, people" in out
+    page = Path(out.split()[-1]).read_text(encoding="utf-8")
+    assert "3 real, 1 ordinal, 1 categorical, 1 binary" in page
+    assert "counting: every value is a cell" in page
+    assert "Names: error rate" in page
+    for name in ("mixed", "mixed-real=constrained"):
+        scores = zoo.load_run(place / name).tree["heldout"]["log_mass"]
+        assert np.isfinite(scores).all() and (scores <= 0).all()

@@ -7,7 +7,7 @@ from math import gcd
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import zoo
@@ -74,9 +74,8 @@ def test_numbers_are_the_same_in_every_dtype(numbers, dtype):
     plain, found = column(numbers), column(pd.Series(numbers, dtype=dtype))
     assert (found.support, found.levels, found.resolution) == (plain.support, plain.levels, plain.resolution)
     assert codes(pd.Series(numbers, dtype=dtype)) == numbers
-    if dtype[:1] in "UIF" if isinstance(dtype, str) else True:
-        with_gap = codes(pd.Series([*numbers, None], dtype=dtype))
-        assert with_gap[:-1] == numbers and np.isnan(with_gap[-1])
+    *kept, gap = codes(pd.Series([*numbers, None], dtype="float64" if dtype == "int8" else dtype))
+    assert kept == numbers and np.isnan(gap)
 
 
 def test_numbers_written_as_text_are_numbers():
@@ -92,7 +91,7 @@ def test_a_word_and_its_opposite_are_zero_and_one(pair, written):
     assert (found.support, found.categories) == ("binary", (zero, one))
     assert found.reason == f"{pair[1]} or {pair[0]}"
     assert codes([one, zero, one, None, one])[:3] == [1, 0, 1]
-    assert column([one, one, one]).categories == (pair[0], one)  # of a word that is not met, as it is here
+    assert column([one, one, one]).categories == (pair[0], one)  # a word that is not met is a small one
 
 
 def test_cases_may_be_mixed_but_not_pairs():
@@ -305,7 +304,8 @@ def test_a_code_for_a_missing_value_is_pointed_out_and_kept(code, rest):
     ("code", "rest", "times"),
     [
         (-999, HUNDREDTHS, 1),  # once: a value like another
-        (99, AGES, 2),  # near the rest
+        (99, AGES, 2),
+        (99, range(40), 2),  # near the rest
         (-1, [0, 1, 2, 3] * 5, 2),
         (998, AGES, 2),  # far, and no code that people use
         (999, np.arange(0, 2000, 50), 2),  # among the rest
@@ -383,8 +383,8 @@ def test_the_step_that_numbers_were_recorded_in_is_found(step, single, as_frame)
     if single:  # numbers that were in single precision once are so still
         assert read_table(values.astype(np.float64)).columns[0].resolution == first.resolution
     assert [c.resolution for c in read_table(x, resolution=None).columns] == [None, None]
-    declared = read_table(x, resolution={x.columns[1] if as_frame else "x1": 0.5}) if not as_frame else None
-    assert declared is None or [c.resolution for c in declared.columns] == [first.resolution, 0.5]
+    declared = read_table(values, names=["a", "b"], resolution={"b": 0.5}).columns
+    assert [c.resolution for c in declared] == [first.resolution, 0.5]
 
 
 ROUND = [Fraction(digit) * Fraction(10) ** power for power in range(-3, 4) for digit in (1, 2, Fraction(5, 2), 5)]
@@ -397,10 +397,9 @@ ROUND = [Fraction(digit) * Fraction(10) ** power for power in range(-3, 4) for d
 )
 def test_a_resolution_is_the_coarsest_round_step(numerators, step, single):
     exact = [k * step for k in numerators if abs(k * step) < 100]
-    values = np.array([float(v) for v in exact], dtype=np.float32 if single else np.float64)
     numbers = [int(v * 1000) for v in exact]
-    if len(numbers) < 6 or not any(numbers):
-        return
+    assume(len(numbers) > 5)
+    values = np.array([float(v) for v in exact], dtype=np.float32 if single else np.float64)
     common = Fraction(gcd(*numbers), 1000)
     expected = max(r for r in ROUND if (common / r).denominator == 1)
     found = column(pd.Series(values), support={"a": "real"}).resolution
@@ -546,7 +545,7 @@ def back(data):
     return pd.concat([data.frame(part) for part in PARTS]).sort_index()
 
 
-@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(frame=frames)
 def test_a_table_comes_back_as_it_was_and_so_does_its_file(frame, tmp_path):
     data = Data.from_array(frame, split="rows")

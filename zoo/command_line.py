@@ -207,6 +207,9 @@ class Training:
     batch_size: Annotated[int, TRAINING(help="Data per step.")] = 128
     learning_rate: Annotated[float | None, TRAINING(help="Of Adam.", show_default="the card's")] = None
     schedule: Annotated[str, TRAINING(help="Of the learning rate: cosine or constant.")] = "cosine"
+    objective: Annotated[
+        str | None, TRAINING(help="Such as elbo, or miwae[samples=20] for gaps.", show_default="the card's")
+    ] = None
     warmup: Annotated[int, TRAINING(help="Steps until the KL term has its full weight.")] = 0
     clip: Annotated[float | None, TRAINING(help="Largest gradient norm.", show_default="none")] = None
     patience: Annotated[
