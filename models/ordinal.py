@@ -18,6 +18,7 @@ __all__ = ["Binned", "BinnedGaussian", "CategoricalDecoder", "Levels", "log_inte
 # in standard deviations: an interval so narrow, and not too far out for its width, is its midpoint's density
 NARROW, NEAR = 0.02, 0.2
 LOG_ROOT_TAU = math.log(2 * math.pi) / 2
+ROUNDING = 1e-6  # of a number, that single precision tells from it
 FAR = 40.0  # so far out nothing is left, and numbers stay finite
 LEGENDRE = [(part + shift) / 2 for part, shift in zip(np.polynomial.legendre.leggauss(24), (1, 0), strict=True)]
 SMALL = 1e-4  # a mass from which on the plain difference of distribution functions is accurate
@@ -87,6 +88,7 @@ def _log_normal_mass(a: Tensor, b: Tensor, width: Tensor) -> Tensor:
     narrow_mass = -at.square() / 2 - LOG_ROOT_TAU + over.log() + torch.log1p((at.square() - 1) * over.square() / 24)
     b = b.clamp(max=FAR)
     a = torch.maximum(a, b - 2 * FAR)
+    a = torch.where(a < b, a, b - ROUNDING * b.abs())  # so far out, rounding makes one number of them
     log_high = _log_normal_cdf(b)
     gap = torch.where(narrow, 1.0, log_high - _log_normal_cdf(a))
     return torch.where(narrow, narrow_mass, log_high + (-torch.expm1(-gap)).log())
@@ -151,7 +153,7 @@ class Binned(dist.TorchDistribution):  # type: ignore[misc]
         """Log [F(x + w/2) - F(x - w/2)]."""
         low, high, width = x - self.width / 2, x + self.width / 2, self.width
         if self.ends is not None:  # beyond all mass instead of infinite, whose gradient would not be a number
-            far = 2 * FAR * self.base.stddev
+            far = 2 * FAR * self.base.stddev + ROUNDING * self.base.mean.abs()
             low = torch.where(low < self.ends[0], torch.minimum(low, self.base.mean) - far, low)
             high = torch.where(high > self.ends[1], torch.maximum(high, self.base.mean) + far, high)
             width = high - low

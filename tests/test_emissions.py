@@ -266,6 +266,17 @@ def test_far_out_everything_is_finite_and_so_are_gradients(name, dtype):
     assert (mass <= 1e-6).all()
 
 
+@pytest.mark.parametrize("size", [8.0, 12.0, 16.0, 20.0])
+@pytest.mark.parametrize("name", COUNTS)
+def test_no_mass_of_a_large_count_exceeds_one_in_single_precision(name, size):
+    """What is left of two log gammas of 1e8 is rounding there."""
+    emission = EMISSIONS[name]()
+    parameters = torch.tensor([math.log(1000.0), size][: emission.outputs])
+    counts = torch.arange(400.0, 1600.0)[:, None]
+    log_p = emission(parameters[:, None]).log_prob(counts)
+    np.testing.assert_allclose(log_p.double().exp().sum(), 1, atol=1e-3)
+
+
 @pytest.mark.parametrize("name", COUNTS)
 def test_no_rate_overflows_in_single_precision(name):
     emission = EMISSIONS[name]()

@@ -62,6 +62,7 @@ def test_what_was_written_down_is_read_back(pair, guide, options, between):
           ("gmm[", "gmm]", "gmm[components=3", "gmm[components=3] too", "gmm:", "gmm[x=1]:guide")),
         ("gmm[components]", "'gmm[components]': 'components' is no OPTION=VALUE; write gmm["),
         ("gmm[3]", "'3' is no OPTION=VALUE"),
+        ("gmm[components=3, components=4]", "components is said twice."),
         (3, "a pair's name is text such as 'gmm' or "),
         (None, "and no NoneType."),
         (["gmm"], "and no list."),
@@ -72,6 +73,17 @@ def test_what_is_no_name_is_told_what_is_one(text, said):
         Name.parse(text)
     with pytest.raises(UnknownPair, match=re.escape(said)):
         zoo.card(text)
+
+
+def test_a_guide_in_the_name_and_another_beside_it_are_refused(iris):
+    with pytest.raises(OptionError, match="its guide is full-rank, and guide='diagonal' is another: leave one out"):
+        zoo.create("gaussian-learned:full-rank", iris, guide="diagonal")
+    assert zoo.create("gaussian-learned:full-rank", iris, guide="full-rank").guide_name == "full-rank"
+
+
+@pytest.mark.parametrize("text", ["(" * 500, "{[]: 1}", "1" * 9, "-" * 5000 + "1"], ids=len)
+def test_what_python_cannot_read_is_text(text):
+    assert literal(text) in (text, 111111111)
 
 
 @pytest.mark.parametrize(

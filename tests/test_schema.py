@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import zoo
 from zoo.data import MOST_SHOWN, PARTS, Data
 from zoo.errors import DataError
+from zoo.frames import filled
 from zoo.schema import read_table
 from zoo.supports import SUPPORTS
 
@@ -383,8 +384,11 @@ def test_the_step_that_numbers_were_recorded_in_is_found(step, single, as_frame)
     if single:  # numbers that were in single precision once are so still
         assert read_table(values.astype(np.float64)).columns[0].resolution == first.resolution
     assert [c.resolution for c in read_table(x, resolution=None).columns] == [None, None]
-    declared = read_table(values, names=["a", "b"], resolution={"b": 0.5}).columns
-    assert [c.resolution for c in declared] == [first.resolution, 0.5]
+    rounded = np.column_stack([values[:, 0], np.round(values[:, 1] / 0.5) * 0.5])
+    declared = read_table(rounded, names=["a", "b"], resolution={"b": 0.25}).columns
+    assert [c.resolution for c in declared] == [first.resolution, 0.25]
+    with pytest.raises(DataError, match=r"resolution=0.5 of column 'b': row \d+ .* no multiple"):
+        read_table(values, names=["a", "b"], resolution={"b": 0.5})
 
 
 ROUND = [Fraction(digit) * Fraction(10) ** power for power in range(-3, 4) for digit in (1, 2, Fraction(5, 2), 5)]
@@ -558,3 +562,48 @@ def test_a_table_comes_back_as_it_was_and_so_does_its_file(frame, tmp_path):
         assert np.array_equal(data.coded(data.frame(part)), getattr(data, part), equal_nan=True)
     frame.to_csv(tmp_path / "a.csv", index=False)
     assert zoo.load_data(tmp_path / "a.csv", split="rows").columns == data.columns
+
+
+def test_a_declared_resolution_is_held_against_float32_values():
+    values = np.arange(1, 40, dtype=np.float32)[:, None] * np.float32(0.01)
+    assert read_table(values, resolution=0.01).columns[0].resolution == 0.01
+
+
+def test_large_integers_are_recorded_to_a_step_too():
+    big = 2**21 + np.arange(50)[:, None] * 3
+    (column,) = read_table(np.hstack([big, big + 0.5])[:, 1:]).columns
+    assert column.resolution == 0.5
+
+
+def test_an_ordered_category_of_one_word_is_a_category():
+    frame = pd.DataFrame({"a": pd.Categorical(["x"] * 40, categories=["x"], ordered=True), "b": np.arange(40) % 7})
+    assert [c.support for c in read_table(frame).columns] == ["categorical", "ordinal"]
+    assert zoo.create("mixed", zoo.Data.from_array(frame)).name == "mixed"
+
+
+def test_true_and_false_with_gaps_come_back_as_they_were():
+    frame = pd.DataFrame({"a": pd.Series([True, False, None, True] * 10, dtype=object), "b": np.linspace(0, 1, 40)})
+    data = zoo.Data.from_array(frame)
+    assert (data.columns[0].support, data.columns[0].missing) == ("binary", 10)
+    gaps = frame.isna().to_numpy()
+    whole = filled(data.columns, frame, np.zeros(frame.shape), gaps)
+    assert whole["a"].tolist() == [True, False, False, True] * 10
+
+
+@pytest.mark.parametrize("value", ["NA", -999, None])
+def test_missing_values_are_a_list(value):
+    with pytest.raises(DataError, match=r"missing_values=.*; give a list"):
+        read_table(np.ones((9, 2)), missing_values=value)
+
+
+@pytest.mark.parametrize("option", ["columns", "drop"])
+def test_columns_are_named_in_a_list(option):
+    with pytest.raises(DataError, match=f"{option}=3; give a list"):
+        zoo.Data.from_array(np.ones((9, 2)), **{option: 3})
+
+
+@pytest.mark.parametrize("code", ["-999", -999, -999.0])
+@pytest.mark.parametrize("dtype", [float, "category", object])
+def test_a_code_for_missing_is_found_as_text_and_as_a_number(code, dtype):
+    column = pd.Series([1.0, 2.0, 3.0, -999.0] * 5).astype(dtype)
+    assert zoo.Data.from_array(pd.DataFrame({"a": column}), missing_values=[code]).columns[0].missing == 5

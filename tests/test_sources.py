@@ -173,6 +173,7 @@ def test_bare_zarr_array(tmp_path):
         ("a, b\n1, 2\n3, 4\n5, 6\n7, 8\n", ("a", "b")),
         ('"a ""b"", c",d\n1,2\n3,4\n5,6\n7,8', ('a "b", c', "d")),
         ("a,b\nfirst,1,2\nsecond,3,4\nthird,5,6\n", ("a", "b")),
+        ("city,pet\nRome,cat\nBonn,dog\nRome,dog\nBonn,cat\n", ("city", "pet")),
         ("group,2019\nnorth,1\nsouth,2\nnorth,3\neast,4\n", ("x0", "x1")),  # years for names beside words
     ],
 )

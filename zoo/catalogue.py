@@ -245,6 +245,8 @@ def create(name: str, data: Data, **options: Any) -> Pair:
         if guide not in entry.card.guides:
             raise OptionError(f"{entry.card.name} has no guide {guide!r}; choose from {', '.join(entry.card.guides)}.")
         options = {"guide": guide, **options}
+    if guide and options.get("guide", guide) != guide:
+        raise OptionError(f"{name}: its guide is {guide}, and guide={options['guide']!r} is another: leave one out.")
     _check_support(entry.card, data)
     chosen = checked(options_of(name), options, entry.card.name)
     model, guide_module = _build(entry, data, chosen, seed=0)

@@ -611,7 +611,7 @@ def _scaled(
     kind: ScalingKind, columns: Sequence[Column], x: Array, added: Array, center: Array, std: Array
 ) -> tuple[Array, Array]:
     """Center and scale of each column, (D,) each; the numbers of categories are no amounts, and stay."""
-    named = np.array([bool(column.categories) for column in columns])
+    named = np.array([bool(column.categories) and column.kind.nominal for column in columns])
     if kind == "none":
         center, std = np.zeros_like(std), np.ones_like(std)
     elif kind == "scalar" and not named.all():

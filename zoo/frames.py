@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from zoo.errors import DataError
-from zoo.schema import OPPOSITES, Raw, Refused, few, numbered
+from zoo.schema import OPPOSITES, Raw, Refused, few, numbered, spellings
 from zoo.supports import Column
 
 if TYPE_CHECKING:
@@ -42,8 +42,7 @@ def coded(columns: Sequence[Column], frame: Any, missing_values: Sequence[Any] =
 
 
 def _coded(column: Column, series: Any, missing_values: Sequence[Any]) -> Array:
-    told = [*missing_values, *map(str, missing_values)]
-    gone = (series.isna() | series.isin(told)).to_numpy()
+    gone = (series.isna() | series.isin(spellings(missing_values))).to_numpy()
     values = np.full(len(series), np.nan)
     if gone.all():
         return values

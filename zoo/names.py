@@ -58,17 +58,22 @@ def literal(text: str) -> Any:
     """
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return text
 
 
 def _parts(text: Any) -> tuple[str, str, dict[str, str]]:
     if not isinstance(text, str):
-        raise UnknownPair(f"a pair's name is text such as 'gmm' or 'gmm:exact', and no {type(text).__name__}.")
+        raise UnknownPair(
+            f"a pair's name is text such as 'gmm' or 'gaussian-learned:full-rank', and no {type(text).__name__}."
+        )
     whole = WHOLE.fullmatch(text.strip())
     if whole is None:
         raise UnknownPair(f"{text!r} is no name of a pair: write PAIR, PAIR:GUIDE or PAIR[OPTION=VALUE, ...].")
     told = [part.partition("=") for part in BETWEEN.split(whole["options"])] if whole["options"] else []
     if wrong := [name for name, equals, _ in told if not equals]:
-        raise UnknownPair(f"{text!r}: {wrong[0]!r} is no OPTION=VALUE; write {whole['pair']}[latent_dim=4], say.")
+        raise UnknownPair(f"{text!r}: {wrong[0]!r} is no OPTION=VALUE; write {whole['pair']}[OPTION=VALUE, ...].")
+    names = [name.strip() for name, _, _ in told]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UnknownPair(f"{text!r}: {twice[0]} is said twice.")
     return whole["pair"].strip(), (whole["guide"] or "").strip(), {n.strip(): v.strip() for n, _, v in told}

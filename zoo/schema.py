@@ -19,7 +19,7 @@ from zoo.supports import SUPPORTS, Column, ColumnSupport
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["OPPOSITES", "Raw", "Refused", "Table", "few", "numbered", "read_table", "schema_frame"]
+__all__ = ["OPPOSITES", "Raw", "Refused", "Table", "few", "numbered", "read_table", "schema_frame", "spellings"]
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -28,9 +28,10 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 IMAGE_LEVELS, TABLE_LEVELS, DECLARED_LEVELS = 256, 32, 65536
 MOST_CATEGORIES = 100
 SPREAD = 100  # how many times the smallest of positive numbers the largest is, where they are taken for such
+ON_STEP = 1e-6  # of a declared step: how far from a multiple of it a value may be
 PLACES = 6  # decimals that a recorded number has at most
 SOME = 1000  # values that are looked at before all are
-FEW_VALUES = 5  # different ones, with less of which nothing is said about how they were recorded
+FEW_VALUES = 5  # beside a code, with less of which nothing is said about how far out it lies
 COARSER = 16  # than the distance of two floats: a step that numbers are recorded in
 ROUND = [digit * 10**power for power in range(16) for digit in (1, 2, 5, 25)]  # steps people record to
 MOST_EXACT = 2**53  # up to which float64 holds every integer
@@ -105,6 +106,13 @@ def read_table(
         if not isinstance(told, str) or told not in ("auto", *get_args(ColumnSupport)):
             known = ", ".join(map(repr, ("auto", *get_args(ColumnSupport))))
             raise DataError(f"support={told!r} is unknown: choose one of {known}")
+    for option, several in (
+        ("missing_values", missing_values),
+        ("drop", drop),
+        ("columns", () if keep is None else keep),
+    ):
+        if (isinstance(several, str) and option == "missing_values") or not isinstance(several, Iterable):
+            raise DataError(f"{option}={several!r}; give a list: {option}=[{several!r}]")
     raw, shape, notes = _columns(x, names, image_shape, missing_values, keep, drop)
     for option, named in (("support", support), ("resolution", resolution)):
         if isinstance(named, Mapping):
@@ -244,7 +252,7 @@ def numbered(name: str, column: Any, missing_values: Sequence[Any]) -> Raw:
         raise DataError("x is complex and no array of real numbers.")
     gone = series.isna().to_numpy()
     if len(missing_values):
-        gone = gone | series.isin([*missing_values, *map(str, missing_values)]).to_numpy()
+        gone = gone | series.isin(spellings(missing_values)).to_numpy()
     if gone.all():
         raise Refused("has no entry that was observed")
     if pd.api.types.is_bool_dtype(series.dtype):
@@ -259,6 +267,16 @@ def numbered(name: str, column: Any, missing_values: Sequence[Any]) -> Raw:
     return _read_text(name, series.astype(object).to_numpy(), gone)
 
 
+def spellings(missing_values: Sequence[Any]) -> list[Any]:
+    """What stands for an entry that was not observed, as it may be in a column of text or of numbers.
+
+    >>> spellings([-999, "12"])
+    [-999, '12', '-999', 12.0]
+    """
+    numbers = [float(value) for value in missing_values if isinstance(value, str) and not _not_a_number(value)]
+    return [*missing_values, *(str(value) for value in missing_values if not isinstance(value, str)), *numbers]
+
+
 def _plain(dtype: Any) -> Any:
     """NumPy's type for one of pandas' own."""
     return getattr(dtype, "numpy_dtype", dtype)
@@ -266,6 +284,7 @@ def _plain(dtype: Any) -> Any:
 
 def _coded(series: Any, missing_values: Sequence[Any]) -> Raw:
     """Pandas' categories, in its order."""
+    series = series.cat.remove_categories([one for one in series.cat.categories if one in spellings(missing_values)])
     told = [str(one) for one in series.cat.categories]
     if len(told) > MOST_CATEGORIES:
         raise Refused(f"has {len(told)} categories, and at most {MOST_CATEGORIES} are taken")
@@ -280,6 +299,10 @@ def _coded(series: Any, missing_values: Sequence[Any]) -> Raw:
 def _read_text(name: str, cells: Array, gone: Array) -> Raw:
     """A column of objects: numbers among which some are not, yes and no, or words."""
     known = cells[~gone]
+    if all(isinstance(cell, bool | np.bool_) for cell in known):
+        values = np.full(len(cells), np.nan)
+        values[~gone] = known.astype(np.float64)
+        return Raw(values, ("False", "True"), reason="true or false")
     if any(isinstance(cell, list | dict | set | tuple | np.ndarray) for cell in known[:SOME]):
         raise Refused("holds lists or other objects in its cells")
     text = [cell.strip() if isinstance(cell, str) else cell for cell in known]
@@ -314,7 +337,8 @@ def _read_text(name: str, cells: Array, gone: Array) -> Raw:
     number = {word: code for code, word in enumerate(different)}
     values = np.full(len(cells), np.nan)
     values[~gone] = [number[word] for word in words]
-    return Raw(values, tuple(different), reason=f"text, {len(different)} different words in {len(words)} rows")
+    many = "one word" if len(different) == 1 else f"{len(different)} different words"
+    return Raw(values, tuple(different), reason=f"text, {many} in {len(words)} rows")
 
 
 def _is_written_number(cell: str) -> bool:
@@ -397,9 +421,12 @@ def _alone(name: str, raw: Raw, declared: str, grid: tuple[float, ...] | None) -
     support: Any
     if raw.categories:
         levels = tuple(float(k) for k in range(len(raw.categories)))
-        support = "ordinal" if raw.ordered else "binary" if set(map(str.lower, raw.categories)) in OPPOSITES else ""
-        support = support or "categorical"
-        support = support if declared == "auto" else declared
+        if declared != "auto":
+            support = declared
+        elif raw.ordered and len(levels) > 1:
+            support = "ordinal"
+        else:
+            support = "binary" if set(map(str.lower, raw.categories)) in OPPOSITES else "categorical"
         if support not in ("ordinal", "binary", "categorical") or (support == "binary" and len(levels) > 2):
             raise DataError(
                 f"support={declared!r} of column {name!r}: it holds {few(raw.categories, 3)}, which are words; "
@@ -449,6 +476,14 @@ def _recorded(column: Column, raw: Raw, resolution: Any) -> Column:
     if told != "auto":
         if isinstance(told, bool) or not isinstance(told, Real) or not 0 < float(told) < math.inf:
             raise DataError(f"resolution={told!r} of column {column.name!r}: give a positive width, or None")
+        off = np.abs(raw.values - told * np.rint(raw.values / told))
+        apart = off > ON_STEP * told + np.spacing(np.abs(raw.values).astype(np.float32))
+        if apart.any():
+            row = int(apart.argmax())
+            raise DataError(
+                f"resolution={told!r} of column {column.name!r}: row {row} (counted from 0) holds {raw.values[row]:g}, "
+                "which is no multiple of it, so that the cells of two values would overlap"
+            )
         return replace(column, resolution=float(told))
     return replace(column, resolution=_decimal_step(raw.values[~np.isnan(raw.values)], single=raw.single))
 
@@ -458,12 +493,14 @@ def _decimal_step(x: Array, *, single: bool) -> float | None:
     largest = np.abs(x).max()
     if not largest < MOST_EXACT:
         return None
-    kind = np.float32 if single or np.all(x[:SOME] == x[:SOME].astype(np.float32)) else None
-    if kind is not None and not single and not np.all(x == x.astype(np.float32)):
-        kind = None
+    exact = _step_of(x, largest, None)
+    rounded = exact is None and (single or np.all(x[:SOME] == x[:SOME].astype(np.float32)))
+    return _step_of(x, largest, np.float32) if rounded and (single or np.all(x == x.astype(np.float32))) else exact
+
+
+def _step_of(x: Array, largest: float, kind: Any) -> float | None:
+    """The same of numbers that are exact, or were rounded to a precision of their own."""
     spacing = float(np.spacing((kind or np.float64)(largest)))
-    if len(np.unique(x[:SOME])) < FEW_VALUES and len(np.unique(x)) < min(FEW_VALUES, len(x)) and len(x) > SOME:
-        return None
     for places in range(PLACES + 1):
         scale = 10.0**places
         if COARSER * spacing > 1 / scale or largest * scale > MOST_EXACT:
@@ -632,7 +669,7 @@ def _wanted(names: Sequence[str], keep: Sequence[str] | None, drop: Sequence[str
         _known(option, told, names)
     wanted = {name for name in (names if kept is None else kept) if name not in chosen}
     if not wanted:
-        raise DataError("no column is left: name fewer in drop=")
+        raise DataError("no column is left: name some in columns=, or fewer in drop=")
     return wanted
 
 

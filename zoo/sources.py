@@ -135,7 +135,7 @@ def load_data(
     name, place, raw = "array", "", Raw(source)
     label = labels if isinstance(labels, str) else None
     if isinstance(source, str) and source in NAMED:
-        name, raw = source, read_source(source, label)
+        name, raw = source, read_source(source, label, max_bytes)
     elif isinstance(source, str | os.PathLike):
         path = location("source", source)
         name, place, raw = Path(path.name.removesuffix(".gz")).stem, f"{path}: ", read_source(path, label, max_bytes)
@@ -314,6 +314,8 @@ def _has_header(first: Sequence[str], others: Sequence[Sequence[str]]) -> bool:
     numbers = [
         (j, cell) for j, cell in enumerate(first) if cell.strip() and below[j] and _mostly(map(_is_number, below[j]))
     ]
+    if not numbers:  # then names are words that no row below has in their place
+        return len({*first}) == len(first) and not any(cell in cells for cell, cells in zip(first, below, strict=True))
     words = [(j, cell) for j, cell in numbers if _is_name(cell)]
     if words and 2 * len(words) <= len(numbers):
         j, word = words[0]
