@@ -1,6 +1,7 @@
 """The loop around the step: validation, stopping, and what is recorded."""
 
 import json
+import warnings
 
 import numpy as np
 import pyro.distributions as dist
@@ -248,8 +249,10 @@ def test_a_seed_that_ran_away_goes_on_to_the_end_of_its_round_only(iris, monkeyp
     data = zoo.Data.from_array(np.column_stack([iris.train.values, np.ones(len(iris.train))]), name="with a constant")
     # which of the seeds run away differs between processors
     how = QUIET | {"steps": "auto", "learning_rate": 0.05, "checks": 30, "on_divergence": "warn"}
-    with pytest.warns(DivergenceWarning, match="runs away"):
+    with warnings.catch_warnings(record=True) as told:  # others may end in a number that is not finite
+        warnings.simplefilter("always")
         run = zoo.fit(zoo.create("gaussian-learned", data, latent_dim=2, activation="relu"), data, seeds=4, **how)
+    assert any("runs away" in str(one.message) for one in told)
     steps = run.tree["optimization"]
     early = (steps["ran_away_at"] > 0) & (steps["ran_away_at"] < 900)
     assert early.any()

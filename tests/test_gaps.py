@@ -35,6 +35,8 @@ def table(gaps=0.3, rows=120, features=4, resolution=None):
     x = rng.normal(size=(rows, 2)) @ rng.normal(size=(2, features)) + 0.5 * rng.normal(size=(rows, features))
     x = x * np.array([1.0, 20.0, 0.3, 5.0])[:features] + np.arange(features)
     x[rng.random(x.shape) < gaps] = np.nan
+    for name, width in (resolution or {}).items():
+        x[:, int(name[1:])] = width * np.rint(x[:, int(name[1:])] / width)
     return zoo.Data.from_array(x, name="table", resolution=resolution)
 
 

@@ -37,6 +37,8 @@ def table(rows=150, gaps=0.2, resolution=None):
     x = rng.normal(size=(rows, 2)) @ rng.normal(size=(2, 4)) + 0.5 * rng.normal(size=(rows, 4))
     x = x * np.array([1.0, 20.0, 0.3, 5.0]) + np.arange(4)
     x[rng.random(x.shape) < gaps] = np.nan
+    for name, width in (resolution or {}).items():
+        x[:, int(name[1:])] = width * np.rint(x[:, int(name[1:])] / width)
     return zoo.Data.from_array(x, name="table", resolution=resolution)
 
 

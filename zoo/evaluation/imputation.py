@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -16,6 +17,7 @@ from zoo.data import Data
 from zoo.errors import Unknown
 from zoo.imputation import SWEEPS, center, each_missing, given_latents, missing_draws, states
 from zoo.lenses import cells
+from zoo.options import ImputationMethod
 from zoo.runs import Run
 from zoo.supports import Column
 
@@ -28,6 +30,12 @@ ROWS, TRAINING_ROWS = 1000, 5000
 CHAINS, KEPT = 20, SWEEPS // 2  # and the sweeps at the end that count
 WIDEST = 100  # columns of a table for which scikit-learn's iterative imputer takes no longer than everything else
 SEED = 0  # of what is hidden: the same entries for every pair
+_LAST = f"the last {KEPT} of {SWEEPS} sweeps of {CHAINS} chains"
+METHODS: dict[str, str] = {
+    "importance": "importance sampling",
+    "gibbs": f"Metropolis within Gibbs, {_LAST}",
+    "pseudo-gibbs": f"pseudo-Gibbs, {_LAST}",
+}
 
 
 def hidden_entries(x: Array, share: float, seed: int = SEED) -> Array:
@@ -48,12 +56,13 @@ class Imputed(NamedTuple):
     center: Array
 
 
-def imputation(run: Run, data: Data, share: float) -> xarray.Dataset:
+def imputation(run: Run, data: Data, share: float, method: ImputationMethod = "gibbs") -> xarray.Dataset:
     r"""The group ``imputation``: what the pair says of test entries that were hidden from it.
 
     .. math:: \log p(x_h \mid x_o) \approx \log \tfrac{1}{K} \sum_k p(x_h \mid x_o, z_k), \qquad z_k \sim p(z \mid x_o)
 
-    entry by entry, over 20 chains of 25 sweeps of Metropolis within Gibbs after as many that do not count.
+    entry by entry, over 20 chains of 25 sweeps of Metropolis within Gibbs after as many that do not count, or over as
+    many draws of another method.
     ``log_score`` is its mean by column, in nats, of the mass of the cell in columns with a resolution. ``error`` is, in
     columns of numbers, the root mean square error of the mean of the draws, as loaded; in others how often the most
     frequent one is wrong (``measure`` says which). ``baseline_error`` is the same of ``imputer``: the training part's
@@ -66,6 +75,7 @@ def imputation(run: Run, data: Data, share: float) -> xarray.Dataset:
         run: a trained pair.
         data: what it was trained on; the first thousand test rows are used.
         share: of their observed entries that is hidden.
+        method: how z is drawn, one of :func:`zoo.imputation.states`.
 
     Raises:
         Unknown: what an entry is given others is not known of the likelihood.
@@ -85,7 +95,7 @@ def imputation(run: Run, data: Data, share: float) -> xarray.Dataset:
     nominal = np.array([column.kind.nominal for column in data.columns])
 
     def of_seed(model: Any, guide: Any) -> Imputed:
-        score, drawn = _score(model, guide, x, target, torch.as_tensor(hidden), width, absent)
+        score, drawn = _score(model, guide, x, target, torch.as_tensor(hidden), width, method, absent)
         volume = np.where(view.dense & (np.isnan(view.width) | ("cells" in absent)), np.log(view.scale), 0.0)
         values = np.full((len(drawn), len(columns)), np.nan)
         for j in np.unique(columns):  # in the units as loaded, as a value that the column can have
@@ -138,37 +148,39 @@ def imputation(run: Run, data: Data, share: float) -> xarray.Dataset:
         attrs={
             "share": share,
             "hidden": int(hidden.sum()),
-            "note": f"{hidden.sum()} entries hidden of the first {len(loaded)} test rows; {CHAINS} chains, {SWEEPS} "
-            f"sweeps of Metropolis within Gibbs, of which the last {KEPT} count",
+            "note": f"{hidden.sum()} entries hidden of the first {len(loaded)} test rows; "
+            f"{CHAINS * KEPT} draws by {METHODS[method]}",
             "absent": absent,
         },
     )
 
 
 def _score(
-    model: Any, guide: Any, x: Tensor, target: Tensor, hidden: Tensor, width: Tensor, absent: dict[str, str]
+    model: Any,
+    guide: Any,
+    x: Tensor,
+    target: Tensor,
+    hidden: Tensor,
+    width: Tensor,
+    method: ImputationMethod,
+    absent: dict[str, str],
 ) -> tuple[Array, Array]:
     """Log scores (H,) of the hidden entries of x (N, D), and draws of them (K, H), in the model's units."""
+    at_once, left_out = (CHAINS * KEPT, 0) if method == "importance" else (CHAINS, SWEEPS - KEPT)
+    # a few numbers of each layer for each draw of the latents
+    size = max(1, inference.CHUNK // (at_once * inference.width(model, x)))
     scores, draws = [], []
-    # a sweep holds a few numbers of each layer for each chain
-    for rows, true, gone in zip(*(_blocks(model, part) for part in (x, target, hidden)), strict=True):
-        total, drawn, kept = torch.full(rows.shape, -torch.inf).double(), [], 0
-        for sweep, latents in enumerate(states(model, guide, rows, CHAINS, "gibbs", SWEEPS)):
-            if sweep < SWEEPS - KEPT:
-                continue
+    for rows, true, gone in zip(*(part.split(size) for part in (x, target, hidden)), strict=True):
+        total, drawn = torch.full(rows.shape, -torch.inf).double(), []
+        for latents in islice(states(model, guide, rows, at_once, method, SWEEPS), left_out, None):
             fn = given_latents(model, rows, latents).base
             drawn.append(missing_draws(fn, rows)[:, gone])
             one = each_missing(_cells(fn, width, absent), rows)
             log_p = one.log_prob(torch.where(gone, true, torch.where(rows.isnan(), model.filler, rows)))
-            total, kept = torch.logaddexp(total, log_p.double().logsumexp(0)), kept + CHAINS
-        scores.append((total - np.log(kept))[gone])
+            total = torch.logaddexp(total, log_p.double().logsumexp(0))
         draws.append(torch.cat(drawn))
+        scores.append((total - np.log(len(draws[-1])))[gone])
     return torch.cat(scores).numpy(), torch.cat(draws, dim=1).double().numpy()
-
-
-def _blocks(model: Any, rows: Tensor) -> tuple[Tensor, ...]:
-    size = max(1, inference.CHUNK // (CHAINS * inference.width(model, rows)))
-    return tuple(rows.split(size))
 
 
 def _cells(fn: Any, width: Tensor, absent: dict[str, str]) -> Any:
