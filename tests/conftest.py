@@ -1,3 +1,4 @@
+import importlib
 import logging
 import sys
 
@@ -31,6 +32,13 @@ def short_rounds(monkeypatch):
     monkeypatch.setattr(rounds, "WORTH", 0.3)
     monkeypatch.setattr(fitting, "AUTO_STEPS", 155)
     return [5, 15, 35, 75, 155]
+
+
+@pytest.fixture
+def short_gaps(monkeypatch):
+    """A few steps towards the best guide, for tests that ask of a score only that it is there."""
+    module = importlib.import_module("zoo.evaluation.spread")  # the package's own name is the function's
+    monkeypatch.setattr(module, "GAP_STEPS", 10)
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from zoo.command_line import ALONE, Loading, Training, _assignment, app
 from zoo.errors import DivergenceWarning, RunError
 from zoo.sources import DataCall
 
+pytestmark = pytest.mark.usefixtures("short_gaps")
 RESUME = "The same command with --resume goes on."
 QUICK = ["--steps", "20", "--seeds", "2", "--compile", "off", "--quiet"]
 NOTE = "data: 1 of 150 rows is equal to an earlier one: equal rows were kept in one part.\n"  # on iris

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from zoo.command_line import app
 
+pytestmark = pytest.mark.usefixtures("short_gaps")
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 

@@ -62,14 +62,14 @@ def imputation(run: Run, data: Data, share: float, method: ImputationMethod = "g
     .. math:: \log p(x_h \mid x_o) \approx \log \tfrac{1}{K} \sum_k p(x_h \mid x_o, z_k), \qquad z_k \sim p(z \mid x_o)
 
     entry by entry, over 20 chains of 25 sweeps of Metropolis within Gibbs after as many that do not count, or over as
-    many draws of another method.
-    ``log_score`` is its mean by column, in nats, of the mass of the cell in columns with a resolution. ``error`` is, in
-    columns of numbers, the root mean square error of the mean of the draws, as loaded; in others how often the most
-    frequent one is wrong (``measure`` says which). ``baseline_error`` is the same of ``imputer``: the training part's
-    means and most frequent values, and scikit-learn's KNNImputer and IterativeImputer with their defaults, fitted to
-    the training part, with categories as zeros and ones. ``rmse`` and ``baseline_rmse`` are over all numbers, each in
-    standard deviations of its column; ``error_rate`` and ``baseline_error_rate`` over all others. ``count`` says how
-    many entries of each column were hidden, the same of every pair.
+    many draws of another method. ``log_score`` is its mean by column, in nats, of the mass of the cell in columns with
+    a resolution. ``error`` is, in columns of numbers, the root mean square error of the mean of the draws, as loaded;
+    in others how often the most frequent one is wrong (``measure`` says which). ``baseline_error`` is the same of
+    ``imputer``: the training part's means and most frequent values, and scikit-learn's KNNImputer and IterativeImputer
+    with their defaults, fitted to the training part, with categories as zeros and ones. ``rmse`` and ``baseline_rmse``
+    are over all numbers, each in standard deviations of its column, or of all columns where they are scaled as one;
+    ``error_rate`` and ``baseline_error_rate`` over all others. ``count`` says how many entries of each column were
+    hidden, the same of every pair.
 
     Args:
         run: a trained pair.
@@ -110,7 +110,8 @@ def imputation(run: Run, data: Data, share: float, method: ImputationMethod = "g
             baselines[name] = fill(data, given)[hidden]
         except Unknown as reason:
             absent[name] = str(reason)
-    spread = np.where(data.train_std > 0, data.train_std, 1.0)[columns]
+    # pixels share a unit, and a border pixel's own deviation is next to nothing
+    unit = data.scaling.scale if data.scaling.kind == "scalar" else np.where(data.train_std > 0, data.train_std, 1.0)
     errors = np.stack([_errors(seed.center, truth, nominal[columns]) for seed in seeds])
     others = np.stack([_errors(filled, truth, nominal[columns]) for filled in baselines.values()])
     is_number = ~nominal[columns]
@@ -139,8 +140,11 @@ def imputation(run: Run, data: Data, share: float, method: ImputationMethod = "g
             "log_score_mean": ("chain", score.mean(-1), {"units": "nats per entry"}),
             "error": (("chain", "feature"), of_errors(errors)),
             "baseline_error": (("imputer", "feature"), of_errors(others)),
-            "rmse": ("chain", np.sqrt(of_all(errors / np.where(is_number, spread, 1.0) ** 2, is_number))),
-            "baseline_rmse": ("imputer", np.sqrt(of_all(others / np.where(is_number, spread, 1.0) ** 2, is_number))),
+            "rmse": ("chain", np.sqrt(of_all(errors / np.where(is_number, unit[columns], 1.0) ** 2, is_number))),
+            "baseline_rmse": (
+                "imputer",
+                np.sqrt(of_all(others / np.where(is_number, unit[columns], 1.0) ** 2, is_number)),
+            ),
             "error_rate": ("chain", of_all(errors, ~is_number)),
             "baseline_error_rate": ("imputer", of_all(others, ~is_number)),
         },

@@ -237,7 +237,10 @@ def _gaps(run: Run, x: Tensor, heldout: xarray.Dataset, names: list[str]) -> xar
     """The split of log p(x) - ELBO for the first test rows."""
     if names != ["z"]:
         raise Unknown(f"the gaps of a guide are known for one latent z, and this one has {', '.join(names)}")
-    columns = zip(*run.each_seed(lambda model, guide: gaps(model, guide, x), Stream.POSTERIOR, 2), strict=True)
+    columns = zip(
+        *run.each_seed(lambda model, guide: gaps(model, guide, x, GAP_STEPS, ELBO_DRAWS), Stream.POSTERIOR, 2),
+        strict=True,
+    )
     elbo, optimal = (
         torch.stack(column).numpy() - run.pair.view.log_volumes(x.numpy()[:GAP_ROWS]) for column in columns
     )
