@@ -298,6 +298,8 @@ def _coded(series: Any, missing_values: Sequence[Any]) -> Raw:
 
 def _read_text(name: str, cells: Array, gone: Array) -> Raw:
     """A column of objects: numbers among which some are not, yes and no, or words."""
+    import pandas as pd
+
     known = cells[~gone]
     if all(isinstance(cell, bool | np.bool_) for cell in known):
         values = np.full(len(cells), np.nan)
@@ -305,40 +307,51 @@ def _read_text(name: str, cells: Array, gone: Array) -> Raw:
         return Raw(values, ("False", "True"), reason="true or false")
     if any(isinstance(cell, list | dict | set | tuple | np.ndarray) for cell in known[:SOME]):
         raise Refused("holds lists or other objects in its cells")
-    text = [cell.strip() if isinstance(cell, str) else cell for cell in known]
+    # each different text is looked at once; a 1 and a True would be told for one
+    as_text = pd.api.types.infer_dtype(known, skipna=False) == "string"
+    at, told = pd.factorize(known) if as_text else (np.arange(len(known)), known)
+    times = np.bincount(at)
+    text = [cell.strip() if isinstance(cell, str) else cell for cell in told]
+
+    def in_rows(values: Any) -> Array:
+        """Of each row, from those of different cells; not a number where nothing was observed."""
+        rows = np.full(len(cells), np.nan)
+        rows[~gone] = np.array(values, dtype=np.float64)[at]
+        return rows
+
     odd = np.array([_not_a_number(cell) for cell in text])
     if not odd.any():
-        values = np.full(len(cells), np.nan)
-        values[~gone] = [float(cell) for cell in text]
-        return Raw(values + 0.0)
-    sample = [str(cell) for cell, is_odd in zip(text, odd, strict=True) if is_odd][:SOME]
-    written = sum(_is_written_number(cell) for cell in sample)
-    share = (len(text) - odd.sum() + written / len(sample) * odd.sum()) / len(text)
-    dates = sum(NOTATIONS[0].pattern.fullmatch(cell) is not None for cell in sample)
-    if 2 * dates > len(sample) and 2 * odd.sum() > len(text):
+        return Raw(in_rows([float(cell) for cell in text]) + 0.0)
+    sample = np.flatnonzero(odd)[:SOME]
+    some = times[sample].sum()
+    written = times[[j for j in sample if _is_written_number(str(text[j]))]].sum()
+    share = 1 - times[odd].sum() / len(known) * (1 - written / some)
+    dates = times[[j for j in sample if NOTATIONS[0].pattern.fullmatch(str(text[j]))]].sum()
+    if 2 * dates > some and 2 * times[odd].sum() > len(known):
         raise Refused("holds dates or times; a number in its place, such as the days since a first date, can be used")
     if 2 * share > 1:
         _refuse_cells(name, cells, np.where(gone, np.array(None), cells))
-    words = np.array([str(cell) for cell in text], dtype=object)
+    words = [str(cell) for cell in text]
     different = sorted({*words})
     low = {word.lower() for word in different}
     if any(low <= pair for pair in OPPOSITES):
-        values = np.full(len(cells), np.nan)
-        values[~gone] = [WORDS[word.lower()] for word in words]
-        told = {WORDS[word.lower()]: word for word in different}
+        written_as = {WORDS[word.lower()]: word for word in different}
         pair = next(sorted(pair, key=WORDS.__getitem__) for pair in OPPOSITES if low <= pair)
-        return Raw(values, (told.get(0, pair[0]), told.get(1, pair[1])), reason=f"{pair[1]} or {pair[0]}")
-    if len(different) == len(words) > 2:
-        raise Refused(f"has another word in each of {len(words)} rows, as an identifier or free text has")
+        return Raw(
+            in_rows([WORDS[word.lower()] for word in words]),
+            (written_as.get(0, pair[0]), written_as.get(1, pair[1])),
+            reason=f"{pair[1]} or {pair[0]}",
+        )
+    if len(different) == len(known) > 2:
+        raise Refused(f"has another word in each of {len(known)} rows, as an identifier or free text has")
     if len(different) > MOST_CATEGORIES:
         raise Refused(f"has {len(different)} different words, and at most {MOST_CATEGORIES} are taken for categories")
-    if 2 * len(different) > len(words) > 10:
-        raise Refused(f"has {len(different)} different words in {len(words)} rows, too many to learn from each")
+    if 2 * len(different) > len(known) > 10:
+        raise Refused(f"has {len(different)} different words in {len(known)} rows, too many to learn from each")
     number = {word: code for code, word in enumerate(different)}
-    values = np.full(len(cells), np.nan)
-    values[~gone] = [number[word] for word in words]
     many = "one word" if len(different) == 1 else f"{len(different)} different words"
-    return Raw(values, tuple(different), reason=f"text, {many} in {len(words)} rows")
+    reason = f"text, {many} in {len(known)} rows"
+    return Raw(in_rows([number[word] for word in words]), tuple(different), reason=reason)
 
 
 def _is_written_number(cell: str) -> bool:
