@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -74,3 +75,17 @@ def test_ground_truth(script, capsys):
     assert (known["largest gap"] < 1e-4).all()
     assert (known["90% covers"].sub(0.9).abs() < 0.02).all()
     assert (known["50% covers"].sub(0.5).abs() < 0.03).all()
+
+
+def test_gaps(script, monkeypatch):
+    gaps = script("gaps")
+    monkeypatch.setattr(importlib.import_module("zoo.evaluation.imputation"), "ROWS", 10)
+    monkeypatch.setattr(gaps, "SIMULATED", gaps.SIMULATED[:3])
+    monkeypatch.setattr(gaps, "OF_PIXELS", ["gaussian-constrained"])
+    monkeypatch.setattr(gaps, "TABLES", gaps.TABLES[:1])
+    monkeypatch.setattr(gaps, "EVIDENCE_DRAWS", 20)
+    evidence, pixels, errors = dict(gaps.tables(600, 1, 10)).values()
+    assert (evidence["all entries"] < evidence["truth"]).all()  # by Gibbs' inequality
+    assert len(pixels) == 2 and np.isfinite(pixels[["importance", "gibbs", "pseudo-gibbs"]]).all(axis=None)
+    assert list(errors["error"]) == ["RMSE of numbers"] * 2
+    assert all(table.columns[-1] == "as promised" for table in (evidence, pixels, errors))
