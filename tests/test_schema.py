@@ -341,7 +341,7 @@ def test_a_column_that_numbers_the_rows_is_pointed_out(name, first):
     assert told.startswith(f"{name}, Index number the rows") and "index_of" not in told
 
 
-@pytest.mark.parametrize("numbers", [[3, 1, 2, 0, 8, 5, 4, 7, 6], range(0, 18, 2)])
+@pytest.mark.parametrize("numbers", [[3, 1, 2, 0, 8, 5, 4, 7, 3], range(0, 18, 2)])
 def test_what_is_called_a_number_of_rows_and_is_none_is_left_alone(numbers):
     assert not any("the rows, which" in note for note in Data.from_array(FRAME.assign(id=numbers)).notes)
 
@@ -607,3 +607,49 @@ def test_columns_are_named_in_a_list(option):
 def test_a_code_for_missing_is_found_as_text_and_as_a_number(code, dtype):
     column = pd.Series([1.0, 2.0, 3.0, -999.0] * 5).astype(dtype)
     assert zoo.Data.from_array(pd.DataFrame({"a": column}), missing_values=[code]).columns[0].missing == 5
+
+
+@pytest.mark.parametrize("width", [0.5, None, "half"])
+def test_a_resolution_of_a_column_that_is_counted_is_refused(width):
+    x = np.column_stack([np.arange(40) % 5, np.linspace(0, 1, 40) * 7])
+    with pytest.raises(DataError, match=r"of column 'x0': it is ordinal, whose values are counted; say support='real'"):
+        read_table(x, resolution={"x0": width})
+    assert read_table(x, resolution={"x0": 1}).columns[0].resolution == 1
+    assert read_table(x, resolution={"x0": 0.5}, support={"x0": "real"}).columns[0].resolution == 0.5
+
+
+def test_levels_without_an_ordinal_column_are_refused():
+    frame = pd.DataFrame({"a": ["x", "y"] * 20, "b": np.arange(40) % 3})
+    with pytest.raises(DataError, match="levels= are those of ordinal columns, and no column is one"):
+        read_table(frame, levels=[0, 1, 2, 3])
+    assert read_table(frame, levels=[0, 1, 2, 3], support={"b": "ordinal"}).columns[1].levels == (0, 1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ["2020-01-03"], ["3/4/2020"], ["Jan 3 2020"], ["3 January 2020"], ["12:30"], ["9:05 pm"], ["Mar-2020"],
+        ["12-Feb-99"], ["Sept. 3, 2021"],
+    ],
+)  # fmt: skip
+def test_dates_and_times_in_words_are_no_categories(cells):
+    with pytest.raises(DataError, match=r"column 'when' holds dates or times.*--drop when"):
+        read_table(pd.DataFrame({"when": cells * 30, "b": np.arange(30) % 7}))
+
+
+@pytest.mark.parametrize("word", ["Mary 12", "maybe 3", "march", "10:1", "June"])
+def test_what_only_looks_like_a_date_is_a_category(word):
+    assert read_table(pd.DataFrame({"a": [word, "other"] * 20, "b": np.arange(40) % 7})).columns[0].categories
+
+
+def test_a_number_of_each_row_is_pointed_out_in_any_order():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"id": rng.permutation(60) + 1, "b": rng.normal(size=60)})
+    assert any("id numbers the rows" in note for note in read_table(frame).notes)
+
+
+def test_a_constant_word_has_no_variance():
+    frame = pd.DataFrame({"city": ["Rome"] * 40, "b": np.linspace(0, 1, 40) ** 2, "c": [3.5] * 40})
+    notes = " ".join(zoo.Data.from_array(frame).notes)
+    assert "1 of 3 columns is constant in the training part (city): nothing can be learned from it." in notes
+    assert "1 of 3 columns is constant in the training part (c): a learned variance runs away on it" in notes

@@ -282,7 +282,7 @@ class Data:
                 *notes,
                 *split_notes,
                 *unobserved_notes,
-                *_constant_notes(told, constant, varying),
+                *_constant_notes(recorded, constant, varying),
                 *_dependence_notes(told, exact),
                 *_nearly_notes(told, exact, nearly),
             ),
@@ -621,15 +621,21 @@ def _scaled(
     return np.where(named, 0.0, center), np.where(named | (std == 0), 1.0, std)
 
 
-def _constant_notes(columns: Sequence[str], constant: Array, varying_in_test: Sequence[str]) -> list[str]:
-    names = np.array(columns)[constant].tolist()
-    if not names:
-        return []
-    are, them = ("is", "it") if len(names) == 1 else ("are", "them")
-    notes = [
-        f"{len(names)} of {len(columns)} columns {are} constant in the training part ({_few(names)}): a learned "
-        f"variance runs away on {them}, which gains density and says nothing about the data."
-    ]
+def _constant_notes(columns: Sequence[Column], constant: Array, varying_in_test: Sequence[str]) -> list[str]:
+    same = [column for column, is_constant in zip(columns, constant, strict=True) if is_constant]
+    words = [column.name for column in same if column.categories]
+    numbers = [column.name for column in same if not column.categories]
+    notes = []
+    for names, so in (
+        (numbers, "a learned variance runs away on {}, which gains density and says nothing about the data"),
+        (words, "nothing can be learned from {}"),
+    ):
+        if names:
+            are, them = ("is", "it") if len(names) == 1 else ("are", "them")
+            notes.append(
+                f"{len(names)} of {len(columns)} columns {are} constant in the training part ({_few(names)}): "
+                f"{so.format(them)}."
+            )
     if varying_in_test:
         notes.append(f"Constant in training, but not in the test part: {_few(varying_in_test)}.")
     return notes

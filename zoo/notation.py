@@ -27,19 +27,29 @@ class Notation(NamedTuple):
         return self.remedy.format(column=repr(column), cells=listed, **groups)
 
 
+SIGN, PLAIN = r"[-+−]?", r"(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
+PARTS = {
+    "SIGN": SIGN,
+    "AMOUNT": r"(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?)",
+    "NUMBER": SIGN + PLAIN,
+    "MONTH": "(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|"
+    "oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)",
+}
+
+
 def _notation(pattern: str, name: str, remedy: str) -> Notation:
-    sign, plain = r"[-+−]?", r"(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
-    amount = r"(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?)"
-    filled = pattern.replace("SIGN", sign).replace("AMOUNT", amount).replace("NUMBER", sign + plain)
-    return Notation(re.compile(filled, re.IGNORECASE), name, remedy)
+    for part, meaning in PARTS.items():
+        pattern = pattern.replace(part, meaning)
+    return Notation(re.compile(pattern, re.IGNORECASE), name, remedy)
 
 
 READ_CSV = "pandas.read_csv(..., "
 _LOAD = f"load the frame of {READ_CSV}{{}})"
 NOTATIONS = (
     _notation(
-        r"\d{1,4}(?P<mark>[-./])\d{1,2}(?P=mark)\d{1,4}(?:[T ].*)?",
-        "a date",
+        r"\d{1,4}(?P<mark>[-./])\d{1,2}(?P=mark)\d{1,4}(?:[T ].*)?|\d{1,2}:\d{2}(?::\d{2}(?:\.\d+)?)?(?:\s*[ap]m)?|"
+        r"(?:\d{1,2}[-. ]+)?MONTH\.?[-, ]+\d{1,4}(?:,? +\d{4})?",
+        "a date or a time",
         "leave the column out, or put a number in its place, such as the days since a first date",
     ),
     _notation(

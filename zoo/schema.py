@@ -129,6 +129,8 @@ def read_table(
     for name, column in raw.items():
         one = found.get(name) or _alone(name, column, declared[name], grid if declared[name] == "ordinal" else None)
         columns.append(one)
+    if grid and not any(one.levels == grid for one in columns):
+        raise DataError("levels= are those of ordinal columns, and no column is one: say support='ordinal' of some")
     for j, one in enumerate(columns):
         outside = np.zeros(values.shape, dtype=bool)
         outside[:, j] = one.outside(values[:, j])
@@ -480,10 +482,15 @@ def _alone(name: str, raw: Raw, declared: str, grid: tuple[float, ...] | None) -
 
 def _recorded(column: Column, raw: Raw, resolution: Any) -> Column:
     """The column with the width of the cell that its values stand for."""
+    told = resolution.get(column.name, "auto") if isinstance(resolution, Mapping) else resolution
     if column.kind.discrete:
         width = column.levels[1] - column.levels[0] if column.levels else 1.0
+        if isinstance(resolution, Mapping) and told not in ("auto", width):
+            raise DataError(
+                f"resolution={told!r} of column {column.name!r}: it is {column.support}, whose values are counted; "
+                "say support='real' of it, or leave its resolution out"
+            )
         return replace(column, resolution=width)
-    told = resolution.get(column.name, "auto") if isinstance(resolution, Mapping) else resolution
     if told is None:
         return column
     if told != "auto":
@@ -608,7 +615,7 @@ def _numbering_notes(raw: Mapping[str, Raw]) -> list[str]:
 
 
 def _counts_rows(x: Array) -> bool:
-    return len(x) > 2 and bool(np.all(np.diff(x) == 1))
+    return len(x) > 2 and bool(np.all(np.diff(np.sort(x)) == 1))
 
 
 def _refuse_columns(refused: Mapping[str, str]) -> None:

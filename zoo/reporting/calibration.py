@@ -128,19 +128,19 @@ def _count(run: Outcome, name: str) -> str:
 
 
 def _tested(run: Outcome) -> int:
-    """How many columns are tested: those that vary in training."""
+    """How many columns are tested, in one seed at least."""
     values = _of(run, "outside", "feature")
-    return 0 if values is None else int(np.isfinite(values).sum(1).max())
+    return 0 if values is None else int(np.isfinite(values).any(0).sum())
 
 
 def _unjudged(run: Outcome) -> int:
-    """How many columns vary and are not tested, at most in a seed: those whose weights are not to be trusted."""
+    """How many columns vary and are tested in no seed: those whose weights are not to be trusted."""
     values, bad = _of(run, "outside", "feature"), run.get("calibration/bad_k")
     if values is None or bad is None:
         return 0
     varies = np.isfinite(np.asarray(bad.transpose("chain", "feature"), np.float64)).any(0)
-    asked = np.isfinite(values)
-    return int((varies & ~asked)[asked.any(1)].sum(1).max(initial=0))
+    asked = np.isfinite(values).any(0)
+    return int((varies & ~asked).sum()) if asked.any() else 0
 
 
 def _relative(run: Outcome) -> float:
