@@ -13,7 +13,7 @@ from torch.distributions import constraints
 
 from .vae import VAE
 
-__all__ = ["Binned", "BinnedGaussian", "CategoricalDecoder", "Levels", "log_interval_mass"]
+__all__ = ["Binned", "BinnedGaussian", "CategoricalDecoder", "Levels", "PartlyBinned", "log_interval_mass"]
 
 # in standard deviations: an interval so narrow, and not too far out for its width, is its midpoint's density
 NARROW, NEAR = 0.02, 0.2
@@ -187,6 +187,46 @@ class Binned(dist.TorchDistribution):  # type: ignore[misc]
             mass = torch.where(there, self.log_prob(low + above).exp(), 0.0)
             first, second = first + mass * above, second + mass * above**2
         return low + first, (second - first.square()).clamp(min=0)
+
+
+class PartlyBinned(dist.TorchDistribution):  # type: ignore[misc]
+    """Cells of some columns, and a density on the others: batch shape (..., D).
+
+    Args:
+        base: a distribution of one variable for each column.
+        width: of the cells, (D,); not a number where there are none.
+    """
+
+    arg_constraints: ClassVar[dict[str, Any]] = {}
+    support = constraints.real
+
+    def __init__(self, base: Any, width: Tensor) -> None:
+        self.base, self.width, self.cut = base, width, ~width.isnan()
+        self.binned = Binned(base, torch.where(self.cut, width, 1.0))
+        super().__init__(base.batch_shape, base.event_shape, validate_args=False)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> "PartlyBinned":
+        """The same for a larger batch."""
+        return PartlyBinned(self.base.expand(batch_shape), self.width)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log mass of the cells, log density of the rest."""
+        return torch.where(self.cut, self.binned.log_prob(x), self.base.log_prob(x))
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        """Draws of the base, rounded where there are cells."""
+        drawn = self.base.sample(torch.Size(sample_shape))
+        return torch.where(self.cut, self.binned.width * torch.round(drawn / self.binned.width), drawn)
+
+    @property
+    def mean(self) -> Tensor:
+        """The base's."""
+        return self.base.mean  # type: ignore[no-any-return]
+
+    @property
+    def variance(self) -> Tensor:
+        """The base's, and that of a cell."""
+        return torch.where(self.cut, self.binned.variance, self.base.variance)
 
 
 class Levels(dist.TorchDistribution):  # type: ignore[misc]

@@ -10,6 +10,7 @@ from sklearn.decomposition import FactorAnalysis as FactorAnalysisByEM
 
 import zoo
 from zoo.context import Stream, seeded
+from zoo.densities import distribution_function, each_feature, each_feature_given_the_others
 from zoo.evaluation.calibration import (
     BAND,
     COVERAGES,
@@ -18,9 +19,6 @@ from zoo.evaluation.calibration import (
     beyond_chance,
     calibration,
     crps,
-    distribution_function,
-    each_feature,
-    each_feature_given_the_others,
     leave_one_feature_out,
     p_values,
     prior_predictive,

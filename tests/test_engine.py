@@ -9,11 +9,12 @@ import pytest
 import torch
 
 import zoo
+from zoo.densities import column_scale
 from zoo.engine import Engine, Replica, Tape
 from zoo.errors import OptionError
 from zoo.guides import MeanFieldNormal
 from zoo.models import VAE, LearnedVariance
-from zoo.objective import column_scale, elbo
+from zoo.objective import elbo
 from zoo.pairs import VAEOptions, decoder, guide
 
 COMPILED = pytest.param("inductor", marks=pytest.mark.slow)  # tens of seconds of compilation

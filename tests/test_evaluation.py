@@ -9,10 +9,10 @@ from torch import nn
 
 import zoo
 from zoo.context import Stream, seeded
+from zoo.densities import columns_log_prob
 from zoo.evaluation.tails import pareto_k
 from zoo.guides import MeanFieldNormal
 from zoo.inference import (
-    columns_log_prob,
     log_mean_exp,
     posterior_draws,
     predictive_draws,

@@ -16,12 +16,13 @@ from torch import nn
 import zoo
 from zoo import fitting
 from zoo.context import pyro_context, seeded
+from zoo.densities import smallest_scale
 from zoo.errors import DataError, Unknown
 from zoo.inference import encode, log_mean_exp, log_weights, prior, score_weights
 from zoo.lenses import Gapped, Observed, Zeros, observed
 from zoo.models import VAE, PerColumn
 from zoo.networks import Masked
-from zoo.objective import elbo, smallest_scale
+from zoo.objective import elbo
 from zoo.testing import CHECKS, make_subject
 
 REAL = zoo.list_pairs(support="real")

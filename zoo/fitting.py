@@ -27,11 +27,12 @@ from zoo.cards import kept_weights
 from zoo.catalogue import Pair, registered_in
 from zoo.checkpoint import SO_FAR, Checkpoint
 from zoo.data import Data
+from zoo.densities import column_scale
 from zoo.divergence import FALLING_CHECKS, Watch
 from zoo.engine import Engine, LinAlgError, Mode, Precision, State
 from zoo.errors import DataError, Diverged, DivergenceWarning, OptionError, RunError
 from zoo.lenses import Gapped
-from zoo.objective import Terms, column_scale, terms, traces
+from zoo.objective import Terms, terms, traces
 from zoo.objective import objective as named
 from zoo.options import MAX_SEED, MOST, MOST_SEEDS, checked, count, location, switch
 from zoo.rounds import AUTO_STEPS, LIKELY_STEPS, Round, round_of, still_improving

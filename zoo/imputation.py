@@ -7,7 +7,6 @@ two programs as ones of what was observed (:func:`zoo.lenses.observed`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import singledispatch
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,20 +17,16 @@ from pyro import poutine
 from torch import Tensor
 
 from zoo import inference
-from zoo.answers import name_of
-from zoo.errors import Unknown
-from zoo.lenses import Gapped, Observed, with_others_apart
-from zoo.models import EachColumn, PerColumn
+from zoo.densities import missing_draws
+from zoo.lenses import Gapped, Observed
 from zoo.objective import Program
 from zoo.options import ImputationMethod
 
 __all__ = [
     "SWEEPS",
     "center",
-    "each_missing",
     "given_latents",
     "impute",
-    "missing_draws",
     "states",
 ]
 
@@ -154,65 +149,3 @@ def _blocks(model: Observed, guide: Program, x: Tensor, draws: int) -> tuple[Ten
     likelihood = given_latents(model, x[:1], inference.posterior_draws(model, guide, x[:1], 1).latents).base
     joint = isinstance(likelihood, dist.MultivariateNormal | dist.LowRankMultivariateNormal)
     return inference.row_blocks(x, draws * max(inference.width(model, x), x.shape[1] ** 2 if joint else 0))
-
-
-# -- what is asked of a likelihood -------------------------------------------------------------------------------------
-
-
-@singledispatch
-def each_missing(fn: Any, x: Tensor) -> Any:  # noqa: ARG001
-    """The distribution of each entry of x (..., D) given the latents and the entries there are: batch shape (..., D).
-
-    Raises:
-        Unknown: it is not known for such a likelihood.
-    """
-    raise Unknown(f"what an entry is given those that were observed under {name_of(fn)} is not known")
-
-
-@each_missing.register
-def _(fn: dist.Independent, x: Tensor) -> Any:  # noqa: ARG001
-    return fn.base_dist
-
-
-@each_missing.register
-def _(fn: PerColumn, x: Tensor) -> Any:  # noqa: ARG001
-    return EachColumn(fn)
-
-
-@each_missing.register(dist.MultivariateNormal)
-@each_missing.register(dist.LowRankMultivariateNormal)
-def _(fn: Any, x: Tensor) -> Any:
-    r""":math:`N(\mu_m + G r_o, \; \Sigma_{mm} - G \Sigma_{om})`, with r = x - mu and G as in :func:`_gain`."""
-    gain, covariance = _gain(fn, ~x.isnan())
-    residual = (x.double() - fn.loc.double()).nan_to_num(0.0)
-    mean = fn.loc.double() + (gain @ residual[..., None])[..., 0]
-    variance = (covariance.diagonal(dim1=-2, dim2=-1) - (gain * covariance).sum(-1)).clamp(min=0)
-    return dist.Normal(mean.to(x), variance.sqrt().to(x), validate_args=False)
-
-
-@singledispatch
-def missing_draws(fn: Any, x: Tensor) -> Tensor:
-    """X (B, D) with its missing entries drawn jointly, given the latents and the others: one draw for each of a batch.
-
-    Raises:
-        Unknown: it is not known for such a likelihood.
-    """
-    each_missing(fn, x)  # refuses one whose columns are not independent
-    return torch.where(x.isnan(), fn.sample(), x)
-
-
-@missing_draws.register(dist.MultivariateNormal)
-@missing_draws.register(dist.LowRankMultivariateNormal)
-def _(fn: Any, x: Tensor) -> Tensor:
-    r"""A draw y of all, moved by G (x_o - y_o): Matheron's rule."""
-    drawn = fn.sample()
-    gain, _ = _gain(fn, ~x.isnan())
-    moved = drawn + (gain @ (x - drawn).nan_to_num(0.0).double()[..., None])[..., 0].to(x)
-    return torch.where(x.isnan(), moved, x)
-
-
-def _gain(fn: Any, there: Tensor) -> tuple[Tensor, Tensor]:
-    r"""G with :math:`\Sigma_{mo} \Sigma_{oo}^{-1}` in the columns that are there and 0 in the others, and Sigma."""
-    covariance = fn.covariance_matrix.double()
-    precision = with_others_apart(fn, there).precision_matrix.double()
-    return covariance @ (precision * (there[..., :, None] & there[..., None, :])), covariance

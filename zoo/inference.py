@@ -6,7 +6,6 @@ from torch's generator as it stands.
 
 from __future__ import annotations
 
-from functools import singledispatch
 from typing import Any, NamedTuple
 
 import pyro
@@ -18,9 +17,9 @@ from torch.distributions import constraints
 
 from zoo.answers import ask, known, name_of
 from zoo.context import seeded
+from zoo.densities import columns_log_prob
 from zoo.errors import Unknown
-from zoo.lenses import Cells, Dequantized, Gapped
-from zoo.models import PerColumn
+from zoo.lenses import Cells, Dequantized
 from zoo.objective import Program, latent_sites, plain_log_prob, traces
 
 __all__ = [
@@ -29,7 +28,6 @@ __all__ = [
     "Draws",
     "Reconstruction",
     "Weighted",
-    "columns_log_prob",
     "draws_nothing",
     "encode",
     "is_exact",
@@ -303,49 +301,6 @@ def _reconstruct(model: Program, guide: Program, x: Tensor, samples: int) -> Rec
         q = poutine.trace(guide).get_trace(x)
         fn = poutine.trace(poutine.replay(model, trace=q)).get_trace(x).nodes["x"]["fn"]
     return Reconstruction(ask(fn, "mean").mean(0), ask(fn, "variance").mean(0).sqrt())
-
-
-@singledispatch
-def columns_log_prob(likelihood: dist.TorchDistribution, x: Tensor, columns: Tensor) -> Tensor:  # noqa: ARG001
-    """The log density of some columns of x, the others integrated out.
-
-    Raises:
-        Unknown: no function is registered for such a likelihood.
-    """
-    raise Unknown(f"the density of some columns under {name_of(likelihood)} is not known")
-
-
-@columns_log_prob.register
-def _(likelihood: dist.Independent, x: Tensor, columns: Tensor) -> Tensor:
-    return likelihood.base_dist.log_prob(x)[..., columns].sum(-1)  # type: ignore[no-any-return]
-
-
-@columns_log_prob.register
-def _(likelihood: PerColumn, x: Tensor, columns: Tensor) -> Tensor:
-    return likelihood.each_column_log_prob(x)[..., columns].sum(-1)
-
-
-@columns_log_prob.register
-def _(likelihood: Gapped, x: Tensor, columns: Tensor) -> Tensor:
-    hidden = torch.ones(x.shape[-1], dtype=torch.bool, device=x.device).index_fill(0, columns, False)
-    return likelihood.log_prob(x.masked_fill(hidden, torch.nan))
-
-
-@columns_log_prob.register
-def _(likelihood: dist.LowRankMultivariateNormal, x: Tensor, columns: Tensor) -> Tensor:
-    factor, diagonal = likelihood.cov_factor[..., columns, :], likelihood.cov_diag[..., columns]
-    marginal = dist.LowRankMultivariateNormal(likelihood.loc[..., columns], factor, diagonal)
-    return marginal.log_prob(x[..., columns])  # type: ignore[no-any-return]
-
-
-@columns_log_prob.register
-def _(likelihood: dist.MultivariateNormal, x: Tensor, columns: Tensor) -> Tensor:
-    # Sigma_cc = A A' with A the rows c of the Cholesky factor, and A' = Q R: no Cholesky of a collapsed matrix
-    rows = likelihood._unbroadcasted_scale_tril[..., columns, :]  # the public one would repeat the QR for every datum
-    factor = torch.linalg.qr(rows.mT).R.mT
-    factor = factor * factor.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2)
-    marginal = dist.MultivariateNormal(likelihood.loc[..., columns], scale_tril=factor)
-    return marginal.log_prob(x[..., columns])  # type: ignore[no-any-return]
 
 
 def log_mean_exp(log_weights: Tensor) -> Tensor:

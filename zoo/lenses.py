@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial, singledispatch
+from functools import partial
 from inspect import signature
 from typing import Any, ClassVar
 
@@ -18,9 +18,18 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from zoo.answers import ask, name_of
+from zoo.densities import (
+    cells,
+    column_scale,
+    columns_log_prob,
+    each_feature,
+    each_feature_given_the_others,
+    observed_log_prob,
+    smallest_scale,
+    with_others_apart,
+)
 from zoo.errors import Unknown
 from zoo.models import PerColumn
-from zoo.models.ordinal import Binned, log_interval_mass
 from zoo.networks import Masked, Tabulated
 
 __all__ = [
@@ -28,11 +37,8 @@ __all__ = [
     "Dequantized",
     "Gapped",
     "Observed",
-    "PartlyBinned",
     "Zeros",
     "observed",
-    "observed_log_prob",
-    "with_others_apart",
 ]
 
 LOG_ROOT_TAU = math.log(2 * math.pi) / 2
@@ -82,77 +88,6 @@ class Dequantized(Cells):
                 f"{name_of(fn)} is no density on the whole cell of a value, so that the mass of one is not known"
             )
         return _Spread(fn, self.width)
-
-
-@singledispatch
-def cells(fn: Any, width: Tensor) -> dist.TorchDistribution:  # noqa: ARG001
-    """The distribution of the cells of width w (D,) that values are in, where a width is given.
-
-    Raises:
-        Unknown: the mass of an interval is not known.
-    """
-    raise Unknown(f"the mass of a cell under {name_of(fn)} is not known")
-
-
-@cells.register
-def _(fn: dist.Independent, width: Tensor) -> dist.TorchDistribution:
-    if fn.reinterpreted_batch_ndims != 1:
-        raise Unknown(f"the mass of a cell under {name_of(fn)} is not known")
-    return _cells_of_each(fn.base_dist, width).to_event(1)
-
-
-def _cells_of_each(fn: Any, width: Tensor) -> Any:
-    """The cells of the variables of a batch (..., d), where a width is given."""
-    if width.isnan().all():
-        return fn
-    if log_interval_mass.dispatch(type(fn)) is log_interval_mass.dispatch(object):
-        raise Unknown(f"the mass of a cell under {name_of(fn)} is not known")
-    return (PartlyBinned if width.isnan().any() else Binned)(fn, width)
-
-
-@cells.register
-def _(fn: PerColumn, width: Tensor) -> dist.TorchDistribution:
-    return PerColumn([(columns, _cells_of_each(part, width[list(columns)])) for columns, part in fn.parts])
-
-
-class PartlyBinned(dist.TorchDistribution):  # type: ignore[misc]
-    """Cells of some columns, and a density on the others: batch shape (..., D).
-
-    Args:
-        base: a distribution of one variable for each column.
-        width: of the cells, (D,); not a number where there are none.
-    """
-
-    arg_constraints: ClassVar[dict[str, Any]] = {}
-    support = constraints.real
-
-    def __init__(self, base: Any, width: Tensor) -> None:
-        self.base, self.width, self.cut = base, width, ~width.isnan()
-        self.binned = Binned(base, torch.where(self.cut, width, 1.0))
-        super().__init__(base.batch_shape, base.event_shape, validate_args=False)
-
-    def expand(self, batch_shape: Any, _instance: Any = None) -> PartlyBinned:
-        """The same for a larger batch."""
-        return PartlyBinned(self.base.expand(batch_shape), self.width)
-
-    def log_prob(self, x: Tensor) -> Tensor:
-        """Log mass of the cells, log density of the rest."""
-        return torch.where(self.cut, self.binned.log_prob(x), self.base.log_prob(x))
-
-    def sample(self, sample_shape: Any = ()) -> Tensor:
-        """Draws of the base, rounded where there are cells."""
-        drawn = self.base.sample(torch.Size(sample_shape))
-        return torch.where(self.cut, self.binned.width * torch.round(drawn / self.binned.width), drawn)
-
-    @property
-    def mean(self) -> Tensor:
-        """The base's."""
-        return self.base.mean  # type: ignore[no-any-return]
-
-    @property
-    def variance(self) -> Tensor:
-        """The base's, and that of a cell."""
-        return torch.where(self.cut, self.binned.variance, self.base.variance)
 
 
 class _Spread(dist.TorchDistribution):  # type: ignore[misc]
@@ -323,70 +258,42 @@ class Gapped(dist.TorchDistribution):  # type: ignore[misc]
         return ask(self.base, "stddev")  # type: ignore[no-any-return]
 
 
+@column_scale.register
+def _(likelihood: Gapped) -> Tensor:
+    return column_scale(likelihood.base)
+
+
+@smallest_scale.register
+def _(likelihood: Gapped, x: Tensor) -> Tensor:
+    if isinstance(likelihood.base, PerColumn):
+        return smallest_scale(likelihood.base, x)
+    return torch.where(x.isnan(), torch.inf, column_scale(likelihood.base)).min()
+
+
+@columns_log_prob.register
+def _(likelihood: Gapped, x: Tensor, columns: Tensor) -> Tensor:
+    hidden = torch.ones(x.shape[-1], dtype=torch.bool, device=x.device).index_fill(0, columns, False)
+    return likelihood.log_prob(x.masked_fill(hidden, torch.nan))
+
+
 @cells.register
 def _(fn: Gapped, width: Tensor) -> dist.TorchDistribution:
     return Gapped(cells(fn.base, width), fn.filler)
 
 
-@singledispatch
-def observed_log_prob(fn: Any, x: Tensor, there: Tensor) -> Tensor:  # noqa: ARG001
-    """The log density of the entries of x (..., D) that are there, the others integrated out.
-
-    Raises:
-        Unknown: it is not known for such a likelihood.
-    """
-    raise Unknown(f"the density of some entries alone under {name_of(fn)} is not known")
+@each_feature.register
+def _(likelihood: Gapped) -> Any:
+    return each_feature(likelihood.base)
 
 
-@observed_log_prob.register
-def _(fn: PerColumn, x: Tensor, there: Tensor) -> Tensor:
-    return torch.where(there, fn.each_column_log_prob(x), 0.0).sum(-1)
-
-
-@observed_log_prob.register
-def _(fn: dist.Independent, x: Tensor, there: Tensor) -> Tensor:
-    if fn.reinterpreted_batch_ndims != 1:
-        raise Unknown(f"the density of some entries alone under {name_of(fn)} is not known")
-    return torch.where(there, fn.base_dist.log_prob(x), 0.0).sum(-1)
-
-
-@observed_log_prob.register(dist.MultivariateNormal)
-@observed_log_prob.register(dist.LowRankMultivariateNormal)
-def _(fn: Any, x: Tensor, there: Tensor) -> Tensor:
-    """Less the :math:`N(0; 0, 1)` of what is not there."""
-    alone = with_others_apart(fn, there)
-    log_prob = alone.log_prob(torch.where(there, x.to(alone.loc), alone.loc))
-    return (log_prob + (~there).sum(-1).to(log_prob) * LOG_ROOT_TAU).to(x)  # type: ignore[no-any-return]
-
-
-@singledispatch
-def with_others_apart(fn: Any, there: Tensor) -> Any:  # noqa: ARG001
-    """A normal (..., D) whose entries that are not there are independent of the rest, with variance 1.
-
-    Raises:
-        Unknown: it is no normal.
-    """
-    raise Unknown(f"what an entry is given some others alone under {name_of(fn)} is not known")
-
-
-@with_others_apart.register
-def _(fn: dist.MultivariateNormal, there: Tensor) -> Any:
-    # in double precision: the product squares the condition of the factor, and a collapse has to be told from rounding
-    factor = fn._unbroadcasted_scale_tril.double()  # the public one would repeat the product for every datum
-    part = there.to(factor)
-    covariance = part[..., :, None] * (factor @ factor.mT) * part[..., None, :] + torch.diag_embed(1 - part)
-    factor, failed = torch.linalg.cholesky_ex(covariance)
-    # one seed's failure must be that seed's NaN, not an exception for all
-    factor = factor.masked_fill((failed > 0)[..., None, None], math.nan)
-    return dist.MultivariateNormal(fn.loc.double(), scale_tril=factor, validate_args=False)
-
-
-@with_others_apart.register
-def _(fn: dist.LowRankMultivariateNormal, there: Tensor) -> Any:
-    rows = fn.cov_factor * there[..., None]
-    diagonal = torch.where(there, fn.cov_diag, 1.0)
-    loc = fn.loc.expand(diagonal.shape)
-    return dist.LowRankMultivariateNormal(loc, rows.expand(*loc.shape, -1), diagonal, validate_args=False)
+@each_feature_given_the_others.register
+def _(likelihood: Gapped, x: Tensor) -> Any:
+    there = ~x.isnan()
+    if isinstance(likelihood.base, dist.Independent | PerColumn) or there.all():
+        return each_feature_given_the_others(likelihood.base, x)
+    alone = with_others_apart(likelihood.base, there)
+    one = each_feature_given_the_others(alone, torch.where(there, x.to(alone.loc), alone.loc))
+    return dist.Normal(one.loc.to(x), one.scale.to(x), validate_args=False)
 
 
 class Zeros(nn.Module):

@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, is_dataclass
-from functools import singledispatch
 from typing import Annotated, Any, NamedTuple
 
 import pyro
-import pyro.distributions as dist
 import torch
 from annotated_types import Ge, Le
 from pyro import poutine
@@ -18,11 +16,9 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from zoo.answers import ask, name_of
+from zoo.densities import smallest_scale
 from zoo.errors import OptionError, Unknown
 from zoo.lenses import Gapped
-from zoo.models import PerColumn
-from zoo.models.emissions.ordinal import Cumulative
-from zoo.models.ordinal import Binned, Levels
 from zoo.names import Name
 from zoo.options import checked
 
@@ -31,14 +27,12 @@ __all__ = [
     "OBJECTIVES",
     "Program",
     "Terms",
-    "column_scale",
     "elbo",
     "latent_sites",
     "objective",
     "plain_log_prob",
     "refuse_other_data",
     "refuse_other_latents",
-    "smallest_scale",
     "terms",
     "traces",
 ]
@@ -281,91 +275,3 @@ def objective(text: str) -> Callable[[Any, Program, Tensor], Terms]:
     if not is_dataclass(found):
         raise OptionError(f"fit: objective={text!r}: {name} has no options.")
     return checked(type(found), options, name)
-
-
-@singledispatch
-def column_scale(likelihood: dist.TorchDistribution) -> Tensor:
-    """Standard deviations of a likelihood by column, shape (..., D); not a number where discrete or not known.
-
-    For a full covariance, the standard deviation of each column given the columns before it (the diagonal of
-    the Cholesky factor): the smallest of them vanishes exactly when the determinant does.
-    """
-    try:
-        deviation: Tensor = ask(likelihood, "stddev")
-    except Unknown:
-        return torch.full(likelihood.shape(), torch.nan)
-    return torch.full_like(deviation, torch.nan) if likelihood.support.is_discrete else deviation
-
-
-@column_scale.register
-def _(likelihood: dist.Independent) -> Tensor:
-    return column_scale(likelihood.base_dist)
-
-
-@column_scale.register
-def _(likelihood: Binned) -> Tensor:
-    return column_scale(likelihood.base)
-
-
-@column_scale.register
-def _(likelihood: Levels) -> Tensor:
-    return torch.full_like(likelihood.unnormalized[..., 0], torch.nan)
-
-
-@column_scale.register
-def _(likelihood: dist.StudentT) -> Tensor:
-    scale: Tensor = likelihood.scale  # heavy tails may have no standard deviation
-    return scale
-
-
-@column_scale.register
-def _(likelihood: dist.MultivariateNormal) -> Tensor:
-    scale: Tensor = likelihood.scale_tril.diagonal(dim1=-2, dim2=-1)
-    return scale
-
-
-@column_scale.register
-def _(likelihood: Gapped) -> Tensor:
-    return column_scale(likelihood.base)
-
-
-@column_scale.register
-def _(likelihood: dist.LogNormal) -> Tensor:
-    return likelihood.scale  # type: ignore[no-any-return]
-
-
-@column_scale.register
-def _(likelihood: PerColumn) -> Tensor:
-    return likelihood.in_order([column_scale(fn) if _is_dense(fn) else _unscaled(fn) for _, fn in likelihood.parts])
-
-
-@singledispatch
-def smallest_scale(likelihood: dist.TorchDistribution, x: Tensor) -> Tensor:  # noqa: ARG001
-    """The smallest of :func:`column_scale`, of those columns that have one and of those entries of x there are."""
-    return column_scale(likelihood).min()
-
-
-@smallest_scale.register
-def _(likelihood: Gapped, x: Tensor) -> Tensor:
-    if isinstance(likelihood.base, PerColumn):
-        return smallest_scale(likelihood.base, x)
-    return torch.where(x.isnan(), torch.inf, column_scale(likelihood.base)).min()
-
-
-@smallest_scale.register
-def _(likelihood: PerColumn, x: Tensor) -> Tensor:
-    dense = [
-        torch.where(x[..., list(columns)].isnan(), torch.inf, column_scale(fn)).min()
-        for columns, fn in likelihood.parts
-        if _is_dense(fn)
-    ]
-    return torch.stack(dense).min() if dense else column_scale(likelihood).min()
-
-
-def _is_dense(fn: Any) -> bool:
-    """Whether a part of a table's likelihood is a density, and not a mass."""
-    return not (isinstance(fn, Binned | Levels | Cumulative) or ask(fn, "support").is_discrete)
-
-
-def _unscaled(fn: Any) -> Tensor:
-    return torch.full(fn.batch_shape, torch.nan)

@@ -6,12 +6,11 @@ perfect. What is calibrated here has not seen the value that it predicts.
 
 from __future__ import annotations
 
-from functools import lru_cache, singledispatch
+from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pyro
-import pyro.distributions as dist
 import torch
 import xarray
 from pyro import poutine
@@ -20,15 +19,12 @@ from scipy.stats import binom, false_discovery_control, poisson
 from torch import Tensor
 
 from zoo import inference
-from zoo.answers import ask, name_of
+from zoo.answers import ask
 from zoo.context import Stream
 from zoo.data import Data
+from zoo.densities import distribution_function, each_feature, each_feature_given_the_others
 from zoo.errors import Unknown
 from zoo.evaluation.tails import BAD_K, pareto_k
-from zoo.lenses import Gapped, PartlyBinned, with_others_apart
-from zoo.models import EachColumn, PerColumn
-from zoo.models.emissions.ordinal import Cumulative
-from zoo.models.ordinal import Binned, Levels, log_interval_mass
 from zoo.objective import Program
 from zoo.runs import Run
 
@@ -38,9 +34,6 @@ __all__ = [
     "beyond_chance",
     "calibration",
     "crps",
-    "distribution_function",
-    "each_feature",
-    "each_feature_given_the_others",
     "leave_one_feature_out",
     "p_values",
     "prior_predictive",
@@ -250,162 +243,6 @@ def reconstruction_check(model: Program, guide: Program, x: Tensor, filler: Tens
     mean = torch.cat(parts, dim=1).nanmean(1)
     bias, rmse = mean[:3], mean[3:6].sqrt()
     return torch.cat([torch.stack([bias, rmse], dim=1).flatten(), mean[6:]]).numpy()
-
-
-# -- one feature at a time ---------------------------------------------------------------------------------------------
-
-
-@singledispatch
-def each_feature_given_the_others(likelihood: dist.TorchDistribution, x: Tensor) -> Any:  # noqa: ARG001
-    """The distribution of each feature given the latents and the other features of x: batch shape (..., D)."""
-    raise Unknown(f"what a feature is given the others under {name_of(likelihood)} is not known")
-
-
-@each_feature_given_the_others.register
-def _(likelihood: dist.Independent, x: Tensor) -> Any:  # noqa: ARG001
-    return likelihood.base_dist
-
-
-@each_feature_given_the_others.register(dist.MultivariateNormal)
-@each_feature_given_the_others.register(dist.LowRankMultivariateNormal)
-def _(likelihood: Any, x: Tensor) -> Any:
-    """With precision P, x_j given the others has variance 1 / P_jj and mean x_j - (P (x - mu))_j / P_jj."""
-    precision = likelihood.precision_matrix
-    diagonal = precision.diagonal(dim1=-2, dim2=-1)
-    residual = (precision @ (x - likelihood.loc)[..., None])[..., 0]
-    return dist.Normal(x - residual / diagonal, diagonal.rsqrt(), validate_args=False)
-
-
-@each_feature_given_the_others.register
-def _(likelihood: PerColumn, x: Tensor) -> Any:  # noqa: ARG001
-    return EachColumn(likelihood)
-
-
-@each_feature_given_the_others.register
-def _(likelihood: Gapped, x: Tensor) -> Any:
-    there = ~x.isnan()
-    if isinstance(likelihood.base, dist.Independent | PerColumn) or there.all():
-        return each_feature_given_the_others(likelihood.base, x)
-    alone = with_others_apart(likelihood.base, there)
-    one = each_feature_given_the_others(alone, torch.where(there, x.to(alone.loc), alone.loc))
-    return dist.Normal(one.loc.to(x), one.scale.to(x), validate_args=False)
-
-
-@singledispatch
-def each_feature(likelihood: dist.TorchDistribution) -> Any:
-    """The distribution of each feature given the latents alone: batch shape (..., D)."""
-    raise Unknown(f"the distribution of one feature under {name_of(likelihood)} is not known")
-
-
-@each_feature.register
-def _(likelihood: dist.Independent) -> Any:
-    return likelihood.base_dist
-
-
-@each_feature.register(dist.MultivariateNormal)
-@each_feature.register(dist.LowRankMultivariateNormal)
-def _(likelihood: Any) -> Any:
-    return dist.Normal(likelihood.loc, likelihood.variance.sqrt(), validate_args=False)
-
-
-@each_feature.register
-def _(likelihood: PerColumn) -> Any:
-    return EachColumn(likelihood)
-
-
-@each_feature.register
-def _(likelihood: Gapped) -> Any:
-    return each_feature(likelihood.base)
-
-
-@singledispatch
-def distribution_function(one: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-    """P(X < x) and P(X <= x) of one variable, elementwise.
-
-    Register a function for a distribution that torch does not know this of.
-    """
-    if ask(one, "support").is_discrete:  # P(X <= x) would not tell the other
-        raise Unknown(f"the distribution function of {name_of(one)}, which is discrete, is not known")
-    upto = ask(one, "cdf", x)
-    return upto, upto
-
-
-@distribution_function.register
-def _(one: dist.Bernoulli, x: Tensor) -> tuple[Tensor, Tensor]:
-    return x * (1 - one.probs), torch.where(x > 0, 1.0, 1 - one.probs)
-
-
-@distribution_function.register
-def _(one: dist.StudentT, x: Tensor) -> tuple[Tensor, Tensor]:
-    """A half, and the mass between the centre and x."""
-    away = (x - one.loc).abs()
-    half = torch.where(away > 0, log_interval_mass(one, one.loc.expand_as(away), one.loc + away, away).exp(), 0.0)
-    upto = torch.where(x < one.loc, 0.5 - half, 0.5 + half)
-    return upto, upto
-
-
-@distribution_function.register
-def _(one: Binned, x: Tensor) -> tuple[Tensor, Tensor]:
-    low, high = one.edges(x)
-    return distribution_function(one.base, low)[1], distribution_function(one.base, high)[1]
-
-
-@distribution_function.register
-def _(one: EachColumn, x: Tensor) -> tuple[Tensor, Tensor]:
-    ends = [distribution_function(fn, x[..., list(columns)]) for columns, fn in one.together.parts]
-    below, upto = (one.together.in_order(list(of_parts)) for of_parts in zip(*ends, strict=True))
-    return below, upto
-
-
-@distribution_function.register
-def _(one: Cumulative, x: Tensor) -> tuple[Tensor, Tensor]:
-    return one.edges(x)
-
-
-@distribution_function.register
-def _(one: dist.Categorical, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Of the numbers of categories, whose order is that in which they are told."""
-    shape = torch.broadcast_shapes(x.shape, one.batch_shape)
-    mass = one.probs.expand(*shape, -1)
-    upto, number = mass.cumsum(-1), x.long().expand(shape)[..., None]
-    return (upto - mass).gather(-1, number)[..., 0], upto.gather(-1, number)[..., 0]
-
-
-@distribution_function.register
-def _(one: dist.Poisson, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Q(x + 1, rate), the regularised incomplete gamma function."""
-    rate = one.rate.expand(torch.broadcast_shapes(x.shape, one.batch_shape))
-    upto = torch.special.gammaincc((x + 1).expand_as(rate), rate)
-    return torch.where(x > 0, torch.special.gammaincc(x.clamp(min=1.0).expand_as(rate), rate), 0.0), upto
-
-
-@distribution_function.register
-def _(one: dist.NegativeBinomial, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Of one draw for each z, which has the right mean over z: torch knows no incomplete beta function."""
-    drawn = one.sample().expand(torch.broadcast_shapes(x.shape, one.batch_shape))
-    return (drawn < x).to(x), (drawn <= x).to(x)
-
-
-@distribution_function.register
-def _(one: dist.LogNormal, x: Tensor) -> tuple[Tensor, Tensor]:
-    upto = one.cdf(x.clamp(min=0.0))
-    return upto, upto
-
-
-@distribution_function.register
-def _(one: PartlyBinned, x: Tensor) -> tuple[Tensor, Tensor]:
-    of_cells = distribution_function(one.binned, x)
-    of_rest = distribution_function(one.base, x)
-    return tuple(torch.where(one.cut, cell, rest) for cell, rest in zip(of_cells, of_rest, strict=True))  # type: ignore[return-value]
-
-
-@distribution_function.register
-def _(one: Levels, x: Tensor) -> tuple[Tensor, Tensor]:
-    shape = torch.broadcast_shapes(x.shape, one.batch_shape)
-    mass = one.logits.exp().expand(*shape, -1)
-    upto = mass.cumsum(-1)
-    number = one.number(x).expand(shape)[..., None]
-    return (upto - mass).gather(-1, number)[..., 0], upto.gather(-1, number)[..., 0]
 
 
 # -- what is made of predictions ---------------------------------------------------------------------------------------

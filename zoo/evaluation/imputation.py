@@ -14,9 +14,9 @@ from torch import Tensor
 from zoo import inference
 from zoo.context import Stream
 from zoo.data import Data
+from zoo.densities import cells, each_missing, missing_draws
 from zoo.errors import Unknown
-from zoo.imputation import SWEEPS, center, each_missing, given_latents, missing_draws, states
-from zoo.lenses import cells
+from zoo.imputation import SWEEPS, center, given_latents, states
 from zoo.options import ImputationMethod
 from zoo.runs import Run
 from zoo.supports import Column

@@ -1,0 +1,434 @@
+"""What is asked of a likelihood p(x | z): its scale, some of its columns, its cells, one column given others.
+
+Functions that dispatch on the type of a distribution, so that one of any kind is made part of the zoo by registering
+functions for it. What is not known of it raises :class:`~zoo.errors.Unknown`, with a sentence.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import singledispatch
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from zoo.answers import ask, name_of
+from zoo.errors import Unknown
+from zoo.models import EachColumn, PerColumn
+from zoo.models.emissions.ordinal import Cumulative
+from zoo.models.ordinal import Binned, Levels, PartlyBinned, log_interval_mass
+
+__all__ = [
+    "cells",
+    "column_scale",
+    "columns_log_prob",
+    "distribution_function",
+    "each_feature",
+    "each_feature_given_the_others",
+    "each_missing",
+    "missing_draws",
+    "observed_log_prob",
+    "smallest_scale",
+    "with_others_apart",
+]
+
+LOG_ROOT_TAU = math.log(2 * math.pi) / 2
+
+
+# -- scale -------------------------------------------------------------------------------------------------------------
+
+
+@singledispatch
+def column_scale(likelihood: dist.TorchDistribution) -> Tensor:
+    """Standard deviations of a likelihood by column, shape (..., D); not a number where discrete or not known.
+
+    For a full covariance, the standard deviation of each column given the columns before it (the diagonal of
+    the Cholesky factor): the smallest of them vanishes exactly when the determinant does.
+    """
+    try:
+        deviation: Tensor = ask(likelihood, "stddev")
+    except Unknown:
+        return torch.full(likelihood.shape(), torch.nan)
+    return torch.full_like(deviation, torch.nan) if likelihood.support.is_discrete else deviation
+
+
+@column_scale.register
+def _(likelihood: dist.Independent) -> Tensor:
+    return column_scale(likelihood.base_dist)
+
+
+@column_scale.register
+def _(likelihood: Binned) -> Tensor:
+    return column_scale(likelihood.base)
+
+
+@column_scale.register
+def _(likelihood: Levels) -> Tensor:
+    return torch.full_like(likelihood.unnormalized[..., 0], torch.nan)
+
+
+@column_scale.register
+def _(likelihood: dist.StudentT) -> Tensor:
+    scale: Tensor = likelihood.scale  # heavy tails may have no standard deviation
+    return scale
+
+
+@column_scale.register
+def _(likelihood: dist.MultivariateNormal) -> Tensor:
+    scale: Tensor = likelihood.scale_tril.diagonal(dim1=-2, dim2=-1)
+    return scale
+
+
+@column_scale.register
+def _(likelihood: dist.LogNormal) -> Tensor:
+    return likelihood.scale  # type: ignore[no-any-return]
+
+
+@column_scale.register
+def _(likelihood: PerColumn) -> Tensor:
+    return likelihood.in_order([column_scale(fn) if _is_dense(fn) else _unscaled(fn) for _, fn in likelihood.parts])
+
+
+@singledispatch
+def smallest_scale(likelihood: dist.TorchDistribution, x: Tensor) -> Tensor:  # noqa: ARG001
+    """The smallest of :func:`column_scale`, of those columns that have one and of those entries of x there are."""
+    return column_scale(likelihood).min()
+
+
+@smallest_scale.register
+def _(likelihood: PerColumn, x: Tensor) -> Tensor:
+    dense = [
+        torch.where(x[..., list(columns)].isnan(), torch.inf, column_scale(fn)).min()
+        for columns, fn in likelihood.parts
+        if _is_dense(fn)
+    ]
+    return torch.stack(dense).min() if dense else column_scale(likelihood).min()
+
+
+def _is_dense(fn: Any) -> bool:
+    """Whether a part of a table's likelihood is a density, and not a mass."""
+    return not (isinstance(fn, Binned | Levels | Cumulative) or ask(fn, "support").is_discrete)
+
+
+def _unscaled(fn: Any) -> Tensor:
+    return torch.full(fn.batch_shape, torch.nan)
+
+
+# -- some of its columns -----------------------------------------------------------------------------------------------
+
+
+@singledispatch
+def columns_log_prob(likelihood: dist.TorchDistribution, x: Tensor, columns: Tensor) -> Tensor:  # noqa: ARG001
+    """The log density of some columns of x, the others integrated out.
+
+    Raises:
+        Unknown: no function is registered for such a likelihood.
+    """
+    raise Unknown(f"the density of some columns under {name_of(likelihood)} is not known")
+
+
+@columns_log_prob.register
+def _(likelihood: dist.Independent, x: Tensor, columns: Tensor) -> Tensor:
+    return likelihood.base_dist.log_prob(x)[..., columns].sum(-1)  # type: ignore[no-any-return]
+
+
+@columns_log_prob.register
+def _(likelihood: PerColumn, x: Tensor, columns: Tensor) -> Tensor:
+    return likelihood.each_column_log_prob(x)[..., columns].sum(-1)
+
+
+@columns_log_prob.register
+def _(likelihood: dist.LowRankMultivariateNormal, x: Tensor, columns: Tensor) -> Tensor:
+    factor, diagonal = likelihood.cov_factor[..., columns, :], likelihood.cov_diag[..., columns]
+    marginal = dist.LowRankMultivariateNormal(likelihood.loc[..., columns], factor, diagonal)
+    return marginal.log_prob(x[..., columns])  # type: ignore[no-any-return]
+
+
+@columns_log_prob.register
+def _(likelihood: dist.MultivariateNormal, x: Tensor, columns: Tensor) -> Tensor:
+    # Sigma_cc = A A' with A the rows c of the Cholesky factor, and A' = Q R: no Cholesky of a collapsed matrix
+    rows = likelihood._unbroadcasted_scale_tril[..., columns, :]  # the public one would repeat the QR for every datum
+    factor = torch.linalg.qr(rows.mT).R.mT
+    factor = factor * factor.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2)
+    marginal = dist.MultivariateNormal(likelihood.loc[..., columns], scale_tril=factor)
+    return marginal.log_prob(x[..., columns])  # type: ignore[no-any-return]
+
+
+@singledispatch
+def observed_log_prob(fn: Any, x: Tensor, there: Tensor) -> Tensor:  # noqa: ARG001
+    """The log density of the entries of x (..., D) that are there, the others integrated out.
+
+    Raises:
+        Unknown: it is not known for such a likelihood.
+    """
+    raise Unknown(f"the density of some entries alone under {name_of(fn)} is not known")
+
+
+@observed_log_prob.register
+def _(fn: PerColumn, x: Tensor, there: Tensor) -> Tensor:
+    return torch.where(there, fn.each_column_log_prob(x), 0.0).sum(-1)
+
+
+@observed_log_prob.register
+def _(fn: dist.Independent, x: Tensor, there: Tensor) -> Tensor:
+    if fn.reinterpreted_batch_ndims != 1:
+        raise Unknown(f"the density of some entries alone under {name_of(fn)} is not known")
+    return torch.where(there, fn.base_dist.log_prob(x), 0.0).sum(-1)
+
+
+@observed_log_prob.register(dist.MultivariateNormal)
+@observed_log_prob.register(dist.LowRankMultivariateNormal)
+def _(fn: Any, x: Tensor, there: Tensor) -> Tensor:
+    """Less the :math:`N(0; 0, 1)` of what is not there."""
+    alone = with_others_apart(fn, there)
+    log_prob = alone.log_prob(torch.where(there, x.to(alone.loc), alone.loc))
+    return (log_prob + (~there).sum(-1).to(log_prob) * LOG_ROOT_TAU).to(x)  # type: ignore[no-any-return]
+
+
+@singledispatch
+def with_others_apart(fn: Any, there: Tensor) -> Any:  # noqa: ARG001
+    """A normal (..., D) whose entries that are not there are independent of the rest, with variance 1.
+
+    Raises:
+        Unknown: it is no normal.
+    """
+    raise Unknown(f"what an entry is given some others alone under {name_of(fn)} is not known")
+
+
+@with_others_apart.register
+def _(fn: dist.MultivariateNormal, there: Tensor) -> Any:
+    # in double precision: the product squares the condition of the factor, and a collapse has to be told from rounding
+    factor = fn._unbroadcasted_scale_tril.double()  # the public one would repeat the product for every datum
+    part = there.to(factor)
+    covariance = part[..., :, None] * (factor @ factor.mT) * part[..., None, :] + torch.diag_embed(1 - part)
+    factor, failed = torch.linalg.cholesky_ex(covariance)
+    # one seed's failure must be that seed's NaN, not an exception for all
+    factor = factor.masked_fill((failed > 0)[..., None, None], math.nan)
+    return dist.MultivariateNormal(fn.loc.double(), scale_tril=factor, validate_args=False)
+
+
+@with_others_apart.register
+def _(fn: dist.LowRankMultivariateNormal, there: Tensor) -> Any:
+    rows = fn.cov_factor * there[..., None]
+    diagonal = torch.where(there, fn.cov_diag, 1.0)
+    loc = fn.loc.expand(diagonal.shape)
+    return dist.LowRankMultivariateNormal(loc, rows.expand(*loc.shape, -1), diagonal, validate_args=False)
+
+
+# -- the cells that values stand for -----------------------------------------------------------------------------------
+
+
+@singledispatch
+def cells(fn: Any, width: Tensor) -> dist.TorchDistribution:  # noqa: ARG001
+    """The distribution of the cells of width w (D,) that values are in, where a width is given.
+
+    Raises:
+        Unknown: the mass of an interval is not known.
+    """
+    raise Unknown(f"the mass of a cell under {name_of(fn)} is not known")
+
+
+@cells.register
+def _(fn: dist.Independent, width: Tensor) -> dist.TorchDistribution:
+    if fn.reinterpreted_batch_ndims != 1:
+        raise Unknown(f"the mass of a cell under {name_of(fn)} is not known")
+    return _cells_of_each(fn.base_dist, width).to_event(1)
+
+
+def _cells_of_each(fn: Any, width: Tensor) -> Any:
+    """The cells of the variables of a batch (..., d), where a width is given."""
+    if width.isnan().all():
+        return fn
+    if log_interval_mass.dispatch(type(fn)) is log_interval_mass.dispatch(object):
+        raise Unknown(f"the mass of a cell under {name_of(fn)} is not known")
+    return (PartlyBinned if width.isnan().any() else Binned)(fn, width)
+
+
+@cells.register
+def _(fn: PerColumn, width: Tensor) -> dist.TorchDistribution:
+    return PerColumn([(columns, _cells_of_each(part, width[list(columns)])) for columns, part in fn.parts])
+
+
+# -- one column, and those that are missing ----------------------------------------------------------------------------
+
+
+@singledispatch
+def each_feature(likelihood: Any) -> Any:
+    """The distribution of each column given the latents alone: batch shape (..., D)."""
+    raise Unknown(f"the distribution of one feature under {name_of(likelihood)} is not known")
+
+
+@singledispatch
+def each_feature_given_the_others(likelihood: Any, x: Tensor) -> Any:  # noqa: ARG001
+    """The distribution of each column given the latents and the other columns of x (..., D): batch shape (..., D)."""
+    raise Unknown(f"what a feature is given the others under {name_of(likelihood)} is not known")
+
+
+@singledispatch
+def each_missing(likelihood: Any, x: Tensor) -> Any:  # noqa: ARG001
+    """The distribution of each entry of x (..., D) given the latents and the entries that are no NaN."""
+    raise Unknown(f"what an entry is given those that were observed under {name_of(likelihood)} is not known")
+
+
+@each_feature.register
+@each_missing.register
+@each_feature_given_the_others.register
+def _(likelihood: dist.Independent, x: Tensor | None = None) -> Any:  # noqa: ARG001
+    return likelihood.base_dist
+
+
+@each_feature.register
+@each_missing.register
+@each_feature_given_the_others.register
+def _(likelihood: PerColumn, x: Tensor | None = None) -> Any:  # noqa: ARG001
+    return EachColumn(likelihood)
+
+
+@each_feature.register(dist.MultivariateNormal)
+@each_feature.register(dist.LowRankMultivariateNormal)
+def _(likelihood: Any) -> Any:
+    return dist.Normal(likelihood.loc, likelihood.variance.sqrt(), validate_args=False)
+
+
+@each_feature_given_the_others.register(dist.MultivariateNormal)
+@each_feature_given_the_others.register(dist.LowRankMultivariateNormal)
+def _(likelihood: Any, x: Tensor) -> Any:
+    """With precision P, x_j given the others has variance 1 / P_jj and mean x_j - (P (x - mu))_j / P_jj."""
+    precision = likelihood.precision_matrix
+    diagonal = precision.diagonal(dim1=-2, dim2=-1)
+    residual = (precision @ (x - likelihood.loc)[..., None])[..., 0]
+    return dist.Normal(x - residual / diagonal, diagonal.rsqrt(), validate_args=False)
+
+
+@each_missing.register(dist.MultivariateNormal)
+@each_missing.register(dist.LowRankMultivariateNormal)
+def _(likelihood: Any, x: Tensor) -> Any:
+    r""":math:`N(\mu_m + G r_o, \; \Sigma_{mm} - G \Sigma_{om})`, with r = x - mu and G as in :func:`_gain`."""
+    gain, covariance = _gain(likelihood, ~x.isnan())
+    residual = (x.double() - likelihood.loc.double()).nan_to_num(0.0)
+    mean = likelihood.loc.double() + (gain @ residual[..., None])[..., 0]
+    variance = (covariance.diagonal(dim1=-2, dim2=-1) - (gain * covariance).sum(-1)).clamp(min=0)
+    return dist.Normal(mean.to(x), variance.sqrt().to(x), validate_args=False)
+
+
+@singledispatch
+def missing_draws(fn: Any, x: Tensor) -> Tensor:
+    """X (B, D) with its missing entries drawn jointly, given the latents and the others: one draw for each of a batch.
+
+    Raises:
+        Unknown: it is not known for such a likelihood.
+    """
+    each_missing(fn, x)  # refuses one whose columns are not independent
+    return torch.where(x.isnan(), fn.sample(), x)
+
+
+@missing_draws.register(dist.MultivariateNormal)
+@missing_draws.register(dist.LowRankMultivariateNormal)
+def _(fn: Any, x: Tensor) -> Tensor:
+    r"""A draw y of all, moved by G (x_o - y_o): Matheron's rule."""
+    drawn = fn.sample()
+    gain, _ = _gain(fn, ~x.isnan())
+    moved = drawn + (gain @ (x - drawn).nan_to_num(0.0).double()[..., None])[..., 0].to(x)
+    return torch.where(x.isnan(), moved, x)
+
+
+def _gain(fn: Any, there: Tensor) -> tuple[Tensor, Tensor]:
+    r"""G with :math:`\Sigma_{mo} \Sigma_{oo}^{-1}` in the columns that are there and 0 in the others, and Sigma."""
+    covariance = fn.covariance_matrix.double()
+    precision = with_others_apart(fn, there).precision_matrix.double()
+    return covariance @ (precision * (there[..., :, None] & there[..., None, :])), covariance
+
+
+# -- distribution function ---------------------------------------------------------------------------------------------
+
+
+@singledispatch
+def distribution_function(one: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    """P(X < x) and P(X <= x) of one variable, elementwise.
+
+    Register a function for a distribution that torch does not know this of.
+    """
+    if ask(one, "support").is_discrete:  # P(X <= x) would not tell the other
+        raise Unknown(f"the distribution function of {name_of(one)}, which is discrete, is not known")
+    upto = ask(one, "cdf", x)
+    return upto, upto
+
+
+@distribution_function.register
+def _(one: dist.Bernoulli, x: Tensor) -> tuple[Tensor, Tensor]:
+    return x * (1 - one.probs), torch.where(x > 0, 1.0, 1 - one.probs)
+
+
+@distribution_function.register
+def _(one: dist.StudentT, x: Tensor) -> tuple[Tensor, Tensor]:
+    """A half, and the mass between the centre and x."""
+    away = (x - one.loc).abs()
+    half = torch.where(away > 0, log_interval_mass(one, one.loc.expand_as(away), one.loc + away, away).exp(), 0.0)
+    upto = torch.where(x < one.loc, 0.5 - half, 0.5 + half)
+    return upto, upto
+
+
+@distribution_function.register
+def _(one: Binned, x: Tensor) -> tuple[Tensor, Tensor]:
+    low, high = one.edges(x)
+    return distribution_function(one.base, low)[1], distribution_function(one.base, high)[1]
+
+
+@distribution_function.register
+def _(one: EachColumn, x: Tensor) -> tuple[Tensor, Tensor]:
+    ends = [distribution_function(fn, x[..., list(columns)]) for columns, fn in one.together.parts]
+    below, upto = (one.together.in_order(list(of_parts)) for of_parts in zip(*ends, strict=True))
+    return below, upto
+
+
+@distribution_function.register
+def _(one: Cumulative, x: Tensor) -> tuple[Tensor, Tensor]:
+    return one.edges(x)
+
+
+@distribution_function.register
+def _(one: dist.Categorical, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the numbers of categories, whose order is that in which they are told."""
+    shape = torch.broadcast_shapes(x.shape, one.batch_shape)
+    mass = one.probs.expand(*shape, -1)
+    upto, number = mass.cumsum(-1), x.long().expand(shape)[..., None]
+    return (upto - mass).gather(-1, number)[..., 0], upto.gather(-1, number)[..., 0]
+
+
+@distribution_function.register
+def _(one: dist.Poisson, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Q(x + 1, rate), the regularised incomplete gamma function."""
+    rate = one.rate.expand(torch.broadcast_shapes(x.shape, one.batch_shape))
+    upto = torch.special.gammaincc((x + 1).expand_as(rate), rate)
+    return torch.where(x > 0, torch.special.gammaincc(x.clamp(min=1.0).expand_as(rate), rate), 0.0), upto
+
+
+@distribution_function.register
+def _(one: dist.NegativeBinomial, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Of one draw for each z, which has the right mean over z: torch knows no incomplete beta function."""
+    drawn = one.sample().expand(torch.broadcast_shapes(x.shape, one.batch_shape))
+    return (drawn < x).to(x), (drawn <= x).to(x)
+
+
+@distribution_function.register
+def _(one: dist.LogNormal, x: Tensor) -> tuple[Tensor, Tensor]:
+    upto = one.cdf(x.clamp(min=0.0))
+    return upto, upto
+
+
+@distribution_function.register
+def _(one: PartlyBinned, x: Tensor) -> tuple[Tensor, Tensor]:
+    of_cells = distribution_function(one.binned, x)
+    of_rest = distribution_function(one.base, x)
+    return tuple(torch.where(one.cut, cell, rest) for cell, rest in zip(of_cells, of_rest, strict=True))  # type: ignore[return-value]
+
+
+@distribution_function.register
+def _(one: Levels, x: Tensor) -> tuple[Tensor, Tensor]:
+    shape = torch.broadcast_shapes(x.shape, one.batch_shape)
+    mass = one.logits.exp().expand(*shape, -1)
+    upto = mass.cumsum(-1)
+    number = one.number(x).expand(shape)[..., None]
+    return (upto - mass).gather(-1, number)[..., 0], upto.gather(-1, number)[..., 0]
