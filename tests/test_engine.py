@@ -280,6 +280,16 @@ def test_the_scale_of_a_full_covariance_vanishes_with_its_determinant():
     assert column_scale(dist.MultivariateNormal(torch.zeros(2), scale_tril=tril)).tolist() == pytest.approx([1, 1e-4])
 
 
+def test_the_scale_of_a_covariance_of_low_rank_vanishes_with_its_determinant():
+    """Each deviation is the one given all other columns, 1 / sqrt of the precision's diagonal; marginal ones stay."""
+    factor = torch.randn(3, 6, 2, generator=torch.Generator().manual_seed(0)).double()
+    for diagonal in (torch.tensor([0.5, 2.0, 1.0, 0.1, 3.0, 0.7]).double(), torch.full((6,), 1e-10).double()):
+        fn = dist.LowRankMultivariateNormal(torch.zeros(3, 6).double(), factor, diagonal)
+        precision = torch.linalg.inv(fn.covariance_matrix).diagonal(dim1=-2, dim2=-1)
+        assert torch.allclose(column_scale(fn), precision.rsqrt(), rtol=1e-4)
+    assert column_scale(fn).min() < 2e-5 < 0.1 < fn.stddev.min()
+
+
 class NoisyDecoder(VAE):
     """Draws in the ways that a program may, besides through torch.distributions."""
 

@@ -47,6 +47,62 @@ def test_interval_mass_of_a_normal(middle, log_width, grad):
     assert found <= 0
 
 
+OTHERS = {
+    "laplace": (lambda m, s: dist.Laplace(m, s), lambda m, s: stats.laplace(m, s)),
+    "logistic": (lambda m, s: dist.Logistic(m, s), lambda m, s: stats.logistic(m, s)),
+    "cauchy": (lambda m, s: dist.Cauchy(m, s), lambda m, s: stats.cauchy(m, s)),
+    "gamma": (lambda m, s: dist.Gamma(m.abs() + 0.5, 1 / s), lambda m, s: stats.gamma(abs(m) + 0.5, scale=s)),
+    "exponential": (lambda m, s: dist.Exponential(1 / (s + m * 0)), lambda _, s: stats.expon(scale=s)),
+    "uniform": (lambda m, s: dist.Uniform(m, m + s), lambda m, s: stats.uniform(m, s)),
+}
+
+
+def by_scipy(law, low, high):
+    """In the tail where it is not lost; of narrow intervals the density."""
+    left = law.logcdf(high) + np.log(-np.expm1(law.logcdf(low) - law.logcdf(high)))
+    right = law.logsf(low) + np.log(-np.expm1(law.logsf(high) - law.logsf(low)))
+    return np.where(law.cdf(low) < 0.5, left, right)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-7), (torch.float32, 3e-4)])
+@pytest.mark.parametrize("width", [0.01, 0.5, 4.0])
+@pytest.mark.parametrize("loc", [-1.5, 0.0, 2.25])
+@pytest.mark.parametrize("name", OTHERS)
+def test_interval_mass_of_other_distributions(name, loc, width, dtype, tolerance):
+    ours, theirs = OTHERS[name]
+    fn = ours(torch.tensor(loc, dtype=dtype), torch.tensor(0.75, dtype=dtype))
+    x = torch.arange(-40, 41, dtype=dtype) * 0.5
+    with np.errstate(all="ignore"):
+        expected = by_scipy(theirs(loc, 0.75), (x - width / 2).double().numpy(), (x + width / 2).double().numpy())
+    known = np.isfinite(expected)
+    found = log_interval_mass(fn, x - width / 2, x + width / 2, width)
+    assert known.sum() > 1
+    np.testing.assert_allclose(found[known], expected[known], rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", [name for name in OTHERS if name not in ("uniform", "gamma")])  # torch: no gradient
+def test_the_masses_of_other_distributions_add_up_to_one_and_have_gradients(name):
+    parameters = torch.tensor(0.25, requires_grad=True), torch.tensor(0.75, requires_grad=True)
+    fn = OTHERS[name][0](*parameters)
+    x = torch.arange(-4000.0, 4001.0) * 0.5
+    if name == "exponential":
+        x = x[x >= 0]
+    log_mass = log_interval_mass(fn, x - 0.25, x + 0.25, 0.5)
+    assert log_mass.detach().double().exp().sum().item() == pytest.approx(1, abs=1e-3 if name == "cauchy" else 1e-5)
+    near = log_mass[(x.abs() < 20) & log_mass.isfinite()]
+    gradients = torch.autograd.grad(near.sum(), parameters, allow_unused=True)
+    assert all(g is None or g.isfinite() for g in gradients)
+
+
+@pytest.mark.parametrize("name", ["laplace", "logistic"])
+def test_a_price_in_cents_has_a_mass_in_single_precision(name):
+    fn = OTHERS[name][0](torch.tensor(123456.78), torch.tensor(2.0))
+    x = torch.tensor([123456.78, 123450.0])
+    law = OTHERS[name][1](float(torch.tensor(123456.78)), 2.0)
+    expected = law.logpdf(x.double().numpy()) + np.log(0.01)
+    np.testing.assert_allclose(log_interval_mass(fn, x - 0.005, x + 0.005, 0.01), expected, atol=5e-3)
+
+
 @pytest.mark.parametrize("scale", [1e-6, 1e-3, 1.0, 1e3, 1e6])
 def test_interval_mass_has_finite_gradients_in_single_precision(scale):
     x = torch.linspace(-20, 20, 401)

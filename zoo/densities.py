@@ -14,11 +14,11 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from zoo.answers import ask, name_of
+from zoo.answers import ask, known, name_of
 from zoo.errors import Unknown
 from zoo.models import EachColumn, PerColumn
 from zoo.models.emissions.ordinal import Cumulative
-from zoo.models.ordinal import Binned, Levels, PartlyBinned, log_interval_mass
+from zoo.models.ordinal import Binned, Levels, PartlyBinned, log_interval_mass, within_support
 
 __all__ = [
     "cells",
@@ -79,6 +79,15 @@ def _(likelihood: dist.StudentT) -> Tensor:
 def _(likelihood: dist.MultivariateNormal) -> Tensor:
     scale: Tensor = likelihood.scale_tril.diagonal(dim1=-2, dim2=-1)
     return scale
+
+
+@column_scale.register
+def _(likelihood: dist.LowRankMultivariateNormal) -> Tensor:
+    """Of each column given all others, which costs less here: their smallest vanishes with the determinant, too."""
+    factor, diagonal = likelihood._unbroadcasted_cov_factor, likelihood._unbroadcasted_cov_diag
+    half = torch.linalg.solve_triangular(likelihood._capacitance_tril, factor.mT, upper=False)
+    share = (half.square().sum(-2) / diagonal).clamp(max=1 - torch.finfo(diagonal.dtype).eps)
+    return (diagonal / (1 - share)).sqrt().expand(likelihood.shape())  # type: ignore[no-any-return]
 
 
 @column_scale.register
@@ -242,7 +251,8 @@ def _cells_of_each(fn: Any, width: Tensor) -> Any:
     if width.isnan().all():
         return fn
     if log_interval_mass.dispatch(type(fn)) is log_interval_mass.dispatch(object):
-        raise Unknown(f"the mass of a cell under {name_of(fn)} is not known")
+        with known(f"the mass of a cell under {name_of(fn)}"):  # by its distribution function, if it has one
+            fn.cdf(within_support(fn, torch.zeros(fn.batch_shape)))
     return (PartlyBinned if width.isnan().any() else Binned)(fn, width)
 
 
