@@ -117,7 +117,10 @@ def test_categories_are_written_as_in_the_frame():
 
 WRONG = {
     "column": ({"weight": [1.0], "City": ["Rome"]}, r"no column 'city', which the pair was trained on; is it 'City'\?"),
-    "category": ({"weight": [1.0], "city": ["Oslo"]}, "'Oslo' in row 0, column 'city'.*'Bonn', 'Rome'"),
+    "category": (
+        {"weight": [1.0], "city": ["Oslo"]},
+        r"'Oslo' in row 0 \(counted from 0\), column 'city'.*'Bonn', 'Rome'",
+    ),
     "number": ({"weight": ["heavy"], "city": ["Rome"]}, "column 'weight'"),
     "date": ({"weight": ["2020-01-01"] * 3, "city": ["Rome"] * 3}, "column 'weight' holds dates"),
 }
@@ -158,3 +161,72 @@ def test_a_file_that_is_not_written_here_is_refused_before_anything_is_computed(
     found = CliRunner().invoke(app, ["impute", "no run", "--data", "no file", "--out", str(tmp_path / name)])
     assert found.exit_code == 2
     assert ".csv, .tsv, .parquet, .npy" in found.stderr
+
+
+def differing(before, after):
+    """The cells that differ of two files of the same lines."""
+    was, now = (text.split(b"\n") for text in (before, after))
+    assert len(was) == len(now)
+    pairs = [(a.split(b","), b.split(b",")) for a, b in zip(was, now, strict=True)]
+    assert all(len(a) == len(b) for a, b in pairs)
+    return [(one, other) for a, b in pairs for one, other in zip(a, b, strict=True) if one != other]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"weight,city,owner,children\r\n70.5,Rome,yes,1\r\n,Bonn,no,2\r\n",
+        b"\xef\xbb\xbfweight,city,owner,children\n70.5,Rome,yes,1\n,Bonn,no,2\n",
+        b"weight,city,owner,children\n70.5,  Rome,yes,1\n,Bonn  ,no,2\n",
+        b"weight,city,owner,children,note,note,\n70.5,Rome,yes,1,a,b,c\n,Bonn,no,2,a,,d\n",
+        b"weight,city,owner,children,note\n70.5,Rome,yes,1,NA\n,Bonn,no,2,None\n",
+        "weight,city,owner,children,größe\n70.5,Rome,yes,1,ä\n,Bonn,no,2,ß\n".encode("latin-1"),
+    ],
+    ids=["CRLF", "BOM", "spaces", "names", "other words", "latin-1"],
+)
+def test_nothing_but_the_gap_differs_byte_by_byte(run, text, tmp_path):
+    source, out = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_bytes(text)
+    if b"\xe4" in text:
+        with pytest.raises(DataError, match="encoding="):
+            fill_file(run, source, out)
+        return
+    fill_file(run, source, out, draws=5, sweeps=3)
+    ((was, now),) = differing(text, out.read_bytes())
+    assert was == b"" and float(now)
+
+
+def test_true_is_written_as_it_stands_in_the_file(tmp_path):
+    rng = np.random.default_rng(0)
+    told = np.where(rng.random(200) < 0.5, "TRUE", "FALSE")
+    frame = pd.DataFrame({"told": told, "b": rng.normal(size=200).round(3)}).mask(rng.random((200, 2)) < 0.1)
+    frame.to_csv(tmp_path / "in.csv", index=False)
+    data = zoo.load_data(tmp_path / "in.csv")
+    run = zoo.fit(zoo.create("mixed", data, hidden=(8,)), data, seeds=1, steps=20, compile="off", progress=False)
+    fill_file(run, tmp_path / "in.csv", tmp_path / "out.csv", draws=5, sweeps=3)
+    assert set(pd.read_csv(tmp_path / "out.csv", dtype=str)["told"]) == {"TRUE", "FALSE"}
+    whole = run.fill_gaps(data.frame("train"), 5, sweeps=3)
+    assert all(value == float(f"{value:.3f}") for value in whole["b"])  # and no 0.30000000000000004
+
+
+def test_the_names_of_the_rows_of_a_frame_are_written(run, tmp_path):
+    table = pd.DataFrame({"weight": [70.5, None], "city": ["Bonn", "Rome"], "owner": ["yes", "no"], "children": [1, 2]})
+    table.set_axis(pd.Index(["i0", "i1"], name="key")).to_parquet(tmp_path / "in.parquet")
+    fill_file(run, tmp_path / "in.parquet", tmp_path / "out.csv", draws=5, sweeps=3)
+    assert pd.read_csv(tmp_path / "out.csv")["key"].tolist() == ["i0", "i1"]
+
+
+def test_an_array_for_words_is_refused_before_anything_is_drawn(run, tmp_path):
+    (tmp_path / "in.csv").write_text(PEOPLE)
+    with pytest.raises(DataError, match="an array holds no words, and 'city' is a column of them"):
+        fill_file(run, tmp_path / "in.csv", tmp_path / "out.npy", draws=10**9)
+
+
+@pytest.mark.parametrize("weight", [1e9, 1e14, 1e300])
+def test_a_number_that_is_far_out_is_no_hindrance_or_is_named(run, weight):
+    table = pd.DataFrame({"weight": [weight, 70.0], "city": [None, "Rome"], "owner": "yes", "children": [1, 2]})
+    if weight < 1e15:
+        assert run.fill_gaps(table, 5, sweeps=3)["city"].notna().all()
+    else:
+        with pytest.raises(DataError, match=r"x holds 1e\+300 in row 0 \(counted from 0\), column 'weight'"):
+            run.fill_gaps(table, 5, sweeps=3)

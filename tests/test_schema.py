@@ -137,7 +137,7 @@ def test_categories_of_pandas_keep_their_order_and_those_that_are_not_met():
         ("positive", [0.5, 1.5, 2.5], "positive"),
         ("ordinal", [0, 3, 1000], "ordinal"),
         ("categorical", [0, 3, 3], "categorical"),
-        ("ordinal", ["a", "b", "c", "a"], "ordinal"),
+        ("ordinal", pd.Categorical(list("abca"), categories=list("cab"), ordered=True), "ordinal"),
         ("binary", ["a", "b", "b", "a"], "binary"),
     ],
 )
@@ -145,7 +145,7 @@ def test_a_mapping_declares_some_columns(declared, values, told):
     found = column(values, support={"a": declared})
     assert (found.support, found.reason) == (told, "declared")
     if told == "categorical":
-        assert found.categories == ("0", "1", "2", "3")
+        assert found.categories == ("0", "3")
 
 
 @pytest.mark.parametrize(
@@ -156,8 +156,8 @@ def test_a_mapping_declares_some_columns(declared, values, told):
         ("binary", [0, 1, 2], r"'a', row 2 .*: 2.0 is outside the support 'binary'"),
         ("positive", [0.5, 0, 2], r"'a', row 1 .*: 0.0 is outside the support 'positive'.*say support='real'"),
         ("ordinal", [0, 0.5, 1], r"'a': no grid of 2 to 65536 levels holds its values; name the levels"),
-        ("categorical", [0, 0.5, 1], r"'a' is declared categorical: .* text, or whole numbers from 0 to 99"),
-        ("categorical", [0, 100, 1], r"'a' is declared categorical"),
+        ("categorical", [0, 0.5, 1], r"'a' is declared categorical: .* text or whole numbers, and at most 100"),
+        ("ordinal", ["a", "b", "c", "a"], r"support='ordinal' of column 'a': a, b, c are words in no order; give one"),
         ("number", [1.5, 2, 3], r"support='number' is unknown: choose one of 'auto', 'binary', .*'categorical'"),
     ],
 )
@@ -653,3 +653,32 @@ def test_a_constant_word_has_no_variance():
     notes = " ".join(zoo.Data.from_array(frame).notes)
     assert "1 of 3 columns is constant in the training part (city): nothing can be learned from it." in notes
     assert "1 of 3 columns is constant in the training part (c): a learned variance runs away on it" in notes
+
+
+def test_dates_written_as_numbers_are_dates():
+    days = pd.date_range("2019-11-20", periods=60).strftime("%Y%m%d").astype(int)
+    with pytest.raises(DataError, match=r"column 'when' holds dates written as numbers.*--drop when"):
+        read_table(pd.DataFrame({"when": days, "b": np.arange(60) % 7}))
+    assert read_table(pd.DataFrame({"price": days + 50, "b": np.arange(60) % 7})).columns[0].support != "categorical"
+
+
+def test_a_sparse_column_is_read():
+    sparse = pd.DataFrame({"a": pd.arrays.SparseArray([0.0, 1.5] * 20), "b": np.linspace(0, 9, 40)})
+    assert np.array_equal(read_table(sparse).values[:, 0], [0.0, 1.5] * 20)
+
+
+def test_missing_values_by_column_are_refused():
+    with pytest.raises(DataError, match=r"missing_values=.*; give a list, which is for all columns"):
+        read_table(FRAME, missing_values={"a": [3]})
+
+
+def test_numbers_that_are_declared_categories_are_those_that_are_met():
+    frame = pd.DataFrame({"grade": [1, 3, 5, 10] * 10, "mix": ["1", "2", "x", "y"] * 10, "b": np.linspace(0, 1, 40)})
+    table = read_table(frame, support={"grade": "categorical", "mix": "categorical"})
+    assert [column.categories for column in table.columns[:2]] == [("1", "3", "5", "10"), ("1", "2", "x", "y")]
+    data = zoo.Data.from_array(frame, support={"grade": "categorical"}, columns=["grade", "b"])
+    assert np.array_equal(data.coded(frame[["grade", "b"]])[:4, 0], [0, 1, 2, 3])
+
+
+def test_one_value_tells_its_decimals():
+    assert read_table(pd.DataFrame({"a": [7.25] * 40, "b": np.linspace(0, 1, 40)})).columns[0].resolution == 0.01

@@ -742,3 +742,20 @@ def test_the_names_are_found_above_numbers_in_other_notations(tmp_path, row):
     (tmp_path / "x.csv").write_text("share,price\n" + f"{row}\n" * 2 + "".join(f"{line}\n" for line in ROWS))
     with pytest.raises(DataError, match=r"column 'share', row 0 .*is not a number but"):
         load_data(tmp_path / "x.csv")
+
+
+def test_words_for_what_was_not_observed_are_told(tmp_path):
+    rows = "".join(f"{'NA' if i % 4 == 0 else i / 8},{['NA', 'NL', 'DE'][i % 3]},{i % 2}\n" for i in range(60))
+    (tmp_path / "a.csv").write_text("dose,country,arm\n" + rows)
+    data = load_data(tmp_path / "a.csv", split="rows")
+    assert [column.missing for column in data.columns] == [15, 20, 0]
+    assert data.columns[1].categories == ("DE", "NL") and data.columns[0].support == "real"
+    assert any(
+        note.startswith("'NA' in dose, country stands for an entry that was not observed") for note in data.notes
+    )
+
+
+def test_names_that_pandas_made_are_told(tmp_path):
+    (tmp_path / "a.csv").write_text("a,a,,b\n" + "".join(f"{i},{i * i},{i % 5},{i / 4}\n" for i in range(40)))
+    notes = load_data(tmp_path / "a.csv").notes
+    assert "Of names that are empty or stand twice in the file, others were made: a.1, Unnamed: 2." in notes

@@ -71,8 +71,8 @@ def _number_of(cell: Any, categories: Sequence[str], name: str, row: int) -> int
         known, word = [one.lower() for one in known], word.lower()
     if word not in known:
         raise DataError(
-            f"x holds {cell!r} in row {row}, column {name!r}, which is none of those the pair was trained on: "
-            f"{few([repr(one) for one in categories])}; leave it empty to have it filled in"
+            f"x holds {cell!r} in row {row} (counted from 0), column {name!r}, which is none of those the pair was "
+            f"trained on: {few([repr(one) for one in categories])}; write one of those, or nothing to have it filled in"
         )
     return known.index(word)
 
@@ -107,11 +107,13 @@ def _filled(column: Column, series: Any, values: Array, at: Array, decimal: str)
     text = not len(kept) or any(isinstance(cell, str) for cell in kept)
     new: list[Any] = values.tolist()
     if column.categories:
-        as_written = {str(cell).strip(): cell for cell in kept.unique()}
-        words = [column.written(value) for value in new]
-        new = [as_written.get(word, word) for word in words]
+        same = str.lower if {word.lower() for word in column.categories} in OPPOSITES else str  # TRUE is True
+        as_written = {same(str(cell).strip()): cell for cell in kept.unique()}
+        new = [as_written.get(same(word), word) for word in map(column.written, new)]
     elif text and not pd.api.types.is_numeric_dtype(series.dtype):
         new = [column.written(value).replace(".", decimal) for value in new]
+    elif column.resolution is not None:  # a multiple of .001 as it is written
+        new = [float(column.written(value)) for value in new]
     if isinstance(series.dtype, pd.CategoricalDtype):
         more = [word for word in dict.fromkeys(new) if word not in series.cat.categories]
         series = series.cat.add_categories(more)

@@ -90,6 +90,7 @@ def _importance(model: Observed, guide: Program, x: Tensor, draws: int) -> Laten
     for rows in inference.row_blocks(x, samples * inference.width(model, x)):
         drawn = inference.posterior_draws(model, guide, rows, samples)
         weights = (drawn.lp - drawn.lq).double().softmax(0)
+        weights = torch.where(weights.isnan(), 1.0, weights)  # of data too far out for any draw, none is better
         at = torch.multinomial(weights.mT, draws, replacement=True).mT
         chosen.append({name: _take(values, at) for name, values in drawn.latents.items()})
     return {name: torch.cat([block[name] for block in chosen], dim=1) for name in chosen[0]}

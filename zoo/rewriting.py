@@ -59,6 +59,10 @@ def fill_file(
     """
     check_ending(path)
     raw, data = read_source(source), run.pair.data
+    if words := [column.name for column in data.columns if column.categories and check_ending(path) == ".npy"]:
+        raise DataError(
+            f"{path}: an array holds no words, and {words[0]!r} is a column of them: write a .csv or .parquet"
+        )
     table = raw.x if hasattr(raw.x, "columns") else np.asarray(raw.x).reshape(len(raw.x), -1)
     try:
         values = np.asarray(data.coded(table, missing_values), dtype=np.float64)
@@ -108,13 +112,17 @@ def check_ending(path: Path) -> str:
 
 
 def _text(frame: Any, path: Path, raw: Raw, separator: str | None = None) -> None:
-    named = raw.layout.row_names is not None
+    label = raw.layout.row_names
+    if label is None and frame.index.name is not None:  # the names of the rows of a file that is no text
+        label = str(frame.index.name)
     frame.to_csv(
         path,
         sep=separator or raw.layout.separator,
-        header=raw.layout.header,
-        index=named,
-        index_label=raw.layout.row_names if named else None,
+        header=[*raw.layout.names] or raw.layout.header,
+        index=label is not None,
+        index_label=label,
+        encoding=raw.layout.encoding,
+        lineterminator=raw.layout.line_end,
         compression="gzip" if path.name.lower().endswith(".gz") else None,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import reprlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, get_args
@@ -111,9 +111,12 @@ def read_table(
         ("drop", drop),
         ("columns", () if keep is None else keep),
     ):
+        if isinstance(several, Mapping):
+            raise DataError(f"{option}={several!r}; give a list, which is for all columns")
         if (isinstance(several, str) and option == "missing_values") or not isinstance(several, Iterable):
             raise DataError(f"{option}={several!r}; give a list: {option}=[{several!r}]")
-    raw, shape, notes = _columns(x, names, image_shape, missing_values, keep, drop)
+    words = {name for name, told in support.items() if told == "categorical"} if isinstance(support, Mapping) else set()
+    raw, shape, notes = _columns(x, names, image_shape, missing_values, keep, drop, words)
     for option, named in (("support", support), ("resolution", resolution)):
         if isinstance(named, Mapping):
             _known(option, named, raw)
@@ -178,8 +181,12 @@ def _columns(
     missing_values: Sequence[Any],
     keep: Sequence[str] | None,
     drop: Sequence[str],
+    words: Container[str],
 ) -> tuple[dict[str, Raw], tuple[int, ...] | None, list[str]]:
-    """The columns that are wanted, by name, as numbers; the shape of a row that is an image."""
+    """The columns that are wanted, by name, as numbers; the shape of a row that is an image.
+
+    In a table the columns named in ``words`` are categories, also if they are written as numbers.
+    """
     if hasattr(x, "toarray"):
         raise DataError(f"x is sparse ({type(x).__name__}): pass x.toarray()")
     if np.ma.isMaskedArray(x):
@@ -215,7 +222,8 @@ def _columns(
     refused: dict[str, str] = {}
     for name, column in chosen.items():
         try:
-            raw[name] = numbered(name, column, missing_values)
+            in_words = name in words and hasattr(x, "select_dtypes")
+            raw[name] = (_in_words if in_words else numbered)(name, column, missing_values)
         except Refused as reason:
             refused[name] = reason.why
     if refused:
@@ -246,6 +254,8 @@ def numbered(name: str, column: Any, missing_values: Sequence[Any]) -> Raw:
     import pandas as pd
 
     series = pd.Series(column)
+    if isinstance(series.dtype, pd.SparseDtype):
+        series = pd.Series(np.asarray(series))
     if isinstance(series.dtype, pd.CategoricalDtype):
         return _coded(series.astype(series.dtype), missing_values)
     if series.dtype.kind in "mM" or isinstance(series.dtype, pd.PeriodDtype):
@@ -264,9 +274,37 @@ def numbered(name: str, column: Any, missing_values: Sequence[Any]) -> Raw:
         plain = series.where(~gone, series[~gone].iloc[0]).to_numpy(dtype=_plain(series.dtype))
         if _beyond_floats(plain):
             _refuse_cells(name, plain.astype(object), plain.astype(object))
+        if _are_dates(plain):
+            raise Refused("holds dates written as numbers; the days since a first date, say, can be used in its place")
         values = np.where(gone, np.nan, plain.astype(np.float64)) + 0.0
         return Raw(values, single=str(series.dtype).lower() == "float32")
     return _read_text(name, series.astype(object).to_numpy(), gone)
+
+
+def _in_words(name: str, column: Any, missing_values: Sequence[Any]) -> Raw:
+    """A column of categories, numbers among them by their value."""
+    import pandas as pd
+
+    series = pd.Series(column)
+    if isinstance(series.dtype, pd.CategoricalDtype):
+        return _coded(series, missing_values)
+    gone = (series.isna() | series.isin(spellings(missing_values))).to_numpy()
+    if gone.all():
+        raise Refused("has no entry that was observed")
+    known = series[~gone]
+    whole = known.map(lambda cell: isinstance(cell, str | bool | np.bool_) or float(cell).is_integer())
+    words = known.map(lambda cell: str(int(cell) if isinstance(cell, float) else cell).strip())
+    different = sorted(
+        words.unique(), key=lambda word: (0.0, float(word), word) if not _not_a_number(word) else (1.0, 0.0, word)
+    )
+    if not whole.all() or len(different) > MOST_CATEGORIES:
+        raise DataError(
+            f"column {name!r} is declared categorical: its values have to be text or whole numbers, and at most "
+            f"{MOST_CATEGORIES} different ones"
+        )
+    values = np.full(len(series), np.nan)
+    values[~gone] = words.map({word: code for code, word in enumerate(different)}).to_numpy(dtype=np.float64)
+    return Raw(values, tuple(different))
 
 
 def spellings(missing_values: Sequence[Any]) -> list[Any]:
@@ -277,6 +315,14 @@ def spellings(missing_values: Sequence[Any]) -> list[Any]:
     """
     numbers = [float(value) for value in missing_values if isinstance(value, str) and not _not_a_number(value)]
     return [*missing_values, *(str(value) for value in missing_values if not isinstance(value, str)), *numbers]
+
+
+def _are_dates(x: Array) -> bool:
+    """Whether all are a year of this century or the last, a month and a day in one number: 20200117."""
+    if len(x) < FEW_VALUES or not ((x >= 19000101) & (x <= 20991231)).all() or (x != np.rint(x)).any():
+        return False
+    month, day = (x // 100) % 100, x % 100
+    return bool(((month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)).all() and x.min() < x.max())
 
 
 def _plain(dtype: Any) -> Any:
@@ -447,6 +493,11 @@ def _alone(name: str, raw: Raw, declared: str, grid: tuple[float, ...] | None) -
                 f"support={declared!r} of column {name!r}: it holds {few(raw.categories, 3)}, which are words; "
                 "leave support out, or put numbers in their place"
             )
+        if support == "ordinal" and not raw.ordered:
+            raise DataError(
+                f"support={declared!r} of column {name!r}: {few(raw.categories, 3)} are words in no order; give one "
+                f"with frame[{name!r}] = pandas.Categorical(frame[{name!r}], [...], ordered=True), or leave support out"
+            )
         ordered = support == "ordinal" and len(levels) > 1
         return Column(
             name=name,
@@ -527,6 +578,8 @@ def _step_of(x: Array, largest: float, kind: Any) -> float | None:
             return None
         if not _multiples(x[:SOME], scale, kind) or not _multiples(x, scale, kind):
             continue
+        if x.min() == x.max():  # one value tells its decimals and no step
+            return 1 / scale
         common = int(np.gcd.reduce(np.abs(np.rint(x * scale)).astype(np.int64)))
         return max((step for step in ROUND if common and common % step == 0), default=1) / scale
     return None

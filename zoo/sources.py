@@ -14,7 +14,6 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from importlib import import_module, resources
 from itertools import islice
 from pathlib import Path
@@ -26,6 +25,7 @@ from zoo.data import Array, Binarize, Data, Resolution, ScalingKind
 from zoo.errors import DataError
 from zoo.notation import READ_CSV, notation
 from zoo.options import count, location
+from zoo.schema import few
 from zoo.splits import SplitChoice
 from zoo.storage import check_memory, check_promise, free_memory, pieces, regular, unzipped
 from zoo.supports import Support
@@ -35,6 +35,25 @@ __all__ = ["DataCall", "Layout", "Raw", "list_data", "load_data", "read_source"]
 TOLD = 1000  # characters of an argument that a call is written down with
 SHARE = 8  # of the free memory, for what is loaded: checks, splits and scaling take their own copies
 NUMBER, WORD = 8, 64  # bytes that a value takes
+UNOBSERVED = frozenset(
+    [
+        "NA",
+        "N/A",
+        "n/a",
+        "#N/A",
+        "#NA",
+        "NULL",
+        "null",
+        "None",
+        "NaN",
+        "nan",
+        "-NaN",
+        "-nan",
+        "<NA>",
+        "1.#IND",
+        "1.#QNAN",
+    ]
+)  # in a text file, as pandas has it; an empty cell besides
 TOO_MUCH = "does not fit into the memory: load fewer rows or columns"
 
 
@@ -45,6 +64,9 @@ class Layout(NamedTuple):
     decimal: str = "."
     header: bool = True
     row_names: str | Literal[False] | None = None  # above the column of names; False if nothing is, None without names
+    names: tuple[str, ...] = ()  # as they are written, where pandas made other names of them
+    line_end: str = "\n"
+    encoding: str = "utf-8"
 
 
 class Raw(NamedTuple):
@@ -342,7 +364,7 @@ def _encoding(path: Path) -> str:
             "the text is not UTF-8 and has no byte-order mark, likely UTF-16: "
             f"load the frame of pandas.read_csv(..., encoding='utf-16-{order}')"
         )
-    return next((name for mark, name in MARKS.items() if head.startswith(mark)), "utf-8-sig")
+    return next((name for mark, name in MARKS.items() if head.startswith(mark)), "utf-8")
 
 
 MARKS = {  # the first of UTF-32 begin like those of UTF-16
@@ -350,6 +372,7 @@ MARKS = {  # the first of UTF-32 begin like those of UTF-16
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
+    codecs.BOM_UTF8: "utf-8-sig",
 }
 
 
@@ -359,6 +382,11 @@ def _first_rows(path: Path, encoding: str, separator: str) -> list[list[str]]:
             return list(islice(filter(None, csv.reader(text, delimiter=separator, skipinitialspace=True)), 10))
         except csv.Error:  # such as a field of more than 131,072 characters, which a row without separators is
             return []
+
+
+def _line_end(path: Path, encoding: str) -> str:
+    with unzipped(path) as file, io.TextIOWrapper(file, encoding=encoding, newline="") as text:
+        return "\r\n" if text.readline().endswith("\r\n") else "\n"
 
 
 def _separated(*separators: str) -> Callable[[Path, str | None, int], Raw]:
@@ -404,33 +432,76 @@ def _table(path: Path, encoding: str, separators: Sequence[str], label: str | No
     named_rows = header and (first[0] == "" or (longer and not trailing))
 
     def read(**how: Any) -> Any:
+        options: Any = {"skipinitialspace": True, "keep_default_na": False, "na_values": [""]} | how
         with unzipped(path) as file:
-            frame = pd.read_csv(
+            frame: Any = pd.read_csv(
                 file,
                 sep=separator,
                 header=0 if header else None,
                 index_col=0 if named_rows else False if trailing else None,
                 encoding=encoding,
-                skipinitialspace=True,
                 low_memory=False,
-                **how,
+                **options,
             )
         return frame if header else frame.set_axis([f"x{j}" for j in range(frame.shape[1])], axis=1)
 
-    layout = Layout(separator, header=header, row_names=(first[0] == "" and "") if named_rows else None)
+    def cells() -> Any:
+        """All as text, with the spaces before it where they are not before a quotation mark."""
+        as_text = {"dtype": str, "na_filter": False}
+        plain = read(**as_text)
+        try:
+            spaced = read(**as_text, skipinitialspace=False).set_axis(plain.columns, axis=1)
+            same = spaced.apply(lambda column: column.str.lstrip(" ")).equals(plain)
+        except ValueError:  # another number of columns, or of cells in a row
+            return plain
+        return spaced if same else plain
+
+    layout = Layout(
+        separator,
+        header=header,
+        row_names=(first[0] == "" and "") if named_rows else None,
+        line_end=_line_end(path, encoding),
+        encoding=encoding,
+    )
     frame, read_with, notes = read(), "" if separator == "," else f"sep={separator!r}, ", []
     if separator != "," and _numbers(frame) < frame.shape[1] and _numbers(other := read(decimal=",")) > _numbers(frame):
         # beside a word, pandas leaves the numbers of a column as they are written
         frame = other.replace(r"^([-+]?\d+),(\d+)$", r"\1.\2", regex=True)
         read_with, layout = read_with + "decimal=',', ", layout._replace(decimal=",")
         notes.append("Commas in its numbers were read as decimal commas: 1,234 is a little more than one.")
+    frame, words = _unobserved_words(frame)
+    if words:
+        told = few(sorted({word for found in words.values() for word in found}))
+        notes.append(
+            f"{told} in {few([*words])} stands for an entry that was not observed; where it is a word of its own, "
+            "load a data frame that holds it."
+        )
+    written = tuple(first[1:] if named_rows and first[0] == "" else first)
+    if header and len(written) == frame.shape[1] and written != tuple(frame.columns):
+        made = [name for name, own in zip(frame.columns, written, strict=True) if name != own]
+        notes.append(f"Of names that are empty or stand twice in the file, others were made: {few(made)}.")
+        layout = layout._replace(names=written)
     if named_rows:
         notes.append("The first column has no name and was taken for row names.")
     if not header:
         notes.append("The first row holds numbers and was taken for data, not for names of columns.")
-    return _framed(frame, label)._replace(
-        notes=tuple(notes), read_with=read_with, cells=partial(read, dtype=str, na_filter=False), layout=layout
-    )
+    return _framed(frame, label)._replace(notes=tuple(notes), read_with=read_with, cells=cells, layout=layout)
+
+
+def _unobserved_words(frame: Any) -> tuple[Any, dict[str, list[str]]]:
+    """The frame without words for what was not observed, numbers as numbers, and those words by column."""
+    import pandas as pd
+
+    found: dict[str, list[str]] = {}
+    for name in frame.columns[[not pd.api.types.is_numeric_dtype(kind) for kind in frame.dtypes]]:
+        column = frame[name]
+        gone = column.isin(UNOBSERVED)
+        if gone.any():
+            found[name] = [f"'{word}'" for word in column[gone].unique()]
+            rest = column.mask(gone)
+            numbers = pd.to_numeric(rest, errors="coerce")
+            frame[name] = numbers if numbers.notna().equals(rest.notna()) else rest
+    return frame, found
 
 
 def _likely(rows: Sequence[Sequence[str]]) -> tuple[bool, float, int]:

@@ -20,6 +20,8 @@ __all__ = ["View"]
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
+LARGEST = 1e15  # in the likelihood's units: its square is a number in single precision
+
 
 @dataclass(frozen=True, eq=False)
 class View:
@@ -126,11 +128,14 @@ class View:
         if np.isnan(values).all():
             raise DataError("x holds no entry that was observed: every one is NaN.")
         wrong = np.stack([column.outside(values[:, j]) for j, column in enumerate(columns)], axis=1)
-        wrong |= np.isinf(values)
+        wrong |= np.isinf(values) | ~(np.abs(self.inward(values)) < LARGEST) & ~np.isnan(values)
         if wrong.any():
             row, j = np.argwhere(wrong)[0]
+            low, high = columns[j].range()
+            within = f", from {low:g} to {high:g}" if np.isfinite([low, high]).all() else ""
             raise DataError(
-                f"x holds {values[row, j]:g} in row {row}, column {columns[j].name!r}: {self.card.name} is "
-                f"a model of {SUPPORTS[columns[j].support].means} there."
+                f"x holds {values[row, j]:g} in row {row} (counted from 0), column {columns[j].name!r}: "
+                f"{self.card.name} is a model of {SUPPORTS[columns[j].support].means} there{within}. NaN, an empty "
+                "cell in a file, is an entry that was not observed."
             )
         return values
