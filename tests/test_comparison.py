@@ -251,6 +251,16 @@ def test_nothing_is_decided_by_noise(noise):
         assert not re.search(r"-0\.0+ ", table.loc["b", "verdict"])
 
 
+def test_a_datum_without_any_probability_is_named():
+    values = np.full(30, -5.0)
+    values[[7, 9]] = -np.inf
+    verdicts = compare([run("a", [values], [values]), run("b", np.full((1, 30), -6.0), np.full((1, 30), -6.0))])[
+        "verdict"
+    ]
+    assert "row 7, and 1 more, scored minus infinity, and so did the mean" in verdicts["a"]
+    assert "infinity" not in verdicts["b"]
+
+
 def test_one_datum_decides_nothing():
     table = compare([run("a", [[9.0]], [[-9.0]], bounded=False), run("b", [[1.0]], [[1.0]])])
     assert table.loc["a", "verdict"].startswith("best")
@@ -444,7 +454,8 @@ def test_values_that_are_not_finite_do_not_crash(seed):
 def test_a_datum_without_probability_ranks_last():
     table = compare([run("a", [[-1.0, -np.inf]]), run("b", [[-90.0, -80.0]])])
     assert list(table.index) == ["b", "a"]
-    assert table.loc["a", "verdict"] == "worse than b: gives some test datum no probability at all"
+    told = "worse than b: gives some test datum no probability at all; row 1 scored minus infinity, and so did the mean"
+    assert table.loc["a", "verdict"] == told
 
 
 def test_twins_are_told_apart_by_their_options():

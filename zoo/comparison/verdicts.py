@@ -250,13 +250,34 @@ def _by_most_rows(row: Outcome, best: Outcome, behind: Difference) -> str:
 
 def remarks(row: Outcome, verdict: str) -> str:
     """What has to be known of a row beside its verdict, which may say it already."""
-    said = (_unrepeated, _stray, _early, _late, _density_ran_away, _matter_of_time, _scaled_units, _one_datum)
+    said = (
+        _unrepeated,
+        _stray,
+        _early,
+        _late,
+        _density_ran_away,
+        _matter_of_time,
+        _scaled_units,
+        _impossible,
+        _one_datum,
+    )
     return "".join(f"; {text}" for remark in said if (text := remark(row)) and text not in verdict)
 
 
 def _unrepeated(row: Outcome) -> str:
     """A single seed: nothing is known of how much another one would change."""
     return "seeds were not repeated" if row.by_seed is not None and len(row.by_seed) == 1 else ""
+
+
+def _impossible(row: Outcome) -> str:
+    """A datum that has no probability at all in single precision, and takes the mean with it."""
+    lost = np.flatnonzero(np.isneginf([] if row.evidence is None else row.evidence))
+    if not len(lost):
+        return ""
+    column, distance = row.far_away(int(lost[0]))
+    where = f" (column {column}: {distance:,.3g} standard deviations from the training mean)" if distance > FAR else ""
+    more = f", and {len(lost) - 1} more," if len(lost) > 1 else ""
+    return f"row {row.obs[lost[0]]}{where}{more} scored minus infinity, and so did the mean"
 
 
 def _one_datum(row: Outcome) -> str:

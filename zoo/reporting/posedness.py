@@ -51,7 +51,7 @@ def facts(run: Outcome) -> Iterator[tuple[str, str]]:
     if gap := _gap(run):
         yield "ceiling", gap
     card = run.read("card") or {}
-    if not run.bounded and card.get("remedies"):
+    if not run.bounded and not np.isfinite(run.bound) and card.get("remedies"):
         yield "instead", ", ".join(map(str, card["remedies"]))
 
 
@@ -66,7 +66,8 @@ def _claim(run: Outcome) -> str:
     if not condition:
         return "The likelihood is not bounded."
     if what in ("", "likelihood"):
-        return f"The likelihood is bounded only {condition}."
+        held = f" So it is here: log p(x) ≤ {number(run.bound)} nats per datum." if np.isfinite(run.bound) else ""
+        return f"The likelihood is bounded only {condition}.{held}"
     return f"The likelihood is not bounded; the {what} is, {condition}."
 
 
