@@ -225,7 +225,7 @@ def test_copies_are_told_from_chance(x, kept):
     assert bool(found) != kept
     if not kept:
         assert f"{found} of {len(data.test)} test rows" in told(data)
-        assert "no more than chance explains" in told(data)
+        assert "times as many as columns of such values have by chance" in told(data)
         assert data.fingerprint == Data.from_array(np.asarray(x, dtype=float), split="rows").fingerprint
 
 

@@ -77,7 +77,8 @@ def split_rows(
     advice = (
         "the part of every row was given"
         if given
-        else "no more than chance explains, so that equal rows were divided one by one"
+        else f"fewer than {FAR_MORE} times as many as columns of such values have by chance, so that equal rows were "
+        "divided one by one; groups= keeps rows of one unit together"
         if not copies
         else 'split="grouped" keeps equal rows together'
     )
