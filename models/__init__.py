@@ -2,6 +2,7 @@
 
 from .bernoulli import BernoulliDecoder
 from .gaussian import (
+    ColumnVariance,
     ConstrainedVariance,
     FixedVariance,
     LearnedVariance,
@@ -23,6 +24,7 @@ __all__ = [
     "BernoulliDecoder",
     "BinnedGaussian",
     "CategoricalDecoder",
+    "ColumnVariance",
     "ConstrainedVariance",
     "EachColumn",
     "FactorAnalysis",

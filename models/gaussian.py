@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from .vae import VAE
 
 __all__ = [
+    "ColumnVariance",
     "ConstrainedVariance",
     "FixedVariance",
     "LearnedVariance",
@@ -153,6 +154,33 @@ class SharedVariance(VAE):
     def log_density_bound(self, features: int) -> float:
         """-(D/2) log(2 pi) - D c, infinite without a clip."""
         return _clipped_bound(features, self.soft_clip)
+
+
+class ColumnVariance(SharedVariance):
+    r"""One learned variance for each column, whatever the latents: what is commonest in practice.
+
+    .. math:: p(x \mid z) = N(x; \mu(z), \mathrm{diag}\, \sigma^2), \qquad
+              \log \sigma_j = c + \mathrm{softplus}(s_j - c) \ge c \text{ with a soft clip } c, \text{ else } s_j
+
+    One column is enough for a collapse: where it takes few values, the mean can be each of them on a stretch of z, and
+    its variance vanishes on all data at once. With the clip, log p(x) <= -(D/2) log(2 pi) - D c.
+
+    As in TVAE, which keeps sigma above 0.01: Xu et al. (2019), https://arxiv.org/abs/1907.00503
+
+    Args:
+        decoder: maps z (..., L) to mu, shape (..., 1, D).
+        latent_dim: L.
+        features: D.
+        soft_clip: c, the smallest log sigma, in the units of x; None for no clip.
+
+    >>> decoder = nn.Sequential(nn.Linear(2, 3), nn.Unflatten(-1, (1, 3)))
+    >>> ColumnVariance(decoder, latent_dim=2, features=3).likelihood(torch.zeros(5, 2)).variance.shape
+    torch.Size([5, 3])
+    """
+
+    def __init__(self, decoder: nn.Module, latent_dim: int, features: int, soft_clip: float | None = None) -> None:
+        super().__init__(decoder, latent_dim, soft_clip)
+        self.log_scale = nn.Parameter(torch.zeros(features))
 
 
 class OptimalVariance(VAE):

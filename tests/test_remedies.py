@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from sklearn.decomposition import FactorAnalysis
 
 import zoo
 from zoo.context import pyro_context, seeded
@@ -46,6 +47,31 @@ def pushed_up(pair, x, steps=300, rate=0.1, **value):
         loss.backward()
         adam.step()
     return highest
+
+
+def test_a_variance_a_column_finds_the_noise_of_each_column():
+    rng = np.random.default_rng(0)
+    noise = np.array([0.5, 0.6, 0.8, 1.6, 0.7, 0.5, 1.0, 0.9, 0.7, 1.2])
+    angle = np.arange(10)
+    x = rng.normal(size=(3000, 2)) @ np.stack([np.cos(angle), np.sin(angle)]) + noise * rng.normal(size=(3000, 10))
+    data = zoo.Data.from_array(x, name="factors", resolution=None)
+    pair = zoo.create("gaussian-column:full-rank", data, latent_dim=2, hidden=(32,))
+    run = zoo.fit(pair, data, seeds=1, steps=1500, learning_rate=5e-3, progress=False)
+    found = run.weights["model.log_scale"][0].exp().numpy() * pair.view.scale
+    reference = FactorAnalysis(2).fit(data.train.values).noise_variance_ ** 0.5  # by scikit-learn
+    np.testing.assert_allclose(found, reference, rtol=0.1)
+    np.testing.assert_allclose(reference, noise, rtol=0.15)
+
+
+def test_one_column_of_few_values_is_enough_for_the_collapse_of_its_variance():
+    x = np.random.default_rng(0).normal(size=(40, 3))
+    for few in (np.ones(40), np.arange(40) % 3 - 1.0):
+        data = zoo.Data.from_array(np.column_stack([x, few]), support="real", resolution=None)
+        path = zoo.witness(zoo.create("gaussian-column", data, hidden=(4,)), data.train)
+        assert path.grows and path.needs == "" and "column of fewest" in path.path
+        clipped = zoo.witness(zoo.create("gaussian-column", data, hidden=(4,), soft_clip=-3.0), data.train)
+        assert not clipped.grows and (clipped.log_likelihood <= clipped.bound).all()
+    assert "27 units" in zoo.witness(zoo.create("gaussian-column", zoo.Data.from_array(x), hidden=(4,)), x[:28]).needs
 
 
 def test_the_prior_bounds_what_the_likelihood_of_tanh_units_may_gain(data):

@@ -69,7 +69,14 @@ class IdentityOptions(VAEOptions):
 
 
 @dataclass(frozen=True)
-class SharedOptions(VAEOptions):
+class ClippedOptions(VAEOptions):
+    """``soft_clip`` is the smallest log of a standard deviation, in scaled units (TVAE: log 0.01; None for none)."""
+
+    soft_clip: Annotated[float, Gt(-math.inf), Lt(math.inf)] | None = None
+
+
+@dataclass(frozen=True)
+class SharedOptions(ClippedOptions):
     """``soft_clip`` is the smallest log of the standard deviation, in scaled units (sigma-VAE's is -6; None for none).
 
     ``optimal`` takes the best variance for each batch instead of learning one; the best for the training part is fixed
@@ -77,7 +84,6 @@ class SharedOptions(VAEOptions):
     """
 
     optimal: bool = False
-    soft_clip: Annotated[float, Gt(-math.inf), Lt(math.inf)] | None = None
 
 
 @dataclass(frozen=True)
@@ -275,6 +281,27 @@ def gaussian_shared(data: Data, options: SharedOptions) -> tuple[nn.Module, nn.M
     kind = OptimalVariance if options.optimal else SharedVariance
     network = decoder(data, options, kind.outputs)
     return kind(network, options.latent_dim, options.soft_clip), guide(data, options)
+
+
+@register(
+    "gaussian-column",
+    title="Gaussian, one variance a column",
+    summary="One learned variance for each column, whatever z: the commonest. A column of few values still collapses.",
+    formula="p(x|z) = N(x; μ(z), diag σ²)",
+    support="real",
+    bounded=False,
+    bounded_if="if the decoder's mean cannot pass through all values of any column, or with soft_clip",
+    reference="Xu et al. (2019), Modeling Tabular Data using Conditional GAN, without TVAE's clamp of σ",
+    link="https://arxiv.org/abs/1907.00503",
+    guides=("mean-field", "full-rank"),
+    remedies=("gaussian-constrained", "gaussian-identity", "gaussian-binned"),
+)
+def gaussian_column(data: Data, options: ClippedOptions) -> tuple[nn.Module, nn.Module]:
+    """A ColumnVariance decoder."""
+    from zoo.models import ColumnVariance
+
+    network = decoder(data, options, ColumnVariance.outputs)
+    return ColumnVariance(network, options.latent_dim, data.features, options.soft_clip), guide(data, options)
 
 
 @register(

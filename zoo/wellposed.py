@@ -31,6 +31,7 @@ __all__ = ["Ceiling", "Witness", "ceiling", "witness"]
 
 COLLAPSE = "half of the prior's mass is given to one datum"
 THROUGH_ALL = "the mean passes through every datum while the variance vanishes"
+ON_A_COLUMN = "the mean passes through all values of the column of fewest while its variance vanishes"
 ON_A_SURFACE = "the latents span the data's principal directions while the variance around them vanishes"
 CERTAIN = "one datum becomes certain"
 ON_ONE = "one component shrinks onto one datum"
@@ -186,6 +187,28 @@ def _(model: models.BinnedGaussian, x: Tensor, sharpness: float) -> Route:
 def _(model: models.SharedVariance | models.OptimalVariance, x: Tensor, sharpness: float) -> Route:
     model.log_scale.fill_(-sharpness / 4)  # in double precision a mean of many steps is exact to some 1e-15
     return _through_all(model.decoder, x, sharpness, outputs=1)
+
+
+@steer.register
+def _(model: models.ColumnVariance, x: Tensor, sharpness: float) -> Route:
+    """The mean of one column is each of its values on a stretch of z; the others stay as they are, whatever z."""
+    column = _column_of_fewest(x)
+    values, counts = x[:, column].unique(return_counts=True)
+    shares = counts.cumsum(0)[:-1] / len(x)
+    steps = Steps(
+        model.decoder, torch.special.ndtri(shares.double()) if len(shares) else torch.zeros(1), sharpness * len(x)
+    )
+    (mean,) = steps.outputs(1)
+    only = torch.arange(x.shape[1]) == column
+    mean.level(torch.where(only, values[0], 0.0))
+    if len(shares):
+        mean.rise(torch.where(only, values.diff()[:, None], 0.0))
+    model.log_scale.copy_(torch.where(only, -sharpness / 4, 0.0))
+    return Route(ON_A_COLUMN, steps.positions)
+
+
+def _column_of_fewest(x: Tensor) -> int:
+    return int(np.argmin([len(column.unique()) for column in x.T]))
 
 
 @steer.register
@@ -367,7 +390,8 @@ def _wide_enough(pair: Pair, x: Tensor) -> tuple[Pair, str]:
     model: Any = pair.model.first if isinstance(pair.model, models.TwoStage) else pair.model
     if not isinstance(model, THROUGH_ALL_NEEDS_WIDTH):
         return pair, ""
-    needed = (len(x) - 1) * _units(model.decoder)
+    through = x[:, _column_of_fewest(x)].unique() if isinstance(model, models.ColumnVariance) else x
+    needed = max(1, len(through) - 1) * _units(model.decoder)
     if min(pair.options.hidden) >= needed:
         return pair, ""
     options = {name: getattr(pair.options, name) for name in pair.options.__dataclass_fields__}
