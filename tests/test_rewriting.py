@@ -121,7 +121,11 @@ WRONG = {
         {"weight": [1.0], "city": ["Oslo"]},
         r"'Oslo' in row 0 \(counted from 0\), column 'city'.*'Bonn', 'Rome'",
     ),
-    "number": ({"weight": ["heavy"], "city": ["Rome"]}, "column 'weight'"),
+    "number": (
+        {"weight": [70.0] * 9 + ["heavy"], "city": ["Rome"] * 10},
+        "column 'weight', row 9 .*'heavy' is not a number; write a number there, or nothing to have it filled in",
+    ),
+    "words": ({"weight": ["heavy"], "city": ["Rome"]}, "column 'weight'"),
     "date": ({"weight": ["2020-01-01"] * 3, "city": ["Rome"] * 3}, "column 'weight' holds dates"),
 }
 

@@ -53,6 +53,9 @@ def _coded(column: Column, series: Any, missing_values: Sequence[Any]) -> Array:
         raw = numbered(column.name, series, missing_values)
     except Refused as reason:
         raise DataError(f"column {column.name!r} {reason.why}, and the pair was trained on numbers there") from None
+    except DataError as error:  # whose remedies are of a table that nothing was trained on yet
+        found = str(error).partition("; ")[0]
+        raise DataError(f"{found}; write a number there, or nothing to have it filled in") from None
     if _holds_words(raw):
         held = few([repr(word) for word in raw.categories], 3)
         raise DataError(f"column {column.name!r} holds {held}, and the pair was trained on numbers there")
