@@ -57,12 +57,13 @@ def fill_file(
         RunError: the file cannot be written.
         Unknown: what an entry is given others is not known of the likelihood.
     """
-    check_ending(path)
-    raw, data = read_source(source), run.pair.data
-    if words := [column.name for column in data.columns if column.categories and check_ending(path) == ".npy"]:
+    data = run.pair.data
+    words = [column.name for column in data.columns if column.categories]
+    if check_ending(path) == ".npy" and words:
         raise DataError(
             f"{path}: an array holds no words, and {words[0]!r} is a column of them: write a .csv or .parquet"
         )
+    raw = read_source(source)
     table = raw.x if hasattr(raw.x, "columns") else np.asarray(raw.x).reshape(len(raw.x), -1)
     try:
         values = np.asarray(data.coded(table, missing_values), dtype=np.float64)

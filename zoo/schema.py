@@ -332,16 +332,17 @@ def _plain(dtype: Any) -> Any:
 
 def _coded(series: Any, missing_values: Sequence[Any]) -> Raw:
     """Pandas' categories, in its order."""
-    series = series.cat.remove_categories([one for one in series.cat.categories if one in spellings(missing_values)])
-    told = [str(one) for one in series.cat.categories]
-    if len(told) > MOST_CATEGORIES:
-        raise Refused(f"has {len(told)} categories, and at most {MOST_CATEGORIES} are taken")
+    told = series.cat.categories
+    series = series.cat.remove_categories(told[told.isin(spellings(missing_values))])
+    words = tuple(str(one) for one in series.cat.categories)
+    if len(words) > MOST_CATEGORIES:
+        raise Refused(f"has {len(words)} categories, and at most {MOST_CATEGORIES} are taken")
     code = series.cat.codes.to_numpy().astype(np.float64)
-    gone = (code < 0) | series.isin([*missing_values]).to_numpy()
+    gone = code < 0
     if gone.all():
         raise Refused("has no entry that was observed")
     kind = "ordered " if series.cat.ordered else ""
-    return Raw(np.where(gone, np.nan, code), tuple(told), bool(series.cat.ordered), reason=f"{kind}categories")
+    return Raw(np.where(gone, np.nan, code), words, bool(series.cat.ordered), reason=f"{kind}categories")
 
 
 def _read_text(name: str, cells: Array, gone: Array) -> Raw:

@@ -269,15 +269,20 @@ def _unrepeated(row: Outcome) -> str:
     return "seeds were not repeated" if row.by_seed is not None and len(row.by_seed) == 1 else ""
 
 
+def _named(row: Outcome, at: int) -> str:
+    """A test datum, with the column in which it is far from the training part, if there is one."""
+    column, distance = row.far_away(at)
+    where = f" (column {column}: {distance:,.3g} standard deviations from the training mean)" if distance > FAR else ""
+    return f"row {row.obs[at]}{where}"
+
+
 def _impossible(row: Outcome) -> str:
     """A datum that has no probability at all in single precision, and takes the mean with it."""
     lost = np.flatnonzero(np.isneginf([] if row.evidence is None else row.evidence))
     if not len(lost):
         return ""
-    column, distance = row.far_away(int(lost[0]))
-    where = f" (column {column}: {distance:,.3g} standard deviations from the training mean)" if distance > FAR else ""
     more = f", and {len(lost) - 1} more," if len(lost) > 1 else ""
-    return f"row {row.obs[lost[0]]}{where}{more} scored minus infinity, and so did the mean"
+    return f"{_named(row, int(lost[0]))}{more} scored minus infinity, and so did the mean"
 
 
 def _one_datum(row: Outcome) -> str:
@@ -288,7 +293,5 @@ def _one_datum(row: Outcome) -> str:
     cost = evidence.mean() - np.delete(evidence, at).mean()
     if abs(cost) < 1:
         return ""
-    column, distance = row.far_away(at)
-    where = f" (column {column}: {distance:,.3g} standard deviations from the training mean)" if distance > FAR else ""
     median = nats(float(np.median(evidence)))
-    return f"row {row.obs[at]}{where} moves its mean by {nats(cost)} nats; its median is {median}"
+    return f"{_named(row, at)} moves its mean by {nats(cost)} nats; its median is {median}"
