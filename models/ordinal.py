@@ -13,7 +13,15 @@ from torch.distributions import constraints
 
 from .vae import VAE
 
-__all__ = ["Binned", "BinnedGaussian", "CategoricalDecoder", "Levels", "PartlyBinned", "log_interval_mass", "within_support"]
+__all__ = [
+    "Binned",
+    "BinnedGaussian",
+    "CategoricalDecoder",
+    "Levels",
+    "PartlyBinned",
+    "log_interval_mass",
+    "within_support",
+]
 
 # in standard deviations: an interval so narrow, and not too far out for its width, is its midpoint's density
 NARROW, NEAR = 0.02, 0.2

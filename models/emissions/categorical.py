@@ -4,12 +4,14 @@ from collections.abc import Sequence
 
 import pyro.distributions as dist
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from .emission import Emission
 
 __all__ = ["Bernoulli", "Softmax"]
 
 
-class Bernoulli(nn.Module):
+class Bernoulli(Emission):
     r"""Zeros and ones.
 
     .. math:: P(x_j \mid z) = y_j^{x_j} (1 - y_j)^{1 - x_j}, \qquad \mathrm{logit}\, y_j = a_j
@@ -30,7 +32,7 @@ class Bernoulli(nn.Module):
         return 0.0
 
 
-class Softmax(nn.Module):
+class Softmax(Emission):
     r"""One of some categories, by their numbers from 0, in no order.
 
     .. math:: P(x_j = c \mid z) = e^{a_{cj}} / \sum_{c'} e^{a_{c'j}}

@@ -4,6 +4,8 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from .emission import Emission
+
 __all__ = ["NegativeBinomial", "Poisson"]
 
 LARGEST = 25.0  # of a log rate: beyond 7e10 no count is met, and single precision still multiplies it by counts
@@ -30,7 +32,7 @@ class _NegativeBinomial(dist.NegativeBinomial):  # type: ignore[misc]
         return log_mass.to(self.logits)
 
 
-class Poisson(nn.Module):
+class Poisson(Emission):
     r"""Poisson counts.
 
     .. math:: P(x_j \mid z) = e^{-\lambda_j} \lambda_j^{x_j} / x_j!, \qquad \log \lambda_j = r_j
@@ -53,7 +55,7 @@ class Poisson(nn.Module):
         return 0.0
 
 
-class NegativeBinomial(nn.Module):
+class NegativeBinomial(Emission):
     r"""Counts more spread than Poisson ones: a Poisson whose rate is gamma-distributed around a mean.
 
     .. math:: P(x_j \mid z) = \frac{\Gamma(x_j + k_j)}{\Gamma(k_j) \, x_j!}

@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from ..ordinal import Binned
+from .emission import Emission
 
 __all__ = ["BinnedOrdinal", "Cumulative", "CumulativeOrdinal"]
 
 
-class BinnedOrdinal(nn.Module):
+class BinnedOrdinal(Emission):
     r"""The mass that a normal gives the cell of a level; the outermost cells reach to infinity.
 
     .. math:: P(x_j \mid z) = \Phi\!\left(\frac{x_j + w_j/2 - \mu_j}{\sigma_j}\right)
@@ -132,7 +133,7 @@ class Cumulative(dist.TorchDistribution):  # type: ignore[misc]
         return self.width.square() * ((above * odd).sum(-1) - above.sum(-1).square())
 
 
-class CumulativeOrdinal(nn.Module):
+class CumulativeOrdinal(Emission):
     r"""Levels as intervals of a logistic variable, whose ends each column learns.
 
     .. math:: P(x_j \le \mathrm{level}_k \mid z) = \mathrm{sigmoid}(\theta_{kj} - h_j), \qquad

@@ -1,14 +1,14 @@
 """Emissions of positive columns."""
 
-import math
-
 import pyro.distributions as dist
-from torch import Tensor, nn
+from torch import Tensor
+
+from .emission import Emission
 
 __all__ = ["LogNormal"]
 
 
-class LogNormal(nn.Module):
+class LogNormal(Emission):
     r"""A log-normal: the logarithm is normal, of a variance that is at least a floor.
 
     .. math:: p(x_j \mid z) = \frac{1}{x_j} N(\log x_j; \mu_j, \xi + e^{v_j}) \le \frac{1}{x_j \sqrt{2 \pi \xi}}
@@ -33,7 +33,3 @@ class LogNormal(nn.Module):
         """From (mu, v), (..., 2, d)."""
         mean, log_excess = parameters.unbind(-2)
         return dist.LogNormal(mean, (self.floor + log_excess.exp()).sqrt())
-
-    def log_density_bound(self) -> float:
-        """None over all x: infinity."""
-        return math.inf

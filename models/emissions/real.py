@@ -6,12 +6,14 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from .emission import Emission
+
 __all__ = ["ConstrainedNormal", "LearnedNormal", "SharedNormal", "StudentT"]
 
 LOG_ROOT_TAU = math.log(2 * math.pi) / 2
 
 
-class LearnedNormal(nn.Module):
+class LearnedNormal(Emission):
     r"""A normal of learned variance, without a bound.
 
     .. math:: p(x_j \mid z) = N(x_j; \mu_j, e^{v_j})
@@ -29,12 +31,8 @@ class LearnedNormal(nn.Module):
         mean, log_variance = parameters.unbind(-2)
         return dist.Normal(mean, (log_variance / 2).exp())
 
-    def log_density_bound(self) -> float:
-        """None: infinity."""
-        return math.inf
 
-
-class ConstrainedNormal(nn.Module):
+class ConstrainedNormal(Emission):
     r"""A normal whose variance is at least a floor.
 
     .. math:: p(x_j \mid z) = N(x_j; \mu_j, \xi + e^{v_j}) \le (2 \pi \xi)^{-1/2}
@@ -64,7 +62,7 @@ class ConstrainedNormal(nn.Module):
         return -LOG_ROOT_TAU - math.log(self.floor) / 2
 
 
-class SharedNormal(nn.Module):
+class SharedNormal(Emission):
     r"""A normal whose one learned variance all columns share, whatever z.
 
     .. math:: p(x_j \mid z) = N(x_j; \mu_j, \sigma^2)
@@ -83,12 +81,8 @@ class SharedNormal(nn.Module):
         (mean,) = parameters.unbind(-2)
         return dist.Normal(mean, self.log_scale.exp().expand_as(mean))
 
-    def log_density_bound(self) -> float:
-        """None: infinity."""
-        return math.inf
 
-
-class StudentT(nn.Module):
+class StudentT(Emission):
     r"""Student's t of more than three degrees of freedom, whose scale is at least a smallest one.
 
     .. math:: p(x_j \mid z) = t_\nu(x_j; \mu_j, s_j), \qquad \nu_j = 3 + \mathrm{softplus}\, a_j, \quad
