@@ -1,7 +1,6 @@
 """Probability masses for values on equally spaced levels, such as grey values and ratings."""
 
 import math
-from collections.abc import Sequence
 from functools import singledispatch
 from typing import Any, ClassVar
 
@@ -11,12 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from .vae import VAE
-
 __all__ = [
     "Binned",
-    "BinnedGaussian",
-    "CategoricalDecoder",
     "Levels",
     "PartlyBinned",
     "log_interval_mass",
@@ -330,89 +325,3 @@ class Levels(dist.TorchDistribution):  # type: ignore[misc]
     def variance(self) -> Tensor:
         """The variance of the level."""
         return (self.logits.exp() * (self.levels - self.mean[..., None]).square()).sum(-1)
-
-
-class BinnedGaussian(VAE):
-    r"""The Gaussian of learned variance as a probability mass over levels, trained as such: bounded by 0.
-
-    .. math:: P(x \mid z) = \prod_j \left[ \Phi\!\left(\frac{x_j + w/2 - \mu_j(z)}{\sigma_j(z)}\right)
-              - \Phi\!\left(\frac{x_j - w/2 - \mu_j(z)}{\sigma_j(z)}\right) \right]
-
-    The outermost cells reach to infinity. A vanishing sigma then gives a level all of the mass, and no more: the
-    logarithm is at most 0. As the discretised logistic of Salimans et al. (2017), https://arxiv.org/abs/1701.05517
-
-    Args:
-        decoder: maps z (..., L) to mu and log sigma^2 of (x - center) / scale, shape (..., 2, D).
-        latent_dim: L.
-        levels: increasing and equally spaced.
-        center: (D,), where the decoder's zero is.
-        scale: (D,), the decoder's unit.
-
-    >>> decoder = nn.Sequential(nn.Linear(2, 6), nn.Unflatten(-1, (2, 3)))
-    >>> model = BinnedGaussian(decoder, latent_dim=2, levels=range(17), center=[8.0] * 3, scale=[4.0] * 3)
-    >>> bool((model.likelihood(torch.zeros(5, 2)).log_prob(torch.full((3,), 16.0)) <= 0).all())
-    True
-    """
-
-    outputs = 2
-    center: Tensor
-    scale: Tensor
-
-    def __init__(
-        self,
-        decoder: nn.Module,
-        latent_dim: int,
-        levels: Sequence[float],
-        center: Any,
-        scale: Any,
-    ) -> None:
-        super().__init__(decoder, latent_dim)
-        self.ends, self.width = (levels[0], levels[-1]), levels[1] - levels[0]
-        self.register_buffer("center", torch.as_tensor(center, dtype=torch.get_default_dtype()))
-        self.register_buffer("scale", torch.as_tensor(scale, dtype=torch.get_default_dtype()))
-
-    def likelihood(self, z: Tensor) -> dist.TorchDistribution:
-        """The mass of each level's cell under N(mu(z), diag sigma^2(z))."""
-        mean, log_variance = self.decoder(z).unbind(-2)
-        scale = self.scale * (log_variance / 2).exp()
-        normal = dist.Normal(
-            self.center + self.scale * mean, scale, validate_args=False
-        )  # a scale of 0 is none too small
-        return Binned(normal, self.width, self.ends).to_event(1)
-
-    def log_density_bound(self, features: int) -> float:  # noqa: ARG002
-        """0: a probability is at most 1."""
-        return 0.0
-
-
-class CategoricalDecoder(VAE):
-    r"""A probability for every level of every feature, without regard to their order.
-
-    .. math:: P(x \mid z) = \prod_j \mathrm{softmax}(\mathrm{decoder}(z)_{\cdot j})_{x_j}
-
-    van den Oord, Kalchbrenner & Kavukcuoglu (2016), https://arxiv.org/abs/1601.06759
-
-    Args:
-        decoder: maps z (..., L) to logits, shape (..., V, D).
-        latent_dim: L.
-        levels: the V levels, increasing and equally spaced.
-
-    >>> decoder = nn.Sequential(nn.Linear(2, 12), nn.Unflatten(-1, (4, 3)))
-    >>> model = CategoricalDecoder(decoder, latent_dim=2, levels=[0.0, 1.0, 2.0, 3.0])
-    >>> model.likelihood(torch.zeros(5, 2)).log_prob(torch.ones(3)).shape
-    torch.Size([5])
-    """
-
-    levels: Tensor
-
-    def __init__(self, decoder: nn.Module, latent_dim: int, levels: Sequence[float]) -> None:
-        super().__init__(decoder, latent_dim)
-        self.register_buffer("levels", torch.as_tensor(levels, dtype=torch.get_default_dtype()))
-
-    def likelihood(self, z: Tensor) -> dist.TorchDistribution:
-        """Levels with probabilities softmax(logits(z))."""
-        return Levels(self.decoder(z).mT, self.levels).to_event(1)
-
-    def log_density_bound(self, features: int) -> float:  # noqa: ARG002
-        """0: a probability is at most 1."""
-        return 0.0

@@ -4,7 +4,7 @@ import pyro
 import pyro.distributions as dist
 from torch import Tensor, nn
 
-from .gaussian import SharedVariance
+from .vae import VAE
 
 __all__ = ["TwoStage"]
 
@@ -24,7 +24,7 @@ class TwoStage(nn.Module):
         second: p(z | u), of L features and as many latents.
     """
 
-    def __init__(self, first: SharedVariance, second: SharedVariance) -> None:
+    def __init__(self, first: VAE, second: VAE) -> None:
         super().__init__()
         self.first, self.second = first, second
 

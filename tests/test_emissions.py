@@ -14,7 +14,7 @@ from torch import nn
 
 from zoo.context import seeded
 from zoo.lenses import Cells
-from zoo.models import VAE, PerColumn
+from zoo.models import VAE
 from zoo.models.emissions import (
     Bernoulli,
     BinnedOrdinal,
@@ -23,6 +23,7 @@ from zoo.models.emissions import (
     LearnedNormal,
     LogNormal,
     NegativeBinomial,
+    PerColumn,
     Poisson,
     SharedNormal,
     Softmax,

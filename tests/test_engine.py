@@ -13,7 +13,8 @@ from zoo.densities import column_scale
 from zoo.engine import Engine, Replica, Tape
 from zoo.errors import OptionError
 from zoo.guides import MeanFieldNormal
-from zoo.models import VAE, LearnedVariance
+from zoo.models import VAE
+from zoo.models.emissions import LearnedNormal
 from zoo.objective import elbo
 from zoo.pairs import VAEOptions, decoder, guide
 
@@ -350,7 +351,7 @@ def registered(model_of):
 
 def test_parameters_that_want_no_gradient_stand_still(iris, x, catalogue):
     def frozen(data, options):
-        model = LearnedVariance(decoder(data, options, 2), options.latent_dim)
+        model = VAE(decoder(data, options, 2), options.latent_dim, LearnedNormal())
         model.decoder.requires_grad_(False)
         return model
 
@@ -366,7 +367,7 @@ def test_parameters_that_want_no_gradient_stand_still(iris, x, catalogue):
 def test_batch_normalisation_is_refused_with_the_reason(iris, x, catalogue):
     def normalised(data, options):
         network = torch.nn.Sequential(torch.nn.BatchNorm1d(options.latent_dim), decoder(data, options, 2))
-        return LearnedVariance(network, options.latent_dim)
+        return VAE(network, options.latent_dim, LearnedNormal())
 
     registered(normalised)
     with pytest.raises(OptionError, match=r"changes model.decoder.0.running_mean .*layer normalisation"):
@@ -376,7 +377,7 @@ def test_batch_normalisation_is_refused_with_the_reason(iris, x, catalogue):
 def test_dropout_is_on_in_training_and_off_in_scoring(iris, x, catalogue):
     def dropping(data, options):
         network = torch.nn.Sequential(decoder(data, options, 2), torch.nn.Dropout(0.5))
-        return LearnedVariance(network, options.latent_dim)
+        return VAE(network, options.latent_dim, LearnedNormal())
 
     registered(dropping)
     run = zoo.fit(zoo.create("own", iris), iris, seeds=1, steps=5, progress=False)

@@ -19,7 +19,8 @@ from zoo.inference import (
     prior,
     stream_log_weights,
 )
-from zoo.models import FixedVariance, GaussianMixture, LearnedVariance
+from zoo.models import VAE, GaussianMixture
+from zoo.models.emissions import FixedNormal, LearnedNormal
 
 D, L, NOISE = 5, 2, 0.6
 
@@ -50,7 +51,7 @@ def linear():
     with torch.no_grad():
         network.weight.copy_(weight)
         network.bias.copy_(offset)
-    model = FixedVariance(nn.Sequential(network, nn.Unflatten(-1, (1, D))), L, NOISE)
+    model = VAE(nn.Sequential(network, nn.Unflatten(-1, (1, D))), L, FixedNormal(NOISE))
     covariance = weight.numpy() @ weight.numpy().T + NOISE**2 * np.eye(D)
     exact = stats.multivariate_normal(offset.numpy(), covariance)
     x = torch.as_tensor(exact.rvs(400, random_state=1))
@@ -209,7 +210,7 @@ def watched():
             seen.append(z.shape[:-1].numel())
             return z.new_zeros(*z.shape[:-1], 2, 64)
 
-    return LearnedVariance(Watching(), 2), MeanFieldNormal(lambda x: x.new_zeros(len(x), 2, 2)), seen
+    return VAE(Watching(), 2, LearnedNormal()), MeanFieldNormal(lambda x: x.new_zeros(len(x), 2, 2)), seen
 
 
 def test_no_memory_grows_with_the_number_of_draws(watched):

@@ -20,8 +20,9 @@ from zoo.densities import smallest_scale
 from zoo.errors import DataError, Unknown
 from zoo.inference import encode, log_mean_exp, log_weights, prior, score_weights
 from zoo.lenses import Gapped, Observed, Zeros, observed
-from zoo.models import VAE, PerColumn
-from zoo.networks import Masked
+from zoo.models import VAE
+from zoo.models.emissions import PerColumn
+from zoo.networks import Tabulated
 from zoo.objective import elbo
 from zoo.testing import CHECKS, make_subject
 
@@ -179,7 +180,7 @@ def test_a_vae_with_gaps_is_one_of_the_columns_there_are():
 
 def test_the_encoder_sees_zeros_and_the_mask():
     _, guide, x = scattered("gaussian-learned", GAPPY)
-    assert isinstance(guide.encoder, Masked)
+    assert isinstance(guide.encoder, Tabulated)
     there = (~x.isnan()).double()
     np.testing.assert_array_equal(guide.encoder(x), guide.encoder.network(torch.cat([x.nan_to_num(0.0), there], -1)))
     assert not torch.allclose(guide.encoder(x), guide.encoder(x.nan_to_num(0.0)))  # a gap is no zero
@@ -200,7 +201,7 @@ def test_without_gaps_a_density_has_the_bits_it_had(name, options):
     pair = zoo.create(name, COMPLETE, **{**small(name), **options})
     x = torch.as_tensor(pair.view.inward(COMPLETE.train.values))
     assert not any(
-        isinstance(part, Observed | Zeros | Masked) for part in (*pair.model.modules(), *pair.guide.modules())
+        isinstance(part, Observed | Zeros | Tabulated) for part in (*pair.model.modules(), *pair.guide.modules())
     )
     fn = site_x(pair.model.double(), pair.guide.double(), x)
     own, lens = fn.log_prob(x), Gapped(fn, torch.as_tensor(pair.view.filler)).log_prob(x)

@@ -5,7 +5,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import pyro
 import pyro.distributions as dist
 import pytest
 import torch
@@ -15,7 +14,8 @@ import zoo
 from zoo import inference
 from zoo.context import seeded
 from zoo.errors import DataError, Unknown
-from zoo.models import VAE, LearnedVariance
+from zoo.models import VAE
+from zoo.models.emissions import LearnedNormal
 from zoo.pairs import VAEOptions, decoder, guide
 
 
@@ -35,13 +35,14 @@ class Certain(VAE):
         return Twice(logits=self.decoder(z)[..., 0, :]).to_event(1)
 
 
-class Shifted(LearnedVariance):
+class Shifted(VAE):
     """Another prior than the standard normal one."""
 
-    def forward(self, x):
-        with pyro.plate("data", len(x), dim=-1):
-            z = pyro.sample("z", dist.Normal(x.new_ones(self.latent_dim), 2**0.5).to_event(1))
-            pyro.sample("x", self.likelihood(z), obs=x)
+    def __init__(self, decoder, latent_dim):
+        super().__init__(decoder, latent_dim, LearnedNormal())
+
+    def prior(self, x):
+        return dist.Normal(x.new_ones(self.latent_dim), 2**0.5).to_event(1)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ import zoo
 from zoo.context import pyro_context, seeded
 from zoo.errors import Unknown
 from zoo.inference import Cells, Dequantized, log_mean_exp, stream_log_weights
-from zoo.models import LearnedVariance
+from zoo.models import VAE
+from zoo.models.emissions import LearnedNormal
 from zoo.models.ordinal import Binned, Levels, log_interval_mass
 
 LEVELS = torch.arange(17.0)
@@ -151,7 +152,7 @@ def decoder():
             mean = torch.stack([z[..., 0], torch.zeros_like(z[..., 0])], -1)
             return torch.stack([mean, torch.tensor([0.5, -1.0]).log().nan_to_num(0.3).expand_as(mean)], -2)
 
-    return LearnedVariance(Line(), 1)
+    return VAE(Line(), 1, LearnedNormal())
 
 
 class Prior(torch.nn.Module):

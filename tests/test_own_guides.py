@@ -18,7 +18,8 @@ from zoo.context import Stream, pyro_context, seeded
 from zoo.evaluation.annealing import anneal
 from zoo.evaluation.spread import spread
 from zoo.inference import log_density, log_mean_exp, posterior_draws, stream_log_weights
-from zoo.models import VAE, ConstrainedVariance, FixedVariance
+from zoo.models import VAE
+from zoo.models.emissions import ConstrainedNormal, FixedNormal
 from zoo.objective import elbo
 from zoo.pairs import ConstrainedOptions, VAEOptions, decoder, guide
 
@@ -61,7 +62,7 @@ def registered(name, build, options=VAEOptions, **claims):
 @pytest.mark.parametrize("name", FLOWS)
 def test_a_flow_is_fitted_scored_and_reported(name, catalogue, iris, tmp_path):
     def build(data, options):
-        model = ConstrainedVariance(decoder(data, options, 2), options.latent_dim, options.floor)
+        model = VAE(decoder(data, options, 2), options.latent_dim, ConstrainedNormal(options.floor))
         return model, FlowGuide(data.features, options.latent_dim, FLOWS[name])
 
     registered(name, build, ConstrainedOptions, bounded=True, bound="-(D/2) log(2π floor)", guides=(name,))
@@ -106,7 +107,7 @@ def test_draws_do_not_make_a_unit_active(catalogue):
     """The means of 32 draws vary by 1/32 where the means themselves do not vary at all."""
     registered(
         "blind",
-        lambda data, options: (FixedVariance(decoder(data, options, 1), 2, 1.0), BlindGuide()),
+        lambda data, options: (VAE(decoder(data, options, 1), 2, FixedNormal(1.0)), BlindGuide()),
         guides=("blind",),
     )
     values = np.random.default_rng(0).normal(size=(1100, 2))
@@ -225,7 +226,7 @@ def test_a_discrete_and_a_continuous_latent_go_through_everything(catalogue, iri
 # -- terms that are weighed in training --------------------------------------------------------------------------------
 
 
-class BetaVAE(FixedVariance):
+class BetaVAE(VAE):
     """A KL term that weighs four times, as a user writes it."""
 
     def forward(self, x):
@@ -246,7 +247,7 @@ class BetaGuide(nn.Module):
             self.plain(x)
 
 
-class TemperedVAE(FixedVariance):
+class TemperedVAE(VAE):
     """The same proportion, by a datum that weighs a quarter."""
 
     def forward(self, x):
@@ -265,7 +266,7 @@ def weighed(name):
     registered(
         name,
         lambda data, options: (
-            model(decoder(data, options, 1), options.latent_dim, 0.5),
+            model(decoder(data, options, 1), options.latent_dim, FixedNormal(0.5)),
             wrap(guide(data, options)),
         ),
         bounded=True,
@@ -279,7 +280,7 @@ def test_scores_are_of_densities_as_they_are(name, catalogue, iris):
     weighed(name)
     pair = zoo.create(name, iris, latent_dim=2, hidden=(8,))
     model, q = pair.model.double(), pair.guide.double()
-    plain = FixedVariance(model.decoder, 2, 0.5), getattr(q, "plain", q)
+    plain = VAE(model.decoder, 2, FixedNormal(0.5)), getattr(q, "plain", q)
     x = torch.as_tensor(pair.view.inward(iris.test.values))[:6]
     found = []
     for programs in ((model, q), plain):

@@ -65,7 +65,7 @@ def test_every_hook_is_documented():
     table = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     of_torch = {"parameters", "named_parameters", "double", "to", "eval", "likelihood", "decoder"}
     hooks = asked - of_torch
-    assert {"initialise", "settle", "log_evidence", "log_prior", "pinball"} <= hooks
-    assert {"columns_log_prob", "distribution_function", "steer"} <= registered
+    assert {"initialise", "settle", "log_evidence", "log_prior"} <= hooks
+    assert {"columns_log_prob", "distribution_function", "paths"} <= registered
     assert [name for name in hooks if f"`{name}(" not in table or f"``{name}(" not in VAE.__doc__] == []
     assert [name for name in registered if name not in table] == []

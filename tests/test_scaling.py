@@ -26,8 +26,8 @@ def scaled():
 def rescale(model, ratio, shift):
     """Make a model of x the same model of ratio * x + shift."""
     with torch.no_grad():
-        match type(model).__name__:
-            case "LearnedVariance":
+        match type(getattr(model, "emission", None) or model).__name__:
+            case "LearnedNormal":
                 weight, bias = (part.unflatten(0, (2, -1)) for part in model.decoder[-2].parameters())
                 weight[0] *= ratio[:, None]
                 bias[0].mul_(ratio).add_(shift)

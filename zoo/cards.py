@@ -5,13 +5,13 @@ import re
 from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass
 from numbers import Real
-from typing import Literal, cast, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 from zoo.errors import OptionError
 from zoo.supports import SUPPORTS, Column, ColumnSupport, Support, models
 from zoo.words import html_facts
 
-__all__ = ["ANOTHER_MODEL", "BaseMeasure", "Card", "Objective", "kept_weights"]
+__all__ = ["ANOTHER_MODEL", "BaseMeasure", "Card", "Objective", "Preset", "kept_weights"]
 
 BaseMeasure = Literal["density", "mass", "mixed"]
 Objective = Literal["elbo", "penalized", "quantile", "two-stage", "miwae"]
@@ -26,6 +26,22 @@ _CHOICES = {
     "objective": get_args(Objective),
     "bounds": get_args(Bounds),
 }
+
+
+class Preset(NamedTuple):
+    """Options of a pair under which it has the floor, or the clamp, of a published code.
+
+    Attributes:
+        name: of the system, chosen as ``PAIR[preset=NAME]``.
+        options: what it sets.
+        clamp: what that code does.
+        link: where.
+    """
+
+    name: str
+    options: dict[str, Any]
+    clamp: str
+    link: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,6 +72,7 @@ class Card:
         in_scaled_units: a variance that all columns share, in words: scaling each column by itself makes another model
             of the pair than scaling all alike does. Empty where each has its own; a floor or a range of variances is
             an option, which reports tell in both units.
+        presets: options under names of the systems that have them.
     """
 
     name: str
@@ -76,6 +93,7 @@ class Card:
     learning_rate: float = 3e-3
     remedies: tuple[str, ...] = ()
     in_scaled_units: str = ""
+    presets: tuple[Preset, ...] = ()
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.name):
@@ -117,6 +135,7 @@ class Card:
             "objective": f"{self.objective}, learning rate {self.learning_rate:g}",
             "weights kept": kept_weights(self.objective, "best"),
             "in scaled units": self.in_scaled_units and f"{self.in_scaled_units}: {ANOTHER_MODEL}",
+            "presets": "; ".join(f"{preset.name}: {preset.clamp}" for preset in self.presets),
             "reference": self.reference,
             "link": self.link,
         }
@@ -138,6 +157,22 @@ class Card:
         if not self.bounded_if:
             return "no"
         return f"only {self.bounded_if}" if self.bounds == "likelihood" else f"no; the {self.bounds}: {self.bounded_if}"
+
+    def preset(self, name: str) -> dict[str, Any]:
+        """The options that a preset stands for.
+
+        Raises:
+            OptionError: the pair has none of that name.
+
+        >>> import zoo
+        >>> zoo.card("student-t").preset("miwae")
+        {'smallest': 0.001, 'least_df': 3.0}
+        """
+        known = {preset.name: preset.options for preset in self.presets}
+        if name not in known:
+            listed = f"choose from {', '.join(known)}" if known else "this pair has none"
+            raise OptionError(f"{self.name}: preset={name!r}; {listed}.")
+        return known[name]
 
     def takes(self, columns: Iterable[Column]) -> bool:
         """Whether the likelihood is a probability model of all these columns.

@@ -218,7 +218,8 @@ def create(name: str, data: Data, **options: Any) -> Pair:
     Args:
         name: a name in the catalogue, with a guide after a colon if not the default one, and options in brackets.
         data: what the pair will be trained on; decides the shapes, and has to fit the pair's support.
-        **options: fields of the pair's options dataclass; ``zoo show NAME`` lists them.
+        **options: fields of the pair's options dataclass, and ``preset``, a name for some of them; ``zoo show NAME``
+            lists both.
 
     Raises:
         UnknownPair: no such name.
@@ -241,6 +242,8 @@ def create(name: str, data: Data, **options: Any) -> Pair:
     if twice := told.keys() & options.keys():
         raise OptionError(f"{name}: {sorted(twice)[0]} is said twice, in the name and beside it.")
     options = {**told, **options}
+    if "preset" in options:  # what is said beside it counts
+        options = {**entry.card.preset(options.pop("preset")), **options}
     if guide and guide != entry.card.guides[0]:
         if guide not in entry.card.guides:
             raise OptionError(f"{entry.card.name} has no guide {guide!r}; choose from {', '.join(entry.card.guides)}.")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from zoo.answers import ask, known, name_of
 from zoo.errors import Unknown
-from zoo.models import EachColumn, PerColumn
+from zoo.models.emissions import EachColumn, PerColumn
 from zoo.models.emissions.ordinal import Cumulative
 from zoo.models.ordinal import Binned, Levels, PartlyBinned, log_interval_mass, within_support
 

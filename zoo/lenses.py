@@ -29,8 +29,8 @@ from zoo.densities import (
     with_others_apart,
 )
 from zoo.errors import Unknown
-from zoo.models import PerColumn
-from zoo.networks import Masked, Tabulated
+from zoo.models.emissions import PerColumn
+from zoo.networks import Tabulated
 
 __all__ = [
     "Cells",
@@ -181,19 +181,12 @@ def _with_mask(lens: Observed, hook: Callable[..., Any], x: Tensor, *args: Any) 
     return hook(torch.where(there, x, lens.filler.to(x)), *args, observed=there)
 
 
-def _pinball(_: Observed, hook: Callable[..., Tensor], fn: Any, x: Tensor) -> Tensor:
-    """The losses of what was observed."""
-    full = torch.where(x.isnan(), fn.filler, x)
-    return hook(fn.base, full, observed=~x.isnan())
-
-
 _ADAPTED: dict[str, Callable[..., Any]] = {
     "initialise": _initialise,
     "log_evidence": _with_mask,
     "posterior": _with_mask,
-    "pinball": _pinball,
 }
-_OF_SOME = ("log_evidence", "posterior", "pinball")  # which take the mask as observed=
+_OF_SOME = ("log_evidence", "posterior")  # which take the mask as observed=
 
 
 class Gapped(dist.TorchDistribution):  # type: ignore[misc]
@@ -327,5 +320,5 @@ def observed(model: nn.Module, guide: nn.Module, filler: Tensor) -> tuple[nn.Mod
     if hasattr(guide, "of"):
         exact: Any = guide
         return lens, exact.of(lens)
-    sees = any(isinstance(part, Masked | Tabulated | Zeros) for part in guide.modules())
+    sees = any(isinstance(part, Tabulated | Zeros) for part in guide.modules())
     return lens, guide if sees else Zeros(guide)

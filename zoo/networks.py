@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import ceil, prod
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from zoo.errors import OptionError
 from zoo.supports import Encoding
 
-__all__ = ["ACTIVATIONS", "NETWORKS", "Masked", "Network", "Standardized", "Tabulated"]
+__all__ = ["ACTIVATIONS", "NETWORKS", "Network", "Tabulated"]
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
@@ -111,42 +110,6 @@ class ConvDecoder(nn.Module):
         return out.reshape(*z.shape[:-1], self.outputs, -1)
 
 
-class Standardized(nn.Module):
-    """A network that sees (x - center) / scale, for likelihoods that need x as it is."""
-
-    center: Tensor
-    scale: Tensor
-
-    def __init__(self, network: nn.Module, center: Any, scale: Any) -> None:
-        super().__init__()
-        self.network = network
-        self.register_buffer("center", torch.as_tensor(center, dtype=torch.get_default_dtype()))
-        self.register_buffer("scale", torch.as_tensor(scale, dtype=torch.get_default_dtype()))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., D) to whatever the network makes of it."""
-        out: Tensor = self.network((x - self.center) / self.scale)
-        return out
-
-
-class Masked(nn.Module):
-    """An encoder that is told which entries were observed: it sees zeros for the others, and a mask.
-
-    Args:
-        network: from the 2D numbers of (x with zeros, mask) to whatever it makes of them.
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., D), NaN where an entry was not observed, to whatever the network makes of it."""
-        there = ~x.isnan()
-        out: Tensor = self.network(torch.cat([torch.where(there, x, 0.0), there.to(x)], dim=-1))
-        return out
-
-
 TRANSFORMS: dict[str, Callable[[Tensor], Tensor]] = {
     "number": lambda x: x,
     "log1p": torch.log1p,
@@ -155,7 +118,7 @@ TRANSFORMS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class Tabulated(nn.Module):
-    r"""A network that sees the columns of a table as numbers of about one size, and which entries were observed.
+    r"""A network that sees columns as numbers of about one size, and which entries were observed.
 
     .. math:: (t_j(x_j) - \mathrm{center}_j) / \mathrm{scale}_j
 
@@ -163,32 +126,30 @@ class Tabulated(nn.Module):
     entry that was not observed (NaN) is seen as zeros; with ``gaps``, one input a column more says which were.
 
     Args:
-        network: from (..., :meth:`inputs`) numbers to whatever it makes of them.
+        network: from (..., inputs) numbers, as many as :meth:`shape` says, to whatever it makes of them.
         encodings: what is made of each of the D columns.
-        categories: how many categories each column has, (D,).
         gaps: whether entries may be missing.
     """
 
-    def __init__(
-        self, network: nn.Module, encodings: Sequence[Encoding], categories: Sequence[int], *, gaps: bool
-    ) -> None:
+    def __init__(self, network: nn.Module, encodings: Sequence[Encoding], *, gaps: bool) -> None:
         super().__init__()
         self.network, self.gaps = network, gaps
-        self.named = [(j, size) for j, size in enumerate(categories) if encodings[j].transform == "one-hot"]
+        self.named = [(j, e.categories) for j, e in enumerate(encodings) if e.transform == "one-hot"]
         self.columns: dict[str, list[int]] = {}
         for name in TRANSFORMS:
             columns = [j for j, encoding in enumerate(encodings) if encoding.transform == name]
             if columns:
-                center, scale = torch.tensor([encodings[j][1:] for j in columns]).unbind(-1)
-                self.register_buffer(f"center_{name}", center)
-                self.register_buffer(f"scale_{name}", scale)
+                of_columns = torch.tensor([(encodings[j].center, encodings[j].scale) for j in columns])
+                self.register_buffer(f"center_{name}", of_columns[:, 0].clone())
+                self.register_buffer(f"scale_{name}", of_columns[:, 1].clone())
                 self.columns[name] = columns
 
     @staticmethod
-    def inputs(encodings: Sequence[Encoding], categories: Sequence[int], *, gaps: bool) -> int:
-        """How many numbers the network is given."""
-        sizes = (s if e.transform == "one-hot" else 1 for e, s in zip(encodings, categories, strict=True))
-        return sum(sizes) + gaps * len(encodings)
+    def shape(shape: tuple[int, ...], encodings: Sequence[Encoding], *, gaps: bool) -> tuple[int, ...]:
+        """The shape of what the network is given of a datum of this shape; of an image, with channels for the gaps."""
+        if len(shape) > 1:
+            return ((1 + gaps) * prod(shape[:-2]), *shape[-2:])
+        return (sum(e.categories or 1 for e in encodings) + gaps * len(encodings),)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) to whatever the network makes of it."""
@@ -196,10 +157,11 @@ class Tabulated(nn.Module):
         seen = []
         for name, columns in self.columns.items():
             center, scale = getattr(self, f"center_{name}"), getattr(self, f"scale_{name}")
-            there = observed[..., columns]
-            # a one passes through every transform
-            value = TRANSFORMS[name](torch.where(there, x[..., columns], 1.0))
-            seen.append(torch.where(there, (value - center) / scale, 0.0))
+            value, there = (x, observed) if len(columns) == x.shape[-1] else (x[..., columns], observed[..., columns])
+            if self.gaps:  # a one passes through every transform
+                value = torch.where(there, value, 1.0)
+            value = (TRANSFORMS[name](value) - center) / scale
+            seen.append(torch.where(there, value, 0.0) if self.gaps else value)
         seen += [(x[..., j, None] == torch.arange(size, device=x.device)).to(x) for j, size in self.named]
         out: Tensor = self.network(torch.cat([*seen, *([observed.to(x)] if self.gaps else [])], dim=-1))
         return out

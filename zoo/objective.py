@@ -19,6 +19,7 @@ from zoo.answers import ask, name_of
 from zoo.densities import smallest_scale
 from zoo.errors import OptionError, Unknown
 from zoo.lenses import Gapped
+from zoo.models.emissions import LOWER_QUANTILE, SPREAD
 from zoo.names import Name
 from zoo.options import checked
 
@@ -187,7 +188,7 @@ def penalized(model: Any, guide: Program, x: Tensor) -> Terms:
 
 
 def quantile(model: Any, guide: Program, x: Tensor) -> Terms:
-    r"""Minus the pinball loss of a :class:`~zoo.models.QuantileDecoder` and minus the KL term; not an ELBO.
+    r"""Minus the pinball loss of the median and the 15 % quantile, and minus the KL term; not an ELBO.
 
     .. math:: - \sum_j [\rho_{0.15}(x_j - Q_{15,j}) + \rho_{0.5}(x_j - Q_{50,j})] - KL, \qquad
               \rho_a(r) = \max(a r, (a - 1) r)
@@ -196,8 +197,20 @@ def quantile(model: Any, guide: Program, x: Tensor) -> Terms:
     """
     p, q = traces(model, guide, x)
     of_density = terms(p, q, len(x))
-    pinball = model.pinball(p.nodes["x"]["fn"], x).mean()
-    return of_density._replace(extra=of_density.extra - pinball - of_density.log_likelihood)
+    loss = pinball(p.nodes["x"]["fn"], x).mean()
+    return of_density._replace(extra=of_density.extra - loss - of_density.log_likelihood)
+
+
+def pinball(fn: Any, x: Tensor) -> Tensor:
+    """The pinball losses of a normal's two quantiles at the entries of x (B, D) that were observed, summed, (B,)."""
+    median, lower = fn.mean, fn.mean - SPREAD * fn.stddev
+    both = _pinball(LOWER_QUANTILE, x - lower) + _pinball(0.5, x - median)
+    return torch.where(x.isnan(), 0.0, both).sum(-1)
+
+
+def _pinball(level: float, residual: Tensor) -> Tensor:
+    """max(a r, (a - 1) r), least in the mean where the a-quantile is."""
+    return torch.maximum(level * residual, (level - 1) * residual)
 
 
 def two_stage(model: Program, guide: Program, x: Tensor) -> Terms:

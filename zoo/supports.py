@@ -26,7 +26,9 @@ __all__ = [
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 ColumnSupport = Literal["binary", "ordinal", "count", "unit", "positive", "real", "categorical"]
 Support = Literal["binary", "ordinal", "count", "unit", "positive", "real", "categorical", "mixed"]
-MIXED = "mixed"  # what a card says whose likelihood is of any column, and a table no other likelihood takes whole
+MIXED: Literal["mixed"] = (
+    "mixed"  # what a card says whose likelihood is of any column, and a table no other likelihood takes whole
+)
 MOST_PLACES = 6  # that a number is written with
 ON_GRID = 1e-6  # of a step: how far from its level a value may be
 
@@ -128,7 +130,7 @@ class SupportRecord:
         seen: center and scale of the affine map from a column's values to what a likelihood on this support sees.
         range: the least and the greatest value of a column.
         grid: the values of a discrete column; of a count, as many as are asked for.
-        encoded: what an encoder of a table makes of a column, as a likelihood on this support sees it.
+        encoded: what an encoder makes of a column, as a likelihood on this support sees it.
         filler: a value that a column can have, in the place of one that was not observed and is integrated out.
         example: simulated values from numbers that are about standard normal, and a generator.
     """
@@ -154,9 +156,10 @@ class SupportRecord:
 class Encoding(NamedTuple):
     """A number an encoder sees: (transform(x) - center) / scale; of categories, one number each."""
 
-    transform: Literal["number", "log1p", "log", "one-hot"]
+    transform: Literal["number", "log1p", "log", "one-hot"] = "number"
     center: float = 0.0
     scale: float = 1.0
+    categories: int = 0
 
 
 def _log1p(column: Column) -> Encoding:
@@ -290,7 +293,7 @@ _RECORDS = (
         seen=lambda column: (column.center, column.scale),
         range=lambda _: _REAL_LINE,
         grid=None,
-        encoded=lambda _: Encoding("number"),
+        encoded=lambda _: Encoding(),
         filler=lambda column: column.center,
         example=lambda f, _: 3 * f + 10,
     ),
@@ -306,7 +309,7 @@ _RECORDS = (
         seen=_plain,
         range=lambda column: (0.0, _last(column)),
         grid=lambda column, _: np.arange(_last(column) + 1),
-        encoded=lambda _: Encoding("one-hot"),
+        encoded=lambda column: Encoding("one-hot", categories=len(column.categories or ())),
         filler=lambda _: 0.0,
         example=lambda f, _: np.digitize(f, [-1.0, 0.5]).astype(float),
     ),
@@ -331,14 +334,19 @@ def as_modelled(likelihood: str, column: Column) -> Column:
     return replace(column, support=likelihood) if wide else column  # type: ignore[arg-type]
 
 
-def encoded(column: Column) -> Encoding:
-    """What an encoder of a table makes of a column, as a likelihood of any column sees it."""
-    return SUPPORTS[column.kind.mixed_as].encoded(column)
+def encoded(likelihood: str, column: Column) -> Encoding:
+    """What an encoder makes of a column, as a likelihood on this support sees it."""
+    return _record(likelihood, column).encoded(column)
 
 
 def seen(likelihood: str, column: Column) -> tuple[float, float]:
     """Center and scale of the map from a column's values to what a likelihood on this support sees of them."""
-    return SUPPORTS[column.kind.mixed_as if likelihood == MIXED else likelihood].seen(column)
+    return _record(likelihood, column).seen(column)
+
+
+def _record(likelihood: str, column: Column) -> SupportRecord:
+    """The support that a likelihood on this one has a column on: its own, if it is of any column."""
+    return SUPPORTS[column.kind.mixed_as if likelihood == MIXED else likelihood]
 
 
 def common_support(columns: Iterable[Column]) -> Support:

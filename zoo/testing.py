@@ -303,7 +303,7 @@ def check_bound(subject: Subject) -> None:
         bound = own.log_density_bound(features)
         if not pair.card.bounded and math.isinf(bound):
             continue
-        assert math.isfinite(bound), f"the bound is {bound}"
+        assert math.isfinite(bound), f"a bounded pair computes its bound, and log_density_bound is {bound}"
         assert pair.card.bounded or pair.card.bounded_if, "the card says unbounded"
         highest = _highest_anywhere(each)
         assert highest > -math.inf, "no finite log density was seen, so the bound was not put to any test"

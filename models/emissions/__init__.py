@@ -3,23 +3,54 @@
 A file for each support, and what all of them are in :class:`Emission`.
 """
 
-from .categorical import Bernoulli, Softmax
+from .categorical import Bernoulli, LevelSoftmax, Softmax
 from .count import NegativeBinomial, Poisson
 from .emission import Emission
+from .joint import FullNormal, LowRankNormal
+from .mixed import Columns, EachColumn, PerColumn
+from .normal import (
+    LOWER_QUANTILE,
+    SPREAD,
+    ColumnNormal,
+    ConstrainedNormal,
+    FixedNormal,
+    LearnedNormal,
+    NaturalNormal,
+    OptimalNormal,
+    QuantileNormal,
+    RatioNormal,
+    SharedNormal,
+)
 from .ordinal import BinnedOrdinal, CumulativeOrdinal
 from .positive import LogNormal
-from .real import ConstrainedNormal, LearnedNormal, SharedNormal, StudentT
+from .real import Laplace, Logistic, StudentT
 
 __all__ = [
+    "LOWER_QUANTILE",
+    "SPREAD",
     "Bernoulli",
     "BinnedOrdinal",
+    "ColumnNormal",
+    "Columns",
     "ConstrainedNormal",
     "CumulativeOrdinal",
+    "EachColumn",
     "Emission",
+    "FixedNormal",
+    "FullNormal",
+    "Laplace",
     "LearnedNormal",
+    "LevelSoftmax",
     "LogNormal",
+    "Logistic",
+    "LowRankNormal",
+    "NaturalNormal",
     "NegativeBinomial",
+    "OptimalNormal",
+    "PerColumn",
     "Poisson",
+    "QuantileNormal",
+    "RatioNormal",
     "SharedNormal",
     "Softmax",
     "StudentT",

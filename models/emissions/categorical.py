@@ -6,9 +6,10 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from ..ordinal import Levels
 from .emission import Emission
 
-__all__ = ["Bernoulli", "Softmax"]
+__all__ = ["Bernoulli", "LevelSoftmax", "Softmax"]
 
 
 class Bernoulli(Emission):
@@ -56,6 +57,36 @@ class Softmax(Emission):
         """From a, (..., categories, d)."""
         # not minus infinity, of which a gradient would not be a number
         return dist.Categorical(logits=parameters.masked_fill(self.unused, -1e9).mT)
+
+    def log_density_bound(self) -> float:
+        """0: a probability is at most 1."""
+        return 0.0
+
+
+class LevelSoftmax(Emission):
+    r"""A probability for every level of every column, without regard to their order.
+
+    .. math:: P(x_j = \mathrm{level}_k \mid z) = e^{a_{kj}} / \sum_{k'} e^{a_{k'j}}
+
+    van den Oord, Kalchbrenner & Kavukcuoglu (2016), https://arxiv.org/abs/1601.06759
+
+    Args:
+        levels: the V levels of all columns, increasing and equally spaced.
+
+    >>> LevelSoftmax([0.0, 5.0])(torch.zeros(2, 3)).log_prob(torch.tensor([0.0, 5.0, 5.0])).exp()
+    tensor([0.5000, 0.5000, 0.5000])
+    """
+
+    levels: Tensor
+
+    def __init__(self, levels: Sequence[float]) -> None:
+        super().__init__()
+        self.outputs = len(levels)
+        self.register_buffer("levels", torch.as_tensor(levels, dtype=torch.get_default_dtype()))
+
+    def forward(self, parameters: Tensor) -> dist.TorchDistribution:
+        """From a, (..., V, d)."""
+        return Levels(parameters.mT, self.levels)
 
     def log_density_bound(self) -> float:
         """0: a probability is at most 1."""

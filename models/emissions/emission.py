@@ -14,6 +14,7 @@ class Emission(nn.Module):
     A subclass says ``outputs`` and writes :meth:`forward`. It may also have, and need not:
 
     - ``start(x)``: the numbers to begin with, (outputs, d), from the training part x (N, d): a decoder's are added.
+    - ``settled``: names of buffers that are fixed from data, and that the distribution depends on.
 
     Values are in the units that the model sees: real columns standardised, positive ones divided by their standard
     deviation, those of the unit interval, counts, levels, zeros and ones and the numbers of categories as they are.

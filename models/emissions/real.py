@@ -1,113 +1,112 @@
-"""Emissions of real columns, in standardised units."""
+"""Other emissions of real columns, in standardised units: heavier tails than a normal's."""
 
 import math
 
 import pyro.distributions as dist
-import torch
 from torch import Tensor, nn
 
 from .emission import Emission
 
-__all__ = ["ConstrainedNormal", "LearnedNormal", "SharedNormal", "StudentT"]
+__all__ = ["Laplace", "Logistic", "StudentT"]
 
 LOG_ROOT_TAU = math.log(2 * math.pi) / 2
 
 
-class LearnedNormal(Emission):
-    r"""A normal of learned variance, without a bound.
-
-    .. math:: p(x_j \mid z) = N(x_j; \mu_j, e^{v_j})
-
-    Kingma & Welling (2014), https://arxiv.org/abs/1312.6114
-
-    >>> LearnedNormal()(torch.zeros(5, 2, 3)).log_prob(torch.zeros(3)).shape
-    torch.Size([5, 3])
-    """
-
-    outputs = 2
-
-    def forward(self, parameters: Tensor) -> dist.TorchDistribution:
-        """N(mu, e^v) from (mu, v), (..., 2, d)."""
-        mean, log_variance = parameters.unbind(-2)
-        return dist.Normal(mean, (log_variance / 2).exp())
-
-
-class ConstrainedNormal(Emission):
-    r"""A normal whose variance is at least a floor.
-
-    .. math:: p(x_j \mid z) = N(x_j; \mu_j, \xi + e^{v_j}) \le (2 \pi \xi)^{-1/2}
-
-    Mattei & Frellsen (2018), https://arxiv.org/abs/1802.04826
-
-    Args:
-        floor: xi, a variance.
-
-    >>> bool((ConstrainedNormal(0.25)(torch.randn(5, 2, 3)).variance >= 0.25).all())
-    True
-    """
-
-    outputs = 2
-
-    def __init__(self, floor: float) -> None:
-        super().__init__()
-        self.floor = floor
-
-    def forward(self, parameters: Tensor) -> dist.TorchDistribution:
-        """N(mu, xi + e^v) from (mu, v), (..., 2, d)."""
-        mean, log_excess = parameters.unbind(-2)
-        return dist.Normal(mean, (self.floor + log_excess.exp()).sqrt())
-
-    def log_density_bound(self) -> float:
-        """-(1/2) log(2 pi xi)."""
-        return -LOG_ROOT_TAU - math.log(self.floor) / 2
-
-
-class SharedNormal(Emission):
-    r"""A normal whose one learned variance all columns share, whatever z.
-
-    .. math:: p(x_j \mid z) = N(x_j; \mu_j, \sigma^2)
-
-    Rybkin, Daniilidis & Levine (2021), https://arxiv.org/abs/2006.13202
-    """
-
-    outputs = 1
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.log_scale = nn.Parameter(torch.zeros(()))
-
-    def forward(self, parameters: Tensor) -> dist.TorchDistribution:
-        """N(mu, sigma^2) from mu, (..., 1, d)."""
-        (mean,) = parameters.unbind(-2)
-        return dist.Normal(mean, self.log_scale.exp().expand_as(mean))
-
-
 class StudentT(Emission):
-    r"""Student's t of more than three degrees of freedom, whose scale is at least a smallest one.
+    r"""Student's t, with the tails that its degrees of freedom say.
 
-    .. math:: p(x_j \mid z) = t_\nu(x_j; \mu_j, s_j), \qquad \nu_j = 3 + \mathrm{softplus}\, a_j, \quad
+    .. math:: p(x_j \mid z) = t_{\nu_j}(x_j; \mu_j, s_j), \qquad \nu_j = \nu_0 + \mathrm{softplus}\, a_j, \quad
               s_j = s_0 + \mathrm{softplus}\, b_j, \qquad p \le (2 \pi)^{-1/2} / s_0
 
-    The density at the mode rises with nu to that of a normal, which is the bound; without s_0 there would be none.
-    Takahashi et al. (2018), https://doi.org/10.24963/ijcai.2018/374; Mattei & Frellsen (2019),
-    https://arxiv.org/abs/1812.02633
+    The density at the mode rises with nu to that of a normal, which is the bound; without s_0 there is none.
+    Takahashi et al. (2018), https://doi.org/10.24963/ijcai.2018/374 (s_0 = 1e-6), and Mattei & Frellsen (2019),
+    https://arxiv.org/abs/1812.02633 (1e-3), both with nu_0 = 3
 
     Args:
-        smallest: s_0, a scale.
+        smallest: s_0, a scale; 0 for none.
+        least_df: nu_0; above 2 there is a variance.
+
+    >>> import torch
+    >>> StudentT(0.1, 3.0)(torch.zeros(5, 3, 2)).log_prob(torch.zeros(2)).shape
+    torch.Size([5, 2])
     """
 
     outputs = 3
 
-    def __init__(self, smallest: float) -> None:
+    def __init__(self, smallest: float = 0.0, least_df: float = 0.0) -> None:
         super().__init__()
-        self.smallest = smallest
+        self.smallest, self.least_df = smallest, least_df
 
     def forward(self, parameters: Tensor) -> dist.TorchDistribution:
         """T from (mu, b, a), (..., 3, d)."""
         mean, b, a = parameters.unbind(-2)
         softplus = nn.functional.softplus
-        return dist.StudentT(3 + softplus(a), mean, self.smallest + softplus(b))
+        return dist.StudentT(self.least_df + softplus(a), mean, self.smallest + softplus(b))
 
     def log_density_bound(self) -> float:
-        """-(1/2) log 2 pi - log s_0."""
-        return -LOG_ROOT_TAU - math.log(self.smallest)
+        """-(1/2) log 2 pi - log s_0, infinite without s_0."""
+        return -LOG_ROOT_TAU - math.log(self.smallest) if self.smallest else math.inf
+
+
+class Laplace(Emission):
+    r"""Absolute instead of squared error: single wild values cost less.
+
+    .. math:: p(x_j \mid z) = \frac{1}{2 b_j} e^{-|x_j - m_j| / b_j}, \qquad b_j = b_0 + e^{v_j}, \qquad
+              p \le \frac{1}{2 b_0}
+
+    Laplace (1774), Mémoire sur la probabilité des causes par les évènements
+
+    Args:
+        smallest: b_0, half of the smallest mean deviation either side; 0 for none, and no bound.
+
+    >>> import torch
+    >>> Laplace()(torch.zeros(2, 3)).log_prob(torch.ones(3)).exp()
+    tensor([0.1839, 0.1839, 0.1839])
+    """
+
+    outputs = 2
+
+    def __init__(self, smallest: float = 0.0) -> None:
+        super().__init__()
+        self.smallest = smallest
+
+    def forward(self, parameters: Tensor) -> dist.TorchDistribution:
+        """Laplace(m, b_0 + e^v) from (m, v), (..., 2, d)."""
+        median, v = parameters.unbind(-2)
+        return dist.Laplace(median, self.smallest + v.exp())
+
+    def log_density_bound(self) -> float:
+        """-log 2 b_0, infinite without b_0."""
+        return -math.log(2 * self.smallest) if self.smallest else math.inf
+
+
+class Logistic(Emission):
+    r"""A logistic: tails that fall as a Laplace's do, and a round top.
+
+    .. math:: p(x_j \mid z) = \frac{e^{-u}}{s_j (1 + e^{-u})^2}, \qquad u = \frac{x_j - m_j}{s_j}, \quad
+              s_j = s_0 + e^{v_j}, \qquad p \le \frac{1}{4 s_0}
+
+    The density whose cells are the discretised logistic of Salimans et al. (2017), https://arxiv.org/abs/1701.05517
+
+    Args:
+        smallest: s_0, a scale; 0 for none, and no bound.
+
+    >>> import torch
+    >>> Logistic()(torch.zeros(2, 3)).log_prob(torch.zeros(3)).exp()
+    tensor([0.2500, 0.2500, 0.2500])
+    """
+
+    outputs = 2
+
+    def __init__(self, smallest: float = 0.0) -> None:
+        super().__init__()
+        self.smallest = smallest
+
+    def forward(self, parameters: Tensor) -> dist.TorchDistribution:
+        """Logistic(m, s_0 + e^v) from (m, v), (..., 2, d)."""
+        location, v = parameters.unbind(-2)
+        return dist.Logistic(location, self.smallest + v.exp())
+
+    def log_density_bound(self) -> float:
+        """-log 4 s_0, infinite without s_0."""
+        return -math.log(4 * self.smallest) if self.smallest else math.inf

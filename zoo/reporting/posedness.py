@@ -81,8 +81,8 @@ def _shown(run: Outcome) -> str:
     start = f"Where {about.get('path', 'its variance vanishes')}{needs}, the log likelihood"
     reached = f"{number(values[-1])} nats at sharpness {sharpness[-1]:g}"
     if about.get("grows"):
-        slope = np.diff(values)[-1] / np.diff(sharpness)[-1] if len(values) > 1 else np.nan
-        return f"{start} has {reached} and still gains {number(slope)} for every unit: it has no end."
+        gain = np.diff(values)[-1] if len(values) > 1 else np.nan
+        return f"{start} has {reached}, {number(gain)} more than at half of it: it has no end."
     bound = _number(about, "bound")
     below = f" and stays below {number(bound)}, its bound for these rows" if np.isfinite(bound) else ""
     return f"{start} has at most {number(float(np.nanmax(values)))} nats{below}: it does not run away."

@@ -1,4 +1,4 @@
-"""One distribution for each column of a table, all given the same latents."""
+"""An emission for each column of a table, all given the same latents."""
 
 import math
 from collections.abc import Sequence
@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from .vae import VAE
+from .emission import Emission
 
-__all__ = ["EachColumn", "Mixed", "PerColumn"]
+__all__ = ["Columns", "EachColumn", "PerColumn"]
 
 Parts = Sequence[tuple[Sequence[int], Any]]
 
@@ -115,42 +115,53 @@ def _moment(fn: Any, name: str) -> Tensor:
     return getattr(fn, name)  # type: ignore[no-any-return]
 
 
-class Mixed(VAE):
-    r"""A VAE of a table whose columns are of different kinds: each has an emission of its own, all share z.
+class Columns(Emission):
+    r"""Emissions of the columns of a table, which may be of different kinds, independent of each other given z.
 
-    .. math:: p(x \mid z) = \prod_j p_j(x_j; h_j(z)), \qquad h(z) = \mathrm{decoder}(z)
+    .. math:: p(x \mid z) = \prod_j p_j(x_j; h_j)
 
     Bounded where the emission of every column is. After Nazábal et al. (2020), HI-VAE, https://arxiv.org/abs/1807.03653,
     without its approximations: its counts have Stirling's formula, and masses that add up to more than 1.
 
     Args:
-        decoder: maps z (..., L) to all numbers that the emissions take, (..., :meth:`outputs`).
-        latent_dim: L.
-        parts: groups of columns, each with its emission (:mod:`zoo.models.emissions`); together all D columns.
+        parts: groups of columns, each with its emission; together all D columns.
     """
 
-    def __init__(self, decoder: nn.Module, latent_dim: int, parts: Parts) -> None:
-        super().__init__(decoder, latent_dim)
+    def __init__(self, parts: Sequence[tuple[Sequence[int], Emission]]) -> None:
+        super().__init__()
         self.columns = [list(columns) for columns, _ in parts]
         self.emissions = nn.ModuleList([emission for _, emission in parts])
+        self.outputs = sum(self.sizes)
 
-    @staticmethod
-    def outputs(parts: Parts) -> int:
-        """How many numbers the emissions of all columns take."""
-        return sum(emission.outputs * len(columns) for columns, emission in parts)
+    @property
+    def parts(self) -> list[tuple[list[int], Any]]:
+        """Groups of columns, and their emission."""
+        return list(zip(self.columns, self.emissions, strict=True))
 
-    def likelihood(self, z: Tensor) -> dist.TorchDistribution:
-        """Each column's distribution given z."""
-        of_parts: Any = list(zip(self.columns, self.emissions, strict=True))
-        numbers = self.decoder(z).split([emission.outputs * len(columns) for columns, emission in of_parts], dim=-1)
+    @property
+    def sizes(self) -> list[int]:
+        """How many numbers each group takes."""
+        return [emission.outputs * len(columns) for columns, emission in self.parts]
+
+    def forward(self, parameters: Tensor) -> dist.TorchDistribution:
+        """From all numbers of all columns, (..., outputs), to a distribution of event shape (D,)."""
         return PerColumn(
             [
-                (columns, emission(of_columns.unflatten(-1, (emission.outputs, len(columns)))))
-                for (columns, emission), of_columns in zip(of_parts, numbers, strict=True)
+                (columns, emission(numbers.unflatten(-1, (emission.outputs, len(columns)))))
+                for (columns, emission), numbers in zip(self.parts, parameters.split(self.sizes, dim=-1), strict=True)
             ]
         )
 
-    def log_density_bound(self, features: int) -> float:  # noqa: ARG002
-        """The sum of the bounds of all columns."""
-        parts: Any = zip(self.columns, self.emissions, strict=True)
-        return float(sum(len(columns) * emission.log_density_bound() for columns, emission in parts))
+    def start(self, x: Tensor) -> Tensor:
+        """Where each group starts, and zeros for one that does not say."""
+        return torch.cat(
+            [
+                emission.start(x[:, columns]).flatten() if hasattr(emission, "start") else x.new_zeros(size)
+                for (columns, emission), size in zip(self.parts, self.sizes, strict=True)
+            ]
+        )
+
+    def log_density_bound(self) -> float:
+        """That of one column on average: as often as there are columns, their sum."""
+        bounds = [emission.log_density_bound() for columns, emission in self.parts for _ in columns]
+        return float(sum(bounds)) / len(bounds)

@@ -1,0 +1,317 @@
+"""Normal emissions of real columns, in standardised units: what the variance may be decides what is bounded."""
+
+import math
+from collections.abc import Iterable
+from typing import Literal
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+from .emission import Emission
+
+__all__ = [
+    "LOWER_QUANTILE",
+    "SPREAD",
+    "ColumnNormal",
+    "ConstrainedNormal",
+    "FixedNormal",
+    "LearnedNormal",
+    "NaturalNormal",
+    "OptimalNormal",
+    "QuantileNormal",
+    "RatioNormal",
+    "SharedNormal",
+]
+
+LOG_ROOT_TAU = math.log(2 * math.pi) / 2
+LOWER_QUANTILE = 0.15
+SPREAD = 1.0364333894937898  # -Phi^-1(0.15): how many standard deviations a normal's 15 % quantile is below its median
+
+
+class LearnedNormal(Emission):
+    r"""Mean and variance are both functions of z; the density is unbounded.
+
+    .. math:: p(x_j \mid z) = N(x_j; \mu_j, e^{v_j})
+
+    There is no floor, clamp or epsilon. In float32 the density overflows once sigma is below about 1e-19
+    (sigma^2 underflows); the loss is then not finite, and training freezes that seed.
+
+    Kingma & Welling (2014), appendix C.2, https://arxiv.org/abs/1312.6114
+
+    >>> LearnedNormal()(torch.zeros(5, 2, 3)).log_prob(torch.zeros(3)).shape
+    torch.Size([5, 3])
+    """
+
+    outputs = 2
+
+    def forward(self, parameters: Tensor) -> dist.TorchDistribution:
+        """N(mu, e^v) from (mu, v), (..., 2, d)."""
+        mean, log_variance = parameters.unbind(-2)
+        return dist.Normal(mean, (log_variance / 2).exp())
+
+
+class ConstrainedNormal(Emission):
+    r"""A learned variance that is at least a floor.
+
+    .. math:: p(x_j \mid z) = N(x_j; \mu_j, \xi + e^{v_j}) \le (2 \pi \xi)^{-1/2}
+
+    Mattei & Frellsen (2018), https://arxiv.org/abs/1802.04826
+
+    Args:
+        floor: xi, a variance.
+
+    >>> bool((ConstrainedNormal(0.25)(torch.zeros(5, 2, 3)).variance >= 0.25).all())
+    True
+    """
+
+    outputs = 2
+
+    def __init__(self, floor: float) -> None:
+        super().__init__()
+        self.floor = floor
+
+    def forward(self, parameters: Tensor) -> dist.TorchDistribution:
+        """N(mu, xi + e^v) from (mu, v), (..., 2, d)."""
+        mean, log_excess = parameters.unbind(-2)
+        return dist.Normal(mean, (self.floor + log_excess.exp()).sqrt())
+
+    def log_density_bound(self) -> float:
+        """-(1/2) log(2 pi xi)."""
+        return -LOG_ROOT_TAU - math.log(self.floor) / 2
+
+
+class FixedNormal(Emission):
+    r"""Mean only: squared error with its full constant.
+
+    .. math:: p(x_j \mid z) = N(x_j; \mu_j, s^2) \le (2 \pi)^{-1/2} / s
+
+    Args:
+        scale: s, a standard deviation.
+
+    >>> FixedNormal(1.0)(torch.zeros(5, 1, 3)).variance.unique()
+    tensor([1.])
+    """
+
+    outputs = 1
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, parameters: Tensor) -> dist.TorchDistribution:
+        """N(mu, s^2) from mu, (..., 1, d)."""
+        (mean,) = parameters.unbind(-2)
+        return dist.Normal(mean, torch.full_like(mean, self.scale))
+
+    def log_density_bound(self) -> float:
+        """-(1/2) log(2 pi s^2)."""
+        return -LOG_ROOT_TAU - math.log(self.scale)
+
+
+class SharedNormal(Emission):
+    r"""One learned variance for all columns, whatever z.
+
+    .. math:: p(x_j \mid z) = N(x_j; \mu_j, \sigma^2), \qquad
+              \log \sigma = c + \mathrm{softplus}(s - c) \ge c \text{ with a soft clip } c, \text{ else } s
+
+    No single datum can be collapsed onto any more, but a mean that passes through every datum, or data on a surface
+    that the mean covers, still takes the likelihood to infinity as sigma vanishes. With the clip, the density is at
+    most (2 pi)^(-1/2) e^(-c).
+
+    Rybkin, Daniilidis & Levine (2021), sigma-VAE, https://arxiv.org/abs/2006.13202; Dai et al. (2018), Theorem 5,
+    https://arxiv.org/abs/1706.05148
+
+    Args:
+        soft_clip: c, the smallest log sigma; None for no clip.
+
+    >>> SharedNormal()(torch.zeros(5, 1, 3)).variance.unique().numel()
+    1
+    """
+
+    outputs = 1
+
+    def __init__(self, soft_clip: float | None = None) -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.zeros(()))
+        self.soft_clip = soft_clip
+
+    def forward(self, parameters: Tensor) -> dist.TorchDistribution:
+        """N(mu, sigma^2) from mu, (..., 1, d)."""
+        (mean,) = parameters.unbind(-2)
+        return dist.Normal(mean, _soft_clipped(self.log_scale, self.soft_clip).exp().expand_as(mean))
+
+    def log_density_bound(self) -> float:
+        """-(1/2) log(2 pi) - c, infinite without a clip."""
+        return math.inf if self.soft_clip is None else -LOG_ROOT_TAU - self.soft_clip
+
+
+class ColumnNormal(SharedNormal):
+    r"""One learned variance for each column, whatever z: what is commonest in practice.
+
+    .. math:: p(x_j \mid z) = N(x_j; \mu_j, \sigma_j^2), \qquad
+              \log \sigma_j = c + \mathrm{softplus}(s_j - c) \ge c \text{ with a soft clip } c, \text{ else } s_j
+
+    One column is enough for a collapse: where it takes few values, the mean can be each of them on a stretch of z, and
+    its variance vanishes on all data at once. With the clip, the density is at most (2 pi)^(-1/2) e^(-c).
+
+    As in TVAE, which keeps sigma above 0.01: Xu et al. (2019), https://arxiv.org/abs/1907.00503
+
+    Args:
+        columns: d.
+        soft_clip: c, the smallest log sigma; None for no clip.
+
+    >>> ColumnNormal(3)(torch.zeros(5, 1, 3)).variance.shape
+    torch.Size([5, 3])
+    """
+
+    def __init__(self, columns: int, soft_clip: float | None = None) -> None:
+        super().__init__(soft_clip)
+        self.log_scale = nn.Parameter(torch.zeros(columns))
+
+
+class OptimalNormal(Emission):
+    r"""One variance for all columns, the best there is for the data.
+
+    .. math:: p(x_j \mid z) = N(x_j; \mu_j, \sigma^2), \qquad
+              \sigma^2 = \frac{1}{D} E_{x} E_{q(z \mid x)} \lVert x - \mu(z) \rVert^2
+
+    :meth:`best` takes the outer mean over a batch, :meth:`settle` over all that it is given, for good. Bounded as
+    :class:`SharedNormal` is.
+
+    Rybkin, Daniilidis & Levine (2021), optimal sigma-VAE, https://arxiv.org/abs/2006.13202
+
+    Args:
+        soft_clip: c, the smallest log sigma; None for no clip.
+    """
+
+    outputs, settled = 1, ("log_scale",)
+    log_scale: Tensor
+
+    def __init__(self, soft_clip: float | None = None) -> None:
+        super().__init__()
+        self.soft_clip = soft_clip
+        self.register_buffer("log_scale", torch.zeros(()))
+
+    def forward(self, parameters: Tensor) -> dist.TorchDistribution:
+        """N(mu, sigma^2) from mu, (..., 1, d), with the sigma that was settled."""
+        return self._normal(parameters, self.log_scale)
+
+    def best(self, parameters: Tensor, x: Tensor) -> dist.TorchDistribution:
+        """The same with the sigma that suits x (..., d) best."""
+        return self._normal(parameters, _mean_square([(parameters, x)]).log() / 2)
+
+    def settle(self, blocks: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Fix sigma to what suits best the blocks of rows x (B, d) that the means (B, 1, d) are given with."""
+        self.log_scale.copy_(_mean_square(blocks).log() / 2)
+
+    def _normal(self, parameters: Tensor, log_scale: Tensor) -> dist.TorchDistribution:
+        (mean,) = parameters.unbind(-2)
+        return dist.Normal(mean, _soft_clipped(log_scale, self.soft_clip).exp().expand_as(mean))
+
+    def log_density_bound(self) -> float:
+        """-(1/2) log(2 pi) - c, infinite without a clip."""
+        return math.inf if self.soft_clip is None else -LOG_ROOT_TAU - self.soft_clip
+
+
+class RatioNormal(Emission):
+    r"""A learned variance of which the largest is at most c times the smallest, over columns and latents.
+
+    .. math:: p(x_j \mid z) = N(x_j; \mu_j, \sigma_j^2), \qquad
+              \sigma_j^2 = e^b c^{\,\mathrm{sigmoid}\, v_j} \in (e^b, c\, e^b)
+
+    One datum cannot be collapsed onto alone; as with one shared variance, all variances may still vanish together where
+    the mean passes through every datum. The constraint is equivariant: it does not change with the units of x.
+
+    After Hathaway (1985), https://doi.org/10.1214/aos/1176349557, whose constraint is on a mixture's components
+
+    Args:
+        ratio: c.
+
+    >>> variance = RatioNormal(9.0)(torch.tensor([[0.0], [-50.0]]) * torch.ones(3)).variance
+    >>> bool(variance.max() <= 9.001 * variance.min())
+    True
+    """
+
+    outputs = 2
+
+    def __init__(self, ratio: float) -> None:
+        super().__init__()
+        self.log_smallest = nn.Parameter(torch.tensor(-math.log(ratio) / 2))  # a variance of 1 in the middle
+        self.ratio = ratio
+
+    def forward(self, parameters: Tensor) -> dist.TorchDistribution:
+        """N(mu, e^b c^sigmoid(v)) from (mu, v), (..., 2, d)."""
+        mean, v = parameters.unbind(-2)
+        log_variance = self.log_smallest + math.log(self.ratio) * v.sigmoid()
+        return dist.Normal(mean, (log_variance / 2).exp())
+
+
+class NaturalNormal(Emission):
+    r"""A normal by its natural parameters, whose head decides how fast the likelihood runs away.
+
+    .. math:: p(x_j \mid z) = N(x_j; m_j / \lambda_j, 1 / \lambda_j), \qquad
+              \lambda_j = \mathrm{softplus}\, a_j \text{ or } e^{a_j}
+
+    Unbounded: at its mean the log density grows as (1/2) log a under softplus, and as a/2 under the exponential.
+    lambda is twice minus the second natural parameter, m the first.
+
+    Immer et al. (2023), https://openreview.net/forum?id=A6EquH0enk
+
+    Args:
+        head: "softplus" or "exp".
+
+    >>> NaturalNormal("exp")(torch.tensor([[3.0], [0.0]])).mean
+    tensor([3.])
+    """
+
+    outputs = 2
+
+    def __init__(self, head: Literal["softplus", "exp"]) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, parameters: Tensor) -> dist.TorchDistribution:
+        """N(m / lambda, 1 / lambda) from (m, a), (..., 2, d)."""
+        m, a = parameters.unbind(-2)
+        precision = nn.functional.softplus(a) if self.head == "softplus" else a.exp()
+        return dist.Normal(m / precision, precision.rsqrt())
+
+
+class QuantileNormal(Emission):
+    r"""The median and the 15 % quantile of each column; as a density, the normal that has them.
+
+    .. math:: \mu = Q_{50}, \qquad \sigma = \frac{Q_{50} - Q_{15}}{1.0364}, \qquad
+              Q_{15} = Q_{50} - \mathrm{softplus}\, v
+
+    The quantiles are in order by construction. Trained by the pinball loss, which is bounded; the plug-in normal, under
+    which evidence is reported, is not, and is not what was maximised.
+
+    Akrami et al. (2020), https://arxiv.org/abs/2010.09042
+
+    >>> fn = QuantileNormal()(torch.zeros(2, 3))
+    >>> torch.allclose(fn.cdf(fn.mean - SPREAD * fn.stddev), torch.tensor(LOWER_QUANTILE))
+    True
+    """
+
+    outputs = 2
+
+    def forward(self, parameters: Tensor) -> dist.TorchDistribution:
+        """N(Q50, ((Q50 - Q15) / 1.0364)^2) from (Q50, v), (..., 2, d)."""
+        median, v = parameters.unbind(-2)
+        return dist.Normal(median, nn.functional.softplus(v) / SPREAD)
+
+
+def _mean_square(blocks: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+    """The mean of (x - mu)^2 over the entries of x (B, d) that were observed, the means being (B, 1, d)."""
+    sums = []
+    for parameters, x in blocks:
+        (mean,) = parameters.unbind(-2)
+        residual = torch.where(x.isnan(), mean, x) - mean
+        sums.append(torch.stack([residual.square().sum(), (~x.isnan()).sum().to(x)]))
+    total, count = torch.stack(sums).sum(0).unbind()
+    return total / count
+
+
+def _soft_clipped(log_scale: Tensor, clip: float | None) -> Tensor:
+    return log_scale if clip is None else clip + nn.functional.softplus(log_scale - clip)

@@ -1,0 +1,25 @@
+"""The zoo's own pairs, a file for each kind of column: what each claims, and the model and guide it is made of.
+
+Cards are plain data, so that listing them is instant; torch and pyro are imported when a pair is built.
+"""
+
+from zoo.pairs import discrete, linear, mixed, mixture, normal, real
+from zoo.pairs.mixture import MixtureOptions
+from zoo.pairs.normal import ConstrainedOptions
+from zoo.pairs.programs import VAEOptions, decoder, encoder, guide, vae
+
+__all__ = [
+    "ConstrainedOptions",
+    "MixtureOptions",
+    "VAEOptions",
+    "decoder",
+    "discrete",
+    "encoder",
+    "guide",
+    "linear",
+    "mixed",
+    "mixture",
+    "normal",
+    "real",
+    "vae",
+]

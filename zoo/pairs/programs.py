@@ -1,0 +1,90 @@
+"""The networks, guides and VAEs that pairs are made of, by their options."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Le, Lt, MinLen
+
+from zoo.supports import Encoding, encoded
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from zoo.data import Data
+    from zoo.models import VAE, Emission
+    from zoo.supports import Support
+
+__all__ = ["Positive", "VAEOptions", "Width", "decoder", "encoder", "guide", "vae"]
+
+Width = Annotated[int, Ge(1), Le(1_000_000)]
+Positive = Annotated[float, Gt(0), Lt(math.inf)]
+
+
+@dataclass(frozen=True)
+class VAEOptions:
+    """What every VAE can be told.
+
+    ``hidden`` is the width of each hidden layer of the encoder, from the data inwards (its channels, for
+    ``network="conv"``); the decoder mirrors it.
+    """
+
+    latent_dim: Width = 8
+    hidden: Annotated[tuple[Width, ...], MinLen(1)] = (128,)
+    activation: Literal["tanh", "relu", "gelu", "silu", "softplus"] = "tanh"
+    network: Literal["mlp", "conv"] = "mlp"
+    guide: Literal["mean-field", "full-rank"] = "mean-field"
+
+
+def vae(
+    data: Data, options: Any, emission: Emission, support: Support = "real", *, kind: type[VAE] | None = None
+) -> tuple[nn.Module, nn.Module]:
+    """A VAE with this emission, and the guide that the options name.
+
+    Args:
+        data: what the pair is built for.
+        options: those of a :class:`VAEOptions`.
+        emission: the likelihood of all columns given the decoder's numbers.
+        support: what the pair's card says its likelihood is of, which decides what the encoder sees.
+        kind: of VAE, if it is not the plain one.
+    """
+    from zoo.models import VAE
+
+    network = decoder(data, options, emission.outputs)
+    return (kind or VAE)(network, options.latent_dim, emission), guide(data, options, support)
+
+
+def decoder(data: Data, options: Any, outputs: int) -> nn.Module:
+    """The network from z (..., L) to ``outputs`` numbers a feature, (..., outputs, D)."""
+    from zoo.networks import NETWORKS
+
+    shape = data.image_shape or (data.features,)
+    return NETWORKS[options.network].decoder(shape, options.hidden, options.activation, outputs, options.latent_dim)
+
+
+def encoder(data: Data, options: Any, outputs: int, support: Support = "real") -> nn.Module:
+    """The network from x (..., D) to ``outputs`` numbers a latent, (..., outputs, L).
+
+    It sees each column as one of data of this support, and is told of gaps if there are any.
+    """
+    from zoo.networks import NETWORKS, Tabulated
+
+    encodings = [encoded(support, column) for column in data.columns]
+    gaps = data.missing > 0
+    shape = Tabulated.shape(data.image_shape or (data.features,), encodings, gaps=gaps)
+    network = NETWORKS[getattr(options, "network", "mlp")].encoder(
+        shape, options.hidden, options.activation, outputs, options.latent_dim
+    )
+    return Tabulated(network, encodings, gaps=gaps) if gaps or set(encodings) != {Encoding()} else network
+
+
+def guide(data: Data, options: Any, support: Support = "real") -> nn.Module:
+    """The guide that the options name, with its encoder."""
+    from zoo.guides import FullRankNormal, MeanFieldNormal
+
+    kinds: dict[str, type[MeanFieldNormal | FullRankNormal]]
+    kinds = {"mean-field": MeanFieldNormal, "full-rank": FullRankNormal}
+    kind = kinds[options.guide]
+    return kind(encoder(data, options, kind.outputs(options.latent_dim), support))

@@ -1,0 +1,148 @@
+"""Pairs of real columns of other than normal tails, and normal ones whose columns depend on each other given z."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from annotated_types import Ge, Lt
+
+from zoo.cards import Preset
+from zoo.catalogue import register
+from zoo.pairs.programs import Positive, VAEOptions, Width, vae
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from zoo.data import Data
+
+# the code that each preset has its floor from
+STIRN = "https://github.com/astirn/variational-variance"
+MIWAE = "https://github.com/pamattei/miwae"
+SOS_VAE = "https://github.com/biomedia-mira/sos-vae"
+CURES = ("gaussian-constrained", "gaussian-identity", "gaussian-binned")
+
+
+@dataclass(frozen=True)
+class ScaleOptions(VAEOptions):
+    """``smallest`` is the smallest scale allowed, in scaled units; None for none."""
+
+    smallest: Positive | None = None
+
+
+@dataclass(frozen=True)
+class StudentOptions(ScaleOptions):
+    """``least_df`` is what the degrees of freedom are more than: 2 for a variance, 1 for a mean."""
+
+    least_df: Annotated[float, Ge(0), Lt(1e6)] = 0.0
+
+
+@dataclass(frozen=True)
+class LowRankOptions(VAEOptions):
+    """``rank`` is that of the covariance beside its diagonal, ``floor`` the least variance of that; None for none."""
+
+    rank: Width = 2
+    floor: Positive | None = None
+
+
+@register(
+    "student-t",
+    title="Student-t",
+    summary="A normal with a tail of its own for each value: single wild values cost little.",
+    formula="p(x|z) = ∏ⱼ t_νⱼ(z)(xⱼ; μⱼ(z), sⱼ(z))",
+    support="real",
+    bounded=False,
+    bounded_if="with smallest, by -D log(smallest √(2π))",
+    reference="Takahashi et al. (2018), Student-t Variational Autoencoder for Robust Density Estimation",
+    link="https://doi.org/10.24963/ijcai.2018/374",
+    guides=("mean-field", "full-rank"),
+    remedies=("student-t[smallest=0.1]", *CURES),
+    presets=(
+        Preset("takahashi", {"smallest": 1e-6, "least_df": 3.0}, "scale = softplus + 1e-6, df = softplus + 3", STIRN),
+        Preset("miwae", {"smallest": 1e-3, "least_df": 3.0}, "scale = softplus + 1e-3, df = softplus + 3", MIWAE),
+    ),
+)
+def student_t(data: Data, options: StudentOptions) -> tuple[nn.Module, nn.Module]:
+    """A VAE of StudentT columns."""
+    from zoo.models.emissions import StudentT
+
+    return vae(data, options, StudentT(options.smallest or 0.0, options.least_df))
+
+
+@register(
+    "laplace",
+    title="Laplace",
+    summary="Absolute instead of squared error, with a learned scale.",
+    formula="p(x|z) = ∏ⱼ exp(-|xⱼ - mⱼ(z)|/bⱼ(z)) / 2bⱼ(z)",
+    support="real",
+    bounded=False,
+    bounded_if="with smallest, by -D log(2 smallest)",
+    reference="Laplace (1774), Mémoire sur la probabilité des causes par les évènements",
+    guides=("mean-field", "full-rank"),
+    remedies=("laplace[smallest=0.1]", *CURES),
+)
+def laplace(data: Data, options: ScaleOptions) -> tuple[nn.Module, nn.Module]:
+    """A VAE of Laplace columns."""
+    from zoo.models.emissions import Laplace
+
+    return vae(data, options, Laplace(options.smallest or 0.0))
+
+
+@register(
+    "logistic",
+    title="Logistic",
+    summary="Tails as heavy as a Laplace's, and a round top; its cells are the discretised logistic of image models.",
+    formula="p(x|z) = ∏ⱼ sech²((xⱼ - mⱼ(z))/2sⱼ(z)) / 4sⱼ(z)",
+    support="real",
+    bounded=False,
+    bounded_if="with smallest, by -D log(4 smallest)",
+    reference="Kingma et al. (2016), Improved Variational Inference with Inverse Autoregressive Flow, as a density",
+    link="https://arxiv.org/abs/1606.04934",
+    guides=("mean-field", "full-rank"),
+    remedies=("logistic[smallest=0.1]", *CURES),
+)
+def logistic(data: Data, options: ScaleOptions) -> tuple[nn.Module, nn.Module]:
+    """A VAE of Logistic columns."""
+    from zoo.models.emissions import Logistic
+
+    return vae(data, options, Logistic(options.smallest or 0.0))
+
+
+@register(
+    "gaussian-low-rank",
+    title="Gaussian, low-rank covariance",
+    summary="Columns depend on each other given z, by a few factors more; one direction is enough for a collapse.",
+    formula="p(x|z) = N(x; μ(z), F(z)F(z)ᵀ + diag σ²(z))",
+    support="real",
+    bounded=False,
+    bounded_if="with floor, by -(D/2) log(2π floor)",
+    reference="Monteiro et al. (2020), Stochastic Segmentation Networks",
+    link="https://arxiv.org/abs/2006.06015",
+    guides=("mean-field", "full-rank"),
+    remedies=("gaussian-low-rank[floor=0.01]", *CURES),
+    presets=(Preset("sos-vae", {"rank": 25, "floor": 1e-5}, "diagonal of 1e-5, which is fixed there", SOS_VAE),),
+)
+def gaussian_low_rank(data: Data, options: LowRankOptions) -> tuple[nn.Module, nn.Module]:
+    """A VAE of LowRankNormal columns."""
+    from zoo.models.emissions import LowRankNormal
+
+    return vae(data, options, LowRankNormal(options.rank, options.floor or 0.0))
+
+
+@register(
+    "gaussian-full",
+    title="Gaussian, full covariance",
+    summary="Any covariance, by the Cholesky factor of its inverse; for tables of few columns.",
+    formula="p(x|z) = N(x; μ(z), (A(z)ᵀA(z))⁻¹)",
+    support="real",
+    bounded=False,
+    reference="Dorta et al. (2018), Structured Uncertainty Prediction Networks",
+    link="https://arxiv.org/abs/1802.07079",
+    guides=("mean-field", "full-rank"),
+    remedies=("gaussian-low-rank[floor=0.01]", *CURES),
+)
+def gaussian_full(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:
+    """A VAE of FullNormal columns."""
+    from zoo.models.emissions import FullNormal
+
+    return vae(data, options, FullNormal(data.features))

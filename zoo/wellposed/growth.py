@@ -1,0 +1,149 @@
+"""Whether a likelihood is bounded, shown by computation: how it grows along a path of parameters."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from zoo.catalogue import Pair
+from zoo.context import pyro_context
+from zoo.errors import OptionError
+from zoo.wellposed.likelihood import elbo, log_likelihood
+from zoo.wellposed.nonparametric import complete
+from zoo.wellposed.paths import COLLAPSE, Path, paths, steepness
+from zoo.words import nats
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+    from torch import Tensor
+
+__all__ = ["Witness", "witness"]
+
+SHARPNESS = (2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+LASTING = 2 / 3  # of the gain of the doubling before
+FLAT = 0.01  # nats per doubling of the sharpness, of all data together
+
+
+@dataclass(frozen=True)
+class Witness:
+    """A path of parameters, and the exact log likelihood of a data set along it.
+
+    Attributes:
+        pair: the name of the pair.
+        path: what the path does, in words.
+        needs: what the architecture has to have for it, beyond what the pair has; empty if it has it.
+        sharpness: a, how far along the path, (A,).
+        log_likelihood: log p(X) of the whole data set there, in nats and in the units as loaded, (A,).
+        elbo: a lower bound of it there, whose encoder is Gaussian, for a path that collapses onto one datum; empty for
+            the others. The KL term costs each of the other data about log 2a.
+        penalized: log p(X) + log p(theta) there, for a pair with a prior on its parameters; empty without.
+        bound: the least upper bound known for log p(X), infinite if there is none.
+        formula: that bound per datum, as the card has it.
+    """
+
+    pair: str
+    path: str
+    needs: str
+    sharpness: NDArray[np.float64]
+    log_likelihood: NDArray[np.float64]
+    elbo: NDArray[np.float64]
+    penalized: NDArray[np.float64]
+    bound: float
+    formula: str
+
+    @property
+    def grows(self) -> bool:
+        """Whether the last doubling of the sharpness still gains, and not much less than the one before.
+
+        Where there is no end it gains more each time, or as much where the growth is logarithmic; under a bound, less
+        and less.
+        """
+        gains = np.diff(self.log_likelihood) / np.diff(np.log2(self.sharpness))
+        return bool(gains[-1] > max(LASTING * gains[-2], FLAT))
+
+    def __str__(self) -> str:
+        reached = f"{nats(self.log_likelihood[-1])} nats at sharpness {self.sharpness[-1]:g}"
+        if math.isfinite(self.bound):
+            return f"{self.pair} is bounded, log p(X) <= {nats(self.bound)} nats; {self.path}, it has {reached}."
+        verb = "grows without end" if self.grows else "does not grow"
+        needs = f" (needs {self.needs})" if self.needs else ""
+        return f"{self.pair}: {self.path}{needs}, log p(X) {verb}: {reached}."
+
+
+def witness(pair: Pair, x: ArrayLike, sharpness: tuple[float, ...] = SHARPNESS) -> Witness:
+    r"""A path of parameters that shows whether the likelihood of x is bounded.
+
+    Along it the outputs h of the decoder go to what raises the likelihood of one datum most, on half of the prior's
+    mass,
+
+    .. math:: h(z) = \arg\max_{|h|_\infty \le a} \log p(x_1 \mid h) \text{ where } z_1 < 0, \text{ else } 0,
+              \qquad a \to \infty
+
+    which is Theorem 1 of Mattei & Frellsen (2018), https://arxiv.org/abs/1802.04826, where they are a mean and a log
+    variance. Where all data share parameters, such as one variance, these are steered with outputs that pass through
+    all values of one column, or every datum (Dai et al. 2018, https://arxiv.org/abs/1706.05148). The first of these
+    paths that grows is the witness. A mixture puts one component on one datum, a linear decoder spans the data. The
+    decoder depends on one latent direction alone, so that log p(x) is an integral over it, taken by Gauss-Legendre
+    quadrature in double precision: no encoder, no sampling, no hope.
+
+    Args:
+        pair: from :func:`zoo.create`; its weights are left as they are.
+        x: data in the units as loaded, shape (N, D).
+        sharpness: a, how far from their start outputs and shared parameters may go; at least three, rising.
+
+    Raises:
+        OptionError: data with gaps, or a sharpness that is not positive and rising.
+        Unknown: a model without a decoder whose outputs could be steered, or whose prior is not the standard normal.
+
+    >>> import zoo
+    >>> data = zoo.load_data("iris")
+    >>> witness(zoo.create("gaussian-learned", data), data.train).grows
+    True
+    >>> witness(zoo.create("gaussian-constrained", data), data.train).grows
+    False
+    """
+    pair, rows = complete(pair, x)
+    try:
+        grid = np.array([float(a) for a in sharpness])
+    except (TypeError, ValueError):
+        grid = np.zeros(1)
+    if not (grid.size > 2 and np.isfinite(grid).all() and grid[0] > 0 and (np.diff(grid) > 0).all()):
+        raise OptionError(f"sharpness={sharpness!r}; give at least three positive numbers that rise.")
+    model = copy.deepcopy(pair.model).double().eval()
+    tried: list[Witness] = []
+    with torch.no_grad(), pyro_context():
+        for path in paths(model, rows):
+            tried.append(_followed(pair, path, rows, grid))
+            if tried[-1].grows:
+                return tried[-1]
+    return max(tried, key=lambda each: each.log_likelihood[-1])
+
+
+def _followed(pair: Pair, path: Path, rows: Tensor, grid: NDArray[np.float64]) -> Witness:
+    """What the likelihood does along a path."""
+    volume = len(rows) * pair.view.log_volume
+    likelihood, lower, penalized = [], [], []
+    for a in grid.tolist():
+        model, positions = path.at(a)
+        likelihood.append(float(log_likelihood(model, rows, positions).sum()) - volume)
+        if path.description == COLLAPSE and pair.card.base_measure == "density":
+            lower.append(elbo(model, rows, steepness(a)) - volume)
+        if hasattr(model, "log_prior"):
+            penalized.append(likelihood[-1] + len(rows) * float(model.log_prior()))
+    bound_of: Any = getattr(pair.model, "log_density_bound", None)
+    return Witness(
+        pair=pair.name,
+        path=path.description,
+        needs=path.needs,
+        sharpness=grid,
+        log_likelihood=np.array(likelihood),
+        elbo=np.array(lower),
+        penalized=np.array(penalized),
+        bound=len(rows) * bound_of(pair.data.features) - volume if bound_of else math.inf,
+        formula=pair.card.bound,
+    )

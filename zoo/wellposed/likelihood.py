@@ -1,0 +1,98 @@
+"""The exact log likelihood of data along a path, without an encoder or a sample."""
+
+from __future__ import annotations
+
+import math
+from functools import singledispatch
+from typing import Any
+
+import numpy as np
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from torch import Tensor, nn
+
+from zoo import inference, models
+from zoo.context import seeded
+from zoo.errors import Unknown
+from zoo.wellposed.paths import site
+
+__all__ = ["elbo", "log_likelihood"]
+
+REACH = 12.0  # the prior's mass beyond so many standard deviations is below 1e-32
+PANEL_NODES = 12
+
+
+@singledispatch
+def log_likelihood(model: Any, x: Tensor, positions: Tensor) -> Tensor:
+    """Log p(x) of each datum, (N,), of a model whose decoder looks at the first latent alone, and steps at positions.
+
+    Raises:
+        Unknown: the prior of its latents is not the standard normal one.
+    """
+    _check_prior(model, x)
+    nodes, log_weights = _quadrature(positions)
+    fn = _along(model, nodes, x)
+    blocks = inference.row_blocks(x, len(nodes) * x.shape[1])
+    return torch.cat([(fn.log_prob(rows[:, None]) + log_weights).logsumexp(1) for rows in blocks])
+
+
+@log_likelihood.register
+def _(model: models.GaussianMixture, x: Tensor, positions: Tensor) -> Tensor:  # noqa: ARG001
+    components = torch.arange(len(model.means))
+    joint = model.likelihood(components).log_prob(x[:, None]) + model.logits.log_softmax(0)
+    evidence: Tensor = joint.logsumexp(1)
+    return evidence
+
+
+@log_likelihood.register
+def _(model: models.LinearGaussian, x: Tensor, positions: Tensor) -> Tensor:  # noqa: ARG001
+    return model.log_evidence(x)
+
+
+def _along(model: Any, nodes: Tensor, x: Tensor) -> Any:
+    """p(x | z) at values of the first latent, (M,), the others being 0."""
+    z = torch.zeros(len(nodes), getattr(model, "first", model).latent_dim, dtype=torch.float64)
+    z[:, 0] = nodes
+    return site(model, z, x[:1].expand(len(nodes), -1))
+
+
+def _check_prior(model: nn.Module, x: Tensor) -> None:
+    """Raise Unknown unless z is standard normal, the prior over which a path is integrated."""
+    with seeded(0):
+        fn = poutine.trace(model).get_trace(x[:1]).nodes["z"]["fn"]
+    normal = getattr(fn, "base_dist", fn)
+    if not (isinstance(normal, dist.Normal) and (normal.loc == 0).all() and (normal.scale == 1).all()):
+        raise Unknown(f"the path is integrated over a standard normal prior, and that of {type(model).__name__} is not")
+
+
+def elbo(model: Any, x: Tensor, steepness: float) -> float:
+    """The ELBO of all data on a path of collapse, q being N(-1, s^2) for the first datum, N(1, s^2) for the others.
+
+    Of a few s the best for each datum.
+    """
+    first = [_gaussian_elbo(model, x[:1], -1.0, variance) for variance in (1.0, 0.25 / steepness)]
+    rest = [_gaussian_elbo(model, x[1:], 1.0, 1 / (k * steepness)) for k in (4, 6, 10)] if len(x) > 1 else []
+    return float(sum(torch.stack(each).amax(0).sum() for each in (first, rest) if each))
+
+
+def _gaussian_elbo(model: Any, x: Tensor, mean: float, variance: float) -> Tensor:
+    """E log p(x | z) - KL of each datum under q(z_1) = N(mean, variance), the other latents as in the prior."""
+    deviation = variance**0.5
+    nodes, log_weights = _quadrature(torch.tensor([-mean / deviation]))  # where the decoder's step is
+    expected: Tensor = _along(model, mean + deviation * nodes, x).log_prob(x[:, None]) @ log_weights.exp()
+    return expected - (variance + mean**2 - 1 - math.log(variance)) / 2
+
+
+def _quadrature(positions: Tensor) -> tuple[Tensor, Tensor]:
+    """Nodes and log weights of the integral over a standard normal, in panels that narrow towards every position."""
+    at = positions.numpy()
+    gap = np.diff(at).min() / 2 if len(at) > 1 else 0.25
+    offsets = np.geomspace(1e-8, gap, max(10, 30 // max(1, len(at))))
+    around = np.concatenate([at[:, None] + sign * offsets for sign in (-1, 1)], axis=None)
+    edges = np.unique(np.concatenate([at, around, np.arange(-REACH, REACH + 0.1, 0.5)]))
+    nodes, weights = np.polynomial.legendre.leggauss(PANEL_NODES)
+    half, middle = np.diff(edges) / 2, (edges[1:] + edges[:-1]) / 2
+    z = torch.as_tensor((middle[:, None] + half[:, None] * nodes).ravel())
+    log_density = -z.square() / 2 - math.log(2 * math.pi) / 2
+    return z, torch.as_tensor(np.log(half[:, None] * weights).ravel()) + log_density

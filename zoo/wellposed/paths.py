@@ -1,0 +1,327 @@
+"""Paths of parameters along which a likelihood rises as far as it can: steered outputs, and a few by hand."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial, singledispatch
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from pyro import poutine
+from torch import Tensor, nn
+
+from zoo import models
+from zoo.context import seeded
+from zoo.densities import columns_log_prob
+from zoo.errors import Unknown
+
+__all__ = ["COLLAPSE", "Path", "Point", "Stepping", "paths", "site", "steepness"]
+
+COLLAPSE = "half of the prior's mass is given to one datum"
+ON_A_COLUMN = "the outputs pass through all values of the column of fewest, and what all data share follows"
+THROUGH_ALL = "the outputs pass through every datum, and what all data share follows"
+ON_A_SURFACE = "the latents span the data's principal directions while the variance around them vanishes"
+ON_ONE = "one component shrinks onto one datum"
+
+NEAR = 8.0  # the box in which outputs are steered first, where curvatures are still moderate
+UPHILL, FURTHER, POLISHED = 60, 30, 2  # steps
+
+
+class Point(NamedTuple):
+    """A model on its path, and the values of the first latent at which its decoder's outputs change, (P,)."""
+
+    model: Any
+    positions: Tensor
+
+
+@dataclass(frozen=True)
+class Path:
+    """What it does, what it needs beyond what the model has, in words, and where it is at a sharpness."""
+
+    description: str
+    needs: str
+    at: Callable[[float], Point]
+
+
+@singledispatch
+def paths(model: Any, x: Tensor) -> Iterator[Path]:
+    """Paths of a model for data x (N, D) in its units, of which the first that grows is a witness.
+
+    Of a model with a ``decoder`` its outputs, the parameters of p(x | z), are steered towards what raises that.
+
+    Raises:
+        Unknown: the model has none.
+    """
+    decoder = getattr(model, "decoder", None)
+    if not isinstance(decoder, nn.Module):
+        raise Unknown(
+            f"no path is known for {type(model).__name__}, which has no module `decoder` whose outputs could be steered"
+        )
+    rest = copy.deepcopy(model)
+    if hasattr(rest, "initialise"):
+        with seeded(0):
+            rest.initialise(x)
+    return _steered(rest, decoder, x)
+
+
+def _steered(model: Any, decoder: nn.Module, x: Tensor) -> Iterator[Path]:
+    yield Path(COLLAPSE, _needs(decoder, 1), _collapse(model, x[:1]))
+    if _shared(model):
+        column = int(np.argmin([len(values.unique()) for values in x.T]))
+        values, number, counts = x[:, column].unique(return_inverse=True, return_counts=True)
+        if len(values) < len(x):
+            first = torch.stack([x[number == k][0] for k in range(len(values))])
+            yield Path(ON_A_COLUMN, _needs(decoder, len(values) - 1), _through(model, first, counts, column))
+        yield Path(THROUGH_ALL, _needs(decoder, len(x) - 1), _through(model, x, torch.ones(len(x))))
+
+
+def _collapse(model: Any, target: Tensor) -> Callable[[float], Point]:
+    """Outputs as good as they get for one datum where z_1 < 0, and none elsewhere."""
+    steered = _Steered(model, target)
+
+    def at(sharpness: float) -> Point:
+        best = steered.uphill(sharpness)
+        return _stepping(steered.model, torch.cat([best, torch.zeros_like(best)]), torch.zeros(1), sharpness)
+
+    return at
+
+
+def _through(model: Any, targets: Tensor, counts: Tensor, column: int | None = None) -> Callable[[float], Point]:
+    """Outputs as good as they get for each target on its share of z, with what all data share steered, too."""
+    steered = _Steered(model, targets, column, shared=True)
+    positions = torch.special.ndtri((counts.cumsum(0)[:-1] / counts.sum()).double())
+    return lambda sharpness: _stepping(steered.model, steered.uphill(sharpness), positions, sharpness)
+
+
+def _stepping(model: Any, levels: Tensor, positions: Tensor, sharpness: float) -> Point:
+    # steps that narrow faster than outputs move apart, so that what lies between two levels soon counts for nothing
+    model = copy.deepcopy(model)
+    model.decoder = Stepping(levels, positions, steepness(sharpness) * len(positions), model.latent_dim)
+    return Point(model, model.decoder.positions)
+
+
+def steepness(sharpness: float) -> float:
+    """Of a step on a path that has so many others."""
+    return sharpness**2
+
+
+def _shared(model: Any) -> list[Tensor]:
+    """What p(x | z) depends on beside the decoder's outputs: parameters, and what is settled from all data."""
+    own = [p for name, p in model.named_parameters() if not name.startswith("decoder.")]
+    return own + [getattr(part, name) for part in model.modules() for name in getattr(part, "settled", ())]
+
+
+def site(model: Any, z: Tensor, x: Tensor) -> Any:
+    """p(x | z) as the model has it for latents z (M, L) and data of the shape of x (M, D)."""
+    with seeded(0):
+        return poutine.trace(poutine.condition(model, {"z": z})).get_trace(x).nodes["x"]["fn"]
+
+
+class Given(nn.Module):
+    """A decoder that gives numbers (M, ...) for M latents, whatever they are."""
+
+    def __init__(self, numbers: Tensor) -> None:
+        super().__init__()
+        self.numbers = numbers
+
+    def forward(self, z: Tensor) -> Tensor:  # noqa: ARG002
+        """The numbers."""
+        return self.numbers
+
+
+class _Steered:
+    """A model whose decoder gives numbers (M, ...) for M targets (M, D), to be steered uphill.
+
+    Args:
+        model: it has been started from the data, so that 0 is where its outputs start.
+        targets: what is to become likely.
+        column: the one column of them that is, if not all.
+        shared: whether what all data share is steered with the numbers.
+    """
+
+    def __init__(self, model: Any, targets: Tensor, column: int | None = None, *, shared: bool = False) -> None:
+        self.model, self.targets, self.column = copy.deepcopy(model), targets, column
+        self.z = targets.new_zeros(len(targets), model.latent_dim)
+        self.model.decoder = self.given = Given(torch.zeros_like(model.decoder(self.z)))
+        self.moving = [self.given.numbers, *(_shared(self.model) if shared else [])]
+        self.middles = [part.detach().clone() for part in self.moving]
+        self._look_at_the_targets()
+        self._climb(NEAR, UPHILL)
+        self.near = [part.clone() for part in self.moving]
+
+    def uphill(self, sharpness: float) -> Tensor:
+        """The best numbers (M, ...) at most ``sharpness`` from 0; what is shared is as far from where it was."""
+        for part, near in zip(self.moving, self.near, strict=True):
+            part.copy_(near)
+        self._climb(sharpness, FURTHER)
+        return self.given.numbers.clone()
+
+    def height(self) -> Tensor:
+        """How likely the targets are."""
+        fn, column = site(self.model, self.z, self.targets), self.column
+        alone = column is not None
+        each: Tensor = (
+            columns_log_prob(fn, self.targets, torch.tensor([column])) if alone else fn.log_prob(self.targets)
+        )
+        return each.sum()
+
+    def _look_at_the_targets(self) -> None:
+        """Put an output there where that is uphill: a location has to be exact in the end."""
+        numbers = self.given.numbers
+        for row in numbers.unbind(1) if numbers.shape[2:] == self.targets.shape[1:] else ():
+            before, old = self.height(), row.clone()
+            row.copy_(self.targets)
+            if not self.height() > before:
+                row.copy_(old)
+
+    def _climb(self, radius: float, steps: int) -> None:
+        """By the signs of the gradient, since its size knows no bounds; then by Newton's steps, for locations."""
+        for part in self.moving:
+            part.requires_grad_()
+        self._clamp(radius)
+        optimiser = torch.optim.Rprop(self.moving, lr=radius / 8, step_sizes=(1e-16, radius))
+        for _ in range(steps):
+            for part, slope in zip(self.moving, _slopes(self.height, self.moving), strict=True):
+                part.grad = -slope
+            optimiser.step()
+            self._clamp(radius)
+        for _ in range(POLISHED):
+            before = [part.detach().clone() for part in self.moving]
+            slopes, bends = _slopes_and_bends(self.height, self.moving)
+            for part, slope, bend in zip(self.moving, slopes, bends, strict=True):
+                part.sub_(torch.where(bend < 0, slope / bend, 0.0).nan_to_num(0.0, 0.0, 0.0))
+            self._clamp(radius)
+            after = _slopes(self.height, self.moving)
+            for part, old, was, now in zip(self.moving, before, slopes, after, strict=True):
+                part.copy_(torch.where(now.abs() <= was.abs(), part, old))
+        for part in self.moving:
+            part.requires_grad_(False)
+
+    def _clamp(self, radius: float) -> None:
+        for part, middle in zip(self.moving, self.middles, strict=True):
+            part.clamp_(middle - radius, middle + radius)
+
+
+def _slopes(height: Callable[[], Tensor], moving: list[Tensor]) -> list[Tensor]:
+    """The derivatives of a height, 0 where they are not numbers."""
+    with torch.enable_grad():
+        slopes = torch.autograd.grad(height(), moving, allow_unused=True, materialize_grads=True)
+    return [slope.nan_to_num(0.0) for slope in slopes]
+
+
+def _slopes_and_bends(height: Callable[[], Tensor], moving: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """The same, and the second derivatives of each number, as if no other moved it."""
+    bends = []
+    with torch.enable_grad():
+        slopes = torch.autograd.grad(height(), moving, create_graph=True, allow_unused=True, materialize_grads=True)
+        for slope, part in zip(slopes, moving, strict=True):
+            bend = torch.zeros_like(part)
+            if slope.requires_grad:
+                (bend,) = torch.autograd.grad(
+                    slope.sum(), part, retain_graph=True, allow_unused=True, materialize_grads=True
+                )
+            bends.append(bend.nan_to_num(0.0))
+    return [slope.detach().nan_to_num(0.0) for slope in slopes], bends
+
+
+class Stepping(nn.Module):
+    """A decoder whose outputs are in turn each of some levels, as the first latent rises.
+
+    A perceptron with a hidden unit of tanh for each step, whose parameters it has; its outputs are worked
+    out from the nearest level, exact wherever z is far from a step.
+
+    Args:
+        levels: the outputs, (P + 1, ...).
+        positions: where the P steps between them are.
+        steepness: s, of tanh s (z - position).
+        latent_dim: L.
+    """
+
+    def __init__(self, levels: Tensor, positions: Tensor, steepness: float, latent_dim: int) -> None:
+        super().__init__()
+        self.levels, self.positions, self.steepness = levels, positions.to(levels), steepness
+        jumps = levels.diff(dim=0).flatten(1) / 2
+        inner = levels.new_zeros(len(positions), latent_dim)
+        inner[:, 0] = steepness
+        of_perceptron = (inner, -steepness * self.positions, jumps, levels[0].flatten() + jumps.sum(0))
+        self.of_perceptron = nn.ParameterList([nn.Parameter(part, requires_grad=False) for part in of_perceptron])
+
+    def forward(self, z: Tensor) -> Tensor:
+        """(..., L) to (..., outputs)."""
+        past = (1 + (self.steepness * (z[..., :1] - self.positions)).tanh()) / 2
+        # from the nearest level: exact far from a step, and where two levels agree
+        whole = past.round()
+        out: Tensor = self.levels[whole.sum(-1).long()].flatten(-self.levels.dim() + 1)
+        out = out + (past - whole) @ self.levels.diff(dim=0).flatten(1)
+        return out.reshape(*z.shape[:-1], *self.levels.shape[1:])
+
+
+def _needs(decoder: nn.Module, steps: int) -> str:
+    """What a decoder has to have for so many steps, if it has less, or has another form than a perceptron's."""
+    layers = list(decoder.modules())
+    linear = [layer for layer in layers if isinstance(layer, nn.Linear)]
+    odd = [layer for layer in layers if next(layer.parameters(recurse=False), None) is not None]
+    if len(linear) < 2 or len(odd) > len(linear):
+        return "a decoder that can take these outputs; whether this one can was not worked out"
+    units = max(1, steps) * (1 if any(isinstance(layer, nn.Tanh) for layer in layers) else 2)
+    width = min(layer.out_features for layer in linear[:-1])
+    return "" if width >= units else f"{units} units in each hidden layer for these rows, and has {width}"
+
+
+# -- paths by hand -----------------------------------------------------------------------------------------------------
+
+
+@paths.register
+def _(model: models.TwoStage, x: Tensor) -> Iterator[Path]:
+    """Those of the first stage, z being standard normal whatever u is."""
+    plain = copy.deepcopy(model)
+    for parameter in plain.second.parameters():
+        parameter.zero_()
+
+    def at(path: Path, sharpness: float) -> Point:
+        point, whole = path.at(sharpness), copy.deepcopy(plain)
+        whole.first = point.model
+        return Point(whole, point.positions)
+
+    for path in paths(model.first, x):
+        yield Path(path.description, path.needs, partial(at, path))
+
+
+@paths.register
+def _(model: models.GaussianMixture, x: Tensor) -> Iterator[Path]:
+    def at(sharpness: float) -> Point:
+        mixture = copy.deepcopy(model)
+        with seeded(0):
+            mixture.initialise(x)
+        mixture.means[0] = x[0]
+        covariance: Any = mixture.covariance
+        for name, per_unit in (("log_excess", -2.0), ("logits", -2.0), ("log_diagonal", -1.0)):
+            if hasattr(covariance, name):
+                getattr(covariance, name)[0] = per_unit * sharpness
+        return Point(mixture, torch.zeros(0))
+
+    yield Path(ON_ONE, "", at)
+
+
+@paths.register
+def _(model: models.LinearGaussian, x: Tensor) -> Iterator[Path]:
+    """The principal directions of x, and a variance that vanishes around them."""
+
+    def at(sharpness: float) -> Point:
+        linear = copy.deepcopy(model)
+        variance = math.exp(-sharpness / 2)
+        centred = x - x.mean(0)
+        _, deviations, directions = torch.linalg.svd(centred / len(x) ** 0.5, full_matrices=False)
+        count = min(linear.latent_dim, len(deviations))
+        spans = directions[:count].T * (deviations[:count] ** 2 - variance).clamp(min=0).sqrt()
+        linear.decoder.weight.zero_()
+        linear.decoder.weight[:, :count] = spans
+        linear.decoder.bias.copy_(x.mean(0))
+        linear.log_scale.fill_(-sharpness / 4)
+        return Point(linear, torch.zeros(0))
+
+    yield Path(ON_A_SURFACE, "", at)
