@@ -4,7 +4,13 @@ A file for each support, and what all of them are in :class:`Emission`.
 """
 
 from .categorical import Bernoulli, LevelSoftmax, Softmax
-from .count import NegativeBinomial, Poisson
+from .count import (
+    BetaBinomial,
+    ColumnNegativeBinomial,
+    NegativeBinomial,
+    Poisson,
+    ZeroInflatedNegativeBinomial,
+)
 from .emission import Emission
 from .joint import FullNormal, LowRankNormal
 from .mixed import Columns, EachColumn, PerColumn
@@ -29,7 +35,9 @@ __all__ = [
     "LOWER_QUANTILE",
     "SPREAD",
     "Bernoulli",
+    "BetaBinomial",
     "BinnedOrdinal",
+    "ColumnNegativeBinomial",
     "ColumnNormal",
     "Columns",
     "ConstrainedNormal",
@@ -54,4 +62,5 @@ __all__ = [
     "SharedNormal",
     "Softmax",
     "StudentT",
+    "ZeroInflatedNegativeBinomial",
 ]
