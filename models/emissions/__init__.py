@@ -27,7 +27,7 @@ from .normal import (
     RatioNormal,
     SharedNormal,
 )
-from .ordinal import BinnedOrdinal, CumulativeOrdinal
+from .ordinal import BinnedOrdinal, CumulativeOrdinal, LogisticMixtureOrdinal
 from .positive import LogNormal
 from .real import Laplace, Logistic, StudentT
 
@@ -51,6 +51,7 @@ __all__ = [
     "LevelSoftmax",
     "LogNormal",
     "Logistic",
+    "LogisticMixtureOrdinal",
     "LowRankNormal",
     "NaturalNormal",
     "NegativeBinomial",

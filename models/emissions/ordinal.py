@@ -1,5 +1,6 @@
 """Emissions of levels in an order: masses that add up to 1 over the levels of a column."""
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -11,7 +12,11 @@ from torch.distributions import constraints
 from ..ordinal import Binned
 from .emission import Emission
 
-__all__ = ["BinnedOrdinal", "Cumulative", "CumulativeOrdinal"]
+__all__ = ["BinnedMixture", "BinnedOrdinal", "Cumulative", "CumulativeOrdinal", "LogisticMixtureOrdinal"]
+
+FARTHEST = 15.0  # of a log scale from that of the levels: beyond it cells have all, or hardly any, of a component
+ROUNDS = 20  # of EM, to start from
+LITTLE = 1e-3  # of a weight: of a component without one nothing is learned
 
 
 class BinnedOrdinal(Emission):
@@ -60,6 +65,100 @@ class BinnedOrdinal(Emission):
         # a scale of 0 is none too small
         normal = dist.Normal(self.center + self.scale * a, self.scale * (v / 2).exp(), validate_args=False)
         return Binned(normal, self.width, (self.low, self.high), levels=self.count)
+
+    def start(self, x: Tensor) -> Tensor:
+        """The mean and the variance of x, which is at least that within a cell."""
+        mean = x.nanmean(0)
+        variance = (x - mean).square().nanmean(0).maximum(self.width.square() / 12)
+        return torch.stack([(mean - self.middle) / self.spread, (variance / self.spread.square()).log()])
+
+    def log_density_bound(self) -> float:
+        """0: a probability is at most 1."""
+        return 0.0
+
+
+class BinnedMixture(dist.MixtureSameFamily):  # type: ignore[misc]
+    """A mixture of distributions that are each :class:`~zoo.models.ordinal.Binned`: a mass, at most 1."""
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """The mixture's; above 0 is the rounding of weights."""
+        return super().log_prob(x).clamp(max=0.0)  # type: ignore[no-any-return]
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean level."""
+        return self._moments()[0]
+
+    @property
+    def variance(self) -> Tensor:
+        """The variance of the level."""
+        return self._moments()[1]
+
+    def _moments(self) -> tuple[Tensor, Tensor]:
+        cells, weights = self.component_distribution, self.mixture_distribution.probs
+        low, high = cells.ends
+        first = second = torch.zeros_like(weights[..., 0])
+        for number in range(cells.levels - 1):  # a loop, so that memory does not grow with the levels
+            end = low + cells.width * (number + 0.5)
+            above = torch.where(end < high, weights * (1 - cells.base.cdf(end)), 0.0).sum(-1)
+            first, second = first + above, second + (2 * number + 1) * above
+        low, width = low[..., 0], cells.width[..., 0]
+        return low + width * first, width.square() * (second - first.square()).clamp(min=0)
+
+
+class LogisticMixtureOrdinal(Emission):
+    r"""The mass that a mixture of logistic densities gives the cell of a level; the outermost cells reach to infinity.
+
+    .. math:: P(x_j \mid z) = \sum_k \pi_{kj} \left[
+              \mathrm{sigmoid}\!\left(\frac{x_j + w_j/2 - \mu_{kj}}{s_{kj}}\right)
+              - \mathrm{sigmoid}\!\left(\frac{x_j - w_j/2 - \mu_{kj}}{s_{kj}}\right) \right], \qquad
+              \pi_j = \mathrm{softmax}\, l_j, \quad \mu_{kj} = c_j + t_j a_{kj}, \quad s_{kj} = t_j e^{v_{kj}}
+
+    with c_j the middle of the levels and t_j their standard deviation. Salimans et al. (2017), PixelCNN++,
+    https://arxiv.org/abs/1701.05517, whose code puts a density in the place of a mass below 1e-5
+
+    Args:
+        levels: of each of the d columns, increasing and equally spaced.
+        components: K.
+
+    >>> emission = LogisticMixtureOrdinal([[0.0, 1.0, 2.0]], components=4)
+    >>> round(float(emission(torch.zeros(12, 1)).log_prob(torch.arange(3.0)[:, None]).exp().sum()), 6)
+    1.0
+    """
+
+    def __init__(self, levels: Sequence[Sequence[float]], components: int = 10) -> None:
+        super().__init__()
+        self.levels = BinnedOrdinal(levels)
+        self.components, self.outputs = components, 3 * components
+
+    def forward(self, parameters: Tensor) -> dist.TorchDistribution:
+        """From K times l, K times a and K times v, (..., 3 K, d)."""
+        logits, a, v = parameters.mT.unflatten(-1, (3, self.components)).unbind(-2)
+        low, high, width, middle, spread = (part[:, None] for part in self.levels.buffers())
+        scale = spread * v.clamp(-FARTHEST, FARTHEST).exp()
+        cells = Binned(dist.Logistic(middle + spread * a, scale), width, (low, high), levels=self.levels.count)
+        return BinnedMixture(dist.Categorical(logits=logits), cells)
+
+    def start(self, x: Tensor) -> Tensor:
+        """What a few rounds of EM find from components evenly over the levels: equal ones would stay equal."""
+        low, high, width, middle, spread = (part[:, None] for part in self.levels.buffers())
+        value = low + width * torch.arange(self.levels.count).to(x)[:, None, None]  # (V, d, 1)
+        number = ((x - low[:, 0]) / width[:, 0]).round().nan_to_num().long()
+        rows = torch.zeros_like(value[..., 0]).scatter_add(0, number, (~x.isnan()).to(x))
+        shares = (rows / rows.sum(0))[..., None]
+        step = (high - low + width) / self.components
+        place = low - width / 2 + step * (torch.arange(self.components).to(x) + 0.5)
+        weight, mean, variance = torch.ones_like(place), place, (step / 4).square().expand_as(place)
+        for _ in range(ROUNDS):
+            log_scale = (variance.maximum((width / 4).square()) * 3).sqrt() / math.pi / spread
+            numbers = torch.stack([weight.log(), (mean - middle) / spread, log_scale.log()]).mT.flatten(0, 1)
+            mass = self(numbers).component_distribution.log_prob(value)
+            share = shares * (weight.log() + mass).softmax(-1)
+            # as if there were a little of each component where it was put
+            weight = share.sum(0) + LITTLE
+            mean = ((share * value).sum(0) + LITTLE * place) / weight
+            variance = ((share * (value - mean).square()).sum(0) + LITTLE * (step / 4).square()) / weight
+        return numbers
 
     def log_density_bound(self) -> float:
         """0: a probability is at most 1."""
