@@ -12,12 +12,14 @@ from typing import Any
 
 import pyro.distributions as dist
 import torch
+from scipy.special import betainc
 from torch import Tensor
 
 from zoo.answers import ask, known, name_of
 from zoo.errors import Unknown
 from zoo.models.emissions import EachColumn, PerColumn
-from zoo.models.emissions.ordinal import Cumulative
+from zoo.models.emissions.count import log_beta_binomial
+from zoo.models.emissions.ordinal import BinnedMixture, Cumulative
 from zoo.models.ordinal import Binned, Levels, PartlyBinned, log_interval_mass, within_support
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
 ]
 
 LOG_ROOT_TAU = math.log(2 * math.pi) / 2
+BLOCK = 1 << 14  # numbers that stay in a processor's cache
 
 
 # -- scale -------------------------------------------------------------------------------------------------------------
@@ -67,6 +70,12 @@ def _(likelihood: Binned) -> Tensor:
 @column_scale.register
 def _(likelihood: Levels) -> Tensor:
     return torch.full_like(likelihood.unnormalized[..., 0], torch.nan)
+
+
+@column_scale.register(BinnedMixture)
+@column_scale.register(Cumulative)
+def _(likelihood: Any) -> Tensor:
+    return _unscaled(likelihood)
 
 
 @column_scale.register
@@ -118,7 +127,7 @@ def _(likelihood: PerColumn, x: Tensor) -> Tensor:
 
 def _is_dense(fn: Any) -> bool:
     """Whether a part of a table's likelihood is a density, and not a mass."""
-    return not (isinstance(fn, Binned | Levels | Cumulative) or ask(fn, "support").is_discrete)
+    return not (isinstance(fn, Binned | BinnedMixture | Levels | Cumulative) or ask(fn, "support").is_discrete)
 
 
 def _unscaled(fn: Any) -> Tensor:
@@ -417,9 +426,60 @@ def _(one: dist.Poisson, x: Tensor) -> tuple[Tensor, Tensor]:
 
 @distribution_function.register
 def _(one: dist.NegativeBinomial, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Of one draw for each z, which has the right mean over z: torch knows no incomplete beta function."""
-    drawn = one.sample().expand(torch.broadcast_shapes(x.shape, one.batch_shape))
-    return (drawn < x).to(x), (drawn <= x).to(x)
+    """I_p(k, x + 1), the regularised incomplete beta function of p = k / (k + mu): SciPy's, as torch has none."""
+    shape = torch.broadcast_shapes(x.shape, one.batch_shape)
+    count, size, logits = (part.detach().double().cpu().expand(shape) for part in (x, one.total_count, one.logits))
+    p, q = (-logits).sigmoid(), logits.sigmoid()
+    swap = q < p  # of the two the smaller one is not rounded, and I_p(k, x) = 1 - I_q(x, k)
+
+    def less_than(end: Tensor) -> Tensor:
+        a, b = torch.where(swap, end, size), torch.where(swap, size, end)
+        found = torch.as_tensor(betainc(a.numpy(), b.numpy(), torch.minimum(p, q).numpy()))
+        return torch.where(end <= 0, 0.0, torch.where(swap, 1 - found, found)).to(x)
+
+    return less_than(count), less_than(count + 1)
+
+
+@distribution_function.register
+def _(one: dist.ZeroInflatedDistribution, x: Tensor) -> tuple[Tensor, Tensor]:
+    below, upto = distribution_function(one.base_dist, x)
+    rest = (-one.gate_logits).sigmoid()
+    # of all that is not above x
+    return torch.where(x <= 0, 0.0, 1 - rest * (1 - below)), torch.where(x < 0, 0.0, 1 - rest * (1 - upto))
+
+
+@distribution_function.register
+def _(one: dist.BetaBinomial, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The sum of the masses on the side of x away from the mean: as many steps as there are."""
+    parts = (x, one.total_count, one.concentration1, one.concentration0)
+    count, total, a, b = torch.broadcast_tensors(*(part.double() for part in parts))
+    above = count >= total * a / (a + b)
+    last = torch.where(above, total - 1 - count, count)  # above the mean, of the zeros in the place of the ones
+    rest = _beta_binomial_upto(last, total, torch.where(above, b, a), torch.where(above, a, b))
+    upto = torch.where(above, 1 - rest, rest)
+    below = (upto - log_beta_binomial(count, total, a, b).exp()).clamp(min=0.0)
+    return below.to(x), upto.to(x)
+
+
+def _beta_binomial_upto(x: Tensor, total: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """P(X <= x), each mass from the one above it; what is above the mean is small, and may be lost."""
+    blocks = []
+    for k, n, of_ones, of_zeros in zip(*(part.flatten().split(BLOCK) for part in (x, total, a, b)), strict=True):
+        mass = log_beta_binomial(k, n, of_ones, of_zeros).exp()
+        upto = mass.clone()
+        for _ in range(int(k.nan_to_num().max())):
+            # once k is 0 there is nothing below
+            mass = mass * k * (n - k + of_zeros) / ((n - k + 1) * ((k - 1).clamp(min=0.0) + of_ones))
+            upto, k = upto + mass, k - 1
+        blocks.append(upto)
+    return torch.cat(blocks).view_as(x)
+
+
+@distribution_function.register
+def _(one: dist.MixtureSameFamily, x: Tensor) -> tuple[Tensor, Tensor]:
+    weights = one.mixture_distribution.probs
+    below, upto = ((weights * end).sum(-1) for end in distribution_function(one.component_distribution, x[..., None]))
+    return below, upto
 
 
 @distribution_function.register
