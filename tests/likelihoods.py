@@ -1,6 +1,6 @@
 """Likelihoods as users write them from the README, each with its registration; a test calls what it wants to register.
 
-``student_t()`` adds "student-t" to the catalogue, and so on; options are of :class:`zoo.pairs.VAEOptions`.
+``student_t()`` adds "own-student-t" to the catalogue, and so on; options are of :class:`zoo.pairs.VAEOptions`.
 """
 
 import math
@@ -14,14 +14,15 @@ from zoo.pairs import VAEOptions, decoder, guide
 
 
 def register(model, **claims):
-    """Register a class with the card's claims; gives back the name."""
-    words = {"title": claims["name"], "summary": "Of a user's own.", "formula": "p(x|z)", "reference": "None"}
+    """Register a class with the card's claims, under the name and "own-" before it; gives that back."""
+    name = f"own-{claims['name']}"
+    words = {"title": name, "summary": "Of a user's own.", "formula": "p(x|z)", "reference": "None"}
 
-    @zoo.register(**words | claims)
+    @zoo.register(**words | claims | {"name": name})
     def build(data: zoo.Data, options: VAEOptions):
         return model(decoder(data, options, model.outputs), options.latent_dim), guide(data, options)
 
-    return claims["name"]
+    return name
 
 
 class StudentT(VAE):

@@ -7,9 +7,12 @@ import numpy as np
 import pyro.distributions as dist
 import pytest
 import torch
+from scipy import stats
 
 import zoo
 from zoo.answers import ask
+from zoo.context import seeded
+from zoo.densities import distribution_function, moments
 from zoo.errors import Unknown
 from zoo.evaluation.calibration import calibration
 from zoo.models import VAE
@@ -74,15 +77,40 @@ def fitted(model, data=None):
     return zoo.fit(pair, data, seeds=1, steps=5, progress=False, on_divergence="warn"), data
 
 
+class OfNoParts(VAE):
+    outputs, support, measure = 1, "real", "density"
+
+    def likelihood(self, z):
+        (mean,) = self.decoder(z).unbind(-2)
+        return Unheard(dist.Normal(mean, 1.0).to_event(1))
+
+
+class Unheard(dist.TorchDistribution):
+    """A joint density with draws, of which nothing else is known."""
+
+    arg_constraints, support = {}, dist.constraints.real_vector
+
+    def __init__(self, base):
+        self.base = base
+        super().__init__(base.batch_shape, base.event_shape, validate_args=False)
+
+    def expand(self, batch_shape, _instance=None):
+        return Unheard(self.base.expand(batch_shape))
+
+    def log_prob(self, value):
+        return self.base.log_prob(value)
+
+    def sample(self, sample_shape=()):
+        return self.base.sample(sample_shape)
+
+
 ABSENT = {
-    VonMises: {"calibration": "the distribution function of VonMises is not known."},
+    VonMises: {},
     NegativeBinomial: {},
     ContinuousBernoulli: {},
     LowRank: {},
-    LogitNormal: {
-        "calibration": "the mean of Normal by SigmoidTransform is not known.",
-        "reconstruction": "the mean of Normal by SigmoidTransform is not known.",
-    },
+    LogitNormal: {},
+    OfNoParts: {"calibration": "what a feature is given the others under Unheard is not known."},
 }
 GROUPS = {
     "heldout", "calibration", "spread", "wellposedness", "posterior", "sample_stats", "posterior_predictive",
@@ -95,7 +123,7 @@ def test_every_group_is_there_or_named(model, catalogue, tmp_path):
     run, data = fitted(model)
     tree = zoo.evaluate(run, data, samples=30, temperatures=2)
     absent = json.loads(tree.attrs["absent"])
-    expected = ABSENT[model] | {"wellposedness": f"no path is known for {model.__name__}."}
+    expected = ABSENT[model]
     assert {name: reason for name, reason in absent.items() if ": " not in name} == expected
     assert set(tree.children) & GROUPS == GROUPS - set(expected)
     page = unescape(zoo.report([run], tmp_path).read_text(encoding="utf-8"))
@@ -103,7 +131,7 @@ def test_every_group_is_there_or_named(model, catalogue, tmp_path):
 
 
 def test_what_is_there_again_is_absent_no_more(catalogue):
-    run, data = fitted(VonMises)
+    run, data = fitted(OfNoParts)
     run.tree["calibration"] = run.tree["validation"].copy()  # of an earlier evaluation, too
     run.tree.attrs["absent"] = json.dumps({"heldout": "of an earlier evaluation"})
     tree = zoo.evaluate(run, data, samples=30, temperatures=2)
@@ -111,10 +139,24 @@ def test_what_is_there_again_is_absent_no_more(catalogue):
     assert "calibration" not in tree.children
 
 
-def test_a_likelihood_without_a_distribution_function_has_no_calibration(catalogue):
-    run, data = fitted(VonMises)
-    with pytest.raises(Unknown, match="the distribution function of VonMises is not known"):
+def test_a_likelihood_whose_columns_are_not_known_has_no_calibration(catalogue):
+    run, data = fitted(OfNoParts)
+    with pytest.raises(Unknown, match="under Unheard is not known"):
         calibration(run, data, 20)
+
+
+def test_what_torch_has_no_formula_for_is_had_by_draws():
+    normal = dist.Normal(torch.zeros(4000), torch.ones(4000))
+    squashed = dist.TransformedDistribution(normal, [dist.transforms.SigmoidTransform()])
+    with seeded(0):
+        mean, variance = moments(squashed)
+        below, upto = distribution_function(dist.VonMises(torch.zeros(4000), 2.0), torch.full((4000,), 0.5))
+        counted = distribution_function(dist.Geometric(torch.full((4000,), 0.3)), torch.full((4000,), 2.0))
+    assert torch.equal(below, upto)
+    exact = stats.logistic.cdf(stats.norm.ppf((np.arange(20_000) + 0.5) / 20_000))
+    np.testing.assert_allclose([mean.mean(), variance.mean()], [exact.mean(), exact.var()], atol=2e-3)
+    np.testing.assert_allclose(upto.mean(), stats.vonmises(2.0).cdf(0.5), atol=3e-3)
+    np.testing.assert_allclose([end.mean() for end in counted], stats.geom(0.3).cdf([2, 3]), atol=3e-3)
 
 
 def test_a_mass_that_is_not_known_is_dequantised_and_says_why(catalogue):

@@ -57,7 +57,7 @@ EMISSIONS = {
     "learned": LearnedNormal,
     "constrained": lambda: ConstrainedNormal(FLOOR),
     "shared": shared,
-    "student-t": lambda: StudentT(SMALLEST),
+    "student-t": lambda: StudentT(SMALLEST, 3.0),
     "log-normal": lambda: LogNormal(FLOOR),
     "poisson": Poisson,
     "negative-binomial": NegativeBinomial,
@@ -376,7 +376,7 @@ def of_laplace(kind):
     ],
 )
 def test_cells_that_do_not_add_up_to_one_fail_the_kit(catalogue, kind, said):
-    with pytest.raises(AssertionError, match=f"laplace fails the check 'cells': {said}"):
+    with pytest.raises(AssertionError, match=f"own-laplace fails the check 'cells': {said}"):
         check_pair(of_laplace(kind))
 
 

@@ -63,7 +63,7 @@ def test_every_hook_is_documented():
     asked = {*re.findall(r'(?:hasattr|getattr)\([\w.]*model, "(\w+)"', code), *re.findall(r"\bmodel\.(\w+)\(", code)}
     registered = set(re.findall(r"@singledispatch\ndef ([a-z]\w+)", code))
     table = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    of_torch = {"parameters", "named_parameters", "double", "to", "eval", "likelihood", "decoder"}
+    of_torch = {"parameters", "named_parameters", "modules", "double", "to", "eval", "likelihood", "decoder"}
     hooks = asked - of_torch
     assert {"initialise", "settle", "log_evidence", "log_prior"} <= hooks
     assert {"columns_log_prob", "distribution_function", "paths"} <= registered

@@ -52,11 +52,11 @@ def test_own_pair(script, tmp_path, capsys):
 @pytest.mark.usefixtures("catalogue")
 def test_own_pair_as_a_plugin(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "zoo_plugin_own_pair", None)
-    words = "compare laplace gmm-constrained --data iris --steps 20 --seeds 1 --samples 100 --quiet --json"
+    words = "compare soft-laplace gmm-constrained --data iris --steps 20 --seeds 1 --samples 100 --quiet --json"
     arguments = [*words.split(), "--out", str(tmp_path), "--plugin", str(SCRIPTS / "own_pair.py")]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
-    assert {row["pair"] for row in json.loads(result.stdout)["rows"]} == {"laplace", "gmm-constrained"}
+    assert {row["pair"] for row in json.loads(result.stdout)["rows"]} == {"soft-laplace", "gmm-constrained"}
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ CASES = [
 @pytest.fixture
 def unit_card(catalogue):
     likelihoods.continuous_bernoulli()
-    return zoo.card("continuous-bernoulli")
+    return zoo.card("own-continuous-bernoulli")
 
 
 # -- maps --------------------------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ from zoo.cards import Card
 from zoo.errors import DataError, DivergenceWarning, OptionError, RunError, UnknownPair, ZooError
 from zoo.names import alternatives, literal
 from zoo.options import MOST_SEEDS, ImputationMethod, count, location
-from zoo.supports import Support
+from zoo.supports import MIXED, ColumnSupport, Support
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -327,9 +327,11 @@ def list_pairs(
     as_json: AsJSON = False,
     as_markdown: Annotated[bool, Option("--markdown", help="Print a table for a page.")] = False,
 ) -> None:
-    """List the pairs of the catalogue."""
+    """List the pairs of the catalogue, those of one kind of data together."""
     _run_plugins(plugin)
-    cards = [zoo.card(name) for name in zoo.list_pairs(pattern, support=support, bounded=bounded)]
+    names = zoo.list_pairs(pattern, support=support, bounded=bounded)
+    kinds = [*get_args(ColumnSupport)[::-1], MIXED]
+    cards = sorted(map(zoo.card, names), key=lambda card: kinds.index(card.support))
     if as_json:
         _print_json([asdict(card) for card in cards])
     elif as_markdown:

@@ -31,12 +31,14 @@ __all__ = [
     "each_feature_given_the_others",
     "each_missing",
     "missing_draws",
+    "moments",
     "observed_log_prob",
     "smallest_scale",
     "with_others_apart",
 ]
 
 LOG_ROOT_TAU = math.log(2 * math.pi) / 2
+DRAWS = 64  # for each z, in the place of a formula
 BLOCK = 1 << 14  # numbers that stay in a processor's cache
 
 
@@ -132,6 +134,22 @@ def _is_dense(fn: Any) -> bool:
 
 def _unscaled(fn: Any) -> Tensor:
     return torch.full(fn.batch_shape, torch.nan)
+
+
+# -- moments -----------------------------------------------------------------------------------------------------------
+
+
+def moments(fn: Any) -> tuple[Tensor, Tensor]:
+    """Mean and variance, those of draws where torch has no formula; where there are none, not numbers."""
+    try:
+        return ask(fn, "mean"), ask(fn, "variance")
+    except Unknown:
+        middle = fn.sample()
+        first = second = torch.zeros_like(middle)
+        for _ in range(DRAWS):
+            off = fn.sample() - middle
+            first, second = first + off / DRAWS, second + off.square() / DRAWS
+        return middle + first, (second - first.square()) * DRAWS / (DRAWS - 1)
 
 
 # -- some of its columns -----------------------------------------------------------------------------------------------
@@ -367,12 +385,20 @@ def _gain(fn: Any, there: Tensor) -> tuple[Tensor, Tensor]:
 def distribution_function(one: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     """P(X < x) and P(X <= x) of one variable, elementwise.
 
-    Register a function for a distribution that torch does not know this of.
+    Where torch has no formula, by draws: their noise is even, and small in a mean over z.
     """
-    if ask(one, "support").is_discrete:  # P(X <= x) would not tell the other
-        raise Unknown(f"the distribution function of {name_of(one)}, which is discrete, is not known")
-    upto = ask(one, "cdf", x)
-    return upto, upto
+    if not ask(one, "support").is_discrete:  # of which P(X <= x) would not tell the other
+        try:
+            upto = ask(one, "cdf", x)
+        except Unknown:
+            pass
+        else:
+            return upto, upto
+    below = upto = torch.zeros_like(x + one.sample())
+    for _ in range(DRAWS):  # a loop, so that memory does not grow with the draws
+        drawn = one.sample()
+        below, upto = below + (drawn < x).to(x), upto + (drawn <= x).to(x)
+    return below / DRAWS, upto / DRAWS
 
 
 @distribution_function.register

@@ -17,7 +17,7 @@ from torch.distributions import constraints
 
 from zoo.answers import ask, known, name_of
 from zoo.context import seeded
-from zoo.densities import columns_log_prob
+from zoo.densities import columns_log_prob, moments
 from zoo.errors import Unknown
 from zoo.lenses import Cells, Dequantized
 from zoo.objective import Program, latent_sites, plain_log_prob, traces
@@ -287,11 +287,7 @@ def _mean_draw(guide: Program, x: Tensor, name: str) -> Tensor:
 
 
 def reconstruct(model: Program, guide: Program, x: Tensor, samples: int) -> Reconstruction:
-    """Mean and root mean variance of p(x | z_k) over K posterior draws, a block of rows at a time.
-
-    Raises:
-        Unknown: p(x | z) has no mean or variance that is known.
-    """
+    """Mean and root mean variance of p(x | z_k) over K posterior draws, a block of rows at a time."""
     blocks = [_reconstruct(model, guide, rows, samples) for rows in row_blocks(x, samples * width(model, x))]
     return Reconstruction(*(torch.cat(parts) for parts in zip(*blocks, strict=True)))
 
@@ -300,7 +296,8 @@ def _reconstruct(model: Program, guide: Program, x: Tensor, samples: int) -> Rec
     with pyro.plate("samples", samples, dim=-2):
         q = poutine.trace(guide).get_trace(x)
         fn = poutine.trace(poutine.replay(model, trace=q)).get_trace(x).nodes["x"]["fn"]
-    return Reconstruction(ask(fn, "mean").mean(0), ask(fn, "variance").mean(0).sqrt())
+    mean, variance = moments(fn)
+    return Reconstruction(mean.mean(0), variance.mean(0).sqrt())
 
 
 def log_mean_exp(log_weights: Tensor) -> Tensor:

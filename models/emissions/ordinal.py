@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import ClassVar
 
+import numpy as np
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
@@ -26,15 +27,14 @@ class BinnedOrdinal(Emission):
               - \Phi\!\left(\frac{x_j - w_j/2 - \mu_j}{\sigma_j}\right), \qquad
               \mu_j = c_j + s_j a_j, \quad \sigma_j = s_j e^{v_j/2}
 
-    A vanishing sigma gives a level all of the mass, and no more: the logarithm is at most 0. As the discretised
-    logistic of Salimans et al. (2017), https://arxiv.org/abs/1701.05517
+    with c_j the middle of the levels and s_j their standard deviation. A vanishing sigma gives a level all of the mass,
+    and no more: the logarithm is at most 0. As the discretised logistic of Salimans et al. (2017),
+    https://arxiv.org/abs/1701.05517
 
     Args:
         levels: of each of the d columns, increasing and equally spaced.
-        center: c, (d,), where the numbers' zero is.
-        scale: s, (d,), their unit.
 
-    >>> emission = BinnedOrdinal([[0.0, 1.0, 2.0], [2007.0, 2008.0]], center=[1.0, 2007.5], scale=[1.0, 0.5])
+    >>> emission = BinnedOrdinal([[0.0, 1.0, 2.0], [2007.0, 2008.0]])
     >>> emission(torch.zeros(2, 2)).log_prob(torch.tensor([[0.0, 2007.0], [1.0, 2008.0]])).exp().sum(0) <= 1
     tensor([True, True])
     """
@@ -43,19 +43,19 @@ class BinnedOrdinal(Emission):
     low: Tensor
     high: Tensor
     width: Tensor
-    center: Tensor
-    scale: Tensor
+    middle: Tensor
+    spread: Tensor
 
-    def __init__(self, levels: Sequence[Sequence[float]], center: Sequence[float], scale: Sequence[float]) -> None:
+    def __init__(self, levels: Sequence[Sequence[float]]) -> None:
         super().__init__()
-        of_columns = {
+        of_levels = {
             "low": [column[0] for column in levels],
             "high": [column[-1] for column in levels],
             "width": [column[1] - column[0] for column in levels],
-            "center": center,
-            "scale": scale,
+            "middle": [(column[0] + column[-1]) / 2 for column in levels],
+            "spread": [np.std(column) for column in levels],
         }
-        for name, values in of_columns.items():
+        for name, values in of_levels.items():
             self.register_buffer(name, torch.as_tensor(values, dtype=torch.get_default_dtype()))
         self.count = max(map(len, levels))
 
@@ -63,7 +63,7 @@ class BinnedOrdinal(Emission):
         """From (a, v), (..., 2, d)."""
         a, v = parameters.unbind(-2)
         # a scale of 0 is none too small
-        normal = dist.Normal(self.center + self.scale * a, self.scale * (v / 2).exp(), validate_args=False)
+        normal = dist.Normal(self.middle + self.spread * a, self.spread * (v / 2).exp(), validate_args=False)
         return Binned(normal, self.width, (self.low, self.high), levels=self.count)
 
     def start(self, x: Tensor) -> Tensor:

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from annotated_types import Ge, Le
 
 from zoo.catalogue import register
+from zoo.errors import DataError
 from zoo.pairs.programs import VAEOptions, vae
 
 if TYPE_CHECKING:
     from torch import nn
 
     from zoo.data import Data
+
+
+@dataclass(frozen=True)
+class LogisticMixtureOptions(VAEOptions):
+    """``components`` logistic densities are mixed for each column."""
+
+    components: Annotated[int, Ge(1), Le(1000)] = 5
 
 
 def levels(data: Data) -> tuple[float, ...]:
@@ -55,8 +66,7 @@ def gaussian_binned(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Modu
     """A VAE of BinnedOrdinal columns."""
     from zoo.models.emissions import BinnedOrdinal
 
-    every, center, scale = [levels(data)] * data.features, data.scaling.center, data.scaling.scale
-    return vae(data, options, BinnedOrdinal(every, center.tolist(), scale.tolist()), "ordinal")
+    return vae(data, options, BinnedOrdinal([levels(data)] * data.features), "ordinal")
 
 
 @register(
@@ -77,3 +87,69 @@ def categorical(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:
     from zoo.models.emissions import LevelSoftmax
 
     return vae(data, options, LevelSoftmax(levels(data)), "ordinal")
+
+
+@register(
+    "logistic-mixture",
+    title="Logistic mixture as a mass over levels",
+    summary="Several peaks for each value, cut into the cells of levels: what image models use.",
+    formula="P(x|z) = ∏ⱼ Σ_k π_kⱼ [σ((xⱼ + w/2 - μ_kⱼ)/s_kⱼ) - σ((xⱼ - w/2 - μ_kⱼ)/s_kⱼ)]",
+    support="ordinal",
+    base_measure="mass",
+    bounded=True,
+    bound="0",
+    reference="Salimans et al. (2017), PixelCNN++",
+    link="https://arxiv.org/abs/1701.05517",
+    guides=("mean-field", "full-rank"),
+)
+def logistic_mixture(data: Data, options: LogisticMixtureOptions) -> tuple[nn.Module, nn.Module]:
+    """A VAE of LogisticMixtureOrdinal columns."""
+    from zoo.models.emissions import LogisticMixtureOrdinal
+
+    emission = LogisticMixtureOrdinal([levels(data)] * data.features, options.components)
+    return vae(data, options, emission, "ordinal")
+
+
+@register(
+    "cumulative-logit",
+    title="Cumulative logits",
+    summary="Levels as intervals of a logistic variable, whose ends each column learns: ratings, and other orders.",
+    formula="P(xⱼ ≤ levelₖ|z) = σ(θₖⱼ - hⱼ(z))",
+    support="ordinal",
+    base_measure="mass",
+    bounded=True,
+    bound="0",
+    reference="McCullagh (1980), Regression Models for Ordinal Data",
+    link="https://doi.org/10.1111/j.2517-6161.1980.tb01109.x",
+    guides=("mean-field", "full-rank"),
+)
+def cumulative_logit(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:
+    """A VAE of CumulativeOrdinal columns."""
+    from zoo.models.emissions import CumulativeOrdinal
+
+    return vae(data, options, CumulativeOrdinal([levels(data)] * data.features), "ordinal")
+
+
+@register(
+    "beta-binomial",
+    title="Beta-binomial",
+    summary="Counts out of a known total, the highest level, more spread than binomial ones.",
+    formula="P(x|z) = ∏ⱼ BetaBin(xⱼ; n, κⱼ(z) mⱼ(z), κⱼ(z)(1 - mⱼ(z)))",
+    support="ordinal",
+    base_measure="mass",
+    bounded=True,
+    bound="0",
+    reference="Skellam (1948), A Probability Distribution Derived from the Binomial Distribution",
+    guides=("mean-field", "full-rank"),
+)
+def beta_binomial(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:
+    """A VAE of BetaBinomial columns."""
+    from zoo.models.emissions import BetaBinomial
+
+    every = levels(data)
+    if every != tuple(map(float, range(len(every)))):
+        raise DataError(
+            f"beta-binomial counts out of a total, 0, 1, 2, ..., and the levels of {data.name} are {every[0]:g}, "
+            f"{every[1]:g}, ..., {every[-1]:g}: number them from 0, or choose cumulative-logit or gaussian-binned."
+        )
+    return vae(data, options, BetaBinomial(len(every) - 1), "ordinal")

@@ -51,11 +51,7 @@ EMISSIONS: dict[str, Callable[[Any, list[Column]], Emission]] = {
     "log-normal": lambda options, _: _emissions().LogNormal(options.floor),
     "negative-binomial": lambda *_: _emissions().NegativeBinomial(),
     "poisson": lambda *_: _emissions().Poisson(),
-    "binned": lambda _, columns: _emissions().BinnedOrdinal(
-        [column.levels for column in columns],
-        [column.center for column in columns],
-        [column.scale for column in columns],
-    ),
+    "binned": lambda _, columns: _emissions().BinnedOrdinal([column.levels for column in columns]),
     "cumulative": lambda _, columns: _emissions().CumulativeOrdinal([column.levels for column in columns]),
     "softmax": lambda _, columns: _emissions().Softmax([len(column.categories or ()) for column in columns]),
     "bernoulli": lambda *_: _emissions().Bernoulli(),
