@@ -20,6 +20,7 @@ from zoo.errors import Unknown
 from zoo.models.emissions import EachColumn, PerColumn
 from zoo.models.emissions.count import log_beta_binomial
 from zoo.models.emissions.ordinal import BinnedMixture, Cumulative
+from zoo.models.emissions.unit import SigmoidOfNormal
 from zoo.models.ordinal import Binned, Levels, PartlyBinned, log_interval_mass, within_support
 
 __all__ = [
@@ -101,9 +102,12 @@ def _(likelihood: dist.LowRankMultivariateNormal) -> Tensor:
     return (diagonal / (1 - share)).sqrt().expand(likelihood.shape())  # type: ignore[no-any-return]
 
 
-@column_scale.register
-def _(likelihood: dist.LogNormal) -> Tensor:
-    return likelihood.scale  # type: ignore[no-any-return]
+@column_scale.register(dist.LogNormal)
+@column_scale.register(SigmoidOfNormal)
+def _(likelihood: Any) -> Tensor:
+    """Of the normal that it is a function of: a density without a bound is one whose scale vanishes there."""
+    scale: Tensor = likelihood.scale
+    return scale
 
 
 @column_scale.register

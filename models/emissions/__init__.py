@@ -28,30 +28,35 @@ from .normal import (
     SharedNormal,
 )
 from .ordinal import BinnedOrdinal, CumulativeOrdinal, LogisticMixtureOrdinal
-from .positive import LogNormal
+from .positive import Gamma, LogNormal
 from .real import Laplace, Logistic, StudentT
+from .unit import Beta, ContinuousBernoulli, LogitNormal, TruncatedNormal
 
 __all__ = [
     "LOWER_QUANTILE",
     "SPREAD",
     "Bernoulli",
+    "Beta",
     "BetaBinomial",
     "BinnedOrdinal",
     "ColumnNegativeBinomial",
     "ColumnNormal",
     "Columns",
     "ConstrainedNormal",
+    "ContinuousBernoulli",
     "CumulativeOrdinal",
     "EachColumn",
     "Emission",
     "FixedNormal",
     "FullNormal",
+    "Gamma",
     "Laplace",
     "LearnedNormal",
     "LevelSoftmax",
     "LogNormal",
     "Logistic",
     "LogisticMixtureOrdinal",
+    "LogitNormal",
     "LowRankNormal",
     "NaturalNormal",
     "NegativeBinomial",
@@ -63,5 +68,6 @@ __all__ = [
     "SharedNormal",
     "Softmax",
     "StudentT",
+    "TruncatedNormal",
     "ZeroInflatedNegativeBinomial",
 ]
