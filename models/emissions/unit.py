@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from ..ordinal import log_interval_mass
-from .continuous import Continuous, log_gamma_draws, log_pole, peak_nodes, stirling_error
+from .continuous import Continuous, legendre, log_gamma_draws, log_pole, peak_nodes, stirling_error
 from .emission import Emission
 
 __all__ = [
@@ -28,9 +28,11 @@ CUMULANTS = [number / math.factorial(2 * n) for n, number in enumerate(BERNOULLI
 LOG_TAU = math.log(2 * math.pi)
 LARGEST = 300.0  # of a log parameter: double precision still multiplies two such numbers
 BEYOND = 100.0  # standard deviations, beyond which a normal has nothing
+TAILS, TURNED = 8.5, 36.0  # the same, as far as it adds to a moment; logits where a sigmoid is 0 or 1 in rounding
 LEAST = 1e-4  # of a variance, or of how far a mean is from 0 and 1, to start from
 NEWTON = 12  # steps, that double the digits from one on
-FLAT = 1e-8  # of a density's change over an interval
+ASYMPTOTIC = 30.0  # where a series of Mills' ratio has the digits of double precision
+FLAT = 1e-4  # of a density's change over an interval, whose cube is lost in rounding
 
 
 class _OnUnit(Continuous):
@@ -313,12 +315,11 @@ class _BetaShape(NamedTuple):
         peak = start + left
         log_x, log_rest = nn.functional.logsigmoid(peak), nn.functional.logsigmoid(-peak)
         # to the right it is raised by x and falls by m, to the left by what is missing to 1
-        raised, other, falls = (
-            torch.stack(torch.broadcast_tensors(*pair), dim=-1)[..., None]
-            for pair in ((log_x, log_rest), (log_rest, log_x), (self.log_m.exp() + 0 * peak, self.log_rest.exp()))
+        raised, falls = (
+            torch.stack(pair, dim=-1)[..., None].exp() for pair in ((log_x, log_rest), (self.log_m, self.log_rest))
         )
         n = self.log_n.exp()[..., None, None]
-        drop = lambda s: n * (_log_raised(s, raised, other) - falls * s)  # noqa: E731
+        drop = lambda s: n * (torch.log1p(raised * s.expm1()) - falls * s)  # noqa: E731
         _, weights = peak_nodes(drop, torch.stack([length - left, left], dim=-1))
         return torch.where(empty, -torch.inf, weights.sum((-1, -2)).log() - self.drop(peak))
 
@@ -358,7 +359,7 @@ class Beta(Emission):
 
 
 class SigmoidOfNormal(_OnUnit):
-    r"""The sigmoid of a normal variable, whose mean and variance have no closed form.
+    r"""The sigmoid of a normal variable.
 
     .. math:: p(x) = \frac{N(\mathrm{logit} \, x; \mu, \sigma^2)}{x (1 - x)}
 
@@ -395,6 +396,30 @@ class SigmoidOfNormal(_OnUnit):
         """The sigmoid of draws."""
         drawn = dist.Normal(self.loc.double(), self.scale.double(), validate_args=False).rsample(sample_shape)
         return _to_open(drawn.sigmoid(), self.loc.dtype)
+
+    def _moments(self) -> tuple[Tensor, Tensor]:
+        """By quadrature, for want of a closed form, in panels that end where the sigmoid is steep or the normal high."""
+        loc, scale = self.loc.double(), self.scale.double()
+        steep = [(turn - loc) / scale for turn in (-TURNED, 0.0, TURNED)]
+        ends = torch.stack([torch.zeros_like(loc), loc * 0 - TAILS, loc * 0 + TAILS, *steep], dim=-1)
+        ends = ends.clamp(-TAILS, TAILS).sort(-1).values
+        nodes, weights = legendre(ends)
+        at = ends[..., :-1, None] + ends.diff(dim=-1)[..., None] * nodes
+        weights = ends.diff(dim=-1)[..., None] * weights * (-at.square() / 2 - LOG_TAU / 2).exp()
+        x = (loc[..., None, None] + scale[..., None, None] * at).sigmoid()
+        mean = (weights * x).sum((-1, -2))
+        variance = (weights * (x - mean[..., None, None]).square()).sum((-1, -2))
+        return mean.to(self.loc.dtype), variance.to(self.loc.dtype)
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean, by quadrature."""
+        return self._moments()[0]
+
+    @property
+    def variance(self) -> Tensor:
+        """The variance, by the same."""
+        return self._moments()[1]
 
 
 class LogitNormal(Emission):
@@ -449,20 +474,19 @@ class NormalOnUnit(_OnUnit):
 
     def log_mass_between(self, below: Tensor, above: Tensor, width: Tensor) -> Tensor:  # noqa: ARG002
         """What is under the density from one end of the interval to the other, over what is under all of it."""
-        highest, _, weights = self._nodes(below, width)
-        return weights.sum((-1, -2)).log() - self._fall(highest) - self._log_whole()
+        highest, under, _ = self._sides(below, width)
+        return (under[0] + under[1]).log() - self._fall(highest) - self._log_whole()
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         """By the inverse of the distribution function on either side of the highest point."""
-        (loc, scale), (peak, _, weights) = self._parameters(), self._whole()
-        u = torch.rand((*sample_shape, *loc.shape), dtype=loc.dtype, device=loc.device)
-        right, left = weights.sum(-1).unbind(-1)
-        share = left / (left + right)
+        (_, scale), (peak, under, sides) = self._parameters(), self._whole()
+        u = torch.rand((*sample_shape, *peak.shape), dtype=peak.dtype, device=peak.device)
+        share = under[1] / (under[0] + under[1])
         up = u >= share
         level = torch.where(up, (u - share) / (1 - share), 1 - u / share)
-        sign = torch.where(up, 1.0, -1.0)
-        end = torch.where(up, 1 - peak, peak) / scale
-        return (peak + sign * scale * _tail_quantile(level, sign * (peak - loc) / scale, end)).to(self.loc.dtype)
+        slope, end = (torch.where(up, sides[0][part], sides[1][part]) for part in range(2))
+        moved = scale * _tail_quantile(level, slope, end)
+        return torch.where(up, peak + moved, peak - moved).to(self.loc.dtype)
 
     def _parameters(self) -> tuple[Tensor, Tensor]:
         return self.loc.double(), self.log_scale.double().clamp(-LARGEST, LARGEST).exp()
@@ -473,25 +497,29 @@ class NormalOnUnit(_OnUnit):
         peak = loc.detach().clamp(0, 1)
         return (x - peak) / scale * ((x - loc) + (peak - loc)) / scale / 2
 
-    def _nodes(self, low: Tensor, width: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Where (low, low + width) is highest; from there up and down, distances and weights, (..., 2, n)."""
+    def _sides(self, low: Tensor, width: Tensor) -> tuple[Tensor, list[Tensor], list[tuple[Tensor, Tensor]]]:
+        """Where (low, low + width) is highest, what is under the density up and down from there, slopes and ends."""
         loc, scale = self._parameters()
         highest = (low + torch.minimum((loc - low).clamp(min=0), width)).detach()
-        slope = torch.stack([highest - loc, loc - highest], dim=-1) / scale[..., None]
-        reach = torch.stack([width - (highest - low), highest - low], dim=-1) / scale[..., None]
-        at, weights = peak_nodes(lambda s: slope[..., None] * s + s.square() / 2, reach)
-        unit, sign = scale[..., None, None], torch.tensor([[1.0], [-1.0]], device=at.device)
-        return highest, unit * sign * at, unit * weights
+        down = highest - low
+        slope = (highest - loc) / scale  # at least 0 but for rounding on a side that has a length
+        sides = [(slope.clamp(min=-1), (width - down) / scale), ((-slope).clamp(min=-1), down / scale)]
+        return highest, [scale * _tail_mass(*side) for side in sides], sides
 
-    def _whole(self) -> tuple[Tensor, Tensor, Tensor]:
+    def _whole(self) -> tuple[Tensor, list[Tensor], list[tuple[Tensor, Tensor]]]:
         zero = torch.zeros_like(self._parameters()[0])
-        return self._nodes(zero, zero + 1)
+        return self._sides(zero, zero + 1)
 
     def _log_whole(self) -> Tensor:
-        return self._whole()[2].sum((-1, -2)).log()
+        up, down = self._whole()[1]
+        return (up + down).log()
 
     def _moments(self) -> tuple[Tensor, Tensor]:
-        highest, moved, weights = self._whole()
+        """By quadrature, from the highest point."""
+        (_, scale), (highest, _, sides) = self._parameters(), self._whole()
+        slope, end = (torch.stack(parts, dim=-1) for parts in zip(*sides, strict=True))
+        at, weights = peak_nodes(lambda s: slope[..., None] * s + s.square() / 2, end)
+        moved = scale[..., None, None] * at * torch.tensor([[1.0], [-1.0]], device=at.device)
         weights = weights / weights.sum((-1, -2), keepdim=True)
         further = (weights * moved).sum((-1, -2))
         variance = (weights * (moved - further[..., None, None]).square()).sum((-1, -2))
@@ -508,19 +536,39 @@ class NormalOnUnit(_OnUnit):
         return self._moments()[1]
 
 
-def _tail_quantile(level: Tensor, slope: Tensor, end: Tensor) -> Tensor:
-    r"""The s below which a level of the mass of :math:`e^{-a s - s^2 / 2}` on (0, end) is.
+def _mills(a: Tensor) -> Tensor:
+    r""":math:`\int_0^\infty e^{-a s - s^2 / 2} ds`; of its asymptotic series the derivative is accurate far out, too."""
+    far = a > ASYMPTOTIC
+    near, tail = torch.where(far, 0.0, a), torch.where(far, a, ASYMPTOTIC)
+    r, series = tail.square().reciprocal(), torch.ones_like(tail)
+    for odd in range(13, 0, -2):
+        series = 1 - odd * r * series
+    return torch.where(far, series / tail, math.sqrt(math.pi / 2) * torch.special.erfcx(near * math.sqrt(0.5)))
 
-    By Newton's method on the log of what is above s without an end, which is concave: it comes from one side alone.
+
+def _log_above(slope: Tensor, s: Tensor) -> Tensor:
+    """Log of the share of that integral that is above s."""
+    return _mills(slope + s).log() - _mills(slope).log() - slope * s - s.square() / 2
+
+
+def _tail_mass(slope: Tensor, end: Tensor) -> Tensor:
+    """The same integral from 0 to an end; by a series in it where little changes on the way."""
+    flat = (1 + slope) * end < FLAT
+    near, far = torch.where(flat, end, 0.0), torch.where(flat, 1.0, end)
+    series = near * (1 - slope * near / 2 + (slope.square() - 1) * near.square() / 6)
+    return torch.where(flat, series, -_mills(slope) * torch.expm1(_log_above(slope, far)))
+
+
+def _tail_quantile(level: Tensor, slope: Tensor, end: Tensor) -> Tensor:
+    """The s below which a level of the integral to an end is.
+
+    By Newton's method on the log of what is above s without an end: it is concave, so that steps come from one side.
     """
-    log_scaled = lambda t: torch.special.erfcx(t * math.sqrt(0.5)).log()  # noqa: E731
-    log_above = lambda s: log_scaled(slope + s) - log_scaled(slope) - slope * s - s.square() / 2  # noqa: E731
-    wanted = torch.log1p(level * torch.expm1(log_above(end)))
+    wanted = torch.log1p(level * torch.expm1(_log_above(slope, end)))
     s = torch.zeros_like(wanted)
     for _ in range(NEWTON):
-        hazard = math.sqrt(2 / math.pi) * (-log_scaled(slope + s)).exp()
-        s = torch.minimum(s + (log_above(s) - wanted) / hazard, end)
-    flat = (1 + slope) * end < FLAT
+        s = torch.minimum(s + (_log_above(slope, s) - wanted) * _mills(slope + s), end)
+    flat = (1 + slope) * end < FLAT**2
     return torch.where(flat, level * end, s)
 
 
