@@ -485,7 +485,9 @@ def _quadrature(drawn: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]
     half, middle = edges.diff(dim=0) / 2, (edges[1:] + edges[:-1]) / 2
     grid = (middle[:, None] + half[:, None] * nodes[:, None, None]).flatten(0, 1)
     weights = (half[:, None] * weights[:, None, None]).flatten(0, 1)
-    return torch.where(weights > 0, grid, at[16]), weights[..., 0]  # none at an end, where there may be a pole
+    # none at an end, where there may be a pole, and where rounding takes nodes of the narrowest panels
+    inside = (weights > 0) & (grid > low) & (grid < high)
+    return torch.where(inside, grid, at[16]), weights[..., 0]
 
 
 def _pyros_elbo(guide: Any, x: Tensor) -> Trace_ELBO | TraceEnum_ELBO:
