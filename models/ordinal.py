@@ -142,7 +142,7 @@ def _log_normal_cdf(t: Tensor) -> Tensor:
     far = t < -10
     tail, near = torch.where(far, t, -10.0), torch.where(far, 0.0, t)
     r = tail.square().reciprocal()
-    series = -r * (1 - 3 * r * (1 - 5 * r * (1 - 7 * r * (1 - 9 * r))))
+    series = -r * (1 - 3 * r * (1 - 5 * r * (1 - 7 * r * (1 - 9 * r * (1 - 11 * r * (1 - 13 * r * (1 - 15 * r)))))))
     log_tail = -tail.square() / 2 - (-tail).log() - LOG_ROOT_TAU + torch.log1p(series)
     return torch.where(far, log_tail, (torch.erfc(-near * math.sqrt(0.5)) / 2).log())
 
