@@ -62,7 +62,7 @@ def _cell(low: Tensor, high: Tensor, width: Any) -> tuple[Tensor, Tensor, Tensor
     below = torch.where(below > rounding * given, below, 0.0)
     above = torch.where(above > rounding, above, 0.0)
     inside = torch.where((below > 0) & (above > 0), given, torch.where(above > 0, high.double(), 1.0) - below)
-    outside = (inside <= 0) | (below >= 1) | (above >= 1)
+    outside = (inside <= 0) | (below >= 1) | (high <= 0)
     below, above, inside = (torch.where(outside, 1 / 3, part) for part in (below, above, inside))
     return below, above, inside, outside
 
@@ -289,14 +289,14 @@ class _BetaShape(NamedTuple):
         return self.log_n.exp() * (_log_raised(s.abs(), log_m, log_rest) - log_m.exp() * s.abs())
 
     def end(self) -> Tensor:
-        """As far from 0 as (1 - x)^(beta - 1) changes little."""
-        return 1 / (8 + 2 * self.log_b.exp())
+        """As far from 0 as (1 - x)^(beta - 1) changes little; parts may be split anywhere, so that it has no gradient."""
+        return 1 / (8 + 2 * self.log_b.detach().exp())
 
     def log_next_to_zero(self, below: Tensor, width: Tensor, end: Tensor) -> Tensor:
         """The part in (0, end) of an interval, which is x^alpha but for what (1 - x)^(beta - 1) changes of it."""
         empty, endless = below >= end, below <= 0
         below = torch.where(empty, end / 2, below)
-        width = torch.where(empty, end / 2, torch.minimum(width, end - below))
+        width = torch.where(empty, end / 2, torch.where(width <= end - below, width, end - below))
         x, b = below + width, self.log_b.exp()
         length = torch.log1p(width / torch.where(endless, 1.0, below))
         others = lambda s: torch.expm1((b - 1)[..., None] * torch.log1p(-x[..., None] * (-s).exp()))  # noqa: E731
@@ -306,7 +306,7 @@ class _BetaShape(NamedTuple):
 
     def log_between(self, below: Tensor, above: Tensor, width: Tensor, *ends: Tensor) -> Tensor:
         """The part between the two ends, down both sides of its highest point."""
-        low, high = torch.maximum(below, ends[0]), torch.maximum(above, ends[1])
+        low, high = (torch.where(part >= end, part, end) for part, end in zip((below, above), ends, strict=True))
         width = width - (low - below) - (high - above)
         empty = width <= 0
         low, high, width = (torch.where(empty, 1 / 3, part) for part in (low, high, width))
@@ -343,8 +343,8 @@ class Beta(Emission):
     Ferrari & Cribari-Neto (2004), Beta Regression for Modelling Rates and Proportions,
     https://doi.org/10.1080/0266476042000214501
 
-    >>> Beta()(torch.tensor([[0.0, 0.0], [0.0, 2.0]]).log1p()).log_prob(torch.tensor([0.0, 1.0]))
-    tensor([inf, inf])
+    >>> Beta()(torch.tensor([[0.0, 0.0], [0.0, 1.1]])).log_prob(torch.tensor([0.0, 1.0]))  # of shapes 0.5 and 1.5
+    tensor([inf, -inf])
     """
 
     outputs = 2
@@ -384,8 +384,8 @@ class SigmoidOfNormal(_OnUnit):
         """That of the logits; beyond all mass instead of infinite, whose gradient would not be a number."""
         loc, scale = self.loc.double(), self.scale.double()
         to_zero, to_one = below <= 0, above <= 0
-        low = torch.where(to_zero, 1.0, below).log() - (1 - below).log()
-        high = (1 - above).log() - torch.where(to_one, 1.0, above).log()
+        low = torch.where(to_zero, 1.0, below).log() - (width + above).log()
+        high = (below + width).log() - torch.where(to_one, 1.0, above).log()
         between = torch.log1p(width / torch.where(to_zero | to_one, 1.0, below * above))
         low = torch.where(to_zero, torch.where(to_one, loc, torch.minimum(loc, high)) - BEYOND * scale, low)
         high = torch.where(to_one, torch.maximum(loc, low) + BEYOND * scale, high)
@@ -483,7 +483,7 @@ class NormalOnUnit(_OnUnit):
         u = torch.rand((*sample_shape, *peak.shape), dtype=peak.dtype, device=peak.device)
         share = under[1] / (under[0] + under[1])
         up = u >= share
-        level = torch.where(up, (u - share) / (1 - share), 1 - u / share)
+        level = torch.where(up, u - share, share - u) / torch.where(up, 1 - share, share)
         slope, end = (torch.where(up, sides[0][part], sides[1][part]) for part in range(2))
         moved = scale * _tail_quantile(level, slope, end)
         return torch.where(up, peak + moved, peak - moved).to(self.loc.dtype)
@@ -582,7 +582,7 @@ class TruncatedNormal(Emission):
 
     >>> fn = TruncatedNormal()(torch.tensor([[0.5, -1e4], [-2.0, 0.0]]))
     >>> fn.log_prob(torch.tensor([0.5, 0.0]))
-    tensor([0.3960, 9.2103])
+    tensor([0.2723, 9.2103])
     """
 
     outputs = 2
