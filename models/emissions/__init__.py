@@ -3,6 +3,7 @@
 A file for each support, and what all of them are in :class:`Emission`.
 """
 
+from .beta import Beta
 from .categorical import Bernoulli, LevelSoftmax, Softmax
 from .count import (
     BetaBinomial,
@@ -30,7 +31,8 @@ from .normal import (
 from .ordinal import BinnedOrdinal, CumulativeOrdinal, LogisticMixtureOrdinal
 from .positive import Gamma, LogNormal
 from .real import Laplace, Logistic, StudentT
-from .unit import Beta, ContinuousBernoulli, LogitNormal, TruncatedNormal
+from .truncated import TruncatedNormal
+from .unit import ContinuousBernoulli, LogitNormal
 
 __all__ = [
     "LOWER_QUANTILE",

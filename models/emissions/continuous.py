@@ -90,7 +90,7 @@ def peak_nodes(drop: Callable[[Tensor], Tensor], reach: Tensor) -> tuple[Tensor,
 
 
 def log_pole(power: Tensor, rest: Callable[[Tensor], Tensor], length: Tensor, endless: Tensor) -> Tensor:
-    r"""Log of the part of a mass next to a pole of the density, or a zero: s is by how much a log of x is less than at its end.
+    r"""Log of the part of a mass next to a pole or a zero of the density, s being how far a log of x is from its end.
 
     .. math:: \log \int_0^l e^{-k s} (1 + r(s)) \, ds
 

@@ -30,7 +30,8 @@ class DispersionOptions(VAEOptions):
     base_measure="mass",
     bounded=True,
     bound="0",
-    reference="Poisson (1837), Recherches sur la probabilité des jugements",
+    reference="Nazábal et al. (2020), Handling incomplete heterogeneous data using VAEs, with an exact mass",
+    link="https://arxiv.org/abs/1807.03653",
     guides=("mean-field", "full-rank"),
 )
 def poisson(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:

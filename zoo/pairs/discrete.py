@@ -140,6 +140,7 @@ def cumulative_logit(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Mod
     bounded=True,
     bound="0",
     reference="Skellam (1948), A Probability Distribution Derived from the Binomial Distribution",
+    link="https://docs.scipy.org/doc/scipy/reference/generated/scipy.stats.betabinom.html",
     guides=("mean-field", "full-rank"),
 )
 def beta_binomial(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:

@@ -78,6 +78,7 @@ def student_t(data: Data, options: StudentOptions) -> tuple[nn.Module, nn.Module
     bounded=False,
     bounded_if="with smallest, by -D log(2 smallest)",
     reference="Laplace (1774), Mémoire sur la probabilité des causes par les évènements",
+    link="https://doi.org/10.1214/ss/1177013620",
     guides=("mean-field", "full-rank"),
     remedies=("laplace[smallest=0.1]", *CURES),
 )

@@ -26,7 +26,7 @@ __all__ = ["Witness", "witness"]
 
 SHARPNESS = (2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 LASTING = 2 / 3  # of the gain of the doubling before
-FLAT = 0.01  # nats per doubling of the sharpness, of all data together
+FLAT = 0.1  # nats per doubling of the sharpness, of all data together
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from zoo import inference, models
 from zoo.context import seeded
 from zoo.errors import Unknown
-from zoo.wellposed.paths import site
+from zoo.wellposed.paths import latent_width, site
 
 __all__ = ["elbo", "log_likelihood"]
 
@@ -52,7 +52,7 @@ def _(model: models.LinearGaussian, x: Tensor, positions: Tensor) -> Tensor:  # 
 
 def _along(model: Any, nodes: Tensor, x: Tensor) -> Any:
     """p(x | z) at values of the first latent, (M,), the others being 0."""
-    z = torch.zeros(len(nodes), getattr(model, "first", model).latent_dim, dtype=torch.float64)
+    z = torch.zeros(len(nodes), latent_width(model, x), dtype=torch.float64)
     z[:, 0] = nodes
     return site(model, z, x[:1].expand(len(nodes), -1))
 

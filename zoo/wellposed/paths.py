@@ -19,7 +19,7 @@ from zoo.context import seeded
 from zoo.densities import columns_log_prob
 from zoo.errors import Unknown
 
-__all__ = ["COLLAPSE", "Path", "Point", "Stepping", "paths", "site", "steepness"]
+__all__ = ["COLLAPSE", "Path", "Point", "Stepping", "latent_width", "paths", "site", "steepness"]
 
 COLLAPSE = "half of the prior's mass is given to one datum"
 ON_A_COLUMN = "the outputs pass through all values of the column of fewest, and what all data share follows"
@@ -28,7 +28,7 @@ ON_A_SURFACE = "the latents span the data's principal directions while the varia
 ON_ONE = "one component shrinks onto one datum"
 
 NEAR = 8.0  # the box in which outputs are steered first, where curvatures are still moderate
-UPHILL, FURTHER, POLISHED = 60, 30, 2  # steps
+UPHILL, FURTHER, POLISHED = 150, 30, 3  # steps
 
 
 class Point(NamedTuple):
@@ -85,7 +85,9 @@ def _collapse(model: Any, target: Tensor) -> Callable[[float], Point]:
 
     def at(sharpness: float) -> Point:
         best = steered.uphill(sharpness)
-        return _stepping(steered.model, torch.cat([best, torch.zeros_like(best)]), torch.zeros(1), sharpness)
+        return _stepping(
+            steered.model, torch.cat([best, torch.zeros_like(best)]), torch.zeros(1), sharpness, steered.width
+        )
 
     return at
 
@@ -94,13 +96,13 @@ def _through(model: Any, targets: Tensor, counts: Tensor, column: int | None = N
     """Outputs as good as they get for each target on its share of z, with what all data share steered, too."""
     steered = _Steered(model, targets, column, shared=True)
     positions = torch.special.ndtri((counts.cumsum(0)[:-1] / counts.sum()).double())
-    return lambda sharpness: _stepping(steered.model, steered.uphill(sharpness), positions, sharpness)
+    return lambda sharpness: _stepping(steered.model, steered.uphill(sharpness), positions, sharpness, steered.width)
 
 
-def _stepping(model: Any, levels: Tensor, positions: Tensor, sharpness: float) -> Point:
+def _stepping(model: Any, levels: Tensor, positions: Tensor, sharpness: float, width: int) -> Point:
     # steps that narrow faster than outputs move apart, so that what lies between two levels soon counts for nothing
     model = copy.deepcopy(model)
-    model.decoder = Stepping(levels, positions, steepness(sharpness) * len(positions), model.latent_dim)
+    model.decoder = Stepping(levels, positions, steepness(sharpness) * len(positions), width)
     return Point(model, model.decoder.positions)
 
 
@@ -113,6 +115,12 @@ def _shared(model: Any) -> list[Tensor]:
     """What p(x | z) depends on beside the decoder's outputs: parameters, and what is settled from all data."""
     own = [p for name, p in model.named_parameters() if not name.startswith("decoder.")]
     return own + [getattr(part, name) for part in model.modules() for name in getattr(part, "settled", ())]
+
+
+def latent_width(model: Any, x: Tensor) -> int:
+    """How many latents z the model has."""
+    with seeded(0):
+        return int(poutine.trace(model).get_trace(x[:1]).nodes["z"]["value"].shape[-1])
 
 
 def site(model: Any, z: Tensor, x: Tensor) -> Any:
@@ -145,19 +153,27 @@ class _Steered:
 
     def __init__(self, model: Any, targets: Tensor, column: int | None = None, *, shared: bool = False) -> None:
         self.model, self.targets, self.column = copy.deepcopy(model), targets, column
-        self.z = targets.new_zeros(len(targets), model.latent_dim)
+        self.width = latent_width(model, targets)
+        self.z = targets.new_zeros(len(targets), self.width)
         self.model.decoder = self.given = Given(torch.zeros_like(model.decoder(self.z)))
         self.moving = [self.given.numbers, *(_shared(self.model) if shared else [])]
         self.middles = [part.detach().clone() for part in self.moving]
         self._look_at_the_targets()
-        self._climb(NEAR, UPHILL)
+        self.steps = self._climb(NEAR, UPHILL)
         self.near = [part.clone() for part in self.moving]
 
     def uphill(self, sharpness: float) -> Tensor:
         """The best numbers (M, ...) at most ``sharpness`` from 0; what is shared is as far from where it was."""
-        for part, near in zip(self.moving, self.near, strict=True):
-            part.copy_(near)
-        self._climb(sharpness, FURTHER)
+        ends = []
+        # what ended at the edge is put at the new one, and the rest moves in steps as small as in the end; or all moves
+        for steps, further in ((self.steps, max(1.0, sharpness / NEAR)), (None, 1.0)):
+            for part, near, middle in zip(self.moving, self.near, self.middles, strict=True):
+                at_edge = (near - middle).abs() >= NEAR
+                part.copy_(middle + (near - middle) * torch.where(at_edge, further, 1.0))
+            self._climb(sharpness, FURTHER, steps)
+            ends.append((float(self.height().nan_to_num(-math.inf)), [part.clone() for part in self.moving]))
+        for part, best in zip(self.moving, max(ends, key=lambda end: end[0])[1], strict=True):
+            part.copy_(best)
         return self.given.numbers.clone()
 
     def height(self) -> Tensor:
@@ -178,17 +194,30 @@ class _Steered:
             if not self.height() > before:
                 row.copy_(old)
 
-    def _climb(self, radius: float, steps: int) -> None:
-        """By the signs of the gradient, since its size knows no bounds; then by Newton's steps, for locations."""
+    def _climb(self, radius: float, rounds: int, steps: Any = None) -> Any:
+        """By the signs of the gradient, since its size knows no bounds, and by Newton's steps, for locations.
+
+        Starts with these steps, and gives back the last ones.
+        """
         for part in self.moving:
             part.requires_grad_()
         self._clamp(radius)
+        self._polish(radius)
         optimiser = torch.optim.Rprop(self.moving, lr=radius / 8, step_sizes=(1e-16, radius))
-        for _ in range(steps):
+        if steps is not None:
+            optimiser.load_state_dict(copy.deepcopy(steps))
+        for _ in range(rounds):
             for part, slope in zip(self.moving, _slopes(self.height, self.moving), strict=True):
                 part.grad = -slope
             optimiser.step()
             self._clamp(radius)
+        self._polish(radius)
+        for part in self.moving:
+            part.requires_grad_(False)
+        return optimiser.state_dict()
+
+    def _polish(self, radius: float) -> None:
+        """Newton's steps for each number by itself, as far as they make its slope less steep."""
         for _ in range(POLISHED):
             before = [part.detach().clone() for part in self.moving]
             slopes, bends = _slopes_and_bends(self.height, self.moving)
@@ -198,8 +227,6 @@ class _Steered:
             after = _slopes(self.height, self.moving)
             for part, old, was, now in zip(self.moving, before, slopes, after, strict=True):
                 part.copy_(torch.where(now.abs() <= was.abs(), part, old))
-        for part in self.moving:
-            part.requires_grad_(False)
 
     def _clamp(self, radius: float) -> None:
         for part, middle in zip(self.moving, self.middles, strict=True):

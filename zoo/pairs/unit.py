@@ -1,0 +1,92 @@
+"""Pairs of numbers from 0 to 1; of levels, which lie within, each is scored by the masses of their cells."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from zoo.catalogue import register
+from zoo.pairs.programs import VAEOptions, vae
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from zoo.data import Data
+
+CURES = ("gaussian-constrained", "gaussian-identity", "gaussian-binned")
+
+
+@register(
+    "continuous-bernoulli",
+    title="Continuous Bernoulli",
+    summary="A Bernoulli's mass read as a density, and normalised: for grey values, where a Bernoulli has no constant.",
+    formula="p(x|z) = ∏ⱼ C(λⱼ(z)) λⱼ(z)^xⱼ (1-λⱼ(z))^(1-xⱼ)",
+    support="unit",
+    bounded=False,
+    bounded_if="if no value is exactly 0 or 1; and there it grows like the log of a logit",
+    reference="Loaiza-Ganem & Cunningham (2019), The Continuous Bernoulli: Fixing a Pervasive Error in VAEs",
+    link="https://arxiv.org/abs/1907.06845",
+    guides=("mean-field", "full-rank"),
+    remedies=CURES,
+)
+def continuous_bernoulli(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:
+    """A VAE of ContinuousBernoulli columns."""
+    from zoo.models.emissions import ContinuousBernoulli
+
+    return vae(data, options, ContinuousBernoulli(), "unit")
+
+
+@register(
+    "beta",
+    title="Beta",
+    summary="By its mean and concentration; values of exactly 0 or 1 have no density under it.",
+    formula="p(x|z) = ∏ⱼ Beta(xⱼ; κⱼ(z) mⱼ(z), κⱼ(z)(1 - mⱼ(z)))",
+    support="unit",
+    bounded=False,
+    reference="Ferrari & Cribari-Neto (2004), Beta Regression for Modelling Rates and Proportions",
+    link="https://doi.org/10.1080/0266476042000214501",
+    guides=("mean-field", "full-rank"),
+    remedies=CURES,
+)
+def beta(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:
+    """A VAE of Beta columns."""
+    from zoo.models.emissions import Beta
+
+    return vae(data, options, Beta(), "unit")
+
+
+@register(
+    "logit-normal",
+    title="Logit-normal",
+    summary="The logit is normal; values of exactly 0 or 1 have no density under it.",
+    formula="p(x|z) = ∏ⱼ N(logit xⱼ; μⱼ(z), σⱼ²(z)) / xⱼ(1-xⱼ)",
+    support="unit",
+    bounded=False,
+    reference="Aitchison & Shen (1980), Logistic-Normal Distributions: Some Properties and Uses",
+    link="https://doi.org/10.1093/biomet/67.2.261",
+    guides=("mean-field", "full-rank"),
+    remedies=CURES,
+)
+def logit_normal(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:
+    """A VAE of LogitNormal columns."""
+    from zoo.models.emissions import LogitNormal
+
+    return vae(data, options, LogitNormal(), "unit")
+
+
+@register(
+    "truncated-normal",
+    title="Truncated normal",
+    summary="A normal cut to the interval, with its ends: a mean may lie outside.",
+    formula="p(x|z) = ∏ⱼ N(xⱼ; μⱼ(z), σⱼ²(z)) / [Φ((1-μⱼ)/σⱼ) - Φ(-μⱼ/σⱼ)]",
+    support="unit",
+    bounded=False,
+    reference="Ipsen, Mattei & Frellsen (2021), not-MIWAE, whose code has such a decoder",
+    link="https://arxiv.org/abs/2006.12871",
+    guides=("mean-field", "full-rank"),
+    remedies=CURES,
+)
+def truncated_normal(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:
+    """A VAE of TruncatedNormal columns."""
+    from zoo.models.emissions import TruncatedNormal
+
+    return vae(data, options, TruncatedNormal(), "unit")
