@@ -154,12 +154,14 @@ class GammaGuide(MeanFieldNormal):
 
 
 def test_what_cannot_be_captured_runs_through_pyro_and_says_why(iris, x, catalogue):
-    @zoo.register("gamma", title="Own", summary="", formula="", support="real", bounded=True, bound="b", reference="")
+    @zoo.register(
+        "own-gamma", title="Own", summary="", formula="", support="real", bounded=True, bound="b", reference=""
+    )
     def build(data: zoo.Data, options: VAEOptions):
         model = GammaDecoder(decoder(data, options, 1), options.latent_dim)
         return model, GammaGuide(guide(data, options).encoder)
 
-    pair = zoo.create("gamma", iris)
+    pair = zoo.create("own-gamma", iris)
     first, again = engine(pair, [0, 1], x), engine(pair, [1], x)
     assert first.mode == "off"
     assert "random numbers that cannot be lifted" in first.note

@@ -288,7 +288,7 @@ def test_a_likelihood_without_known_marginals_says_so(catalogue):
     sentence = "^the density of some entries alone under MultivariateNormal by AffineTransform is not known$"
     with pytest.raises(Unknown, match=sentence):
         zoo.fit(pair, GAPPY, seeds=1, steps=2, progress=False, compile="off")
-    run = zoo.fit(zoo.create("turned", COMPLETE), COMPLETE, seeds=1, steps=2, progress=False, compile="off")
+    run = zoo.fit(zoo.create("own-turned", COMPLETE), COMPLETE, seeds=1, steps=2, progress=False, compile="off")
     assert np.isfinite(run.log_evidence(COMPLETE.test.values, samples=5)).all()
     with pytest.raises(Unknown, match=sentence):
         run.log_evidence(GAPPY.test.values, samples=5)

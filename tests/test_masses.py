@@ -68,9 +68,9 @@ def evaluated(name, data):
 
 
 def test_a_likelihood_of_the_unit_interval_has_no_mass_on_zeros_and_ones(catalogue, coins):
-    registered("continuous-bernoulli", ContinuousBernoulliDecoder, 1, support="unit", bounded=False)
-    with pytest.raises(DataError, match="continuous-bernoulli is a model of unit data, and coins holds binary"):
-        zoo.create("continuous-bernoulli", coins)
+    registered("own-continuous-bernoulli", ContinuousBernoulliDecoder, 1, support="unit", bounded=False)
+    with pytest.raises(DataError, match="own-continuous-bernoulli is a model of unit data, and coins holds binary"):
+        zoo.create("own-continuous-bernoulli", coins)
 
 
 def test_the_refused_masses_would_have_added_up_to_more_than_one():

@@ -73,6 +73,8 @@ class Card:
             of the pair than scaling all alike does. Empty where each has its own; a floor or a range of variances is
             an option, which reports tell in both units.
         presets: options under names of the systems that have them.
+        unknown: what cannot be answered of it, or of one of its options, by the names that
+            :func:`zoo.testing.check_pair` has for answers.
     """
 
     name: str
@@ -94,6 +96,7 @@ class Card:
     remedies: tuple[str, ...] = ()
     in_scaled_units: str = ""
     presets: tuple[Preset, ...] = ()
+    unknown: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.name):
@@ -136,6 +139,7 @@ class Card:
             "weights kept": kept_weights(self.objective, "best"),
             "in scaled units": self.in_scaled_units and f"{self.in_scaled_units}: {ANOTHER_MODEL}",
             "presets": "; ".join(f"{preset.name}: {preset.clamp}" for preset in self.presets),
+            "not known": ", ".join(self.unknown),
             "reference": self.reference,
             "link": self.link,
         }

@@ -77,7 +77,7 @@ class Commands(TyperGroup):
 app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 main = app  # what the installed command calls
 
-WIDTH_IN_A_PIPE = 160
+WIDTH_IN_A_PIPE = 180
 UNSAFE = re.compile(r"[^\w.=-]+")  # in the name of a folder
 
 DATA = partial(Option, rich_help_panel="Data")

@@ -1,8 +1,9 @@
 """The conformance kit: what every pair has to satisfy, whoever wrote it.
 
 >>> import zoo
->>> zoo.testing.check_pair("gmm-constrained", covariance="tied")[:3]
-['options', 'sites', 'normalised']
+>>> for answer in zoo.testing.check_pair("gmm-constrained", covariance="tied"):
+...     print(answer)
+cells: the mass of a cell under MultivariateNormal is not known
 """
 
 from __future__ import annotations
@@ -27,23 +28,35 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from zoo import inference
+from zoo.answers import name_of
 from zoo.catalogue import Pair, card, create, list_pairs, options_of
 from zoo.context import pyro_context, seeded
 from zoo.data import Data
+from zoo.densities import (
+    cells,
+    column_scale,
+    columns_log_prob,
+    distribution_function,
+    each_feature,
+    each_feature_given_the_others,
+    each_missing,
+    observed_log_prob,
+)
 from zoo.engine import BETAS, Engine, Mode, Replica, Tape
-from zoo.errors import Unknown, ZooError
+from zoo.errors import OptionError, Unknown, ZooError
 from zoo.fitting import fit
 from zoo.lenses import Cells, Dequantized
 from zoo.names import Name
 from zoo.objective import OBJECTIVES, latent_sites, refuse_other_data, refuse_other_latents
 from zoo.runs import load_run
 from zoo.supports import MIXED, SUPPORTS, Support, as_modelled
+from zoo.wellposed import witness
 
 DRAWS, UPHILL = 4096, 10  # of a likelihood, to see where its mass is; steps towards its peak
 LARGEST_COUNT = 10_000
 CELLS, REPEATS = 500, 64  # across all draws; of what is added up with noise
 
-__all__ = ["CHECKS", "Subject", "check_pair", "example_data", "variants"]
+__all__ = ["ANSWERS", "CHECKS", "Subject", "check_pair", "example_data", "unknown_answers", "variants"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +73,7 @@ class Subject:
 
 
 def check_pair(name: str, data: Data | None = None, **options: Any) -> list[str]:
-    """Run every check of the kit on a pair of the catalogue.
+    """Run every check of the kit on a pair of the catalogue, and find out what is not known of its likelihood.
 
     Args:
         name: the pair, with a guide after a colon if not the default one.
@@ -68,7 +81,7 @@ def check_pair(name: str, data: Data | None = None, **options: Any) -> list[str]
         **options: options of the pair.
 
     Returns:
-        The names of the checks, all of them passed.
+        The answers that are unknown, each with the reason: what scores and reports will lack. All checks passed.
 
     Raises:
         AssertionError: a check failed; the message says which, what was expected and what was found.
@@ -79,7 +92,51 @@ def check_pair(name: str, data: Data | None = None, **options: Any) -> list[str]
             run(subject)
         except Exception as error:  # a program that breaks under a check fails it
             raise AssertionError(f"{name} fails the check {check!r}: {_told(error)}") from error
-    return list(CHECKS)
+    return [f"{answer}: {reason}" for answer, reason in unknown_answers(subject).items()]
+
+
+def unknown_answers(subject: Subject) -> dict[str, str]:
+    """Which of :data:`ANSWERS` are not known of a pair, and why."""
+    unknown = {}
+    with _drawing(), torch.no_grad():
+        fn = poutine.trace(subject.pair.model).get_trace(subject.x).nodes["x"]["fn"]
+        for answer, question in ANSWERS.items():
+            try:
+                question(subject, fn)
+            except Unknown as reason:
+                unknown[answer] = str(reason)
+    return unknown
+
+
+def _ask_scale(subject: Subject, fn: Any) -> None:
+    dense = torch.as_tensor(subject.pair.view.dense)
+    if column_scale(fn)[..., dense].isnan().any():
+        raise Unknown(f"the scale of a column under {name_of(fn)} is not known")
+
+
+def _ask_cells(subject: Subject, fn: Any) -> None:
+    dense = torch.as_tensor(subject.pair.view.dense)
+    cells(fn, torch.where(dense, 1.0, torch.nan).to(subject.x))
+
+
+def _ask_witness(subject: Subject, _: Any) -> None:
+    x = subject.data.train.values[:3]
+    try:
+        witness(subject.pair, x, sharpness=(1.0, 2.0, 4.0))
+    except OptionError as reason:
+        raise Unknown(str(reason)) from reason
+
+
+ANSWERS: dict[str, Callable[[Subject, Any], object]] = {
+    "scale": _ask_scale,  # without it no watch
+    "cells": _ask_cells,  # no masses, but those of dequantised data
+    "columns": lambda s, fn: columns_log_prob(fn, s.x, torch.tensor([0])),  # no evidence of the columns that vary
+    "marginals": lambda s, fn: distribution_function(each_feature(fn), s.x),  # no check of the prior's predictions
+    "conditionals": lambda s, fn: distribution_function(each_feature_given_the_others(fn, s.x), s.x),  # no calibration
+    "gaps": lambda s, fn: observed_log_prob(fn, s.x, s.x > s.x[0]),  # no data with entries missing
+    "imputation": lambda s, fn: each_missing(fn, torch.where(s.x > s.x[0], s.x, torch.nan)),
+    "witness": _ask_witness,
+}
 
 
 def _told(error: Exception) -> str:

@@ -7,15 +7,15 @@ import zoo
 from zoo.context import pyro_context
 from zoo.engine import Replica, Tape
 from zoo.objective import OBJECTIVES
-from zoo.testing import CHECKS, check_engine, make_subject, variants
+from zoo.testing import ANSWERS, CHECKS, check_engine, make_subject, unknown_answers, variants
 
 SUBJECTS = [(name, options) for name in zoo.list_pairs() for options in variants(name)]
 
 
 def quick(subject):
-    """Whether `make test` runs it: an activation is the network's alone, and one pair has every one of them there."""
+    """Whether `make test` runs it: networks and guides know nothing of an emission, and one pair has every one there."""
     name, options = subject
-    return "activation" not in options or name == "gaussian-learned"
+    return not options.keys() & {"activation", "network", "guide"} or name in ("gaussian-learned", "linear-shared")
 
 
 def label(subject):
@@ -36,6 +36,18 @@ def subject(request):
 def test_pair_conforms(subject, check):
     outcome = CHECKS[check](subject)
     assert check != "engine" or outcome == "capture", "the step of every pair can be recorded"
+
+
+def test_what_is_not_known_of_a_pair_is_on_its_card(subject):
+    declared = subject.pair.card.unknown
+    assert set(declared) <= set(ANSWERS)
+    assert set(unknown_answers(subject)) <= set(declared)
+
+
+@pytest.mark.parametrize("name", [name for name in zoo.list_pairs() if zoo.card(name).unknown])
+def test_a_card_says_of_nothing_that_it_is_unknown_and_is_not(name):
+    found = {answer for options in variants(name) for answer in unknown_answers(make_subject(name, **options))}
+    assert found == set(zoo.card(name).unknown)
 
 
 def test_all_of_a_pair_goes_where_the_data_are(subject):

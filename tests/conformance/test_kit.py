@@ -234,7 +234,7 @@ def test_a_sound_pair_of_ones_own_passes(catalogue):
         model = VAE(decoder(data, options, 2), options.latent_dim, ConstrainedNormal(options.floor))
         return model, guide(data, options)
 
-    assert zoo.testing.check_pair("own") == list(zoo.testing.CHECKS)
+    assert zoo.testing.check_pair("own") == []
     assert "own" in zoo.list_pairs()
 
 
@@ -264,7 +264,8 @@ def beta():
 def test_likelihoods_of_other_kinds_pass_and_are_scored(catalogue, register):
     """One class and one registration, whatever the support, on data with a constant column too."""
     name = register()
-    assert zoo.testing.check_pair(name) == list(zoo.testing.CHECKS)
+    unknown = [answer.partition(":")[0] for answer in zoo.testing.check_pair(name)]
+    assert unknown == ["cells"] * (register in (likelihoods.low_rank, beta))  # neither has a distribution function
     support = zoo.card(name).support
     example = zoo.testing.example_data(support)
     values = np.concatenate([example.train, example.validation, example.test])

@@ -283,7 +283,7 @@ def _cells(model: Any, guide: Any, x: Tensor, width: Tensor | None, absent: dict
 
 def _randomised(below: Tensor, upto: Tensor) -> Tensor:
     """P(X < x) + u P(X = x) for a uniform u, uniform itself if x is distributed like X."""
-    return below + torch.rand_like(upto) * (upto - below)
+    return (below + torch.rand_like(upto) * (upto - below)).clamp(0, 1)  # beyond is the rounding of weights
 
 
 def _systematic(weights: Tensor, count: int) -> Tensor:

@@ -56,6 +56,7 @@ class RatioMixtureOptions(MixtureOptions):
     reference="Day (1969), Estimating the components of a mixture of normal distributions",
     link="https://doi.org/10.1093/biomet/56.3.463",
     guides=("enumeration",),
+    unknown=("cells",),
     learning_rate=1e-2,
     remedies=("gmm-constrained",),
 )
@@ -79,6 +80,7 @@ def gmm(data: Data, options: MixtureOptions) -> tuple[nn.Module, nn.Module]:
     reference="Hathaway (1985), A Constrained Formulation of Maximum-Likelihood Estimation for Normal Mixtures",
     link="https://doi.org/10.1214/aos/1176349557",
     guides=("enumeration",),
+    unknown=("cells",),
     learning_rate=1e-2,
 )
 def gmm_constrained(data: Data, options: ConstrainedMixtureOptions) -> tuple[nn.Module, nn.Module]:
@@ -102,6 +104,7 @@ def gmm_constrained(data: Data, options: ConstrainedMixtureOptions) -> tuple[nn.
     reference="Fraley & Raftery (2007), Bayesian Regularization for Normal Mixture Estimation",
     link="https://doi.org/10.1007/s00357-007-0004-5",
     guides=("enumeration",),
+    unknown=("cells",),
     objective="penalized",
     learning_rate=1e-2,
     remedies=("gmm-constrained",),
@@ -126,6 +129,7 @@ def gmm_map(data: Data, options: PenalizedMixtureOptions) -> tuple[nn.Module, nn
     reference="Hathaway (1985), A Constrained Formulation of Maximum-Likelihood Estimation for Normal Mixtures",
     link="https://doi.org/10.1214/aos/1176349557",
     guides=("enumeration",),
+    unknown=("cells",),
     learning_rate=1e-2,
     remedies=("gmm-constrained",),
 )

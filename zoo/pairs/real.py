@@ -120,6 +120,7 @@ def logistic(data: Data, options: ScaleOptions) -> tuple[nn.Module, nn.Module]:
     reference="Monteiro et al. (2020), Stochastic Segmentation Networks",
     link="https://arxiv.org/abs/2006.06015",
     guides=("mean-field", "full-rank"),
+    unknown=("cells",),
     remedies=("gaussian-low-rank[floor=0.01]", *CURES),
     presets=(Preset("sos-vae", {"rank": 25, "floor": 1e-5}, "diagonal of 1e-5, which is fixed there", SOS_VAE),),
 )
@@ -140,6 +141,7 @@ def gaussian_low_rank(data: Data, options: LowRankOptions) -> tuple[nn.Module, n
     reference="Dorta et al. (2018), Structured Uncertainty Prediction Networks",
     link="https://arxiv.org/abs/1802.07079",
     guides=("mean-field", "full-rank"),
+    unknown=("cells",),
     remedies=("gaussian-low-rank[floor=0.01]", *CURES),
 )
 def gaussian_full(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:

@@ -62,13 +62,22 @@ def _claim(run: Outcome) -> str:
         return "Bounded: a probability is at most 1, so log P(x) ≤ 0."
     if run.bounded:
         here = f" in scaled units, {number(run.bound)} nats per datum in the data's" if np.isfinite(run.bound) else ""
-        return f"Bounded: log p(x) ≤ {bound}{here}." if bound else "Bounded."
+        return f"Bounded: log p(x) ≤ {bound}{here}.{_cap(run)}" if bound else "Bounded."
     if not condition:
         return "The likelihood is not bounded."
     if what in ("", "likelihood"):
         held = f" So it is here: log p(x) ≤ {number(run.bound)} nats per datum." if np.isfinite(run.bound) else ""
-        return f"The likelihood is bounded only {condition}.{held}"
+        return f"The likelihood is bounded only {condition}.{held}{_cap(run)}"
     return f"The likelihood is not bounded; the {what} is, {condition}."
+
+
+def _cap(run: Outcome) -> str:
+    """The most that the density gives one value, on average over columns, in scaled units."""
+    scale = run.get("constant_data/scale")
+    if scale is None or not np.isfinite(run.bound):
+        return ""
+    log_scale = np.log(np.asarray(scale, np.float64))
+    return f" No value gives more than {number(run.bound / len(log_scale) + log_scale.mean())} nats in scaled units."
 
 
 def _shown(run: Outcome) -> str:
