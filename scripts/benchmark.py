@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 import zoo
 from zoo.engine import Engine, Mode, Precision
-from zoo.objective import elbo
+from zoo.objectives import elbo
 
 BATCH, RATE, ROWS = 128, 1e-3, 4096
 Run = Callable[[int], Any]  # takes so many steps and waits until they are done

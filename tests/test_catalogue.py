@@ -127,7 +127,7 @@ def test_claims_that_contradict_themselves_are_refused(claims, said):
 
 
 def test_the_objectives_that_a_card_may_name_are_those_there_are():
-    from zoo.objective import OBJECTIVES
+    from zoo.objectives import OBJECTIVES
 
     assert set(OBJECTIVES) == set(get_args(Objective))
 

@@ -15,7 +15,7 @@ from zoo.errors import OptionError
 from zoo.guides import MeanFieldNormal
 from zoo.models import VAE
 from zoo.models.emissions import LearnedNormal
-from zoo.objective import elbo
+from zoo.objectives import elbo
 from zoo.pairs import VAEOptions, decoder, guide
 
 COMPILED = pytest.param("inductor", marks=pytest.mark.slow)  # tens of seconds of compilation

@@ -23,7 +23,7 @@ from zoo.lenses import Gapped, Observed, Zeros, observed
 from zoo.models import VAE
 from zoo.models.emissions import PerColumn
 from zoo.networks import Tabulated
-from zoo.objective import elbo
+from zoo.objectives import elbo
 from zoo.testing import CHECKS, make_subject
 
 REAL = zoo.list_pairs(support="real")

@@ -12,7 +12,7 @@ import zoo
 from zoo import graphs
 from zoo.engine import Engine
 from zoo.graphs import arrange_products, on_cuda
-from zoo.objective import elbo
+from zoo.objectives import elbo
 
 bmm = torch.ops.aten.bmm.default
 

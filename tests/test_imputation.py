@@ -22,7 +22,7 @@ from zoo.guides import MeanFieldNormal
 from zoo.imputation import center, impute
 from zoo.lenses import observed
 from zoo.models import ProbabilisticPCA
-from zoo.objective import objective
+from zoo.objectives import objective
 
 METHODS = ("importance", "gibbs", "pseudo-gibbs")
 DRAWS = 4000

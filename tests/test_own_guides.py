@@ -20,7 +20,7 @@ from zoo.evaluation.spread import spread
 from zoo.inference import log_density, log_mean_exp, posterior_draws, stream_log_weights
 from zoo.models import VAE
 from zoo.models.emissions import ConstrainedNormal, FixedNormal
-from zoo.objective import elbo
+from zoo.objectives import elbo
 from zoo.pairs import ConstrainedOptions, VAEOptions, decoder, guide
 
 FLOWS = {"iaf": lambda dim: transforms.affine_autoregressive(dim, [8]), "planar": transforms.Planar}

@@ -13,7 +13,7 @@ from zoo.context import pyro_context, seeded
 from zoo.engine import Engine, Replica
 from zoo.models import GaussianMixture, OptimalVAE, PenalizedMixture
 from zoo.models.emissions import SharedNormal
-from zoo.objective import OBJECTIVES, pinball
+from zoo.objectives import OBJECTIVES, pinball
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,9 @@ from zoo.words import html_facts
 __all__ = ["ANOTHER_MODEL", "BaseMeasure", "Card", "Objective", "Preset", "kept_weights"]
 
 BaseMeasure = Literal["density", "mass", "mixed"]
-Objective = Literal["elbo", "penalized", "quantile", "two-stage", "miwae"]
+Objective = Literal[
+    "elbo", "penalized", "quantile", "two-stage", "miwae", "faithful", "beta-nll", "map-gamma", "variational-variance"
+]
 
 # what a reader is told of a pair that is not the same model under every scaling
 ANOTHER_MODEL = 'under scaling="column" another model of the data as loaded than under scaling="scalar"'

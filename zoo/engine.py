@@ -28,7 +28,7 @@ from torch.overrides import TorchFunctionMode
 from zoo.context import Stream, pyro_context, quiet_compiler, random_stream, seeded
 from zoo.errors import OptionError
 from zoo.graphs import BrainFloatLayers, arrange_products, fail_alone, on_cuda
-from zoo.objective import Terms, refuse_other_data, traces
+from zoo.objectives import Terms, refuse_other_data, traces
 
 if TYPE_CHECKING:
     from zoo.catalogue import Pair

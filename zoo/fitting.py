@@ -32,8 +32,8 @@ from zoo.divergence import FALLING_CHECKS, Watch
 from zoo.engine import Engine, LinAlgError, Mode, Precision, State
 from zoo.errors import DataError, Diverged, DivergenceWarning, OptionError, RunError
 from zoo.lenses import Gapped
-from zoo.objective import Terms, terms, traces
-from zoo.objective import objective as named
+from zoo.objectives import Terms, terms, traces
+from zoo.objectives import objective as named
 from zoo.options import MAX_SEED, MOST, MOST_SEEDS, checked, count, location, switch
 from zoo.rounds import AUTO_STEPS, LIKELY_STEPS, Round, round_of, still_improving
 from zoo.runs import RECIPE, Run, load_run

@@ -19,7 +19,7 @@ from torch import Tensor
 from zoo import inference
 from zoo.densities import missing_draws
 from zoo.lenses import Gapped, Observed
-from zoo.objective import Program
+from zoo.objectives import Program
 from zoo.options import ImputationMethod
 
 __all__ = [

@@ -20,7 +20,7 @@ from zoo.context import seeded
 from zoo.densities import columns_log_prob, moments
 from zoo.errors import Unknown
 from zoo.lenses import Cells, Dequantized
-from zoo.objective import Program, latent_sites, plain_log_prob, traces
+from zoo.objectives import Program, latent_sites, plain_log_prob, traces
 
 __all__ = [
     "Cells",

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from zoo.errors import OptionError
 from zoo.supports import Encoding
 
-__all__ = ["ACTIVATIONS", "NETWORKS", "Network", "Tabulated"]
+__all__ = ["ACTIVATIONS", "NETWORKS", "FaithfulDecoder", "Network", "Tabulated"]
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
@@ -55,6 +55,21 @@ def _mlp_decoder(
     shape: tuple[int, ...], hidden: tuple[int, ...], activation: str, outputs: int, latent_dim: int
 ) -> nn.Module:
     return _perceptron(latent_dim, hidden[::-1], activation, outputs, prod(shape))
+
+
+class FaithfulDecoder(nn.Sequential):
+    """A perceptron whose first output is a mean, and whose second is read off hidden units that the mean trains alone.
+
+    Stirn et al. (2023), https://arxiv.org/abs/2212.09184
+    """
+
+    def forward(self, z: Tensor) -> Tensor:
+        """(..., L) to (..., 2, D), the second without a gradient beyond the last layer."""
+        *trunk, head, shape = self
+        for layer in trunk:
+            z = layer(z)
+        mean, log_variance = shape(head(z))[..., :1, :], shape(head(z.detach()))[..., 1:, :]
+        return torch.cat([mean, log_variance], dim=-2)
 
 
 class ConvEncoder(nn.Module):

@@ -47,7 +47,7 @@ from zoo.errors import OptionError, Unknown, ZooError
 from zoo.fitting import fit
 from zoo.lenses import Cells, Dequantized
 from zoo.names import Name
-from zoo.objective import OBJECTIVES, latent_sites, refuse_other_data, refuse_other_latents
+from zoo.objectives import OBJECTIVES, latent_sites, refuse_other_data, refuse_other_latents
 from zoo.runs import load_run
 from zoo.supports import MIXED, SUPPORTS, Support, as_modelled
 from zoo.wellposed import witness

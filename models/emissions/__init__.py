@@ -30,7 +30,7 @@ from .normal import (
 )
 from .ordinal import BinnedOrdinal, CumulativeOrdinal, LogisticMixtureOrdinal
 from .positive import Gamma, LogNormal
-from .real import Laplace, Logistic, StudentT
+from .real import GammaPrecision, Laplace, Logistic, StudentT
 from .truncated import TruncatedNormal
 from .unit import ContinuousBernoulli, LogitNormal
 
@@ -52,6 +52,7 @@ __all__ = [
     "FixedNormal",
     "FullNormal",
     "Gamma",
+    "GammaPrecision",
     "Laplace",
     "LearnedNormal",
     "LevelSoftmax",

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from .emission import Emission
 
-__all__ = ["Laplace", "Logistic", "StudentT"]
+__all__ = ["GammaPrecision", "Laplace", "Logistic", "StudentT"]
 
 LOG_ROOT_TAU = math.log(2 * math.pi) / 2
 
@@ -46,6 +46,30 @@ class StudentT(Emission):
     def log_density_bound(self) -> float:
         """-(1/2) log 2 pi - log s_0, infinite without s_0."""
         return -LOG_ROOT_TAU - math.log(self.smallest) if self.smallest else math.inf
+
+
+class GammaPrecision(Emission):
+    r"""A normal whose precision is gamma-distributed, and integrated out: Student's t.
+
+    .. math:: p(x_j \mid z) = \int N(x_j; \mu_j, 1/\lambda) \, \mathrm{Gamma}(\lambda; \alpha_j, \beta_j) \, d\lambda
+              = t_{2 \alpha_j}(x_j; \mu_j, \sqrt{\beta_j / \alpha_j}), \qquad
+              \alpha_j = \mathrm{softplus}\, a_j, \quad \beta_j = \mathrm{softplus}\, b_j
+
+    Unbounded, where beta falls. For the objective "variational-variance", which takes off how far the gamma is from a
+    prior. Stirn & Knowles (2020), V3AE, https://arxiv.org/abs/2006.04910
+
+    >>> import torch
+    >>> GammaPrecision()(torch.zeros(3, 2)).df
+    tensor([1.3863, 1.3863])
+    """
+
+    outputs = 3
+
+    def forward(self, parameters: Tensor) -> dist.TorchDistribution:
+        """T from (mu, a, b), (..., 3, d)."""
+        mean, a, b = parameters.unbind(-2)
+        alpha, beta = nn.functional.softplus(a), nn.functional.softplus(b)
+        return dist.StudentT(2 * alpha, mean, (beta / alpha).sqrt())
 
 
 class Laplace(Emission):

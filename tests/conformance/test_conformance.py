@@ -6,14 +6,14 @@ import torch
 import zoo
 from zoo.context import pyro_context
 from zoo.engine import Replica, Tape
-from zoo.objective import OBJECTIVES
+from zoo.objectives import OBJECTIVES
 from zoo.testing import ANSWERS, CHECKS, check_engine, make_subject, unknown_answers, variants
 
 SUBJECTS = [(name, options) for name in zoo.list_pairs() for options in variants(name)]
 
 
 def quick(subject):
-    """Whether `make test` runs it: networks and guides know nothing of an emission, and one pair has every one there."""
+    """Whether `make test` runs it: networks and guides know nothing of an emission, and some pairs have every one."""
     name, options = subject
     return not options.keys() & {"activation", "network", "guide"} or name in ("gaussian-learned", "linear-shared")
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from zoo import inference
 from zoo.errors import Unknown
-from zoo.objective import Program
+from zoo.objectives import Program
 
 __all__ = ["Annealed", "anneal"]
 

@@ -24,7 +24,7 @@ from zoo.data import Data
 from zoo.densities import distribution_function, each_feature, each_feature_given_the_others, moments
 from zoo.errors import Unknown
 from zoo.evaluation.tails import BAD_K, pareto_k
-from zoo.objective import Program
+from zoo.objectives import Program
 from zoo.runs import Run
 
 __all__ = [

@@ -16,7 +16,7 @@ from zoo import inference
 from zoo.context import Stream
 from zoo.errors import Unknown
 from zoo.evaluation.spread import normals, site, total
-from zoo.objective import Program, latent_sites
+from zoo.objectives import Program, latent_sites
 from zoo.runs import Run
 
 __all__ = ["Agreement", "Chains", "agreement", "guide_moments", "nuts", "reference_posterior", "wasserstein"]

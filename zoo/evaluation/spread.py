@@ -18,7 +18,7 @@ from zoo import inference
 from zoo.answers import ask, name_of
 from zoo.context import Stream, random_stream, seeded
 from zoo.errors import Unknown
-from zoo.objective import Program, latent_sites
+from zoo.objectives import Program, latent_sites
 from zoo.runs import Run
 
 __all__ = [

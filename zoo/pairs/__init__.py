@@ -3,7 +3,7 @@
 Cards are plain data, so that listing them is instant; torch and pyro are imported when a pair is built.
 """
 
-from zoo.pairs import count, discrete, linear, mixed, mixture, normal, positive, real, unit
+from zoo.pairs import count, discrete, linear, mixed, mixture, normal, positive, real, rules, unit
 from zoo.pairs.mixture import MixtureOptions
 from zoo.pairs.normal import ConstrainedOptions
 from zoo.pairs.programs import VAEOptions, decoder, encoder, guide, vae
@@ -23,6 +23,7 @@ __all__ = [
     "normal",
     "positive",
     "real",
+    "rules",
     "unit",
     "vae",
 ]

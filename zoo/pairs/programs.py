@@ -61,7 +61,9 @@ def decoder(data: Data, options: Any, outputs: int) -> nn.Module:
     from zoo.networks import NETWORKS
 
     shape = data.image_shape or (data.features,)
-    return NETWORKS[options.network].decoder(shape, options.hidden, options.activation, outputs, options.latent_dim)
+    return NETWORKS[getattr(options, "network", "mlp")].decoder(
+        shape, options.hidden, options.activation, outputs, options.latent_dim
+    )
 
 
 def encoder(data: Data, options: Any, outputs: int, support: Support = "real") -> nn.Module:

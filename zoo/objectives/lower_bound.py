@@ -1,15 +1,11 @@
-"""What is maximised, as plain functions of (model, guide, batch) that can be captured as one graph."""
+"""The evidence lower bound of two Pyro programs on a batch, and what has to hold for there to be one."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass, is_dataclass
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
-import pyro
 import torch
-from annotated_types import Ge, Le
 from pyro import poutine
 from pyro.distributions.util import is_identically_one, scale_and_mask
 from pyro.poutine.util import site_is_subsample
@@ -19,18 +15,12 @@ from zoo.answers import ask, name_of
 from zoo.densities import smallest_scale
 from zoo.errors import OptionError, Unknown
 from zoo.lenses import Gapped
-from zoo.models.emissions import LOWER_QUANTILE, SPREAD
-from zoo.names import Name
-from zoo.options import checked
 
 __all__ = [
-    "MIWAE",
-    "OBJECTIVES",
     "Program",
     "Terms",
     "elbo",
     "latent_sites",
-    "objective",
     "plain_log_prob",
     "refuse_other_data",
     "refuse_other_latents",
@@ -176,115 +166,3 @@ def _likelihood_and_kl(p: Any, q: Any, log_prob: Callable[[Any], Tensor], size: 
     gaps = (log_prob(q.nodes[name]) - log_prob(p.nodes[name]) for name in latent_sites(q))
     value, kl = torch.broadcast_tensors(weight * log_prob(p.nodes["x"]), sum(weight * gap for gap in gaps))
     return value.sum() / size, kl.sum() / size
-
-
-def penalized(model: Any, guide: Program, x: Tensor) -> Terms:
-    r"""The ELBO and the log prior of the parameters, ``model.log_prior()``, per datum.
-
-    .. math:: \mathrm{ELBO}(x) + \tfrac{1}{n} \log p(\theta)
-    """
-    of_elbo = elbo(model, guide, x)
-    return of_elbo._replace(extra=of_elbo.extra + model.log_prior())
-
-
-def quantile(model: Any, guide: Program, x: Tensor) -> Terms:
-    r"""Minus the pinball loss of the median and the 15 % quantile, and minus the KL term; not an ELBO.
-
-    .. math:: - \sum_j [\rho_{0.15}(x_j - Q_{15,j}) + \rho_{0.5}(x_j - Q_{50,j})] - KL, \qquad
-              \rho_a(r) = \max(a r, (a - 1) r)
-
-    The terms named after the ELBO are those of the plug-in normal density.
-    """
-    p, q = traces(model, guide, x)
-    of_density = terms(p, q, len(x))
-    loss = pinball(p.nodes["x"]["fn"], x).mean()
-    return of_density._replace(extra=of_density.extra - loss - of_density.log_likelihood)
-
-
-def pinball(fn: Any, x: Tensor) -> Tensor:
-    """The pinball losses of a normal's two quantiles at the entries of x (B, D) that were observed, summed, (B,)."""
-    median, lower = fn.mean, fn.mean - SPREAD * fn.stddev
-    both = _pinball(LOWER_QUANTILE, x - lower) + _pinball(0.5, x - median)
-    return torch.where(x.isnan(), 0.0, both).sum(-1)
-
-
-def _pinball(level: float, residual: Tensor) -> Tensor:
-    """max(a r, (a - 1) r), least in the mean where the a-quantile is."""
-    return torch.maximum(level * residual, (level - 1) * residual)
-
-
-def two_stage(model: Program, guide: Program, x: Tensor) -> Terms:
-    r"""The ELBO of x under a standard normal prior of z, and that of z under the second stage, which moves it no more.
-
-    .. math:: E_{q(z \mid x)} \left[ \log \frac{p(x \mid z) N(z; 0, I)}{q(z \mid x)}
-              + E_{q(u \mid \bar z)} \log \frac{p(\bar z \mid u) p(u)}{q(u \mid \bar z)} \right], \qquad
-              \bar z \text{ being } z \text{ held fixed}
-
-    The terms named after the ELBO are those of the joint model.
-    """
-    p, q = traces(model, guide, x)
-    joint = terms(p, q, len(x))
-    z, prior_of_z = q.nodes["z"]["value"], p.nodes["u"]["fn"]
-    first = p.nodes["x"]["log_prob"] + prior_of_z.log_prob(z) - q.nodes["z"]["log_prob"]
-    second = p.nodes["z"]["fn"].log_prob(z.detach()) + p.nodes["u"]["log_prob"] - q.nodes["u"]["log_prob"]
-    return joint._replace(extra=(first + second).mean() - joint.elbo)
-
-
-@dataclass(frozen=True)
-class MIWAE:
-    r"""The importance-weighted bound on the evidence of what was observed; with nothing missing, that of the IWAE.
-
-    .. math:: E_{z_1, \dots, z_K \sim q(z \mid x_o)}
-              \log \frac{1}{K} \sum_k \frac{p(x_o \mid z_k) \, p(z_k)}{q(z_k \mid x_o)}
-
-    At least the ELBO, which it is for K = 1, and the closer to the evidence the larger K is. The terms named after the
-    ELBO are those of the mean draw. Mattei & Frellsen (2019), https://arxiv.org/abs/1812.02633; Burda, Grosse &
-    Salakhutdinov (2016), https://arxiv.org/abs/1509.00519
-
-    Args:
-        samples: K.
-    """
-
-    samples: Annotated[int, Ge(1), Le(100_000)] = 20
-
-    def __call__(self, model: Program, guide: Program, x: Tensor) -> Terms:
-        """The bound of a batch x, (B, D)."""
-        with pyro.plate("samples", self.samples, dim=-2):
-            p, q = traces(model, guide, x, plates=2)
-        of_elbo = terms(p, q, self.samples * len(x))
-        drawn, latents = latent_sites(q, enumerated=False), latent_sites(q)
-        log_w: Any = sum(plain_log_prob(p.nodes[name]) for name in ("x", *latents))
-        log_w = log_w - sum(plain_log_prob(q.nodes[name]) for name in drawn)
-        # the values of an enumerated latent are in dimensions left of K
-        log_w = log_w.expand(*log_w.shape[:-2], self.samples, len(x)).reshape(-1, self.samples, len(x)).logsumexp(0)
-        bound = (log_w.logsumexp(0) - math.log(self.samples)).mean()
-        return of_elbo._replace(extra=of_elbo.extra + bound - of_elbo.elbo)
-
-
-OBJECTIVES: dict[str, Callable[[Any, Program, Tensor], Terms]] = {
-    "elbo": elbo,
-    "penalized": penalized,
-    "quantile": quantile,
-    "two-stage": two_stage,
-    "miwae": MIWAE(),
-}
-
-
-def objective(text: str) -> Callable[[Any, Program, Tensor], Terms]:
-    """What a name says is maximised, with options in brackets if it has any.
-
-    Raises:
-        OptionError: there is no such objective, or no such option of it.
-
-    >>> objective("miwae[samples=5]")
-    MIWAE(samples=5)
-    """
-    name, _, options = Name.parse(text)
-    found = OBJECTIVES.get(name)
-    if found is None:
-        raise OptionError(f"fit: objective={text!r}; choose from {', '.join(OBJECTIVES)}.")
-    if not options:
-        return found
-    if not is_dataclass(found):
-        raise OptionError(f"fit: objective={text!r}: {name} has no options.")
-    return checked(type(found), options, name)

@@ -1,0 +1,180 @@
+"""Training rules on the Gaussian head: what they maximise, and which parameters which part of it moves."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from pyro import poutine
+from scipy import integrate, stats
+
+import zoo
+from zoo.context import pyro_context, seeded
+from zoo.lenses import observed
+from zoo.models import VAE
+from zoo.models.emissions import FixedNormal, GammaPrecision
+from zoo.objectives import OBJECTIVES, BetaNLL, MapGamma, VariationalVariance, elbo, objective
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(0)
+    return zoo.Data.from_array(rng.normal(size=(60, 2)) @ rng.normal(size=(2, 4)) + 0.3 * rng.normal(size=(60, 4)))
+
+
+def small(name, data):
+    """A pair in double precision, rows, and one with gaps in them."""
+    pair = zoo.create(name, data, latent_dim=2, hidden=(6,))
+    x = torch.as_tensor(pair.view.inward(data.train.values))[:8]
+    pair.model.double()
+    pair.guide.double()
+    with torch.no_grad(), seeded(1):
+        for parameter in pair.model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return pair, x
+
+
+def value(rule, model, guide, x):
+    with seeded(0), pyro_context():
+        terms = rule(model, guide, x)
+    return terms.elbo + terms.extra, terms
+
+
+def gradients(rule, model, guide, x):
+    parameters = dict(model.named_parameters())
+    found = torch.autograd.grad(value(rule, model, guide, x)[0], list(parameters.values()), allow_unused=True)
+    return dict(zip(parameters, found, strict=True))
+
+
+def plugged(model, guide, x):
+    """Mean and variance at the draws that :func:`value` has."""
+    with seeded(0), torch.no_grad(), pyro_context():
+        q = poutine.trace(guide).get_trace(x)
+        fn = poutine.trace(poutine.replay(model, trace=q)).get_trace(x).nodes["x"]["fn"]
+    return fn.mean.numpy(), fn.variance.numpy(), fn
+
+
+def test_faithful_is_the_sum_of_two_densities(data):
+    pair, x = small("gaussian-faithful", data)
+    total, terms = value(OBJECTIVES["faithful"], pair.model, pair.guide, x)
+    mean, variance, _ = plugged(pair.model, pair.guide, x)
+    two = stats.norm.logpdf(x, mean, 1) + stats.norm.logpdf(x, mean, np.sqrt(variance))
+    assert total.item() == pytest.approx(two.sum(1).mean() - terms.kl.item())
+
+
+def test_a_faithful_mean_learns_as_under_a_fixed_variance(data):
+    """Every parameter but the variance's own row has the gradient that a variance of 1 gives it."""
+    pair, x = small("gaussian-faithful", data)
+    ours = gradients(OBJECTIVES["faithful"], pair.model, pair.guide, x)
+
+    class MeanOnly(torch.nn.Module):
+        def __init__(self, decoder):
+            super().__init__()
+            self.decoder = decoder
+
+        def forward(self, z):
+            return self.decoder(z)[..., :1, :]
+
+    plain = VAE(MeanOnly(pair.model.decoder), 2, FixedNormal(1.0)).double()
+    theirs = gradients(elbo, plain, pair.guide, x)
+    *trunk, weight, bias = ours
+    for name in trunk:
+        torch.testing.assert_close(ours[name], theirs[name.replace("decoder.", "decoder.decoder.")])
+    for name in (weight, bias):  # of the last layer's rows the first four are the mean's
+        torch.testing.assert_close(ours[name][:4], theirs[name.replace("decoder.", "decoder.decoder.")][:4])
+        assert ours[name][4:].abs().min() > 0
+
+
+def test_beta_nll_is_the_elbo_at_0_and_moves_the_mean_as_squared_error_at_1(data):
+    pair, x = small("gaussian-beta-nll", data)
+    at_0, plain = (value(rule, pair.model, pair.guide, x)[0].item() for rule in (BetaNLL(0.0), elbo))
+    assert at_0 == pytest.approx(plain)
+    mean, variance, _ = plugged(pair.model, pair.guide, x)
+    total, terms = value(BetaNLL(0.5), pair.model, pair.guide, x)
+    weighed = np.sqrt(variance) * stats.norm.logpdf(x, mean, np.sqrt(variance))
+    assert total.item() == pytest.approx(weighed.sum(1).mean() - terms.kl.item())
+    bias = list(gradients(BetaNLL(1.0), pair.model, pair.guide, x).values())[-1]
+    np.testing.assert_allclose(bias[:4], (x.numpy() - mean).mean(0))
+
+
+def test_a_gamma_prior_on_the_precision_bounds_the_objective(data):
+    pair, x = small("gaussian-map-gamma", data)
+    total, terms = value(OBJECTIVES["map-gamma"], pair.model, pair.guide, x)
+    _, variance, _ = plugged(pair.model, pair.guide, x)
+    log_prior = stats.gamma.logpdf(1 / variance, 1.0, scale=1e3)
+    assert total.item() == pytest.approx(terms.elbo.item() + log_prior.sum(1).mean())
+    # the best precision of a mean without error is 1/2 over the rate
+    rate = 0.2
+    heights = [math.log(p) / 2 - math.log(2 * math.pi) / 2 + math.log(rate) - rate * p for p in (0.5 / rate, 2, 3)]
+    program = torch.nn.ModuleList([pair.model, pair.guide])
+    adam = torch.optim.Adam(program.parameters(), 0.1)
+    rule, highest = MapGamma(1.0, rate), -math.inf
+    for _ in range(300):
+        total, terms = value(rule, pair.model, pair.guide, x[:1])
+        loss = -(total + terms.kl)  # without the KL term, whose estimate at one draw may be negative
+        highest = max(highest, -loss.item())
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+    assert highest <= 4 * heights[0] and heights[0] == max(heights)
+
+
+def test_variational_variance_is_an_expectation_under_its_gammas(data):
+    """By quadrature over one precision, and below the density that the prior's precisions give."""
+    pair, x = small("gaussian-v3ae", data)
+    rule = VariationalVariance(2.0, 0.7)
+    total, terms = value(rule, pair.model, pair.guide, x)
+    _, _, fn = plugged(pair.model, pair.guide, x)
+    each = fn.base_dist
+    alpha = (each.df / 2).numpy()
+    beta = alpha * each.scale.numpy() ** 2
+    expected, under_prior = np.zeros(x.shape), np.zeros(x.shape)
+    for at in np.ndindex(*x.shape):
+        q, p = stats.gamma(alpha[at], scale=1 / beta[at]), stats.gamma(2.0, scale=1 / 0.7)
+
+        def integrand(u, q=q, p=p, at=at):
+            precision = q.ppf(u)
+            density = stats.norm.logpdf(x[at].item(), each.loc[at].item(), precision**-0.5)
+            return density + p.logpdf(precision) - q.logpdf(precision)
+
+        expected[at] = integrate.quad(integrand, 0, 1, limit=200)[0]
+        under_prior[at] = stats.t.logpdf(x[at].item(), 4.0, each.loc[at].item(), math.sqrt(0.7 / 2.0))
+    assert total.item() == pytest.approx(expected.sum(1).mean() - terms.kl.item(), rel=1e-5)
+    assert (expected < under_prior).all()
+
+
+def test_an_integrated_precision_is_students_t():
+    numbers = np.random.default_rng(0).normal(size=(5, 3, 2))
+    fn = GammaPrecision()(torch.as_tensor(numbers))
+    mean, alpha, beta = numbers[:, 0], np.logaddexp(0, numbers[:, 1]), np.logaddexp(0, numbers[:, 2])
+    for at in np.ndindex(5, 2):
+        density, _ = integrate.quad(
+            lambda p, at=at: stats.norm.pdf(0.7, mean[at], p**-0.5) * stats.gamma.pdf(p, alpha[at], scale=1 / beta[at]),
+            0, np.inf, limit=400,
+        )  # fmt: skip
+        assert fn.log_prob(torch.tensor(0.7).double())[at].exp().item() == pytest.approx(density, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["gaussian-faithful", "gaussian-beta-nll", "gaussian-map-gamma", "gaussian-v3ae"])
+def test_what_was_not_observed_is_left_out(name, data):
+    """Hiding a column's entries leaves the rule that of the others."""
+    pair, x = small(name, data)
+    rule = OBJECTIVES[zoo.card(name).objective]
+    model, guide = observed(pair.model, pair.guide, torch.zeros(4).double())
+    hidden = x.clone()
+    hidden[:, 1] = torch.nan
+    (of_hidden, _), (again, _) = (value(rule, model, guide, rows) for rows in (hidden, hidden.clone()))
+    assert torch.isfinite(of_hidden) and of_hidden == again
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    found = torch.autograd.grad(of_hidden, parameters, allow_unused=True)
+    assert all(g is None or torch.isfinite(g).all() for g in found)
+    last = found[-1]  # the biases of the last layer: column 1 of every output has none but what another column gives it
+    outputs = len(last) // 4
+    assert (last.reshape(outputs, 4)[:, 1] == 0).all() and (last.reshape(outputs, 4)[:, 0] != 0).all()
+
+
+def test_rules_take_options_by_name():
+    assert objective("beta-nll[beta=0.2]") == BetaNLL(0.2)
+    assert objective("map-gamma[shape=2.0, rate=0.5]") == MapGamma(2.0, 0.5)
+    with pytest.raises(zoo.errors.OptionError, match=r"beta=1\.5"):
+        objective("beta-nll[beta=1.5]")

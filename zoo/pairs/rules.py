@@ -1,0 +1,115 @@
+"""Pairs with the Gaussian head, trained by other rules than the ELBO."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from annotated_types import MinLen
+
+from zoo.catalogue import register
+from zoo.pairs.programs import VAEOptions, Width, decoder, guide, vae
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from zoo.data import Data
+
+CURES = ("gaussian-constrained", "gaussian-identity", "gaussian-binned")
+
+
+@dataclass(frozen=True)
+class FaithfulOptions:
+    """``hidden`` is the width of each hidden layer of the encoder, from the data inwards; the decoder mirrors it."""
+
+    latent_dim: Width = 8
+    hidden: Annotated[tuple[Width, ...], MinLen(1)] = (128,)
+    activation: Literal["tanh", "relu", "gelu", "silu", "softplus"] = "tanh"
+    guide: Literal["mean-field", "full-rank"] = "mean-field"
+
+
+@register(
+    "gaussian-faithful",
+    title="Gaussian, faithful",
+    summary="As gaussian-learned, but the mean is trained as under a fixed variance, and the variance by what is left.",
+    formula="p(x|z) = N(x; μ(z), diag σ²(z))",
+    support="real",
+    bounded=False,
+    reference="Stirn et al. (2023), Faithful Heteroscedastic Regression with Neural Networks",
+    link="https://arxiv.org/abs/2212.09184",
+    guides=("mean-field", "full-rank"),
+    objective="faithful",
+    remedies=CURES,
+)
+def gaussian_faithful(data: Data, options: FaithfulOptions) -> tuple[nn.Module, nn.Module]:
+    """A VAE of LearnedNormal columns, with a FaithfulDecoder."""
+    from zoo.models import VAE
+    from zoo.models.emissions import LearnedNormal
+    from zoo.networks import FaithfulDecoder
+
+    network: Any = decoder(data, options, LearnedNormal.outputs)
+    return VAE(FaithfulDecoder(*network), options.latent_dim, LearnedNormal()), guide(data, options)
+
+
+@register(
+    "gaussian-beta-nll",
+    title="Gaussian, β-NLL",
+    summary="As gaussian-learned, but each column's log density is weighed by a power of its variance.",
+    formula="p(x|z) = N(x; μ(z), diag σ²(z))",
+    support="real",
+    bounded=False,
+    reference="Seitzer et al. (2022), On the Pitfalls of Heteroscedastic Uncertainty Estimation",
+    link="https://arxiv.org/abs/2203.09168",
+    guides=("mean-field", "full-rank"),
+    objective="beta-nll",
+    remedies=CURES,
+)
+def gaussian_beta_nll(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:
+    """A VAE of LearnedNormal columns."""
+    from zoo.models.emissions import LearnedNormal
+
+    return vae(data, options, LearnedNormal())
+
+
+@register(
+    "gaussian-map-gamma",
+    title="Gaussian, gamma prior on precisions",
+    summary="As gaussian-learned, with a gamma prior on each precision: penalized, not cured.",
+    formula="p(x|z) = N(x; μ(z), diag σ²(z)),  σⱼ⁻²(z) ~ Gamma(1, 0.001)",
+    support="real",
+    bounded=False,
+    bounded_if="for a shape of the prior of at least 1/2, as by default",
+    bounds="objective",
+    reference="Stirn & Knowles (2020), Variational Variance",
+    link="https://arxiv.org/abs/2006.04910",
+    guides=("mean-field", "full-rank"),
+    objective="map-gamma",
+    remedies=CURES,
+)
+def gaussian_map_gamma(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:
+    """A VAE of LearnedNormal columns."""
+    from zoo.models.emissions import LearnedNormal
+
+    return vae(data, options, LearnedNormal())
+
+
+@register(
+    "gaussian-v3ae",
+    title="Gaussian, variational variance",
+    summary="A gamma posterior over each precision, integrated out: Student-t, trained by a bound of its own.",
+    formula="p(x|z) = ∏ⱼ ∫ N(xⱼ; μⱼ(z), 1/λ) Gamma(λ; αⱼ(z), βⱼ(z)) dλ",
+    support="real",
+    bounded=False,
+    bounded_if="always, through the divergence from the prior Gamma(1, 0.001); the density that is scored is not",
+    bounds="objective",
+    reference="Stirn & Knowles (2020), Variational Variance",
+    link="https://arxiv.org/abs/2006.04910",
+    guides=("mean-field", "full-rank"),
+    objective="variational-variance",
+    remedies=CURES,
+)
+def gaussian_v3ae(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:
+    """A VAE of GammaPrecision columns."""
+    from zoo.models.emissions import GammaPrecision
+
+    return vae(data, options, GammaPrecision())
