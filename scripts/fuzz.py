@@ -62,8 +62,8 @@ def sound_files() -> dict[str, bytes]:
         "rows.parquet": written(frame.to_parquet),
         "rows.mat": written(lambda stream: scipy.io.savemat(stream, {"x": rows}, do_compression=True)),
         "train-images-idx3-ubyte": b"\0\0\x08\x03" + np.array(images.shape, ">u4").tobytes() + images.tobytes(),
-        "run.json": b'{"format": 2, "pair": "gmm", "options": {}, "seeds": [0], "sha256": {"run.json": ""}}',
-        "fit.json": b'{"format": 2, "pair": "gmm", "options": {"components": 3}, "seeds": [0], "origin": ""}',
+        "run.json": b'{"format": 3, "pair": "gmm", "options": {}, "seeds": [0], "sha256": {"run.json": ""}}',
+        "fit.json": b'{"format": 3, "pair": "gmm", "options": {"components": 3}, "seeds": [0], "origin": ""}',
     }
 
 

@@ -18,13 +18,22 @@ from zoo.models import VAE
 from zoo.models.emissions import (
     Bernoulli,
     BinnedOrdinal,
+    ColumnNormal,
     ConstrainedNormal,
     CumulativeOrdinal,
+    FixedNormal,
+    FullNormal,
+    Laplace,
     LearnedNormal,
+    Logistic,
     LogNormal,
+    LowRankNormal,
+    NaturalNormal,
     NegativeBinomial,
     PerColumn,
     Poisson,
+    QuantileNormal,
+    RatioNormal,
     SharedNormal,
     Softmax,
     StudentT,
@@ -32,7 +41,7 @@ from zoo.models.emissions import (
 from zoo.models.ordinal import log_interval_mass
 from zoo.testing import CHECKS, check_pair, make_subject, variants
 
-FLOOR, SMALLEST, SHARED = 0.04, 0.2, -0.75
+FLOOR, SMALLEST, SHARED, SCALES = 0.04, 0.2, -0.75, [-0.5, 0.25, 1.0]
 ROWS, COLUMNS = 5, 3
 LEVELS = [[0.0, 1.0, 2.0, 3.0], [2007.0, 2008.0, 2009.0], [-2.0, 0.0, 2.0, 4.0, 6.0]]
 
@@ -40,6 +49,18 @@ LEVELS = [[0.0, 1.0, 2.0, 3.0], [2007.0, 2008.0, 2009.0], [-2.0, 0.0, 2.0, 4.0, 
 def shared():
     emission = SharedNormal()
     emission.log_scale.data.fill_(SHARED)
+    return emission
+
+
+def ratio():
+    emission = RatioNormal(9.0)
+    emission.log_smallest.data = -torch.tensor(3.0).double().log()  # in double precision
+    return emission
+
+
+def column():
+    emission = ColumnNormal(COLUMNS)
+    emission.log_scale.data.copy_(torch.tensor(SCALES))
     return emission
 
 
@@ -58,6 +79,14 @@ EMISSIONS = {
     "constrained": lambda: ConstrainedNormal(FLOOR),
     "shared": shared,
     "student-t": lambda: StudentT(SMALLEST, 3.0),
+    "fixed": lambda: FixedNormal(SMALLEST),
+    "column": column,
+    "ratio": ratio,
+    "natural, softplus": lambda: NaturalNormal("softplus"),
+    "natural, exp": lambda: NaturalNormal("exp"),
+    "quantile": QuantileNormal,
+    "laplace": lambda: Laplace(SMALLEST),
+    "logistic": lambda: Logistic(SMALLEST),
     "log-normal": lambda: LogNormal(FLOOR),
     "poisson": Poisson,
     "negative-binomial": NegativeBinomial,
@@ -71,12 +100,21 @@ SCIPY = {
     "constrained": lambda mu, v: stats.norm(mu, np.sqrt(FLOOR + np.exp(v))),
     "shared": lambda mu: stats.norm(mu, np.exp(SHARED)),
     "student-t": lambda mu, b, a: stats.t(3 + np.logaddexp(0, a), mu, SMALLEST + np.logaddexp(0, b)),
+    "fixed": lambda mu: stats.norm(mu, SMALLEST),
+    "column": lambda mu: stats.norm(mu, np.exp(SCALES)),
+    "ratio": lambda mu, v: stats.norm(mu, np.sqrt(9.0 ** expit(v) / 3)),
+    "natural, softplus": lambda m, a: stats.norm(m / np.logaddexp(0, a), np.logaddexp(0, a) ** -0.5),
+    "natural, exp": lambda m, a: stats.norm(m / np.exp(a), np.exp(-a / 2)),
+    "quantile": lambda q, v: stats.norm(q, np.logaddexp(0, v) / -stats.norm.ppf(0.15)),
+    "laplace": lambda m, v: stats.laplace(m, SMALLEST + np.exp(v)),
+    "logistic": lambda m, v: stats.logistic(m, SMALLEST + np.exp(v)),
     "log-normal": lambda mu, v: stats.lognorm(np.sqrt(FLOOR + np.exp(v)), scale=np.exp(mu)),
     "poisson": lambda r: stats.poisson(np.exp(r)),
     "negative-binomial": lambda r, s: stats.nbinom(np.exp(s), np.exp(s) / (np.exp(s) + np.exp(r))),
     "bernoulli": lambda a: stats.bernoulli(expit(a)),
 }
-DENSE, COUNTS = ["learned", "constrained", "shared", "student-t", "log-normal"], ["poisson", "negative-binomial"]
+COUNTS = ["poisson", "negative-binomial"]
+DENSE = [name for name in SCIPY if name not in (*COUNTS, "bernoulli")]
 LEVELLED = ["binned", "cumulative"]
 DISCRETE = [*COUNTS, "bernoulli", *LEVELLED, "softmax"]
 
@@ -237,7 +275,8 @@ FAR_VALUES = {
     **dict.fromkeys(["bernoulli", "softmax"], (0.0, 1.0)),
 }
 # a variance of e^-50 cannot be squared in single precision, and a distance of 1e10 scales not be told from the next
-SINGLE = [name for name in EMISSIONS if name not in ("learned", "binned")]
+UNFLOORED = ("learned", "binned", "quantile", "natural, softplus", "natural, exp")
+SINGLE = [name for name in EMISSIONS if name not in UNFLOORED]
 
 
 def corners(emission):
@@ -285,6 +324,24 @@ def test_no_rate_overflows_in_single_precision(name):
     assert fn.mean.isfinite().all() and fn.log_prob(torch.zeros(COLUMNS)).isfinite().all()
 
 
+@pytest.mark.parametrize("name", ["low-rank", "full"])
+def test_columns_that_depend_on_each_other_have_scipys_density(name):
+    emission = {"low-rank": LowRankNormal(2, FLOOR), "full": FullNormal(COLUMNS)}[name]
+    numbers = np.random.default_rng(0).normal(size=(ROWS, emission.outputs, COLUMNS))
+    fn = emission(torch.as_tensor(numbers))
+    assert (fn.batch_shape, fn.event_shape) == ((ROWS,), (COLUMNS,))
+    x = np.random.default_rng(1).normal(size=COLUMNS)
+    for row, (mean, *rest) in enumerate(numbers):
+        if name == "low-rank":
+            covariance = np.diag(FLOOR + np.exp(rest[0])) + np.array(rest[1:]).T @ np.array(rest[1:])
+        else:
+            below = np.tril(np.array(rest).T, -1) + np.diag(np.exp(np.diag(np.array(rest))))
+            covariance = np.linalg.inv(below.T @ below)
+        expected = stats.multivariate_normal(mean, covariance).logpdf(x)
+        assert fn.log_prob(torch.as_tensor(x))[row].item() == pytest.approx(expected)
+        np.testing.assert_allclose(fn.covariance_matrix[row], covariance, rtol=1e-9)
+
+
 @pytest.mark.parametrize("name", DISCRETE)
 def test_a_mass_is_bounded_by_one(name):
     emission = EMISSIONS[name]().double()
@@ -294,7 +351,7 @@ def test_a_mass_is_bounded_by_one(name):
     assert -1e-6 < highest <= 1e-9  # which is the least upper bound
 
 
-@pytest.mark.parametrize("name", ["constrained", "student-t"])
+@pytest.mark.parametrize("name", ["constrained", "student-t", "laplace", "logistic", "fixed"])
 def test_a_bounded_density_comes_close_to_its_bound_and_not_over_it(name):
     emission = EMISSIONS[name]().double()
     bound = emission.log_density_bound()
@@ -321,22 +378,22 @@ def test_a_density_without_a_bound_says_so_and_has_none(name):
 # -- the kit's check ---------------------------------------------------------------------------------------------------
 
 
-class Laplace(dist.Laplace):
+class Scaled(dist.Laplace):
     """With the mass of an interval, times a factor that is right where it is 1."""
 
     factor = 1.0
 
 
-class Heavy(Laplace):
+class Heavy(Scaled):
     factor = 1.1
 
 
-class Light(Laplace):
+class Light(Scaled):
     factor = 0.9
 
 
 @log_interval_mass.register
-def _(base: Laplace, low, high, width):
+def _(base: Scaled, low, high, width):
     return (base.factor * (base.cdf(high) - base.cdf(low))).log()
 
 
@@ -381,7 +438,7 @@ def test_cells_that_do_not_add_up_to_one_fail_the_kit(catalogue, kind, said):
 
 
 def test_cells_that_add_up_to_one_pass_the_kit(catalogue):
-    CHECKS["cells"](make_subject(of_laplace(Laplace)))
+    CHECKS["cells"](make_subject(of_laplace(Scaled)))
 
 
 def test_cells_that_are_had_by_draws_are_added_up_too(catalogue):

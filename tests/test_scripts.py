@@ -29,6 +29,12 @@ def script(monkeypatch, catalogue):
     return load
 
 
+def test_the_caps_in_the_readme_are_what_the_script_prints(capsys, script):
+    script("caps").main()
+    readme = (SCRIPTS.parent / "README.md").read_text(encoding="utf-8")
+    assert capsys.readouterr().out == readme.partition("<!-- caps -->\n")[2].partition("<!-- /caps -->")[0]
+
+
 def test_train(script, tmp_path, capsys):
     script("train").main("gmm-constrained", "iris", tmp_path / "run", steps=20, seeds=2)
     assert (tmp_path / "run/run.nc").is_file()

@@ -113,7 +113,8 @@ def test_a_floor_ends_the_path_under_the_bound(name, table):
 def test_natural_parameters_grow_as_a_logarithm(head, table):
     """A mean is a ratio of the two, so that no precision beyond the other's size is of use."""
     found = witness(zoo.create("gaussian-natural", table, head=head), TABLE)
-    assert np.diff(found.log_likelihood)[-1] == pytest.approx(5 / 2 * math.log(2), rel=0.1)
+    limit = 5 / 2 * math.log(2)  # of what a doubling gains, which the ascent is below
+    assert 0.8 * limit < np.diff(found.log_likelihood)[-1] < 1.001 * limit
 
 
 def test_a_continuous_bernoulli_grows_at_an_exact_end_alone():

@@ -34,7 +34,7 @@ __all__ = ["RECIPE", "Run", "load_run"]
 
 T = TypeVar("T")
 
-FORMAT = 2
+FORMAT = 3
 MOST_DRAWN = 2**24  # numbers that are drawn before they are put together
 WEIGHTS, TREE, RECIPE = "weights.safetensors", "run.nc", "run.json"
 

@@ -40,6 +40,7 @@ from zoo.densities import (
     each_feature,
     each_feature_given_the_others,
     each_missing,
+    moments,
     observed_log_prob,
 )
 from zoo.engine import BETAS, Engine, Mode, Replica, Tape
@@ -119,6 +120,16 @@ def _ask_cells(subject: Subject, fn: Any) -> None:
     cells(fn, torch.where(dense, 1.0, torch.nan).to(subject.x))
 
 
+def _ask_one(one: Any, x: Tensor) -> None:
+    """All that is asked of single columns: for several draws of z at once, too."""
+    many = one.expand(torch.Size((2, *torch.broadcast_shapes(one.batch_shape, x.shape))))
+    below, upto = distribution_function(many, x)
+    assert ((below >= 0) & (below <= upto + 1e-6) & (upto <= 1 + 1e-6)).all(), "P(X < x) is more than P(X <= x), or 1"
+    mean, variance = moments(many)
+    for answer in (many.log_prob(x), many.sample(), mean, variance):
+        assert answer.shape == many.batch_shape, f"an answer has shape {answer.shape}, not {many.batch_shape}"
+
+
 def _ask_witness(subject: Subject, _: Any) -> None:
     x = subject.data.train.values[:3]
     try:
@@ -131,8 +142,8 @@ ANSWERS: dict[str, Callable[[Subject, Any], object]] = {
     "scale": _ask_scale,  # without it no watch
     "cells": _ask_cells,  # no masses, but those of dequantised data
     "columns": lambda s, fn: columns_log_prob(fn, s.x, torch.tensor([0])),  # no evidence of the columns that vary
-    "marginals": lambda s, fn: distribution_function(each_feature(fn), s.x),  # no check of the prior's predictions
-    "conditionals": lambda s, fn: distribution_function(each_feature_given_the_others(fn, s.x), s.x),  # no calibration
+    "marginals": lambda s, fn: _ask_one(each_feature(fn), s.x),  # no check of the prior's predictions
+    "conditionals": lambda s, fn: _ask_one(each_feature_given_the_others(fn, s.x), s.x),  # no calibration
     "gaps": lambda s, fn: observed_log_prob(fn, s.x, s.x > s.x[0]),  # no data with entries missing
     "imputation": lambda s, fn: each_missing(fn, torch.where(s.x > s.x[0], s.x, torch.nan)),
     "witness": _ask_witness,

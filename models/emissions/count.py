@@ -62,7 +62,10 @@ class _NegativeBinomial(dist.NegativeBinomial):  # type: ignore[misc]
 
 
 class _ZeroInflated(dist.ZeroInflatedDistribution):  # type: ignore[misc]
-    """Without Pyro's differences of the gate's logits, and of squared means."""
+    """Without Pyro's differences of the gate's logits, and of squared means; and its expand() fails for logits."""
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> "_ZeroInflated":
+        return _ZeroInflated(self.base_dist.expand(batch_shape), gate_logits=self.gate_logits.expand(batch_shape))
 
     def log_prob(self, value: Tensor) -> Tensor:
         gate, log_mass = self.gate_logits.double(), self.base_dist.log_prob(value).double()
