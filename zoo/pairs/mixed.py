@@ -26,13 +26,13 @@ class MixedOptions:
     """``real``, ``positive``, ``count``, ... name the distribution that columns of that support have given z.
 
     ``floor`` is the smallest variance that real="constrained" and positive="log-normal" (of the logarithm) allow, in
-    scaled units, and the square of the smallest scale of real="student-t".
+    scaled units, and the square of the smallest scale of real="student-t" and "laplace".
     """
 
-    real: Literal["learned", "constrained", "shared", "student-t"] = "learned"
-    positive: Literal["log-normal"] = "log-normal"
-    count: Literal["negative-binomial", "poisson"] = "negative-binomial"
-    ordinal: Literal["binned", "cumulative"] = "binned"
+    real: Literal["learned", "constrained", "shared", "student-t", "laplace"] = "learned"
+    positive: Literal["log-normal", "gamma"] = "log-normal"
+    count: Literal["negative-binomial", "zero-inflated-negative-binomial", "poisson"] = "negative-binomial"
+    ordinal: Literal["binned", "cumulative", "logistic-mixture"] = "binned"
     categorical: Literal["softmax"] = "softmax"
     binary: Literal["bernoulli"] = "bernoulli"
     floor: Positive = 0.01
@@ -48,11 +48,15 @@ EMISSIONS: dict[str, Callable[[Any, list[Column]], Emission]] = {
     "constrained": lambda options, _: _emissions().ConstrainedNormal(options.floor),
     "shared": lambda *_: _emissions().SharedNormal(),
     "student-t": lambda options, _: _emissions().StudentT(math.sqrt(options.floor), 3.0),
+    "laplace": lambda options, _: _emissions().Laplace(math.sqrt(options.floor)),
     "log-normal": lambda options, _: _emissions().LogNormal(options.floor),
+    "gamma": lambda *_: _emissions().Gamma(),
+    "zero-inflated-negative-binomial": lambda *_: _emissions().ZeroInflatedNegativeBinomial(),
     "negative-binomial": lambda *_: _emissions().NegativeBinomial(),
     "poisson": lambda *_: _emissions().Poisson(),
     "binned": lambda _, columns: _emissions().BinnedOrdinal([column.levels for column in columns]),
     "cumulative": lambda _, columns: _emissions().CumulativeOrdinal([column.levels for column in columns]),
+    "logistic-mixture": lambda _, columns: _emissions().LogisticMixtureOrdinal([c.levels for c in columns], 5),
     "softmax": lambda _, columns: _emissions().Softmax([len(column.categories or ()) for column in columns]),
     "bernoulli": lambda *_: _emissions().Bernoulli(),
 }
@@ -72,7 +76,7 @@ def _emissions() -> Any:
     support="mixed",
     base_measure="mixed",
     bounded=False,
-    bounded_if='with real="constrained" or "student-t", or without columns of real numbers',
+    bounded_if='with real="constrained", "student-t" or "laplace", or no real columns, and not with positive="gamma"',
     reference="Nazábal et al. (2020), Handling incomplete heterogeneous data using VAEs",
     link="https://arxiv.org/abs/1807.03653",
     guides=("mean-field", "full-rank"),
