@@ -154,4 +154,8 @@ class PenalizedVAE(VAE):
 
 def _joint(fn: dist.TorchDistribution) -> dist.TorchDistribution:
     """The distribution of all columns together: of independent ones, their product."""
+    if not hasattr(fn, "event_shape"):
+        raise TypeError(
+            f"an emission's forward() has to return a distribution, and this one returned {type(fn).__name__}"
+        )
     return fn if fn.event_shape else fn.to_event(1)

@@ -153,7 +153,7 @@ def shrinkage(steps: int) -> Row:
     )
 
 
-def main(steps: int = 6000) -> None:
+def main(steps: int = 4000) -> None:
     rows = [*variances(steps), continuous_bernoulli(steps), shrinkage(steps)]
     print("\n| paper | theirs | ours | same order |\n|---|---|---|---|")
     for row in rows:

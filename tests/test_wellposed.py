@@ -113,8 +113,7 @@ def test_a_floor_ends_the_path_under_the_bound(name, table):
 def test_natural_parameters_grow_as_a_logarithm(head, table):
     """A mean is a ratio of the two, so that no precision beyond the other's size is of use."""
     found = witness(zoo.create("gaussian-natural", table, head=head), TABLE)
-    limit = 5 / 2 * math.log(2)  # of what a doubling gains, which the ascent is below
-    assert 0.8 * limit < np.diff(found.log_likelihood)[-1] < 1.001 * limit
+    assert found.grows and found.gain == pytest.approx(5 / 2 * math.log(2), rel=0.1)  # by an ascent
 
 
 def test_a_continuous_bernoulli_grows_at_an_exact_end_alone():
@@ -240,7 +239,7 @@ def test_far_apart_every_datum_is_an_atom(table):
 
 def test_a_ceiling_needs_a_floor(table):
     for name in ("gaussian-learned", "gmm", "gaussian-shared"):
-        with pytest.raises(zoo.errors.OptionError, match="no smallest variance"):
+        with pytest.raises(zoo.errors.OptionError, match=r"no ceiling is computed|no smallest variance"):
             ceiling(zoo.create(name, table), TABLE)
 
 

@@ -45,6 +45,10 @@ class Preset(NamedTuple):
     clamp: str
     link: str = ""
 
+    def __str__(self) -> str:
+        sets = ", ".join(f"{option}={value:.4g}" for option, value in self.options.items())
+        return f"{self.name} ({sets}): {self.clamp}"
+
 
 @dataclass(frozen=True)
 class Card:
@@ -140,7 +144,7 @@ class Card:
             "objective": f"{self.objective}, learning rate {self.learning_rate:g}",
             "weights kept": kept_weights(self.objective, "best"),
             "in scaled units": self.in_scaled_units and f"{self.in_scaled_units}: {ANOTHER_MODEL}",
-            "presets": "; ".join(f"{preset.name}: {preset.clamp}" for preset in self.presets),
+            "presets": "; ".join(map(str, self.presets)),
             "not known": ", ".join(self.unknown),
             "reference": self.reference,
             "link": self.link,

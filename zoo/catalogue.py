@@ -242,8 +242,12 @@ def create(name: str, data: Data, **options: Any) -> Pair:
     if twice := told.keys() & options.keys():
         raise OptionError(f"{name}: {sorted(twice)[0]} is said twice, in the name and beside it.")
     options = {**told, **options}
-    if "preset" in options:  # what is said beside it counts
-        options = {**entry.card.preset(options.pop("preset")), **options}
+    if "preset" in options:
+        preset = options.pop("preset")
+        set_by_it = entry.card.preset(preset)
+        if twice := set_by_it.keys() & options.keys():
+            raise OptionError(f"{name}: preset={preset} sets {sorted(twice)[0]}, which is said, too: leave one out.")
+        options = {**set_by_it, **options}
     if guide and guide != entry.card.guides[0]:
         if guide not in entry.card.guides:
             raise OptionError(f"{entry.card.name} has no guide {guide!r}; choose from {', '.join(entry.card.guides)}.")

@@ -833,6 +833,8 @@ def _options_by_pair(names: Sequence[str], assignments: Iterable[str]) -> dict[s
     from zoo.catalogue import options_of
 
     known = {name: {field.name for field in fields(options_of(name))} for name in names}
+    for name, options_known in known.items():
+        options_known |= {"preset"} if zoo.card(name).presets else set()
     options: dict[str, dict[str, Any]] = {name: {} for name in names}
     for text in assignments:
         path, value = _assignment(text)
@@ -880,6 +882,8 @@ def _reason(error: Exception, within: Path | None = None) -> str:
 def _type_text(hint: Any) -> str:
     if get_origin(hint) is Literal:
         return " | ".join(map(str, get_args(hint)))
+    if (parts := get_args(hint)) and type(None) in parts:
+        return " | ".join("None" if part is type(None) else _type_text(part) for part in parts)
     return str(hint) if get_args(hint) else str(getattr(hint, "__name__", hint))
 
 

@@ -173,10 +173,8 @@ class Tabulated(nn.Module):
         for name, columns in self.columns.items():
             center, scale = getattr(self, f"center_{name}"), getattr(self, f"scale_{name}")
             value, there = (x, observed) if len(columns) == x.shape[-1] else (x[..., columns], observed[..., columns])
-            if self.gaps:  # a one passes through every transform
-                value = torch.where(there, value, 1.0)
-            value = (TRANSFORMS[name](value) - center) / scale
-            seen.append(torch.where(there, value, 0.0) if self.gaps else value)
+            value = torch.where(there, value, 1.0)  # which passes through every transform
+            seen.append(torch.where(there, (TRANSFORMS[name](value) - center) / scale, 0.0))
         seen += [(x[..., j, None] == torch.arange(size, device=x.device)).to(x) for j, size in self.named]
         out: Tensor = self.network(torch.cat([*seen, *([observed.to(x)] if self.gaps else [])], dim=-1))
         return out

@@ -224,7 +224,10 @@ def check_sites(subject: Subject) -> None:
             model = poutine.trace(subject.pair.model).get_trace(subject.x)
     except ValueError as error:
         first_line = str(error).splitlines()[0]
-        raise AssertionError(f"shapes do not fit; are the features an event, to_event(1)? {first_line}") from error
+        raise AssertionError(
+            "shapes do not fit; are the features an event, to_event(1), and are there as many numbers as `outputs` "
+            f"says? {first_line}"
+        ) from error
     observed = [n for n in model.observation_nodes if not site_is_subsample(model.nodes[n])]
     assert observed == ["x"], f"the model has to observe one site, x; it observes {observed}"
     refuse_other_latents(model, guide)
@@ -371,7 +374,9 @@ def check_bound(subject: Subject) -> None:
         bound = own.log_density_bound(features)
         if not pair.card.bounded and math.isinf(bound):
             continue
-        assert math.isfinite(bound), f"a bounded pair computes its bound, and log_density_bound is {bound}"
+        assert math.isfinite(bound), (
+            f"a bounded pair computes its bound, and log_density_bound() of its emission is {bound}"
+        )
         assert pair.card.bounded or pair.card.bounded_if, "the card says unbounded"
         highest = _highest_anywhere(each)
         assert highest > -math.inf, "no finite log density was seen, so the bound was not put to any test"

@@ -7,7 +7,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from .continuous import log_gamma_draws, log_pole, peak_nodes, stirling_error
+from .continuous import OpenUnit, log_gamma_draws, log_pole, peak_nodes, stirling_error
 from .emission import Emission
 from .unit import OnUnit, to_open
 
@@ -30,7 +30,7 @@ class BetaByMean(OnUnit):
         log_concentration: log kappa.
     """
 
-    arguments = ("logits", "log_concentration")
+    arguments, support = ("logits", "log_concentration"), OpenUnit()
     logits: Tensor
     log_concentration: Tensor
 

@@ -11,13 +11,26 @@ from torch.distributions import constraints
 
 from ..ordinal import LEGENDRE, log_interval_mass
 
-__all__ = ["Continuous", "legendre", "log_gamma_draws", "log_pole", "peak_nodes", "stirling_error"]
+__all__ = ["Continuous", "OpenUnit", "legendre", "log_gamma_draws", "log_pole", "peak_nodes", "stirling_error"]
 
 DEEP = 36.0  # a density of e^-36 times its peak adds nothing that double precision tells
 HALVINGS, NARROWEST = 12, -120.0  # of the log of a share of an interval
 STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360)
 ASYMPTOTIC = 10.0  # where that series is exact to double precision
 LOG_TAU = math.log(2 * math.pi)
+
+
+class OpenUnit(constraints.Constraint):
+    """Numbers between 0 and 1, and neither of them."""
+
+    lower_bound, upper_bound = 0.0, 1.0
+
+    def check(self, value: Tensor) -> Tensor:
+        """Which values are."""
+        return (value > 0) & (value < 1)
+
+    def __repr__(self) -> str:
+        return "0 < x < 1"
 
 
 class Continuous(dist.TorchDistribution):  # type: ignore[misc]

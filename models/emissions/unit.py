@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from ..ordinal import log_interval_mass
-from .continuous import Continuous, legendre
+from .continuous import Continuous, OpenUnit, legendre
 from .emission import Emission
 
 __all__ = ["ContinuousBernoulli", "ExponentialOnUnit", "LogitNormal", "OnUnit", "SigmoidOfNormal", "to_open"]
@@ -26,7 +26,7 @@ NEWTON = 12  # steps, that double the digits from one on
 class OnUnit(Continuous):
     """A distribution on [0, 1]."""
 
-    support = constraints.unit_interval
+    support: constraints.Constraint = constraints.unit_interval
 
     def log_mass(self, low: Tensor, high: Tensor, width: Any) -> Tensor:
         """That of the part of (low, high) that is in [0, 1], in double precision."""
@@ -186,7 +186,7 @@ class SigmoidOfNormal(OnUnit):
         scale: sigma.
     """
 
-    arguments = ("loc", "scale")
+    arguments, support = ("loc", "scale"), OpenUnit()
     loc: Tensor
     scale: Tensor
 

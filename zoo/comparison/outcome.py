@@ -126,11 +126,11 @@ class Outcome:
         """The options that are a variance or a standard deviation in scaled units, told in the data's units."""
         options = self.read("options") or {}
         scale = self.get("constant_data/scale")
-        if scale is None:
+        if scale is None or (self.read("card") or {}).get("support") != "real":  # those of logarithms are in no units
             return {}
         told = {}
         for name, deviation in (("floor", lambda floor: floor**0.5), ("scale", float)):
-            if name in options and str(self.read("base_measure")) == "density":
+            if options.get(name) is not None and str(self.read("base_measure")) == "density":
                 low, high = (float(end) * deviation(options[name]) for end in (scale.min(), scale.max()))
                 span = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}, by column"
                 told[name] = (

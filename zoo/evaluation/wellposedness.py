@@ -47,6 +47,7 @@ def wellposedness(run: Run, data: Data) -> xarray.Dataset:
             "path": found.path,
             "needs": found.needs,
             "grows": int(found.grows),
+            "gain": found.gain,
             "bound": found.bound if math.isfinite(found.bound) else math.nan,
         },
     )

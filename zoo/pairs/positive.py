@@ -32,7 +32,7 @@ class LogNormalOptions(VAEOptions):
     reference="Aitchison & Brown (1957), The Lognormal Distribution",
     link="https://docs.scipy.org/doc/scipy/reference/generated/scipy.stats.lognorm.html",
     guides=("mean-field", "full-rank"),
-    remedies=("gaussian-constrained", "gaussian-identity", "gaussian-binned"),
+    remedies=("gaussian-constrained", "gaussian-identity"),
 )
 def log_normal(data: Data, options: LogNormalOptions) -> tuple[nn.Module, nn.Module]:
     """A VAE of LogNormal columns."""
@@ -51,7 +51,7 @@ def log_normal(data: Data, options: LogNormalOptions) -> tuple[nn.Module, nn.Mod
     reference="McCullagh & Nelder (1989), Generalized Linear Models, chapter 8",
     link="https://doi.org/10.1201/9780203753736",
     guides=("mean-field", "full-rank"),
-    remedies=("gaussian-constrained", "gaussian-identity", "gaussian-binned"),
+    remedies=("gaussian-constrained", "gaussian-identity"),
 )
 def gamma(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:
     """A VAE of Gamma columns."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 
+from zoo.errors import OptionError
 from zoo.supports import Encoding, encoded
 
 if TYPE_CHECKING:
@@ -52,7 +53,13 @@ def vae(
     """
     from zoo.models import VAE
 
-    network = decoder(data, options, emission.outputs)
+    outputs: Any = getattr(emission, "outputs", None)
+    if not isinstance(outputs, int) or outputs < 1:
+        raise OptionError(
+            f"{type(emission).__name__}.outputs is {outputs!r}; say how many numbers the decoder gives for each "
+            "column, as in `outputs = 2`."
+        )
+    network = decoder(data, options, outputs)
     return (kind or VAE)(network, options.latent_dim, emission), guide(data, options, support)
 
 

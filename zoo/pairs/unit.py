@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from zoo.data import Data
 
-CURES = ("gaussian-constrained", "gaussian-identity", "gaussian-binned")
+CURES = ("gaussian-constrained", "gaussian-identity")
 
 
 @register(

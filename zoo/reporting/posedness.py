@@ -42,6 +42,8 @@ def path(run: Outcome, colour: str) -> tuple[Figure, str] | None:
 def facts(run: Outcome) -> Iterator[tuple[str, str]]:
     """What is claimed, shown and seen of a pair, as terms with their sentences."""
     yield "claim", _claim(run)
+    if preset := _preset(run):
+        yield "preset", preset
     if shown := _shown(run):
         yield "path", shown
     if seen := _seen(run):
@@ -71,10 +73,19 @@ def _claim(run: Outcome) -> str:
     return f"The likelihood is not bounded; the {what} is, {condition}."
 
 
+def _preset(run: Outcome) -> str:
+    """The preset that the run's options are those of, if there is one."""
+    options = run.read("options") or {}
+    for name, sets, clamp, *_ in (run.read("card") or {}).get("presets", ()):
+        if sets.items() <= options.items():
+            return f"{name}: {clamp}"
+    return ""
+
+
 def _cap(run: Outcome) -> str:
     """The most that the density gives one value, on average over columns, in scaled units."""
     scale = run.get("constant_data/scale")
-    if scale is None or not np.isfinite(run.bound):
+    if scale is None or not np.isfinite(run.bound) or str(run.read("base_measure")) != "density":
         return ""
     log_scale = np.log(np.asarray(scale, np.float64))
     return f" No value gives more than {number(run.bound / len(log_scale) + log_scale.mean())} nats in scaled units."
@@ -90,8 +101,9 @@ def _shown(run: Outcome) -> str:
     start = f"Where {about.get('path', 'its variance vanishes')}{needs}, the log likelihood"
     reached = f"{number(values[-1])} nats at sharpness {sharpness[-1]:g}"
     if about.get("grows"):
-        gain = np.diff(values)[-1] if len(values) > 1 else np.nan
-        return f"{start} has {reached}, {number(gain)} more than at half of it: it has no end."
+        gain = _number(about, "gain")
+        told = f", and what is steered gained {number(gain)} at the last doubling" if np.isfinite(gain) else ""
+        return f"{start} has {reached}{told}: it has no end."
     bound = _number(about, "bound")
     below = f" and stays below {number(bound)}, its bound for these rows" if np.isfinite(bound) else ""
     return f"{start} has at most {number(float(np.nanmax(values)))} nats{below}: it does not run away."

@@ -12,7 +12,7 @@ import torch
 
 from zoo.catalogue import Pair
 from zoo.context import pyro_context
-from zoo.errors import OptionError
+from zoo.errors import OptionError, Unknown
 from zoo.wellposed.likelihood import elbo, log_likelihood
 from zoo.wellposed.nonparametric import complete
 from zoo.wellposed.paths import COLLAPSE, Path, paths, steepness
@@ -44,6 +44,8 @@ class Witness:
         penalized: log p(X) + log p(theta) there, for a pair with a prior on its parameters; empty without.
         bound: the least upper bound known for log p(X), infinite if there is none.
         formula: that bound per datum, as the card has it.
+        steered: log p of what is steered: of the one datum of a collapse, for of every other log p(x) has a floor, half
+            of what it is elsewhere; of the whole data set on other paths, (A,).
     """
 
     pair: str
@@ -55,6 +57,7 @@ class Witness:
     penalized: NDArray[np.float64]
     bound: float
     formula: str
+    steered: NDArray[np.float64]
 
     @property
     def grows(self) -> bool:
@@ -63,14 +66,23 @@ class Witness:
         Where there is no end it gains more each time, or as much where the growth is logarithmic; under a bound, less
         and less.
         """
-        gains = np.diff(self.log_likelihood) / np.diff(np.log2(self.sharpness))
-        return bool(gains[-1] > max(LASTING * gains[-2], FLAT))
+        before, last = self._gains[-2:]
+        return bool(last > max(LASTING * before, FLAT))
+
+    @property
+    def gain(self) -> float:
+        """What the last doubling of the sharpness gains of what is steered, in nats."""
+        return float(self._gains[-1])
+
+    @property
+    def _gains(self) -> NDArray[np.float64]:
+        return np.diff(self.steered) / np.diff(np.log2(self.sharpness))
 
     def __str__(self) -> str:
         reached = f"{nats(self.log_likelihood[-1])} nats at sharpness {self.sharpness[-1]:g}"
         if math.isfinite(self.bound):
             return f"{self.pair} is bounded, log p(X) <= {nats(self.bound)} nats; {self.path}, it has {reached}."
-        verb = "grows without end" if self.grows else "does not grow"
+        verb = f"grows without end, by {nats(self.gain)} nats at the last doubling" if self.grows else "does not grow"
         needs = f" (needs {self.needs})" if self.needs else ""
         return f"{self.pair}: {self.path}{needs}, log p(X) {verb}: {reached}."
 
@@ -98,7 +110,8 @@ def witness(pair: Pair, x: ArrayLike, sharpness: tuple[float, ...] = SHARPNESS) 
 
     Raises:
         OptionError: data with gaps, or a sharpness that is not positive and rising.
-        Unknown: a model without a decoder whose outputs could be steered, or whose prior is not the standard normal.
+        Unknown: a model without a decoder whose outputs could be steered, or whose prior is not the standard normal;
+            data at which its density is 0 or infinite.
 
     >>> import zoo
     >>> data = zoo.load_data("iris")
@@ -127,10 +140,14 @@ def witness(pair: Pair, x: ArrayLike, sharpness: tuple[float, ...] = SHARPNESS) 
 def _followed(pair: Pair, path: Path, rows: Tensor, grid: NDArray[np.float64]) -> Witness:
     """What the likelihood does along a path."""
     volume = len(rows) * pair.view.log_volume
-    likelihood, lower, penalized = [], [], []
+    likelihood, steered, lower, penalized = [], [], [], []
     for a in grid.tolist():
         model, positions = path.at(a)
-        likelihood.append(float(log_likelihood(model, rows, positions).sum()) - volume)
+        of_rows = log_likelihood(model, rows, positions) - pair.view.log_volume
+        likelihood.append(float(of_rows.sum()))
+        steered.append(float(of_rows[0]) if path.description == COLLAPSE else likelihood[-1])
+        if not math.isfinite(likelihood[-1]):
+            raise Unknown(f"log p(X) is {likelihood[-1]:g} on its path: there are values at which the density is so")
         if path.description == COLLAPSE and pair.card.base_measure == "density":
             lower.append(elbo(model, rows, steepness(a)) - volume)
         if hasattr(model, "log_prior"):
@@ -146,4 +163,5 @@ def _followed(pair: Pair, path: Path, rows: Tensor, grid: NDArray[np.float64]) -
         penalized=np.array(penalized),
         bound=len(rows) * bound_of(pair.data.features) - volume if bound_of else math.inf,
         formula=pair.card.bound,
+        steered=np.array(steered),
     )

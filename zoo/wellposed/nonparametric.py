@@ -115,7 +115,10 @@ def ceiling(pair: Pair, x: ArrayLike, *, iterations: int = 500, tolerance: float
 @singledispatch
 def smallest_variance(model: Any) -> float:
     """The smallest eigenvalue that any covariance of the model may have, in its units."""
-    raise OptionError(f"{type(model).__name__} has no smallest variance, so its likelihood has no ceiling.")
+    raise OptionError(
+        f"no ceiling is computed for {type(model).__name__}: it is one of normal densities with a fixed variance or a "
+        "floor."
+    )
 
 
 @smallest_variance.register

@@ -165,11 +165,13 @@ class _Steered:
     def uphill(self, sharpness: float) -> Tensor:
         """The best numbers (M, ...) at most ``sharpness`` from 0; what is shared is as far from where it was."""
         ends = []
-        # what ended at the edge is put at the new one, and the rest moves in steps as small as in the end; or all moves
-        for steps, further in ((self.steps, max(1.0, sharpness / NEAR)), (None, 1.0)):
+        further = max(1.0, sharpness / NEAR)
+        # what ended at the edge is put at the new one, and the rest moves in steps as small as in the end; or all are
+        # put as much further, and move in large ones: two outputs of which the ratio counts rise together
+        for steps, least in ((self.steps, NEAR), (None, 0.0)):
             for part, near, middle in zip(self.moving, self.near, self.middles, strict=True):
-                at_edge = (near - middle).abs() >= NEAR
-                part.copy_(middle + (near - middle) * torch.where(at_edge, further, 1.0))
+                moved = (near - middle).abs() >= least
+                part.copy_(middle + (near - middle) * torch.where(moved, further, 1.0))
             self._climb(sharpness, FURTHER, steps)
             ends.append((float(self.height().nan_to_num(-math.inf)), [part.clone() for part in self.moving]))
         for part, best in zip(self.moving, max(ends, key=lambda end: end[0])[1], strict=True):

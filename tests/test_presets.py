@@ -1,0 +1,63 @@
+"""Options under the names of published codes, and what a newcomer met with pairs that are not of real numbers."""
+
+import numpy as np
+import pytest
+
+import zoo
+from zoo.errors import OptionError
+
+
+def test_a_preset_sets_options_and_none_that_is_said_too(iris):
+    assert zoo.create("student-t[preset=miwae]", iris).options.smallest == 1e-3
+    assert zoo.create("gaussian-column", iris, preset="tvae").options.soft_clip == pytest.approx(np.log(0.01))
+    assert zoo.create("student-t[preset=miwae]", iris, latent_dim=3).options.latent_dim == 3
+    with pytest.raises(OptionError, match="preset=miwae sets smallest, which is said, too: leave one out"):
+        zoo.create("student-t[preset=miwae, smallest=0.1]", iris)
+    with pytest.raises(OptionError, match="preset='tvae'; choose from takahashi, miwae"):
+        zoo.create("student-t[preset=tvae]", iris)
+    with pytest.raises(OptionError, match="preset='tvae'; this pair has none"):
+        zoo.create("laplace[preset=tvae]", iris)
+
+
+@pytest.mark.parametrize("name", [name for name in zoo.list_pairs() if zoo.card(name).presets])
+def test_a_preset_has_the_cap_that_its_bound_says(name, iris):
+    for preset in zoo.card(name).presets:
+        pair = zoo.create(f"{name}[preset={preset.name}]", iris)
+        assert 2 < pair.model.log_density_bound(1) < 13  # nats per value: from HI-VAE to a deviation of 1e-6
+        assert preset.link.startswith("https://")
+
+
+def test_a_report_tells_of_floors_that_are_none_and_of_presets(iris, tmp_path):
+    runs = []
+    for name in ("gaussian-low-rank", "gaussian-constrained[preset=suave]"):
+        runs.append(zoo.fit(zoo.create(name, iris, latent_dim=2, hidden=(4,)), iris, seeds=1, steps=5, progress=False))
+        zoo.evaluate(runs[-1], iris, samples=20, temperatures=0, reference=0)
+    page = zoo.report(runs, tmp_path).read_text(encoding="utf-8")
+    assert "suave: variance clipped to at least 1e-6" in page
+    assert "No value gives more than 5.99 nats in scaled units" in page
+
+
+@pytest.mark.parametrize("name", ["log-normal", "beta-binomial", "poisson", "truncated-normal", "cumulative-logit"])
+def test_gaps_in_new_rows_of_a_pair_that_was_trained_on_complete_ones(name):
+    data = zoo.testing.example_data(zoo.card(name).support, features=4)
+    run = zoo.fit(zoo.create(name, data, latent_dim=2, hidden=(4,)), data, seeds=1, steps=5, progress=False)
+    x = data.test.values[:3].copy()
+    x[0, 1] = np.nan
+    assert np.isfinite(run.log_evidence(x, samples=50)).all()
+    filled = run.impute(x, draws=2, method="importance")
+    assert np.isfinite(filled).all()
+
+
+@pytest.mark.parametrize("name", ["beta", "logit-normal"])
+def test_an_exact_end_is_refused_where_it_has_no_density(name):
+    x = np.random.default_rng(0).random((60, 3))
+    x[::7, 0] = 1.0
+    data = zoo.Data.from_array(x, support="unit")
+    with pytest.raises(OptionError, match="knows only 0 < x < 1 values, and the data hold 1 "):
+        zoo.fit(zoo.create(name, data), data, seeds=1, steps=2, progress=False)
+
+
+def test_a_collapse_is_seen_where_the_rest_of_the_data_lose_more(iris):
+    found = zoo.witness(zoo.create("gaussian-natural", iris), iris.train)
+    assert found.grows and found.gain == pytest.approx(4 / 2 * np.log(2), rel=0.1)
+    assert "grows without end, by" in str(found)
