@@ -78,7 +78,7 @@ def one_point() -> Finding:
             found.path,
             f"{found.log_likelihood[-1]:,.1f}",
             "no" if found.grows else "yes",
-            f"{found.penalized[-1]:,.1f}" if found.penalized.size else "",
+            f"{found.penalized[-1]:.4g}" if found.penalized.size else "",
         )
         for name, found in witnesses.items()
     ]

@@ -145,7 +145,7 @@ class Card:
             "weights kept": kept_weights(self.objective, "best"),
             "in scaled units": self.in_scaled_units and f"{self.in_scaled_units}: {ANOTHER_MODEL}",
             "presets": "; ".join(map(str, self.presets)),
-            "not known": ", ".join(self.unknown),
+            "not known": "; ".join(_UNKNOWN.get(answer, answer) for answer in self.unknown),
             "reference": self.reference,
             "link": self.link,
         }
@@ -200,6 +200,7 @@ class Card:
         )
 
 
+_UNKNOWN = {"cells": "the mass of a cell: data that have a resolution are dequantised, which is a looser bound"}
 _MEASURES = {
     "density": "density",
     "mass": "mass",

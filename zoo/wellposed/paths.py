@@ -65,10 +65,10 @@ def paths(model: Any, x: Tensor) -> Iterator[Path]:
     if hasattr(rest, "initialise"):
         with seeded(0):
             rest.initialise(x)
-    return _steered(rest, decoder, x)
+    return _by_outputs(rest, decoder, x)
 
 
-def _steered(model: Any, decoder: nn.Module, x: Tensor) -> Iterator[Path]:
+def _by_outputs(model: Any, decoder: nn.Module, x: Tensor) -> Iterator[Path]:
     yield Path(COLLAPSE, _needs(decoder, 1), _collapse(model, x[:1]))
     if _shared(model):
         column = int(np.argmin([len(values.unique()) for values in x.T]))
@@ -107,7 +107,7 @@ def _stepping(model: Any, levels: Tensor, positions: Tensor, sharpness: float, w
 
 
 def steepness(sharpness: float) -> float:
-    """Of a step on a path that has so many others."""
+    """How steep the one step of a collapse is; each of more steps is as many times steeper."""
     return sharpness**2
 
 
