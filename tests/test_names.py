@@ -159,7 +159,10 @@ def test_options_may_stand_in_the_name_and_beside_it_but_each_once(penguins):
     [
         ("mixed[reel=constrained]", "no option is called 'reel'; did you mean 'real'?"),
         ("mixed[network=conv]", "no option is called 'network'."),
-        ("mixed[real=gaussian]", "real='gaussian': input should be 'learned', 'constrained', 'shared' or 'student-t'"),
+        (
+            "mixed[real=gaussian]",
+            "real='gaussian': input should be 'learned', 'constrained', 'shared', 'student-t' or 'laplace'",
+        ),
         ("mixed[real=constrained|student-t]", "real='constrained|student-t': input should be 'learned', 'constrained'"),
         ("mixed[hidden=8]", "hidden=8: input should be a valid tuple"),
         ("mixed[floor=0]", "floor=0: input should be greater than 0"),
