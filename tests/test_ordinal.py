@@ -233,6 +233,7 @@ def test_every_pair_on_levels_has_a_mass(name, ratings):
     assert (heldout["log_mass"].mean("obs") > -5 * np.log(7)).all()  # better than to know nothing of five columns
 
 
+@pytest.mark.slow
 def test_binned_training_does_not_run_away_where_the_density_does(ratings):
     scales, quiet = {}, {"progress": False, "on_divergence": "warn"}
     for name in ("gaussian-binned", "gaussian-learned"):

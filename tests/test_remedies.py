@@ -64,6 +64,7 @@ def test_a_variance_a_column_finds_the_noise_of_each_column():
     np.testing.assert_allclose(reference, noise, rtol=0.15)
 
 
+@pytest.mark.slow
 def test_one_column_of_few_values_is_enough_for_the_collapse_of_its_variance():
     x = np.random.default_rng(0).normal(size=(40, 3))
     for few in (np.ones(40), np.arange(40) % 3 - 1.0):
