@@ -1,7 +1,7 @@
 """Probability masses for values on equally spaced levels, such as grey values and ratings."""
 
 import math
-from functools import singledispatch
+from functools import cached_property, singledispatch
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,8 +12,10 @@ from torch.distributions import constraints
 
 __all__ = [
     "Binned",
+    "ByMoments",
     "Levels",
     "PartlyBinned",
+    "legendre",
     "log_interval_mass",
     "within_support",
 ]
@@ -42,10 +44,16 @@ def log_interval_mass(base: dist.TorchDistribution, low: Tensor, high: Tensor, w
     span = torch.where((a == low) & (b == high), torch.as_tensor(width).to(a), b - a)
     mass = base.cdf(b) - base.cdf(a)
     clear = mass > CLEAR
-    nodes, weights = (torch.as_tensor(part, dtype=a.dtype, device=a.device) for part in LEGENDRE)
+    nodes, weights = legendre(a)
     log_density = torch.stack([base.log_prob(a + span * node) for node in nodes.unbind()], dim=-1)
     log_mass: Tensor = span.log() + (log_density + weights.log()).logsumexp(-1)
     return torch.where(clear, torch.where(clear, mass, 1.0).log(), log_mass)
+
+
+def legendre(like: Tensor) -> tuple[Tensor, Tensor]:
+    """Nodes and weights of Gauss and Legendre's rule on [0, 1], of the kind of a tensor."""
+    nodes, weights = (torch.as_tensor(part, dtype=like.dtype, device=like.device) for part in LEGENDRE)
+    return nodes, weights
 
 
 def within_support(base: dist.TorchDistribution, x: Tensor) -> Tensor:
@@ -114,7 +122,7 @@ def _(base: dist.StudentT, low: Tensor, high: Tensor, width: Any) -> Tensor:
     a, b = ((end - base.loc) / (base.scale * root) for end in (low, high))
     # the angle between two directions, exact also where they are almost the same
     span = torch.atan2(width / (base.scale * root), 1 + a * b)
-    nodes, weights = (torch.as_tensor(part, dtype=span.dtype, device=span.device) for part in LEGENDRE)
+    nodes, weights = legendre(span)
     angle = a.atan()[..., None] + span[..., None] * nodes
     log_density = (base.df - 1)[..., None] * angle.cos().clamp(min=torch.finfo(span.dtype).tiny).log()
     log_constant = torch.lgamma((base.df + 1) / 2) - torch.lgamma(base.df / 2) - math.log(math.pi) / 2
@@ -147,7 +155,28 @@ def _log_normal_cdf(t: Tensor) -> Tensor:
     return torch.where(far, log_tail, (torch.erfc(-near * math.sqrt(0.5)) / 2).log())
 
 
-class Binned(dist.TorchDistribution):  # type: ignore[misc]
+class ByMoments:
+    """A distribution whose mean and variance are worked out together, once."""
+
+    def _moments(self) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError
+
+    @cached_property
+    def _both(self) -> tuple[Tensor, Tensor]:
+        return self._moments()
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean."""
+        return self._both[0]
+
+    @property
+    def variance(self) -> Tensor:
+        """The variance."""
+        return self._both[1]
+
+
+class Binned(ByMoments, dist.TorchDistribution):  # type: ignore[misc]
     r"""A continuous distribution of one variable cut into cells of one width: a mass, at most 1.
 
     .. math:: P(x) = F(x + \tfrac{w}{2}) - F(x - \tfrac{w}{2})
@@ -208,17 +237,8 @@ class Binned(dist.TorchDistribution):  # type: ignore[misc]
         drawn: Tensor = low + self.width * torch.round((self.base.sample(torch.Size(sample_shape)) - low) / self.width)
         return drawn if self.ends is None else drawn.clamp(*self.ends)
 
-    @property
-    def mean(self) -> Tensor:
-        """The mean over levels with ends, the base distribution's without."""
-        return self._moments()[0]
-
-    @property
-    def variance(self) -> Tensor:
-        """The variance over levels with ends; without, the base distribution's and that of a cell."""
-        return self._moments()[1]
-
     def _moments(self) -> tuple[Tensor, Tensor]:
+        """Those over levels with ends; without, the base distribution's, and the variance of a cell."""
         if self.ends is None:
             return self.base.mean, self.base.variance + self.width**2 / 12
         low, high = self.ends

@@ -833,8 +833,7 @@ def _options_by_pair(names: Sequence[str], assignments: Iterable[str]) -> dict[s
     from zoo.catalogue import options_of
 
     known = {name: {field.name for field in fields(options_of(name))} for name in names}
-    for name, options_known in known.items():
-        options_known |= {"preset"} if zoo.card(name).presets else set()
+    known = {name: own | ({"preset"} if zoo.card(name).presets else set()) for name, own in known.items()}
     options: dict[str, dict[str, Any]] = {name: {} for name in names}
     for text in assignments:
         path, value = _assignment(text)

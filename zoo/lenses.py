@@ -5,7 +5,6 @@ Each is a model around a model, and none edits a likelihood.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
 from inspect import signature
@@ -40,8 +39,6 @@ __all__ = [
     "Zeros",
     "observed",
 ]
-
-LOG_ROOT_TAU = math.log(2 * math.pi) / 2
 
 
 class Cells(nn.Module):

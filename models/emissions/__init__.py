@@ -12,7 +12,7 @@ from .count import (
     Poisson,
     ZeroInflatedNegativeBinomial,
 )
-from .emission import Emission
+from .emission import Emission, MassEmission
 from .joint import FullNormal, LowRankNormal
 from .mixed import Columns, EachColumn, PerColumn
 from .normal import (
@@ -61,6 +61,7 @@ __all__ = [
     "LogisticMixtureOrdinal",
     "LogitNormal",
     "LowRankNormal",
+    "MassEmission",
     "NaturalNormal",
     "NegativeBinomial",
     "OptimalNormal",

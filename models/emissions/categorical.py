@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from ..ordinal import Levels
-from .emission import Emission
+from .emission import MassEmission
 
 __all__ = ["Bernoulli", "LevelSoftmax", "Softmax"]
 
 
-class Bernoulli(Emission):
+class Bernoulli(MassEmission):
     r"""Zeros and ones.
 
     .. math:: P(x_j \mid z) = y_j^{x_j} (1 - y_j)^{1 - x_j}, \qquad \mathrm{logit}\, y_j = a_j
@@ -28,12 +28,8 @@ class Bernoulli(Emission):
         (logits,) = parameters.unbind(-2)
         return dist.Bernoulli(logits=logits)
 
-    def log_density_bound(self) -> float:
-        """0: a probability is at most 1."""
-        return 0.0
 
-
-class Softmax(Emission):
+class Softmax(MassEmission):
     r"""One of some categories, by their numbers from 0, in no order.
 
     .. math:: P(x_j = c \mid z) = e^{a_{cj}} / \sum_{c'} e^{a_{c'j}}
@@ -58,12 +54,8 @@ class Softmax(Emission):
         # not minus infinity, of which a gradient would not be a number
         return dist.Categorical(logits=parameters.masked_fill(self.unused, -1e9).mT)
 
-    def log_density_bound(self) -> float:
-        """0: a probability is at most 1."""
-        return 0.0
 
-
-class LevelSoftmax(Emission):
+class LevelSoftmax(MassEmission):
     r"""A probability for every level of every column, without regard to their order.
 
     .. math:: P(x_j = \mathrm{level}_k \mid z) = e^{a_{kj}} / \sum_{k'} e^{a_{k'j}}
@@ -87,7 +79,3 @@ class LevelSoftmax(Emission):
     def forward(self, parameters: Tensor) -> dist.TorchDistribution:
         """From a, (..., V, d)."""
         return Levels(parameters.mT, self.levels)
-
-    def log_density_bound(self) -> float:
-        """0: a probability is at most 1."""
-        return 0.0

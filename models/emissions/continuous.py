@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from ..ordinal import LEGENDRE, log_interval_mass
+from ..ordinal import legendre, log_interval_mass
 
-__all__ = ["Continuous", "OpenUnit", "legendre", "log_gamma_draws", "log_pole", "peak_nodes", "stirling_error"]
+__all__ = ["Continuous", "OpenUnit", "log_gamma_draws", "log_pole", "peak_nodes", "stirling_error"]
 
 DEEP = 36.0  # a density of e^-36 times its peak adds nothing that double precision tells
 HALVINGS, NARROWEST = 12, -120.0  # of the log of a share of an interval
@@ -118,12 +118,6 @@ def log_pole(power: Tensor, rest: Callable[[Tensor], Tensor], length: Tensor, en
     at = reach * nodes
     whole = torch.where(endless, 1.0, -torch.expm1(-power * torch.where(endless, 1.0, length))) / power
     return (whole + (reach * weights * (-power[..., None] * at).exp() * rest(at)).sum(-1)).log()
-
-
-def legendre(like: Tensor) -> tuple[Tensor, Tensor]:
-    """Nodes and weights of the rule on [0, 1], of the kind of a tensor."""
-    nodes, weights = (torch.as_tensor(part, dtype=like.dtype, device=like.device) for part in LEGENDRE)
-    return nodes, weights
 
 
 def stirling_error(log_a: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from .emission import Emission
+from .emission import MassEmission
 
 __all__ = [
     "BetaBinomial",
@@ -113,7 +113,7 @@ def log_beta_binomial(x: Tensor, total: Tensor, of_ones: Tensor, of_zeros: Tenso
     return torch.where((x < 0) | (x > total), -torch.inf, (binomial + spread).clamp(max=0.0))
 
 
-class Poisson(Emission):
+class Poisson(MassEmission):
     r"""Poisson counts.
 
     .. math:: P(x_j \mid z) = e^{-\lambda_j} \lambda_j^{x_j} / x_j!, \qquad \log \lambda_j = r_j
@@ -136,12 +136,8 @@ class Poisson(Emission):
         mean, _ = _moments(x)
         return mean.log()[None].to(x)
 
-    def log_density_bound(self) -> float:
-        """0: a probability is at most 1."""
-        return 0.0
 
-
-class NegativeBinomial(Emission):
+class NegativeBinomial(MassEmission):
     r"""Counts more spread than Poisson ones: a Poisson whose rate is gamma-distributed around a mean.
 
     .. math:: P(x_j \mid z) = \frac{\Gamma(x_j + k_j)}{\Gamma(k_j) \, x_j!}
@@ -167,10 +163,6 @@ class NegativeBinomial(Emission):
         mean, variance = _moments(x)
         size = mean / (variance / mean - 1).clamp(min=LEAST_EXCESS)
         return torch.stack([mean, size]).log().to(x)
-
-    def log_density_bound(self) -> float:
-        """0: a probability is at most 1."""
-        return 0.0
 
 
 class ColumnNegativeBinomial(NegativeBinomial):
@@ -206,7 +198,7 @@ class ColumnNegativeBinomial(NegativeBinomial):
         return log_mean[None]
 
 
-class ZeroInflatedNegativeBinomial(Emission):
+class ZeroInflatedNegativeBinomial(MassEmission):
     r"""A negative binomial, and a share of zeros besides.
 
     .. math:: P(x_j \mid z) = \pi_j [x_j = 0] + (1 - \pi_j) \, \mathrm{NB}(x_j; \mu_j, k_j), \qquad
@@ -239,12 +231,8 @@ class ZeroInflatedNegativeBinomial(Emission):
         rows = [of_rest.log(), size.log(), gate.logit().expand_as(size)]
         return torch.cat([row.gather(0, nearest) for row in rows]).to(x)
 
-    def log_density_bound(self) -> float:
-        """0: a probability is at most 1."""
-        return 0.0
 
-
-class BetaBinomial(Emission):
+class BetaBinomial(MassEmission):
     r"""Counts out of a known total, more spread than binomial ones: their probability is beta-distributed.
 
     .. math:: P(x_j \mid z) = \binom{n_j}{x_j}
@@ -285,10 +273,6 @@ class BetaBinomial(Emission):
         # 1 / (1 + kappa): how alike two of a total are
         alike = (variance / (total * m * (1 - m)) - 1) / (total - 1).clamp(min=1)
         return torch.stack([m.logit(), -alike.clamp(LEAST_EXCESS, 1 - LEAST_EXCESS).logit()]).to(x)
-
-    def log_density_bound(self) -> float:
-        """0: a probability is at most 1."""
-        return 0.0
 
 
 def _negative_binomial(log_mean: Tensor, log_size: Tensor) -> _NegativeBinomial:

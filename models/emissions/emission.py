@@ -5,7 +5,7 @@ import math
 import pyro.distributions as dist
 from torch import Tensor, nn
 
-__all__ = ["Emission"]
+__all__ = ["Emission", "MassEmission"]
 
 
 class Emission(nn.Module):
@@ -29,3 +29,11 @@ class Emission(nn.Module):
     def log_density_bound(self) -> float:
         """The least upper bound of the log density or mass of one column: infinity, unless it is known."""
         return math.inf
+
+
+class MassEmission(Emission):
+    """One of values that are counted: each has a probability."""
+
+    def log_density_bound(self) -> float:
+        """0: a probability is at most 1."""
+        return 0.0

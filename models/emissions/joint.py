@@ -6,11 +6,10 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from ..ordinal import LOG_ROOT_TAU
 from .emission import Emission
 
 __all__ = ["FullNormal", "LowRankNormal"]
-
-LOG_ROOT_TAU = math.log(2 * math.pi) / 2
 
 
 class LowRankNormal(Emission):

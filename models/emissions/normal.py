@@ -8,6 +8,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from ..ordinal import LOG_ROOT_TAU
 from .emission import Emission
 
 __all__ = [
@@ -24,7 +25,6 @@ __all__ = [
     "SharedNormal",
 ]
 
-LOG_ROOT_TAU = math.log(2 * math.pi) / 2
 LOWER_QUANTILE = 0.15
 SPREAD = 1.0364333894937898  # -Phi^-1(0.15): how many standard deviations a normal's 15 % quantile is below its median
 
@@ -109,7 +109,28 @@ class FixedNormal(Emission):
         return -LOG_ROOT_TAU - math.log(self.scale)
 
 
-class SharedNormal(Emission):
+class _OfOneScale(Emission):
+    """A normal whose scale does not depend on z, and may be softly clipped."""
+
+    outputs = 1
+
+    def __init__(self, soft_clip: float | None) -> None:
+        super().__init__()
+        self.soft_clip = soft_clip
+
+    def normal(self, parameters: Tensor, log_scale: Tensor) -> dist.TorchDistribution:
+        """N(mu, sigma^2) from mu, (..., 1, d), and log sigma."""
+        (mean,) = parameters.unbind(-2)
+        if self.soft_clip is not None:
+            log_scale = self.soft_clip + nn.functional.softplus(log_scale - self.soft_clip)
+        return dist.Normal(mean, log_scale.exp().expand_as(mean))
+
+    def log_density_bound(self) -> float:
+        """-(1/2) log(2 pi) - c, infinite without a clip."""
+        return math.inf if self.soft_clip is None else -LOG_ROOT_TAU - self.soft_clip
+
+
+class SharedNormal(_OfOneScale):
     r"""One learned variance for all columns, whatever z.
 
     .. math:: p(x_j \mid z) = N(x_j; \mu_j, \sigma^2), \qquad
@@ -129,21 +150,13 @@ class SharedNormal(Emission):
     1
     """
 
-    outputs = 1
-
     def __init__(self, soft_clip: float | None = None) -> None:
-        super().__init__()
+        super().__init__(soft_clip)
         self.log_scale = nn.Parameter(torch.zeros(()))
-        self.soft_clip = soft_clip
 
     def forward(self, parameters: Tensor) -> dist.TorchDistribution:
         """N(mu, sigma^2) from mu, (..., 1, d)."""
-        (mean,) = parameters.unbind(-2)
-        return dist.Normal(mean, _soft_clipped(self.log_scale, self.soft_clip).exp().expand_as(mean))
-
-    def log_density_bound(self) -> float:
-        """-(1/2) log(2 pi) - c, infinite without a clip."""
-        return math.inf if self.soft_clip is None else -LOG_ROOT_TAU - self.soft_clip
+        return self.normal(parameters, self.log_scale)
 
 
 class ColumnNormal(SharedNormal):
@@ -170,7 +183,7 @@ class ColumnNormal(SharedNormal):
         self.log_scale = nn.Parameter(torch.zeros(columns))
 
 
-class OptimalNormal(Emission):
+class OptimalNormal(_OfOneScale):
     r"""One variance for all columns, the best there is for the data.
 
     .. math:: p(x_j \mid z) = N(x_j; \mu_j, \sigma^2), \qquad
@@ -185,33 +198,24 @@ class OptimalNormal(Emission):
         soft_clip: c, the smallest log sigma; None for no clip.
     """
 
-    outputs, settled = 1, ("log_scale",)
+    settled = ("log_scale",)
     log_scale: Tensor
 
     def __init__(self, soft_clip: float | None = None) -> None:
-        super().__init__()
-        self.soft_clip = soft_clip
+        super().__init__(soft_clip)
         self.register_buffer("log_scale", torch.zeros(()))
 
     def forward(self, parameters: Tensor) -> dist.TorchDistribution:
         """N(mu, sigma^2) from mu, (..., 1, d), with the sigma that was settled."""
-        return self._normal(parameters, self.log_scale)
+        return self.normal(parameters, self.log_scale)
 
     def best(self, parameters: Tensor, x: Tensor) -> dist.TorchDistribution:
         """The same with the sigma that suits x (..., d) best."""
-        return self._normal(parameters, _mean_square([(parameters, x)]).log() / 2)
+        return self.normal(parameters, _mean_square([(parameters, x)]).log() / 2)
 
     def settle(self, blocks: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Fix sigma to what suits best the blocks of rows x (B, d) that the means (B, 1, d) are given with."""
         self.log_scale.copy_(_mean_square(blocks).log() / 2)
-
-    def _normal(self, parameters: Tensor, log_scale: Tensor) -> dist.TorchDistribution:
-        (mean,) = parameters.unbind(-2)
-        return dist.Normal(mean, _soft_clipped(log_scale, self.soft_clip).exp().expand_as(mean))
-
-    def log_density_bound(self) -> float:
-        """-(1/2) log(2 pi) - c, infinite without a clip."""
-        return math.inf if self.soft_clip is None else -LOG_ROOT_TAU - self.soft_clip
 
 
 class RatioNormal(Emission):
@@ -311,7 +315,3 @@ def _mean_square(blocks: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
         sums.append(torch.stack([residual.square().sum(), (~x.isnan()).sum().to(x)]))
     total, count = torch.stack(sums).sum(0).unbind()
     return total / count
-
-
-def _soft_clipped(log_scale: Tensor, clip: float | None) -> Tensor:
-    return log_scale if clip is None else clip + nn.functional.softplus(log_scale - clip)

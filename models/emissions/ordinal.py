@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from ..ordinal import Binned
-from .emission import Emission
+from ..ordinal import Binned, ByMoments
+from .emission import MassEmission
 
 __all__ = ["BinnedMixture", "BinnedOrdinal", "Cumulative", "CumulativeOrdinal", "LogisticMixtureOrdinal"]
 
@@ -20,7 +20,7 @@ ROUNDS = 20  # of EM, to start from
 LITTLE = 1e-3  # of a weight: of a component without one nothing is learned
 
 
-class BinnedOrdinal(Emission):
+class BinnedOrdinal(MassEmission):
     r"""The mass that a normal gives the cell of a level; the outermost cells reach to infinity.
 
     .. math:: P(x_j \mid z) = \Phi\!\left(\frac{x_j + w_j/2 - \mu_j}{\sigma_j}\right)
@@ -72,29 +72,16 @@ class BinnedOrdinal(Emission):
         variance = (x - mean).square().nanmean(0).maximum(self.width.square() / 12)
         return torch.stack([(mean - self.middle) / self.spread, (variance / self.spread.square()).log()])
 
-    def log_density_bound(self) -> float:
-        """0: a probability is at most 1."""
-        return 0.0
 
-
-class BinnedMixture(dist.MixtureSameFamily):  # type: ignore[misc]
+class BinnedMixture(ByMoments, dist.MixtureSameFamily):  # type: ignore[misc]
     """A mixture of distributions that are each :class:`~zoo.models.ordinal.Binned`: a mass, at most 1."""
 
     def log_prob(self, x: Tensor) -> Tensor:
         """The mixture's; above 0 is the rounding of weights."""
         return super().log_prob(x).clamp(max=0.0)  # type: ignore[no-any-return]
 
-    @property
-    def mean(self) -> Tensor:
-        """The mean level."""
-        return self._moments()[0]
-
-    @property
-    def variance(self) -> Tensor:
-        """The variance of the level."""
-        return self._moments()[1]
-
     def _moments(self) -> tuple[Tensor, Tensor]:
+        """Those of the level."""
         cells, weights = self.component_distribution, self.mixture_distribution.probs
         low, high = cells.ends
         first = second = torch.zeros_like(weights[..., 0])
@@ -106,7 +93,7 @@ class BinnedMixture(dist.MixtureSameFamily):  # type: ignore[misc]
         return low + width * first, width.square() * (second - first.square()).clamp(min=0)
 
 
-class LogisticMixtureOrdinal(Emission):
+class LogisticMixtureOrdinal(MassEmission):
     r"""The mass that a mixture of logistic densities gives the cell of a level; the outermost cells reach to infinity.
 
     .. math:: P(x_j \mid z) = \sum_k \pi_{kj} \left[
@@ -159,10 +146,6 @@ class LogisticMixtureOrdinal(Emission):
             mean = ((share * value).sum(0) + LITTLE * place) / weight
             variance = ((share * (value - mean).square()).sum(0) + LITTLE * (step / 4).square()) / weight
         return numbers
-
-    def log_density_bound(self) -> float:
-        """0: a probability is at most 1."""
-        return 0.0
 
 
 class Cumulative(dist.TorchDistribution):  # type: ignore[misc]
@@ -237,7 +220,7 @@ class Cumulative(dist.TorchDistribution):  # type: ignore[misc]
         return self.width.square() * ((above * odd).sum(-1) - above.sum(-1).square())
 
 
-class CumulativeOrdinal(Emission):
+class CumulativeOrdinal(MassEmission):
     r"""Levels as intervals of a logistic variable, whose ends each column learns.
 
     .. math:: P(x_j \le \mathrm{level}_k \mid z) = \mathrm{sigmoid}(\theta_{kj} - h_j), \qquad
@@ -276,7 +259,3 @@ class CumulativeOrdinal(Emission):
         steps = nn.functional.softplus(self.gaps).cumsum(-1)
         thresholds = torch.cat([self.first[:, None], self.first[:, None] + steps], dim=-1)
         return Cumulative(position, thresholds, self.low, self.width, self.count)
-
-    def log_density_bound(self) -> float:
-        """0: a probability is at most 1."""
-        return 0.0

@@ -5,11 +5,10 @@ import math
 import pyro.distributions as dist
 from torch import Tensor, nn
 
+from ..ordinal import LOG_ROOT_TAU
 from .emission import Emission
 
 __all__ = ["GammaPrecision", "Laplace", "Logistic", "StudentT"]
-
-LOG_ROOT_TAU = math.log(2 * math.pi) / 2
 
 
 class StudentT(Emission):

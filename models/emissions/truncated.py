@@ -7,6 +7,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from ..ordinal import ByMoments
 from .continuous import peak_nodes
 from .emission import Emission
 from .unit import OnUnit
@@ -20,7 +21,7 @@ ASYMPTOTIC = 30.0  # where a series of Mills' ratio has the digits of double pre
 FLAT = 1e-4  # of a density's change over an interval, whose cube is lost in rounding
 
 
-class NormalOnUnit(OnUnit):
+class NormalOnUnit(ByMoments, OnUnit):
     r"""A normal cut to [0, 1], in double precision whatever its parameters are in.
 
     .. math:: p(x) = N(x; \mu, \sigma^2) \Big/ \int_0^1 N(t; \mu, \sigma^2) \, dt
@@ -93,16 +94,6 @@ class NormalOnUnit(OnUnit):
         further = (weights * moved).sum((-1, -2))
         variance = (weights * (moved - further[..., None, None]).square()).sum((-1, -2))
         return (highest + further).to(self.loc.dtype), variance.to(self.loc.dtype)
-
-    @property
-    def mean(self) -> Tensor:
-        """The mean, by quadrature of how far it is from the highest point."""
-        return self._moments()[0]
-
-    @property
-    def variance(self) -> Tensor:
-        """The variance, by the same."""
-        return self._moments()[1]
 
 
 def _mills(a: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from ..ordinal import log_interval_mass
-from .continuous import Continuous, OpenUnit, legendre
+from ..ordinal import ByMoments, legendre, log_interval_mass
+from .continuous import Continuous, OpenUnit
 from .emission import Emission
 
 __all__ = ["ContinuousBernoulli", "ExponentialOnUnit", "LogitNormal", "OnUnit", "SigmoidOfNormal", "to_open"]
@@ -176,7 +176,7 @@ class ContinuousBernoulli(Emission):
         return eta[None]
 
 
-class SigmoidOfNormal(OnUnit):
+class SigmoidOfNormal(ByMoments, OnUnit):
     r"""The sigmoid of a normal variable.
 
     .. math:: p(x) = \frac{N(\mathrm{logit} \, x; \mu, \sigma^2)}{x (1 - x)}
@@ -228,16 +228,6 @@ class SigmoidOfNormal(OnUnit):
         mean = (weights * x).sum((-1, -2))
         variance = (weights * (x - mean[..., None, None]).square()).sum((-1, -2))
         return mean.to(self.loc.dtype), variance.to(self.loc.dtype)
-
-    @property
-    def mean(self) -> Tensor:
-        """The mean, by quadrature."""
-        return self._moments()[0]
-
-    @property
-    def variance(self) -> Tensor:
-        """The variance, by the same."""
-        return self._moments()[1]
 
 
 class LogitNormal(Emission):

@@ -42,7 +42,7 @@ def quantile(model: Any, guide: Program, x: Tensor) -> Terms:
     p, q = traces(model, guide, x)
     of_density = terms(p, q, len(x))
     loss = pinball(p.nodes["x"]["fn"], x).mean()
-    return of_density._replace(extra=of_density.extra - loss - of_density.log_likelihood)
+    return _with_rule(of_density, -loss)
 
 
 def pinball(fn: Any, x: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ def faithful(model: Program, guide: Program, x: Tensor) -> Terms:
     fn = p.nodes["x"]["fn"]
     mean, variance = fn.mean, fn.variance
     rule = _log_normal(x, mean, torch.ones_like(variance)) + _log_normal(x, mean.detach(), variance)
-    return of_density._replace(extra=of_density.extra + rule.sum(-1).mean() - of_density.log_likelihood)
+    return _with_rule(of_density, rule.sum(-1).mean())
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class BetaNLL:
         fn = p.nodes["x"]["fn"]
         variance = fn.variance
         rule = (variance.detach() ** self.beta * _log_normal(x, fn.mean, variance)).sum(-1).mean()
-        return of_density._replace(extra=of_density.extra + rule - of_density.log_likelihood)
+        return _with_rule(of_density, rule)
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,12 @@ class VariationalVariance:
         residual = torch.where(x.isnan(), each.loc, x) - each.loc
         expected = (alpha.digamma() - beta.log() - LOG_TAU - alpha / beta * residual.square()) / 2
         rule = torch.where(x.isnan(), 0.0, expected - divergence).sum(-1).mean()
-        return of_density._replace(extra=of_density.extra + rule - of_density.log_likelihood)
+        return _with_rule(of_density, rule)
+
+
+def _with_rule(of_density: Terms, rule: Tensor) -> Terms:
+    """The terms of a density, with a rule to maximise in the place of its log likelihood."""
+    return of_density._replace(extra=of_density.extra + rule - of_density.log_likelihood)
 
 
 def _log_normal(x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:

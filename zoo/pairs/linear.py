@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from zoo.catalogue import register
-from zoo.pairs.programs import Width
+from zoo.pairs.programs import CURES, Width
 
 if TYPE_CHECKING:
     from torch import nn
@@ -48,7 +48,7 @@ def linear_guide(model: LinearGaussian, options: LinearOptions) -> nn.Module:
     link="https://doi.org/10.1111/1467-9868.00196",
     guides=("exact", "linear"),
     learning_rate=1e-2,
-    remedies=("gaussian-constrained", "gaussian-identity", "gaussian-binned"),
+    remedies=CURES,
     in_scaled_units="one variance for all columns",
 )
 def linear_shared(data: Data, options: LinearOptions) -> tuple[nn.Module, nn.Module]:
@@ -71,7 +71,7 @@ def linear_shared(data: Data, options: LinearOptions) -> tuple[nn.Module, nn.Mod
     link="https://doi.org/10.1007/BF02289658",
     guides=("exact", "linear"),
     learning_rate=1e-2,
-    remedies=("gaussian-constrained", "gaussian-identity", "gaussian-binned"),
+    remedies=CURES,
 )
 def linear_diagonal(data: Data, options: LinearOptions) -> tuple[nn.Module, nn.Module]:
     """A FactorAnalysis model."""

@@ -10,7 +10,7 @@ from annotated_types import Gt, Lt, MinLen
 
 from zoo.cards import Preset
 from zoo.catalogue import register
-from zoo.pairs.programs import Positive, VAEOptions, Width, decoder, encoder, vae
+from zoo.pairs.programs import CURES, Positive, VAEOptions, Width, decoder, encoder, vae
 
 if TYPE_CHECKING:
     from torch import nn
@@ -94,7 +94,7 @@ class TwoStageOptions:
     reference="Kingma & Welling (2014), Auto-Encoding Variational Bayes, appendix C.2",
     link="https://arxiv.org/abs/1312.6114",
     guides=("mean-field", "full-rank"),
-    remedies=("gaussian-constrained", "gaussian-identity", "gaussian-binned"),
+    remedies=CURES,
 )
 def gaussian_learned(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:
     """A VAE of LearnedNormal columns."""
@@ -161,7 +161,7 @@ def gaussian_identity(data: Data, options: IdentityOptions) -> tuple[nn.Module, 
     link="https://arxiv.org/abs/2006.13202",
     guides=("mean-field", "full-rank"),
     presets=(Preset("sigma-vae", {"soft_clip": -6.0}, "log deviation softly clipped at -6", SIGMA_VAE),),
-    remedies=("gaussian-constrained", "gaussian-identity", "gaussian-binned"),
+    remedies=CURES,
     in_scaled_units="one variance for all columns",
 )
 def gaussian_shared(data: Data, options: SharedOptions) -> tuple[nn.Module, nn.Module]:
@@ -186,7 +186,7 @@ def gaussian_shared(data: Data, options: SharedOptions) -> tuple[nn.Module, nn.M
     link="https://arxiv.org/abs/1907.00503",
     guides=("mean-field", "full-rank"),
     presets=(Preset("tvae", {"soft_clip": math.log(0.01)}, "deviation clamped to at least 0.01", TVAE),),
-    remedies=("gaussian-constrained", "gaussian-identity", "gaussian-binned"),
+    remedies=CURES,
 )
 def gaussian_column(data: Data, options: ClippedOptions) -> tuple[nn.Module, nn.Module]:
     """A VAE of ColumnNormal columns."""
@@ -205,7 +205,7 @@ def gaussian_column(data: Data, options: ClippedOptions) -> tuple[nn.Module, nn.
     reference="Immer et al. (2023), Effective Bayesian Heteroscedastic Regression with Deep Neural Networks",
     link="https://openreview.net/forum?id=A6EquH0enk",
     guides=("mean-field", "full-rank"),
-    remedies=("gaussian-constrained", "gaussian-identity", "gaussian-binned"),
+    remedies=CURES,
 )
 def gaussian_natural(data: Data, options: NaturalOptions) -> tuple[nn.Module, nn.Module]:
     """A VAE of NaturalNormal columns."""
@@ -227,7 +227,7 @@ def gaussian_natural(data: Data, options: NaturalOptions) -> tuple[nn.Module, nn
     link="https://arxiv.org/abs/1312.6114",
     guides=("mean-field", "full-rank"),
     objective="penalized",
-    remedies=("gaussian-constrained", "gaussian-identity", "gaussian-binned"),
+    remedies=CURES,
 )
 def gaussian_map(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:
     """A PenalizedVAE of LearnedNormal columns."""
@@ -248,7 +248,7 @@ def gaussian_map(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]
     reference="Hathaway (1985), A Constrained Formulation of Maximum-Likelihood Estimation, for a decoder",
     link="https://doi.org/10.1214/aos/1176349557",
     guides=("mean-field", "full-rank"),
-    remedies=("gaussian-constrained", "gaussian-identity", "gaussian-binned"),
+    remedies=CURES,
 )
 def gaussian_ratio(data: Data, options: RatioOptions) -> tuple[nn.Module, nn.Module]:
     """A VAE of RatioNormal columns."""
@@ -270,7 +270,7 @@ def gaussian_ratio(data: Data, options: RatioOptions) -> tuple[nn.Module, nn.Mod
     link="https://arxiv.org/abs/2010.09042",
     guides=("mean-field", "full-rank"),
     objective="quantile",
-    remedies=("gaussian-constrained", "gaussian-identity", "gaussian-binned"),
+    remedies=CURES,
 )
 def gaussian_quantile(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:
     """A VAE of QuantileNormal columns."""
@@ -291,7 +291,7 @@ def gaussian_quantile(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Mo
     link="https://arxiv.org/abs/1903.05789",
     guides=("mean-field",),
     objective="two-stage",
-    remedies=("gaussian-constrained", "gaussian-identity", "gaussian-binned"),
+    remedies=CURES,
     in_scaled_units="one variance for all columns",
 )
 def gaussian_two_stage(data: Data, options: TwoStageOptions) -> tuple[nn.Module, nn.Module]:

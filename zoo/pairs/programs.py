@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from zoo.models import VAE, Emission
     from zoo.supports import Support
 
-__all__ = ["Positive", "VAEOptions", "Width", "decoder", "encoder", "guide", "vae"]
+__all__ = ["CURES", "Positive", "VAEOptions", "Width", "decoder", "encoder", "guide", "vae"]
 
+CURES = ("gaussian-constrained", "gaussian-identity", "gaussian-binned")  # of an unbounded density of real columns
 Width = Annotated[int, Ge(1), Le(1_000_000)]
 Positive = Annotated[float, Gt(0), Lt(math.inf)]
 

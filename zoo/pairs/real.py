@@ -9,7 +9,7 @@ from annotated_types import Ge, Lt
 
 from zoo.cards import Preset
 from zoo.catalogue import register
-from zoo.pairs.programs import Positive, VAEOptions, Width, vae
+from zoo.pairs.programs import CURES, Positive, VAEOptions, Width, vae
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 STIRN = "https://github.com/astirn/variational-variance"
 MIWAE = "https://github.com/pamattei/miwae"
 SOS_VAE = "https://github.com/biomedia-mira/sos-vae"
-CURES = ("gaussian-constrained", "gaussian-identity", "gaussian-binned")
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from annotated_types import MinLen
 
 from zoo.catalogue import register
-from zoo.pairs.programs import VAEOptions, Width, decoder, guide, vae
+from zoo.pairs.programs import CURES, VAEOptions, Width, decoder, guide, vae
 
 if TYPE_CHECKING:
     from torch import nn
 
     from zoo.data import Data
-
-CURES = ("gaussian-constrained", "gaussian-identity", "gaussian-binned")
 
 
 @dataclass(frozen=True)

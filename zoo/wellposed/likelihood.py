@@ -9,13 +9,11 @@ from typing import Any
 import numpy as np
 import pyro.distributions as dist
 import torch
-from pyro import poutine
 from torch import Tensor, nn
 
 from zoo import inference, models
-from zoo.context import seeded
 from zoo.errors import Unknown
-from zoo.wellposed.paths import latent_width, site
+from zoo.wellposed.paths import latent_site, latent_width, site
 
 __all__ = ["elbo", "log_likelihood"]
 
@@ -59,8 +57,7 @@ def _along(model: Any, nodes: Tensor, x: Tensor) -> Any:
 
 def _check_prior(model: nn.Module, x: Tensor) -> None:
     """Raise Unknown unless z is standard normal, the prior over which a path is integrated."""
-    with seeded(0):
-        fn = poutine.trace(model).get_trace(x[:1]).nodes["z"]["fn"]
+    fn = latent_site(model, x)["fn"]
     normal = getattr(fn, "base_dist", fn)
     if not (isinstance(normal, dist.Normal) and (normal.loc == 0).all() and (normal.scale == 1).all()):
         raise Unknown(f"the path is integrated over a standard normal prior, and that of {type(model).__name__} is not")

@@ -19,7 +19,7 @@ from zoo.context import seeded
 from zoo.densities import columns_log_prob
 from zoo.errors import Unknown
 
-__all__ = ["COLLAPSE", "Path", "Point", "Stepping", "latent_width", "paths", "site", "steepness"]
+__all__ = ["COLLAPSE", "Path", "Point", "Stepping", "latent_site", "latent_width", "paths", "site", "steepness"]
 
 COLLAPSE = "half of the prior's mass is given to one datum"
 ON_A_COLUMN = "the outputs pass through all values of the column of fewest, and what all data share follows"
@@ -117,10 +117,15 @@ def _shared(model: Any) -> list[Tensor]:
     return own + [getattr(part, name) for part in model.modules() for name in getattr(part, "settled", ())]
 
 
+def latent_site(model: Any, x: Tensor) -> Any:
+    """The site of the latents z in a trace of the model."""
+    with seeded(0):
+        return poutine.trace(model).get_trace(x[:1]).nodes["z"]
+
+
 def latent_width(model: Any, x: Tensor) -> int:
     """How many latents z the model has."""
-    with seeded(0):
-        return int(poutine.trace(model).get_trace(x[:1]).nodes["z"]["value"].shape[-1])
+    return int(latent_site(model, x)["value"].shape[-1])
 
 
 def site(model: Any, z: Tensor, x: Tensor) -> Any:
