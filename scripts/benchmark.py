@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 import zoo
 from zoo.engine import Engine, Mode, Precision
-from zoo.objectives import elbo
+from zoo.objectives import ELBO
 
 BATCH, RATE, ROWS = 128, 1e-3, 4096
 Run = Callable[[int], Any]  # takes so many steps and waits until they are done
@@ -140,7 +140,7 @@ def in_the_zoo(problem: Problem, *, seeds: int, mode: Mode, precision: Precision
         pair,
         range(seeds),
         problem.x,
-        objective=elbo,
+        objective=ELBO(),
         schedule=lambda _: (RATE, 1.0),
         batch_size=BATCH,
         mode=mode,

@@ -15,7 +15,7 @@ from zoo.errors import OptionError
 from zoo.guides import MeanFieldNormal
 from zoo.models import VAE
 from zoo.models.emissions import LearnedNormal
-from zoo.objectives import elbo
+from zoo.objectives import ELBO, terms, traces
 from zoo.pairs import VAEOptions, decoder, guide
 
 COMPILED = pytest.param("inductor", marks=pytest.mark.slow)  # tens of seconds of compilation
@@ -27,7 +27,7 @@ def x(iris):
 
 
 def engine(pair, seeds, x, **settings):
-    given = {"objective": elbo, "schedule": lambda _: (3e-3, 1.0), "batch_size": 16, "mode": "capture"}
+    given = {"objective": ELBO(), "schedule": lambda _: (3e-3, 1.0), "batch_size": 16, "mode": "capture"}
     return Engine(pair, seeds, x, **given | settings)
 
 
@@ -64,7 +64,7 @@ def test_adam_is_torchs(iris, x):
         ours.step(step)
         rows, normal, uniform, _ = ours.inputs(step)
         with Tape(normal=normal[0], uniform=uniform[0]), pyro.settings.context(module_local_params=True):
-            loss = -elbo(program.model, program.guide, x[rows[0]]).elbo
+            loss = ELBO()(program.model, program.guide, x[rows[0]]).value
         adam.zero_grad()
         loss.backward()
         adam.step()
@@ -220,12 +220,12 @@ def test_a_steps_statistics_and_gradient_are_pyros(iris, x, kl_weight):
     program = ours.program
     rows, normal, uniform, _ = ours.inputs(0)
     with Tape(normal=normal[0], uniform=uniform[0]), pyro.settings.context(module_local_params=True):
-        terms = elbo(program.model, program.guide, x[rows[0]])
-    gradient = torch.autograd.grad(kl_weight * terms.kl - terms.log_likelihood, list(program.parameters()))
+        of = terms(*traces(program.model, program.guide, x[rows[0]]), len(rows[0]))
+    gradient = torch.autograd.grad(kl_weight * of.kl - of.log_likelihood, list(program.parameters()))
     flat = torch.cat([g.flatten() for g in gradient])
     told = ours.step(0)[:, 0]
     torch.testing.assert_close(
-        told, torch.stack([*(t.detach() for t in terms[:-1]), flat.norm()]), rtol=1e-9, atol=1e-12
+        told, torch.stack([of.elbo, *of[:3], of.elbo, flat.norm()]).detach(), rtol=1e-9, atol=1e-12
     )
     torch.testing.assert_close(ours.state.first[0], 0.1 * flat, rtol=1e-9, atol=1e-12)
 
@@ -387,9 +387,9 @@ def test_dropout_is_on_in_training_and_off_in_scoring(iris, x, catalogue):
 
 
 def test_an_objective_with_a_penalty_is_what_is_trained(iris, x):
-    def penalised(model, guide, batch):
-        terms = elbo(model, guide, batch)
-        return terms._replace(elbo=terms.elbo - 100 * terms.kl)
+    def penalised(model, guide, batch, kl_weight):
+        of = terms(*traces(model, guide, batch), len(batch))
+        return of.loss_of(of.log_likelihood - 100 * of.kl, kl_weight)
 
     pair = zoo.create("gaussian-constrained", iris, latent_dim=2)
     plain, held = engine(pair, [0], x), engine(pair, [0], x, objective=penalised)

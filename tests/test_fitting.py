@@ -143,7 +143,6 @@ def test_the_bound_is_in_the_units_of_the_data(iris, pair):
         ("batch_size", -3, "greater than or equal to 1"),
         ("learning_rate", -1.0, "greater than 0"),
         ("schedule", "step", "'cosine' or 'constant'"),
-        ("objective", "mse", "choose from elbo"),
         ("compile", "jit", "'off', 'capture'"),
         ("device", "tpu", "device"),
         ("on_divergence", "ignore", "'warn', 'stop' or 'raise'"),

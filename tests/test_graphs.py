@@ -12,7 +12,7 @@ import zoo
 from zoo import graphs
 from zoo.engine import Engine
 from zoo.graphs import arrange_products, on_cuda
-from zoo.objectives import elbo
+from zoo.objectives import ELBO
 
 bmm = torch.ops.aten.bmm.default
 
@@ -66,7 +66,7 @@ def test_the_arrangement_can_be_given_again(monkeypatch):
 def test_layers_in_half_the_bits_round_and_no_more(name, digits):
     x = torch.as_tensor(digits.scaled("train"), dtype=torch.float32)
     pair = zoo.create(name, digits, latent_dim=2, hidden=(32,))
-    how = {"objective": elbo, "schedule": lambda _: (1e-3, 1.0), "batch_size": 64}
+    how = {"objective": ELBO(), "schedule": lambda _: (1e-3, 1.0), "batch_size": 64}
     whole, plain, graph = (
         Engine(pair, [0, 1], x, mode=mode, precision=precision, **how)
         for mode, precision in (("capture", "float32"), ("off", "bfloat16"), ("capture", "bfloat16"))

@@ -20,7 +20,7 @@ from zoo.evaluation.spread import spread
 from zoo.inference import log_density, log_mean_exp, posterior_draws, stream_log_weights
 from zoo.models import VAE
 from zoo.models.emissions import ConstrainedNormal, FixedNormal
-from zoo.objectives import elbo
+from zoo.objectives import ELBO, terms, traces
 from zoo.pairs import ConstrainedOptions, VAEOptions, decoder, guide
 
 FLOWS = {"iaf": lambda dim: transforms.affine_autoregressive(dim, [8]), "planar": transforms.Planar}
@@ -292,7 +292,7 @@ def test_scores_are_of_densities_as_they_are(name, catalogue, iris):
                 [
                     stream_log_weights(*programs, x, 3), draws.lp, draws.lq, density,
                     anneal(*programs, x, temperatures=3, chains=4).log_evidence,
-                    elbo(*programs, x).elbo, elbo(*programs, x).kl,
+                    *terms(*traces(*programs, x), len(x))[:2],
                 ]
             )  # fmt: skip
     for ours, unweighed in zip(*found, strict=True):
@@ -313,16 +313,13 @@ def test_training_keeps_its_weights_and_records_the_elbo(name, catalogue, iris):
 
 
 def test_a_warm_up_weighs_what_is_weighed(catalogue, iris):
-    from zoo.engine import _annealed
-
     weighed("own-beta")
     pair = zoo.create("own-beta", iris, latent_dim=2, hidden=(8,))
     x = torch.as_tensor(pair.view.inward(iris.train.values), dtype=torch.float32)
-    with seeded(0), pyro_context():
-        terms = elbo(pair.model, pair.guide, x)
     for share in (0.0, 0.5, 1.0):
-        loss = _annealed(terms, torch.tensor(share))
-        assert loss.item() == pytest.approx((share * 4 * terms.kl - terms.log_likelihood).item(), rel=1e-5)
+        with seeded(0), pyro_context():
+            value, of = ELBO()(pair.model, pair.guide, x, torch.tensor(share))
+        assert value.item() == pytest.approx((share * 4 * of["kl"] - of["log_likelihood"]).item(), rel=1e-5)
 
 
 def test_the_kit_catches_weights_of_weighed_densities(catalogue, monkeypatch):

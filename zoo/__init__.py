@@ -9,13 +9,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from zoo import errors, testing
+    from zoo import errors, objectives, parts, testing
     from zoo.cards import Card
     from zoo.catalogue import Pair, card, create, list_pairs, register
     from zoo.comparison import compare, elpd
     from zoo.data import Data
     from zoo.evaluation import evaluate
     from zoo.fitting import fit
+    from zoo.parts import register_guide, register_objective, register_prior
     from zoo.reporting import report
     from zoo.runs import Run, load_run
     from zoo.sources import list_data, load_data
@@ -41,7 +42,12 @@ __all__ = [
     "list_pairs",
     "load_data",
     "load_run",
+    "objectives",
+    "parts",
     "register",
+    "register_guide",
+    "register_objective",
+    "register_prior",
     "report",
     "testing",
     "witness",
@@ -55,6 +61,7 @@ _ROOMS = {
     "zoo.data": ["Data"],
     "zoo.evaluation": ["evaluate"],
     "zoo.fitting": ["fit"],
+    "zoo.parts": ["register_guide", "register_objective", "register_prior"],
     "zoo.reporting": ["report"],
     "zoo.runs": ["Run", "load_run"],
     "zoo.sources": ["list_data", "load_data"],
@@ -64,7 +71,7 @@ _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("errors", "testing"):
+    if name in ("errors", "objectives", "parts", "testing"):
         return import_module(f"zoo.{name}")
     if name not in _ROOM_OF:
         raise AttributeError(f"module 'zoo' has no attribute {name!r}")

@@ -17,6 +17,7 @@ from zoo.cards import Card
 from zoo.errors import DataError, OptionError, UnknownPair
 from zoo.names import Name
 from zoo.options import MAX_SEED, checked, count, switch
+from zoo.parts import OBJECTIVES
 from zoo.supports import MIXED, SUPPORTS, Support, models
 from zoo.words import html_facts
 
@@ -255,6 +256,7 @@ def create(name: str, data: Data, **options: Any) -> Pair:
     if guide and options.get("guide", guide) != guide:
         raise OptionError(f"{name}: its guide is {guide}, and guide={options['guide']!r} is another: leave one out.")
     _check_support(entry.card, data)
+    OBJECTIVES.part(entry.card.objective)
     chosen = checked(options_of(name), options, entry.card.name)
     model, guide_module = _build(entry, data, chosen, seed=0)
     return Pair(entry.card, chosen, data, model, guide_module)

@@ -208,7 +208,10 @@ class Training:
     learning_rate: Annotated[float | None, TRAINING(help="Of Adam.", show_default="the card's")] = None
     schedule: Annotated[str, TRAINING(help="Of the learning rate: cosine or constant.")] = "cosine"
     objective: Annotated[
-        str | None, TRAINING(help="Such as elbo, or miwae[samples=20] for gaps.", show_default="the card's")
+        str | None, TRAINING(help="Such as elbo, iwae or miwae: see zoo parts.", show_default="the card's")
+    ] = None
+    objective_set: Annotated[
+        list[str] | None, TRAINING(metavar="OPTION=VALUE", help="An option of the objective; may be repeated.")
     ] = None
     warmup: Annotated[int, TRAINING(help="Steps until the KL term has its full weight.")] = 0
     clip: Annotated[float | None, TRAINING(help="Largest gradient norm.", show_default="none")] = None
@@ -228,7 +231,11 @@ class Training:
         from zoo.fitting import checked_settings
 
         given = asdict(self) | {name: value for name, value in otherwise.items() if getattr(self, name) is None}
-        settings = {name: value for name, value in given.items() if name not in ("seed", "seeds")}
+        settings = {name: value for name, value in given.items() if name not in ("seed", "seeds", "objective_set")}
+        if self.objective_set:
+            if self.objective is None:
+                raise OptionError("--objective-set says how and --objective what: name the objective too.")
+            settings["objective"] = f"{self.objective}[{', '.join(self.objective_set)}]"
         if str(settings["steps"]).isdecimal():
             settings["steps"] = int(settings["steps"])
         checked_settings(settings)
@@ -372,6 +379,23 @@ def show(
     for ancestor in reversed(kind.__mro__):
         if is_dataclass(ancestor) and ancestor.__doc__:
             typer.echo("\n" + inspect.cleandoc(ancestor.__doc__).replace("``", "`"))
+
+
+@app.command()
+def parts(plugin: Plugins = None, as_json: AsJSON = False) -> None:
+    """List the objectives that a pair can be trained by, with their options."""
+    from zoo.parts import OBJECTIVES
+
+    _run_plugins(plugin)
+    sorts = {of.sort: list(of) for of in (OBJECTIVES,)}
+    if as_json:
+        told = ("name", "summary", "reference", "link", "options")
+        _print_json({sort: [{key: getattr(part, key) for key in told} for part in of] for sort, of in sorts.items()})
+        return
+    for sort, of in sorts.items():
+        rows = [(p.name, ", ".join(f"{n}={v}" for n, v in p.options.items()), f"{p.summary} {p.reference}") for p in of]
+        _print_table([sort, "options", "summary and source"], rows)
+        typer.echo()
 
 
 @app.command()

@@ -28,7 +28,7 @@ from torch.overrides import TorchFunctionMode
 from zoo.context import Stream, pyro_context, quiet_compiler, random_stream, seeded
 from zoo.errors import OptionError
 from zoo.graphs import BrainFloatLayers, arrange_products, fail_alone, on_cuda
-from zoo.objectives import Terms, refuse_other_data, traces
+from zoo.objectives import Loss, refuse_other_data, traces
 
 if TYPE_CHECKING:
     from zoo.catalogue import Pair
@@ -37,7 +37,7 @@ __all__ = ["Engine", "LinAlgError", "Mode", "Objective", "Precision", "Replica",
 
 Mode = Literal["off", "capture", "inductor"]
 Precision = Literal["float32", "bfloat16"]
-Objective = Callable[[Any, Any, Tensor], Terms]
+Objective = Callable[..., Loss]  # of model, guide, batch and the weight of the KL term
 Schedule = Callable[[int], tuple[float, float]]  # learning rate and KL weight of a step, numbered from 0
 
 LinAlgError: type[RuntimeError] = torch.linalg.LinAlgError  # type: ignore[attr-defined]
@@ -90,11 +90,6 @@ class Tape(TorchFunctionMode):
         if func.__name__.endswith("_"):  # out of place only if the caller goes on with the result: else it meets this
             args[0].fill_(torch.nan)
         return transform(torch.full(shape, 0.5, dtype=like.dtype, device=like.device), *rest, **kwargs)
-
-
-def _annealed(terms: Terms, kl_weight: Tensor) -> Tensor:
-    """Minus the objective with its KL term weighted."""
-    return (kl_weight - 1) * terms.weighed_kl - terms.elbo - terms.extra
 
 
 def _close(a: Tensor, b: Tensor) -> bool:
@@ -166,7 +161,7 @@ class Engine:
         pair: the model and guide.
         seeds: one replica for each, with its own initial weights, noise and order of the data.
         x: training data, shape (N, D).
-        objective: (model, guide, batch) -> Terms.
+        objective: (model, guide, batch, weight of the KL term) -> Loss.
         schedule: learning rate and KL weight of each step.
         batch_size: B.
         prepare: applied to each batch inside the step; may draw fresh noise.
@@ -177,7 +172,8 @@ class Engine:
         precision: of the products of layers while training; everything else stays in that of the data.
         onednn_from: how large a product oneDNN gets, as an engine before this one found it; None measures it if needed.
 
-    ``lifts_noise`` says whether every random number of the programs is an input of the step.
+    ``lifts_noise`` says whether every random number of the programs is an input of the step, ``recorded`` what a step
+    returns, by name.
     """
 
     def __init__(
@@ -244,9 +240,8 @@ class Engine:
         """Take step number ``step`` (from 0), for every seed alive.
 
         Returns:
-            ELBO, log likelihood, KL, smallest scale and extra (those of :class:`Terms`) and the gradient norm, (6, S),
-            not a number for the seeds that are frozen. A seed whose loss or gradient is not finite is frozen at the
-            parameters it had.
+            The diagnostics of the objective and the gradient norm, (R, S), as ``recorded`` names them; not a number for
+            the seeds that are frozen. A seed whose loss or gradient is not finite is frozen at the parameters it had.
         """
         self._step_number = step
         return self._advance(*self._held, *self.inputs(step))
@@ -319,10 +314,11 @@ class Engine:
         rate, epsilon, kl_weight = rates.unbind()
         per_seed = self._vmapped if self.mode != "off" else self._one_by_one
         with self.arithmetic():
-            gradients, terms = per_seed(theta, self.x[rows], normal, uniform, kl_weight)
+            gradients, loss = per_seed(theta, self.x[rows], normal, uniform, kl_weight)
         norm = torch.stack([gradient.norm(dim=1) for gradient in gradients]).norm(dim=0)
-        alive = still_alive & terms.elbo.isfinite() & terms.extra.isfinite() & norm.isfinite()
-        statistics = torch.where(alive, torch.stack([*terms[:-1], norm]), torch.nan)
+        alive = still_alive & loss.value.isfinite() & norm.isfinite()
+        told = [*(loss.diagnostics[name].to(norm) for name in self.recorded[:-1]), norm]
+        statistics = torch.where(alive, torch.stack(told), torch.nan)
         share = alive[:, None].to(rates.dtype)  # nothing of the step reaches a seed that is frozen
         if self.clip is not None:
             shrunk = (self.clip / norm).clamp(max=1.0)[:, None]
@@ -345,44 +341,45 @@ class Engine:
         normal: Tensor,
         uniform: Tensor,
         kl_weight: Tensor,
-    ) -> tuple[Tensor, Terms]:
-        """Minus the (annealed) objective of one seed, for its row of parameters (P,) in pieces and its noise."""
+    ) -> tuple[Tensor, Loss]:
+        """The loss of one seed, for its row of parameters (P,) in pieces and its noise."""
         with Tape(normal=normal, uniform=uniform):
-            terms = self._terms({**self._from_pieces(theta), **buffers}, batch)
-        return _annealed(terms, kl_weight), terms
+            loss = self._of_batch({**self._from_pieces(theta), **buffers}, batch, kl_weight)
+        return loss.value, loss
 
-    def _terms(self, weights: dict[str, Tensor], batch: Tensor) -> Terms:
-        call = (self.objective, self.prepare(batch))
+    def _of_batch(self, weights: dict[str, Tensor], batch: Tensor, kl_weight: Tensor) -> Loss:
+        call = (self.objective, self.prepare(batch), kl_weight)
         return functional_call(self.program, weights, call)  # type: ignore[no-any-return]
 
     def _vmapped(
         self, theta: Sequence[Tensor], batches: Tensor, normal: Tensor, uniform: Tensor, kl_weight: Tensor
-    ) -> tuple[Sequence[Tensor], Terms]:
+    ) -> tuple[Sequence[Tensor], Loss]:
         one = grad_and_value(self._loss, has_aux=True)
-        gradients, (_, terms) = vmap(one, in_dims=(0, 0, 0, 0, 0, None))(
+        gradients, (_, loss) = vmap(one, in_dims=(0, 0, 0, 0, 0, None))(
             tuple(theta), self.buffers, batches, normal, uniform, kl_weight
         )
-        return gradients, Terms(*terms)
+        return gradients, loss
 
     def _one_by_one(
         self, theta: Sequence[Tensor], batches: Tensor, normal: Tensor, uniform: Tensor, kl_weight: Tensor
-    ) -> tuple[Sequence[Tensor], Terms]:
+    ) -> tuple[Sequence[Tensor], Loss]:
         """The same through Pyro and autograd as they are, a seed at a time."""
-        gradients, terms = [], []
+        gradients, losses = [], []
+        lost = kl_weight.new_tensor(torch.nan)
         for s in range(len(self.seeds)):
             row = [piece[s].detach().requires_grad_() for piece in theta]
             buffers = {name: b[s] for name, b in self.buffers.items()}
             try:
                 with pyro_context(), self._draws(s, self._step_number, normal, uniform):
-                    of_seed = self._terms({**self._from_pieces(row), **buffers}, batches[s])
-                    loss = _annealed(of_seed, kl_weight)
-                gradients.append(torch.autograd.grad(loss, row, materialize_grads=True))
-                terms.append([term.detach() for term in of_seed])
+                    loss = self._of_batch({**self._from_pieces(row), **buffers}, batches[s], kl_weight)
+                gradients.append(torch.autograd.grad(loss.value, row, materialize_grads=True))
+                losses.append(loss._replace(value=loss.value.detach()))
             except LinAlgError:  # of this seed: it is frozen, the others go on
                 gradients.append(tuple(torch.full_like(piece, torch.nan, requires_grad=False) for piece in row))
-                terms.append([kl_weight.new_tensor(torch.nan)] * len(Terms._fields))
+                losses.append(Loss(lost, dict.fromkeys(self.recorded[:-1], lost)))
         stacked = [torch.stack(column) for column in zip(*gradients, strict=True)]
-        return stacked, Terms(*(torch.stack(column) for column in zip(*terms, strict=True)))
+        diagnostics = {name: torch.stack([of.diagnostics[name] for of in losses]) for name in self.recorded[:-1]}
+        return stacked, Loss(torch.stack([of.value for of in losses]), diagnostics)
 
     def _draws(self, row: int, step: int, normal: Tensor, uniform: Tensor) -> AbstractContextManager[Any]:
         """Where one seed's random numbers of a step come from: its noise, or a generator of its own."""
@@ -415,7 +412,7 @@ class Engine:
                         if (numbers.isnan() if summed else ~numbers.isfinite()).any():
                             return f"the {name} of the {owner}'s site {site!r} was not finite"
             with pyro_context(), self.arithmetic(), self._draws(row, step, *noise):
-                loss = _annealed(self._terms(weights, batch), theta.new_tensor(1.0))
+                loss = self._of_batch(weights, batch, theta.new_tensor(1.0)).value
             gradient = self.parameters(torch.autograd.grad(loss, theta)[0])
         except LinAlgError as error:
             return _first_line(error)
@@ -436,11 +433,11 @@ class Engine:
             model, _ = functional_call(self.program, weights, (traces, self.prepare(batch)))
             refuse_other_data(model.nodes["x"]["fn"], self.prepare(batch), base_measure)
         with seeded(0), torch.no_grad(), pyro_context(validate=True):
-            as_it_is = self._terms(weights, batch).elbo
+            as_it_is = self._of_batch(weights, batch, batch.new_tensor(1.0))
         with seeded(0), torch.no_grad(), pyro_context():
             before = _random_state(self.x.device)
             with Tape() as tape:
-                lifted = self._terms(weights, batch).elbo
+                lifted = self._of_batch(weights, batch, batch.new_tensor(1.0)).value
             untouched = torch.equal(before, _random_state(self.x.device))
         changed = [name for name, b in buffers.items() if not torch.equal(b, self.buffers[name][0])]
         if changed:
@@ -448,7 +445,13 @@ class Engine:
                 f"the pair changes {changed[0]} while it runs (batch normalisation?), so that a datum's density "
                 "depends on the batch it is in: use layer normalisation, or a buffer that stands still."
             )
-        liftable = untouched and not (lifted.isnan() and as_it_is.isfinite())
+        if unnamed := {"elbo", "log_likelihood", "kl", "min_scale", "objective"} - as_it_is.diagnostics.keys():
+            raise OptionError(
+                f"the objective's diagnostics lack {', '.join(sorted(unnamed))}: return zoo.objectives.terms(...)"
+                ".loss_of(reward, kl_weight), or .loss(value, objective) if no KL term is taken off by itself."
+            )
+        self.recorded = (*as_it_is.diagnostics, "grad_norm")
+        liftable = untouched and not (lifted.isnan() and as_it_is.value.isfinite())
         self._noise_size = tape.used if liftable else {"normal": 0, "uniform": 0}
         most = max(self.batch_size, sum(self._noise_size.values()))
         self._steps_ahead = max(1, min(STEPS_AHEAD, NUMBERS_AHEAD // most))

@@ -32,9 +32,9 @@ from zoo.divergence import FALLING_CHECKS, Watch
 from zoo.engine import Engine, LinAlgError, Mode, Precision, State
 from zoo.errors import DataError, Diverged, DivergenceWarning, OptionError, RunError
 from zoo.lenses import Gapped
-from zoo.objectives import Terms, terms, traces
-from zoo.objectives import objective as named
+from zoo.objectives import terms, traces
 from zoo.options import MAX_SEED, MOST, MOST_SEEDS, checked, count, location, switch
+from zoo.parts import OBJECTIVES
 from zoo.rounds import AUTO_STEPS, LIKELY_STEPS, Round, round_of, still_improving
 from zoo.runs import RECIPE, Run, load_run
 from zoo.storage import write_directory
@@ -54,6 +54,7 @@ FEW_STEPS = 50  # not worth recording
 MODES: tuple[Mode, ...] = get_args(Mode)
 OF_STEP = tuple(field.name for field in fields(State))
 OF_SEEDS = ("best_elbo", "best_step", "stopped_at", "settled_at")  # what a Record knows of each seed, and of each check
+OF_DENSITY = ("elbo", "log_likelihood", "objective")  # of what a step records: nats in the units of the data
 OF_CHECKS = ("elbo", "column_scale", "median_scale", "scale_obs")
 REPEATED_ROWS, REPEATED_VALUES = 1024, 2**20  # a smaller part is drawn several times to quieten its mean
 
@@ -113,7 +114,7 @@ def checked_settings(given: dict[str, Any]) -> Settings:
     """Arguments of :func:`fit` by name, if each is of the right type and range and the device is there."""
     settings = checked(Settings, given, "fit")
     if settings.objective is not None:
-        named(settings.objective)
+        OBJECTIVES.make(settings.objective)
     if settings.steps == "auto" and settings.schedule != "cosine":
         raise OptionError(
             f'fit: steps="auto" restarts the cosine schedule, and schedule={settings.schedule!r} has no restarts: say '
@@ -137,7 +138,7 @@ def fit(
     batch_size: int = 128,
     learning_rate: float | None = None,
     schedule: str = "cosine",
-    objective: str | None = None,
+    objective: Any = None,
     warmup: int = 0,
     clip: float | None = None,
     same_batches: bool = False,
@@ -167,8 +168,8 @@ def fit(
         batch_size: data per step.
         learning_rate: Adam's step size; None takes the card's.
         schedule: "cosine" takes the learning rate to zero at the last step, "constant" leaves it.
-        objective: what is maximised: "elbo", "miwae" or "miwae[samples=20]", the importance-weighted bound, or one that
-            a pair's model has to know; None takes the card's.
+        objective: what is maximised: a name such as "elbo", or "iwae[samples=5, gradient=dreg]" with options, or one of
+            ``zoo.objectives`` such as ``IWAE(samples=5)``; ``zoo parts`` lists them. None takes the card's.
         warmup: steps over which the weight of the KL term rises to 1. The recorded ELBO is never annealed,
             nor weighed by a ``poutine.scale`` of the pair's own.
         clip: the largest gradient norm of a seed; None does not clip.
@@ -206,6 +207,8 @@ def fit(
     {'chain': 2, 'step': 30}
     """
     given = {name: value for name, value in locals().items() if name in Settings.__dataclass_fields__}
+    if objective is not None:
+        given["objective"] = OBJECTIVES.spelled(objective)
     settings = checked_settings(given)
     chosen_seeds, progress = _seeds(seeds), switch("progress", progress)
     _check_data(pair, data)
@@ -260,7 +263,7 @@ def _train(
         pair,
         seeds,
         train,
-        objective=named(settings.objective),
+        objective=OBJECTIVES.make(settings.objective),
         schedule=settings.at,
         batch_size=settings.batch_size,
         prepare=(lambda x: pair.view.noisy(x, torch.rand_like(x), width)) if data.noise else None,
@@ -362,7 +365,7 @@ def _run(
 class Record:
     """Traces of every step and of every check, and the best weights so far; on the device until the end.
 
-    A step leaves six numbers a seed, for which there is room as far as was asked for by ``reserve``.
+    A step leaves a few numbers a seed, for which there is room as far as was asked for by ``reserve``.
 
     Args:
         engine: what is trained.
@@ -383,7 +386,7 @@ class Record:
         self.validation_volume = pair.view.mean_log_volume(pair.data.validation.values)
         self.validation, self.train = (_repeated(part) for part in (validation, engine.x))
         seeds, device = len(engine.seeds), validation.device
-        self.trace = torch.empty(0, len(Terms._fields), seeds, device=device)
+        self.trace = torch.empty(0, len(engine.recorded), seeds, device=device)
         self.checked: list[int] = []
         self.elbo: list[np.ndarray[Any, Any]] = []
         self.column_scale: list[np.ndarray[Any, Any]] = []
@@ -449,7 +452,7 @@ class Record:
 
     def frozen_at(self) -> np.ndarray[Any, Any]:
         """The step, counted from 1, at which a seed's loss was not finite, or -1."""
-        broken = ~self.trace[:, 0].isfinite().cpu().numpy() & (np.arange(len(self.trace)) < self.checked[-1])[:, None]
+        broken = ~self.trace[:, -1].isfinite().cpu().numpy() & (np.arange(len(self.trace)) < self.checked[-1])[:, None]
         return np.where(broken.any(0) & (self.stopped_at < 0), broken.argmax(0) + 1, -1)
 
     def best_weights(self) -> dict[str, Tensor]:
@@ -493,19 +496,17 @@ class Record:
     def groups(self, ran_away_at: np.ndarray[Any, Any]) -> dict[str, xarray.Dataset]:
         """The groups ``optimization`` and ``validation``, in the units of the data as loaded."""
         steps = self.checked[-1]
-        elbo, log_likelihood, kl, min_scale, extra, grad_norm = self.trace[:steps].cpu().numpy().transpose(1, 2, 0)
+        told = dict(zip(self.engine.recorded, self.trace[:steps].cpu().numpy().transpose(1, 2, 0), strict=True))
         rate, kl_weight = np.array([self.engine.schedule(step) for step in range(steps)]).T
         per_step, per_seed = ("chain", "step"), ("chain",)
         chain = ("chain", self.engine.seeds)
         nats, scaled = {"units": "nats per datum"}, {"units": "scaled units"}
         optimization = xarray.Dataset(
             {
-                "elbo": (per_step, elbo - self.volume, nats),
-                "log_likelihood": (per_step, log_likelihood - self.volume, nats),
-                "kl": (per_step, kl, nats),
-                "objective": (per_step, elbo + extra - self.volume, nats),
-                "grad_norm": (per_step, grad_norm),
-                "min_scale": (per_step, min_scale, scaled),
+                **{name: (per_step, told.pop(name) - self.volume, nats) for name in OF_DENSITY},
+                "kl": (per_step, told.pop("kl"), nats),
+                "min_scale": (per_step, told.pop("min_scale"), scaled),
+                **{name: (per_step, values) for name, values in told.items()},
                 "learning_rate": ("step", rate),
                 "kl_weight": ("step", kl_weight),
                 "frozen_at": (per_seed, self.frozen_at()),
@@ -589,6 +590,7 @@ def _attributes(pair: Pair, data: Data, settings: Settings, engine: Engine, seco
         "title": pair.card.title,
         "options": json.dumps(options),
         "card": json.dumps(asdict(pair.card)),
+        "objective_summary": OBJECTIVES.part(settings.objective).summary,
         "weights_kept": kept_weights(settings.objective or pair.card.objective, settings.keep),
         "base_measure": pair.card.base_measure,
         "bound": _bound(pair),

@@ -1,18 +1,20 @@
-"""How a pair is named with its guide and options: ``PAIR[:GUIDE][OPTION=VALUE, ...]``."""
+"""How a pair is named with its guide and options, ``PAIR[:GUIDE][OPTION=VALUE, ...]``, and how its parts are."""
 
 from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Callable
 from itertools import product
 from typing import Any, NamedTuple
 
-from zoo.errors import UnknownPair
+from zoo.errors import OptionError, UnknownPair
 
-__all__ = ["Name", "alternatives", "literal"]
+__all__ = ["Name", "alternatives", "literal", "parse_part"]
 
 WHOLE = re.compile(r"(?P<pair>[^\[\]:]*)(?::(?P<guide>[^\[\]]+))?(?:\[(?P<options>.*)\])?", re.DOTALL)
-BETWEEN = re.compile(r",\s*(?=[A-Za-z_]\w*\s*=)")  # options, and not the numbers of a tuple
+OPTION = re.compile(r"\s*[A-Za-z_]\w*\s*=")
+OPENING, CLOSING = "[({", "])}"
 
 
 class Name(NamedTuple):
@@ -20,6 +22,8 @@ class Name(NamedTuple):
 
     >>> Name.parse("gaussian-constrained:full-rank[floor=0.01, hidden=(64, 32)]")
     Name(pair='gaussian-constrained', guide='full-rank', options={'floor': 0.01, 'hidden': (64, 32)})
+    >>> Name.parse("gaussian-constrained[prior=vamp[components=50]]").options
+    {'prior': 'vamp[components=50]'}
     """
 
     pair: str
@@ -37,17 +41,44 @@ class Name(NamedTuple):
         return cls(pair, guide, {name: literal(told) for name, told in options.items()})
 
 
+def parse_part(text: str) -> tuple[str, dict[str, Any]]:
+    """The name of a guide, a prior or an objective, and its options.
+
+    Raises:
+        OptionError: the text is no name.
+
+    >>> parse_part("miwae[samples=5]")
+    ('miwae', {'samples': 5})
+    """
+    whole = WHOLE.fullmatch(text.strip())
+    if whole is None or whole["guide"]:
+        raise OptionError(f"{text!r} is no name: write NAME or NAME[OPTION=VALUE, ...].")
+    name = whole["pair"].strip()
+    return name, {option: literal(told) for option, told in _options(whole["options"], text, name, OptionError).items()}
+
+
 def alternatives(text: str) -> list[str]:
     """The names that a name with ``|`` between values stands for, one pair of each.
 
     >>> alternatives("mixed[real=constrained|student-t, latent_dim=4]")
     ['mixed[real=constrained, latent_dim=4]', 'mixed[real=student-t, latent_dim=4]']
+    >>> alternatives("gaussian-learned[prior=normal|vamp[components=5|50]]")[1:]
+    ['gaussian-learned[prior=vamp[components=5]]', 'gaussian-learned[prior=vamp[components=50]]']
     """
     pair, guide, options = _parts(text)
     if not options:
         return [text]
-    chosen = product(*([f"{name}={one.strip()}" for one in told.split("|")] for name, told in options.items()))
-    return [f"{pair}{f':{guide}' * bool(guide)}[{', '.join(of_pair)}]" for of_pair in chosen]
+    choices = [
+        [f"{name}={one}" for value in _split(told, "|") for one in _values(value)] for name, told in options.items()
+    ]
+    return [f"{pair}{f':{guide}' * bool(guide)}[{', '.join(of_pair)}]" for of_pair in product(*choices)]
+
+
+def _values(told: str) -> list[str]:
+    """The values that one with alternatives among its own options stands for."""
+    return (
+        alternatives(told.strip()) if re.fullmatch(r"[^\[\]'\"]+\[.*=.*\]", told.strip(), re.DOTALL) else [told.strip()]
+    )
 
 
 def literal(text: str) -> Any:
@@ -70,10 +101,38 @@ def _parts(text: Any) -> tuple[str, str, dict[str, str]]:
     whole = WHOLE.fullmatch(text.strip())
     if whole is None:
         raise UnknownPair(f"{text!r} is no name of a pair: write PAIR, PAIR:GUIDE or PAIR[OPTION=VALUE, ...].")
-    told = [part.partition("=") for part in BETWEEN.split(whole["options"])] if whole["options"] else []
-    if wrong := [name for name, equals, _ in told if not equals]:
-        raise UnknownPair(f"{text!r}: {wrong[0]!r} is no OPTION=VALUE; write {whole['pair']}[OPTION=VALUE, ...].")
-    names = [name.strip() for name, _, _ in told]
+    options = _options(whole["options"], text, whole["pair"].strip(), UnknownPair)
+    return whole["pair"].strip(), (whole["guide"] or "").strip(), options
+
+
+def _options(told: str | None, text: str, owner: str, kind: Callable[[str], Exception]) -> dict[str, str]:
+    """What stands in brackets, as text by name."""
+    pieces: list[str] = []
+    for piece in _split(told, ",") if told else []:
+        if pieces and not OPTION.match(piece):  # a comma of a tuple without parentheses
+            pieces[-1] += f",{piece}"
+        else:
+            pieces.append(piece)
+    said = [piece.partition("=") for piece in pieces]
+    if wrong := [name for name, equals, _ in said if not equals]:
+        raise kind(f"{text!r}: {wrong[0]!r} is no OPTION=VALUE; write {owner}[OPTION=VALUE, ...].")
+    names = [name.strip() for name, _, _ in said]
     if twice := [name for name in names if names.count(name) > 1]:
-        raise UnknownPair(f"{text!r}: {twice[0]} is said twice.")
-    return whole["pair"].strip(), (whole["guide"] or "").strip(), {n.strip(): v.strip() for n, _, v in told}
+        raise kind(f"{text!r}: {twice[0]} is said twice.")
+    return {name: value.strip() for name, (_, _, value) in zip(names, said, strict=True)}
+
+
+def _split(text: str, mark: str) -> list[str]:
+    """The pieces of a text between marks that are in no brackets.
+
+    >>> _split("a=1|2,b=c[d=3,e=4]", ",")
+    ['a=1|2', 'b=c[d=3,e=4]']
+    """
+    pieces, depth = [""], 0
+    for letter in text:
+        depth += (letter in OPENING) - (letter in CLOSING)
+        if letter == mark and depth == 0:
+            pieces.append("")
+        else:
+            pieces[-1] += letter
+    return pieces

@@ -44,12 +44,14 @@ def checked(kind: type[T], given: dict[str, Any], owner: str) -> T:
         try:
             return pydantic.TypeAdapter(kind).validate_python(given)
         except pydantic.ValidationError as error:
-            name = str(error.errors()[0]["loc"][0])
+            at = error.errors()[0]["loc"]  # nowhere: what the class itself has against several of them together
             # of a union, what each of its members wants
-            told = dict.fromkeys(fault["msg"] for fault in error.errors() if fault["loc"][0] == name)
-            complaint = f"{name}={given[name]!r}: {', or '.join(text[0].lower() + text[1:] for text in told)}."
+            faults = dict.fromkeys(fault["msg"] for fault in error.errors() if fault["loc"][:1] == at[:1])
+            told = [text.removeprefix("Value error, ") for text in faults]
+            said = ", or ".join(text[0].lower() + text[1:] for text in told).rstrip(".")
+            complaint = f"{at[0]}={given[str(at[0])]!r}: {said}." if at else f"{said}."
     listing = ", ".join(f"{name}={default!r}" for name, default in known.items())
-    raise OptionError(f"{owner}: {complaint} Options: {listing}.")
+    raise OptionError(f"{owner}: {complaint} {f'Options: {listing}.' if known else 'It has none.'}")
 
 
 def count(argument: str, value: Any, least: int = 1, most: int = MOST) -> int:

@@ -48,7 +48,8 @@ from zoo.errors import OptionError, Unknown, ZooError
 from zoo.fitting import fit
 from zoo.lenses import Cells, Dequantized
 from zoo.names import Name
-from zoo.objectives import OBJECTIVES, latent_sites, refuse_other_data, refuse_other_latents
+from zoo.objectives import ELBO, latent_sites, refuse_other_data, refuse_other_latents
+from zoo.parts import OBJECTIVES
 from zoo.runs import load_run
 from zoo.supports import MIXED, SUPPORTS, Support, as_modelled
 from zoo.wellposed import witness
@@ -306,8 +307,8 @@ def check_objective(subject: Subject) -> None:
     """Value and gradients equal those of Pyro's own ELBO at the same draws."""
     pair, x, parameters = subject.pair, subject.x, subject.parameters()
     with _drawing():
-        terms = OBJECTIVES["elbo"](pair.model, pair.guide, x)
-    ours = -(terms.elbo + terms.extra) * len(x)  # with what the programs weigh by poutine.scale, as Pyro's has it
+        # with what the programs weigh by poutine.scale, as Pyro's has it
+        ours = ELBO()(pair.model, pair.guide, x).value * len(x)
     elbo = _pyros_elbo(pair.guide, x)
     with _drawing():
         pyros = elbo.differentiable_loss(pair.model, pair.guide, x)
@@ -325,8 +326,8 @@ def check_gradients(subject: Subject) -> None:
     """Every parameter has a gradient that is not zero everywhere."""
     parameters = subject.parameters()
     with _drawing():
-        terms = OBJECTIVES[subject.pair.card.objective](subject.pair.model, subject.pair.guide, subject.x)
-    gradients = torch.autograd.grad(terms.elbo + terms.extra, list(parameters.values()), allow_unused=True)
+        loss = OBJECTIVES.make(subject.pair.card.objective)(subject.pair.model, subject.pair.guide, subject.x)
+    gradients = torch.autograd.grad(loss.value, list(parameters.values()), allow_unused=True)
     idle = [n for n, g in zip(parameters, gradients, strict=True) if g is None or not g.abs().any()]
     assert not idle, f"no gradient reaches {', '.join(idle)}"
 
@@ -445,18 +446,25 @@ def _centres(fn: Any, x: Tensor) -> Iterator[Tensor]:
             continue
 
 
-def check_engine(subject: Subject, mode: Mode = "capture") -> Mode:
-    """A step has the loss and the gradient of Pyro's own ELBO, for each seed whatever stands beside it.
+def check_engine(subject: Subject, mode: Mode = "capture", objective: Any = None) -> Mode:
+    """A step has the ELBO of Pyro and the gradient of the objective, for each seed whatever stands beside it.
 
-    A pair whose draws cannot be lifted out of the step is only held to the second.
+    The gradient of the ELBO is that of Pyro's own. A pair whose draws cannot be lifted out of the step is only held to
+    the second.
+
+    Args:
+        subject: the pair under test.
+        mode: in which the step is to be run.
+        objective: by name or as it is; the card's by default.
 
     Returns:
         The mode in which the step was run.
     """
     pair = subject.pair
     x = torch.as_tensor(pair.view.inward(subject.data.train.values))
+    maximised = OBJECTIVES.make(objective or pair.card.objective)
     settings: dict[str, Any] = {
-        "objective": OBJECTIVES[pair.card.objective],
+        "objective": maximised,
         "schedule": lambda _: (1e-3, 1.0),
         "batch_size": 16,
         "mode": mode,
@@ -474,19 +482,25 @@ def check_engine(subject: Subject, mode: Mode = "capture") -> Mode:
                 buffer.copy_(engine.buffers[name][row])
         batch, elbo = x[inputs.rows[row]], _pyros_elbo(program.guide, x)
         tape = {"normal": inputs.normal[row], "uniform": inputs.uniform[row]}
-        with Tape(**tape), pyro_context(), _Unweighed():
-            loss = elbo.differentiable_loss(program.model, program.guide, batch) / len(batch)
-        with Tape(**tape), pyro_context():  # what an objective that is no ELBO adds to it
-            extra = settings["objective"](program.model, program.guide, batch).extra
-        gradients = torch.autograd.grad(loss - extra, list(program.parameters()))
+        with Tape(**tape), pyro_context():
+            loss = (
+                elbo.differentiable_loss(program.model, program.guide, batch) / len(batch)
+                if maximised == ELBO()
+                else maximised(program.model, program.guide, batch).value
+            )
+        gradients = torch.autograd.grad(loss, list(program.parameters()))
         gradient = torch.cat([g.flatten() for g in gradients])
         ours = engine.state.first[row] / (1 - BETAS[0])  # Adam's first moment after one step
-        found, expected = statistics[0, row].item(), -loss.item()
+        error = float((ours - gradient).abs().max() / gradient.abs().max())
+        assert error < 1e-8, f"the gradient of a step differs from its objective's by {error:.2g} of its size"
+        if hasattr(maximised, "samples") or getattr(maximised, "kl", "sampled") != "sampled":
+            continue  # its ELBO is of several draws, or of none of the KL term
+        with Tape(**tape), pyro_context(), _Unweighed():
+            expected = -elbo.differentiable_loss(program.model, program.guide, batch).item() / len(batch)
+        found = statistics[0, row].item()
         assert math.isclose(found, expected, rel_tol=1e-8), (
             f"the ELBO of a step is {found:.10g}, Pyro's {expected:.10g}"
         )
-        error = float((ours - gradient).abs().max() / gradient.abs().max())
-        assert error < 1e-8, f"the gradient of a step differs from Pyro's by {error:.2g} of its size"
     assert torch.allclose(statistics[:4, 1:], of_one[:4], rtol=1e-8, equal_nan=True), (
         "seed 3 depends on seed 1 beside it"
     )

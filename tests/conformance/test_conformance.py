@@ -6,7 +6,7 @@ import torch
 import zoo
 from zoo.context import pyro_context
 from zoo.engine import Replica, Tape
-from zoo.objectives import OBJECTIVES
+from zoo.parts import OBJECTIVES
 from zoo.testing import ANSWERS, CHECKS, check_engine, make_subject, unknown_answers, variants
 
 SUBJECTS = [(name, options) for name in zoo.list_pairs() for options in variants(name)]
@@ -62,8 +62,8 @@ def test_all_of_a_pair_goes_where_the_data_are(subject):
     x = torch.empty(16, subject.x.shape[1], device="meta")
     noise = torch.empty(2**16, device="meta")
     with pyro_context(), Tape(normal=noise, uniform=noise):
-        terms = program(OBJECTIVES[subject.pair.card.objective], x)
-    assert {term.device.type for term in terms} == {"meta"}
+        loss = program(OBJECTIVES.make(subject.pair.card.objective), x)
+    assert {term.device.type for term in (loss.value, *loss.diagnostics.values())} == {"meta"}
 
 
 @pytest.mark.slow

@@ -1,19 +1,21 @@
-"""What is maximised, as plain functions of (model, guide, batch) that can be captured as one graph."""
+"""What is maximised: registered frozen dataclasses, called with (model, guide, batch, weight of the KL term).
 
-from __future__ import annotations
+Each returns a :class:`Loss`: what a step minimises, and by name what is recorded beside it. A step is captured as one
+graph, so that nothing in it may depend on a number being this or that.
 
-from collections.abc import Callable
-from dataclasses import is_dataclass
-from typing import Any
+>>> import zoo
+>>> [part.name for part in zoo.parts.OBJECTIVES][:3]
+['elbo', 'beta-vae', 'free-bits']
+"""
 
-from torch import Tensor
-
-from zoo.errors import OptionError
-from zoo.names import Name
+from zoo.objectives.bounds import ELBO, BetaELBO, FreeBits
 from zoo.objectives.lower_bound import (
+    Loss,
     Program,
     Terms,
-    elbo,
+    Weight,
+    at_latents,
+    held,
     latent_sites,
     plain_log_prob,
     refuse_other_data,
@@ -23,28 +25,37 @@ from zoo.objectives.lower_bound import (
 )
 from zoo.objectives.rules import (
     BetaNLL,
+    Faithful,
     MapGamma,
+    Penalized,
+    Quantile,
+    TwoStage,
     VariationalVariance,
-    faithful,
-    penalized,
     pinball,
-    quantile,
-    two_stage,
 )
-from zoo.objectives.weighted import MIWAE
-from zoo.options import checked
+from zoo.objectives.weighted import IWAE, MIWAE, Renyi
 
 __all__ = [
+    "ELBO",
+    "IWAE",
     "MIWAE",
-    "OBJECTIVES",
+    "BetaELBO",
     "BetaNLL",
+    "Faithful",
+    "FreeBits",
+    "Loss",
     "MapGamma",
+    "Penalized",
     "Program",
+    "Quantile",
+    "Renyi",
     "Terms",
+    "TwoStage",
     "VariationalVariance",
-    "elbo",
+    "Weight",
+    "at_latents",
+    "held",
     "latent_sites",
-    "objective",
     "pinball",
     "plain_log_prob",
     "refuse_other_data",
@@ -52,35 +63,3 @@ __all__ = [
     "terms",
     "traces",
 ]
-
-OBJECTIVES: dict[str, Callable[[Any, Program, Tensor], Terms]] = {
-    "elbo": elbo,
-    "penalized": penalized,
-    "quantile": quantile,
-    "two-stage": two_stage,
-    "miwae": MIWAE(),
-    "faithful": faithful,
-    "beta-nll": BetaNLL(),
-    "map-gamma": MapGamma(),
-    "variational-variance": VariationalVariance(),
-}
-
-
-def objective(text: str) -> Callable[[Any, Program, Tensor], Terms]:
-    """What a name says is maximised, with options in brackets if it has any.
-
-    Raises:
-        OptionError: there is no such objective, or no such option of it.
-
-    >>> objective("miwae[samples=5]")
-    MIWAE(samples=5)
-    """
-    name, _, options = Name.parse(text)
-    found = OBJECTIVES.get(name)
-    if found is None:
-        raise OptionError(f"fit: objective={text!r}; choose from {', '.join(OBJECTIVES)}.")
-    if not options:
-        return found
-    if not is_dataclass(found):
-        raise OptionError(f"fit: objective={text!r}: {name} has no options.")
-    return checked(type(found), options, name)

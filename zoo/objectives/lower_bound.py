@@ -10,6 +10,7 @@ from pyro import poutine
 from pyro.distributions.util import is_identically_one, scale_and_mask
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
+from torch.func import functional_call
 
 from zoo.answers import ask, name_of
 from zoo.densities import smallest_scale
@@ -17,9 +18,12 @@ from zoo.errors import OptionError, Unknown
 from zoo.lenses import Gapped
 
 __all__ = [
+    "Loss",
     "Program",
     "Terms",
-    "elbo",
+    "Weight",
+    "at_latents",
+    "held",
     "latent_sites",
     "plain_log_prob",
     "refuse_other_data",
@@ -29,26 +33,49 @@ __all__ = [
 ]
 
 Program = Callable[[Tensor], Any]
+Weight = Tensor | float  # of the KL term at a step: 1 but for a warm-up
+
+
+class Loss(NamedTuple):
+    """What a step minimises, and what is recorded beside it.
+
+    ``value`` is a scalar, and its gradient is all that moves a parameter. ``diagnostics`` are scalars by name, not
+    differentiated: ``elbo``, ``log_likelihood``, ``kl``, ``min_scale`` and ``objective``, which is what is maximised
+    at the full weight of the KL term, and whatever else tells how training goes. One that is not finite stops nothing.
+    """
+
+    value: Tensor
+    diagnostics: dict[str, Tensor]
 
 
 class Terms(NamedTuple):
-    """The ELBO of a batch and what it is made of, each a mean over the batch in nats, in scaled units.
+    """The terms of the ELBO, each a mean over a batch in nats, in scaled units.
 
-    ``elbo`` = ``log_likelihood`` - ``kl``; ``min_scale`` is the smallest decoder standard deviation in the batch.
-    What is maximised is ``elbo + extra``: ``extra`` is 0 for the ELBO itself, and what makes another objective of it.
-
-    The first three are of the densities as they are. Where a program weighs some of them by ``poutine.scale``, as the
-    KL term of a beta-VAE, it is trained on the weighed sum, and what that adds is in ``extra``: a weighed ELBO is no
-    bound on the evidence, could not be held against that of another pair, and is in the record as ``objective``.
-    ``weighed_kl`` is the KL term as it is weighed, for a warm-up to weigh again; it is not recorded.
+    ``log_likelihood`` and ``kl`` are of the densities as they are, and what is recorded. Where a program weighs some of
+    them by ``poutine.scale``, it is trained on the weighed ones: a weighed ELBO is no bound on the evidence, could not
+    be held against that of another pair, and is in the record as ``objective``. ``min_scale`` is the smallest decoder
+    standard deviation in the batch.
     """
 
-    elbo: Tensor
     log_likelihood: Tensor
     kl: Tensor
     min_scale: Tensor
-    extra: Tensor
+    weighed_likelihood: Tensor
     weighed_kl: Tensor
+
+    @property
+    def elbo(self) -> Tensor:
+        """The evidence lower bound."""
+        return self.log_likelihood - self.kl
+
+    def loss(self, value: Tensor, objective: Tensor, **others: Tensor) -> Loss:
+        """A loss with these terms in the record, and with others by name."""
+        told = {"elbo": self.elbo, "log_likelihood": self.log_likelihood, "kl": self.kl, "min_scale": self.min_scale}
+        return Loss(value, {name: of.detach() for name, of in {**told, "objective": objective, **others}.items()})
+
+    def loss_of(self, reward: Tensor, kl_weight: Weight = 1.0, **others: Tensor) -> Loss:
+        """The loss of a reward from which the KL term is taken off, at its weight in this step."""
+        return self.loss(kl_weight * self.weighed_kl - reward, reward - self.weighed_kl, **others)
 
 
 def plain_log_prob(node: Any) -> Tensor:
@@ -121,27 +148,12 @@ def latent_sites(trace: Any, *, enumerated: bool | None = None) -> list[str]:
     ]
 
 
-def elbo(model: Program, guide: Program, x: Tensor) -> Terms:
-    r"""The evidence lower bound at one draw of every sampled latent, enumerated latents summed out.
-
-    .. math:: \mathrm{ELBO}(x) = E_{q(z \mid x)} [\log p(x \mid z) + \log p(z) - \log q(z \mid x)]
-
-    The same value and gradient as Pyro's ``Trace_ELBO`` (``TraceEnum_ELBO`` where a latent is enumerated) at the
-    same draws, without its host synchronisation.
-
-    Args:
-        model: p(x, z), every site inside one data plate, the datum at site ``x``.
-        guide: q(z | x), with the model's latents.
-        x: a batch, shape (B, D).
+def terms(model_trace: Any, guide_trace: Any, size: int) -> Terms:
+    """The ELBO's terms from a pair of :func:`traces` on a batch of so many data.
 
     Raises:
         OptionError: a latent is drawn, not enumerated, from a distribution without a reparametrisation.
     """
-    return terms(*traces(model, guide, x), len(x))
-
-
-def terms(model_trace: Any, guide_trace: Any, size: int) -> Terms:
-    """The ELBO's terms from a pair of :func:`traces` on a batch of so many data."""
     p, q = model_trace, guide_trace
     for name in latent_sites(q, enumerated=False):
         if not q.nodes[name]["fn"].has_rsample:  # its gradient would be wrong without a word
@@ -153,10 +165,8 @@ def terms(model_trace: Any, guide_trace: Any, size: int) -> Terms:
     sites = [p.nodes["x"], *(trace.nodes[name] for trace in (p, q) for name in latent_sites(q))]
     scale = smallest_scale(p.nodes["x"]["fn"], p.nodes["x"]["value"]).detach().to(value)
     if all(is_identically_one(site["scale"]) for site in sites):
-        return Terms(value - kl, value, kl, scale, torch.zeros_like(scale), kl)
-    weighed_value, weighed_kl = _likelihood_and_kl(p, q, lambda node: node["log_prob"], size)
-    extra = (weighed_value - weighed_kl) - (value - kl)
-    return Terms(value - kl, value, kl, scale, extra, weighed_kl)
+        return Terms(value, kl, scale, value, kl)
+    return Terms(value, kl, scale, *_likelihood_and_kl(p, q, lambda node: node["log_prob"], size))
 
 
 def _likelihood_and_kl(p: Any, q: Any, log_prob: Callable[[Any], Tensor], size: int) -> tuple[Tensor, Tensor]:
@@ -166,3 +176,20 @@ def _likelihood_and_kl(p: Any, q: Any, log_prob: Callable[[Any], Tensor], size: 
     gaps = (log_prob(q.nodes[name]) - log_prob(p.nodes[name]) for name in latent_sites(q))
     value, kl = torch.broadcast_tensors(weight * log_prob(p.nodes["x"]), sum(weight * gap for gap in gaps))
     return value.sum() / size, kl.sum() / size
+
+
+def held(program: Any) -> Program:
+    """A program whose parameters no gradient reaches.
+
+    Its densities still have one with respect to the latents that they are of.
+    """
+    fixed = {name: parameter.detach() for name, parameter in program.named_parameters()}
+    return lambda x: functional_call(program, fixed, (x,))
+
+
+def at_latents(program: Program, x: Tensor, latents: dict[str, Tensor], plates: int = 1) -> Any:
+    """The trace of a program on x with some latents given, enumerated ones in dimensions left of the plates."""
+    with poutine.enum(first_available_dim=-1 - plates):
+        trace = poutine.trace(poutine.condition(program, data=latents)).get_trace(x)
+    trace.compute_log_prob()
+    return trace

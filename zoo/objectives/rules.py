@@ -14,24 +14,37 @@ from torch.distributions import kl_divergence
 
 from zoo.densities import each_feature
 from zoo.models.emissions import LOWER_QUANTILE, SPREAD
-from zoo.objectives.lower_bound import Program, Terms, elbo, terms, traces
+from zoo.objectives.lower_bound import Loss, Program, Weight, terms, traces
+from zoo.parts import register_objective
 
-__all__ = ["BetaNLL", "MapGamma", "VariationalVariance", "faithful", "penalized", "pinball", "quantile", "two_stage"]
+__all__ = ["BetaNLL", "Faithful", "MapGamma", "Penalized", "Quantile", "TwoStage", "VariationalVariance", "pinball"]
 
 LOG_TAU = math.log(2 * math.pi)
 Positive = Annotated[float, Gt(0), Lt(math.inf)]
 
 
-def penalized(model: Any, guide: Program, x: Tensor) -> Terms:
+@register_objective("penalized", summary="The ELBO and the log prior of the parameters; no bound on the evidence.")
+@dataclass(frozen=True)
+class Penalized:
     r"""The ELBO and the log prior of the parameters, ``model.log_prior()``, per datum.
 
     .. math:: \mathrm{ELBO}(x) + \tfrac{1}{n} \log p(\theta)
     """
-    of_elbo = elbo(model, guide, x)
-    return of_elbo._replace(extra=of_elbo.extra + model.log_prior())
+
+    def __call__(self, model: Any, guide: Program, x: Tensor, kl_weight: Weight = 1.0) -> Loss:
+        """Minus the penalised bound of a batch x, (B, D)."""
+        of = terms(*traces(model, guide, x), len(x))
+        return of.loss_of(of.weighed_likelihood + model.log_prior(), kl_weight)
 
 
-def quantile(model: Any, guide: Program, x: Tensor) -> Terms:
+@register_objective(
+    "quantile",
+    summary="Pinball losses of two quantiles in the place of a likelihood; no bound on the evidence.",
+    reference="Akrami et al. (2020), Addressing Variance Shrinkage in VAEs using Quantile Regression",
+    link="https://arxiv.org/abs/2010.09042",
+)
+@dataclass(frozen=True)
+class Quantile:
     r"""Minus the pinball loss of the median and the 15 % quantile, and minus the KL term; not an ELBO.
 
     .. math:: - \sum_j [\rho_{0.15}(x_j - Q_{15,j}) + \rho_{0.5}(x_j - Q_{50,j})] - KL, \qquad
@@ -39,10 +52,11 @@ def quantile(model: Any, guide: Program, x: Tensor) -> Terms:
 
     The terms named after the ELBO are those of the plug-in normal density.
     """
-    p, q = traces(model, guide, x)
-    of_density = terms(p, q, len(x))
-    loss = pinball(p.nodes["x"]["fn"], x).mean()
-    return _with_rule(of_density, -loss)
+
+    def __call__(self, model: Program, guide: Program, x: Tensor, kl_weight: Weight = 1.0) -> Loss:
+        """The loss of a batch x, (B, D)."""
+        p, q = traces(model, guide, x)
+        return terms(p, q, len(x)).loss_of(-pinball(p.nodes["x"]["fn"], x).mean(), kl_weight)
 
 
 def pinball(fn: Any, x: Tensor) -> Tensor:
@@ -57,7 +71,14 @@ def _pinball(level: float, residual: Tensor) -> Tensor:
     return torch.maximum(level * residual, (level - 1) * residual)
 
 
-def two_stage(model: Program, guide: Program, x: Tensor) -> Terms:
+@register_objective(
+    "two-stage",
+    summary="The ELBO under a standard normal prior, and that of the latents under a second VAE; no bound by itself.",
+    reference="Dai & Wipf (2019), Diagnosing and Enhancing VAE Models",
+    link="https://arxiv.org/abs/1903.05789",
+)
+@dataclass(frozen=True)
+class TwoStage:
     r"""The ELBO of x under a standard normal prior of z, and that of z under the second stage, which moves it no more.
 
     .. math:: E_{q(z \mid x)} \left[ \log \frac{p(x \mid z) N(z; 0, I)}{q(z \mid x)}
@@ -66,31 +87,49 @@ def two_stage(model: Program, guide: Program, x: Tensor) -> Terms:
 
     The terms named after the ELBO are those of the joint model.
     """
-    p, q = traces(model, guide, x)
-    joint = terms(p, q, len(x))
-    z, prior_of_z = q.nodes["z"]["value"], p.nodes["u"]["fn"]
-    first = p.nodes["x"]["log_prob"] + prior_of_z.log_prob(z) - q.nodes["z"]["log_prob"]
-    second = p.nodes["z"]["fn"].log_prob(z.detach()) + p.nodes["u"]["log_prob"] - q.nodes["u"]["log_prob"]
-    return joint._replace(extra=(first + second).mean() - joint.elbo)
+
+    def __call__(self, model: Program, guide: Program, x: Tensor, kl_weight: Weight = 1.0) -> Loss:
+        """Minus the sum of the two bounds of a batch x, (B, D)."""
+        p, q = traces(model, guide, x)
+        joint = terms(p, q, len(x))
+        z, prior_of_z = q.nodes["z"]["value"], p.nodes["u"]["fn"]
+        first = p.nodes["x"]["log_prob"] + prior_of_z.log_prob(z) - q.nodes["z"]["log_prob"]
+        second = p.nodes["z"]["fn"].log_prob(z.detach()) + p.nodes["u"]["log_prob"] - q.nodes["u"]["log_prob"]
+        return joint.loss_of((first + second).mean() + joint.weighed_kl, kl_weight)
 
 
-def faithful(model: Program, guide: Program, x: Tensor) -> Terms:
+@register_objective(
+    "faithful",
+    summary="The mean as under a fixed variance, and a variance of what it leaves over; no bound on the evidence.",
+    reference="Stirn et al. (2023), Faithful Heteroscedastic Regression with Neural Networks",
+    link="https://arxiv.org/abs/2212.09184",
+)
+@dataclass(frozen=True)
+class Faithful:
     r"""A mean as it is under a fixed variance of 1, and a variance of what that mean leaves over.
 
     .. math:: E_{q(z \mid x)} \left[ \log N(x; \mu, I) + \log N(x; \bar\mu, \mathrm{diag}\, \sigma^2) \right] - KL,
               \qquad \bar\mu \text{ being } \mu \text{ held fixed}
 
     For a :class:`~zoo.networks.FaithfulDecoder`, whose sigma moves no parameter that the mean has, too. The terms named
-    after the ELBO are those of the density. Stirn et al. (2023), https://arxiv.org/abs/2212.09184
+    after the ELBO are those of the density.
     """
-    p, q = traces(model, guide, x)
-    of_density = terms(p, q, len(x))
-    fn = p.nodes["x"]["fn"]
-    mean, variance = fn.mean, fn.variance
-    rule = _log_normal(x, mean, torch.ones_like(variance)) + _log_normal(x, mean.detach(), variance)
-    return _with_rule(of_density, rule.sum(-1).mean())
+
+    def __call__(self, model: Program, guide: Program, x: Tensor, kl_weight: Weight = 1.0) -> Loss:
+        """The loss of a batch x, (B, D)."""
+        p, q = traces(model, guide, x)
+        fn = p.nodes["x"]["fn"]
+        mean, variance = fn.mean, fn.variance
+        rule = _log_normal(x, mean, torch.ones_like(variance)) + _log_normal(x, mean.detach(), variance)
+        return terms(p, q, len(x)).loss_of(rule.sum(-1).mean(), kl_weight)
 
 
+@register_objective(
+    "beta-nll",
+    summary="Log densities weighed by a power of their own variance; no bound on the evidence.",
+    reference="Seitzer et al. (2022), On the Pitfalls of Heteroscedastic Uncertainty Estimation",
+    link="https://arxiv.org/abs/2203.09168",
+)
 @dataclass(frozen=True)
 class BetaNLL:
     r"""Each column's log density, weighed by a power of its own variance: a wide column is not neglected.
@@ -107,16 +146,21 @@ class BetaNLL:
 
     beta: Annotated[float, Ge(0), Le(1)] = 0.5
 
-    def __call__(self, model: Program, guide: Program, x: Tensor) -> Terms:
+    def __call__(self, model: Program, guide: Program, x: Tensor, kl_weight: Weight = 1.0) -> Loss:
         """The weighed objective of a batch x, (B, D)."""
         p, q = traces(model, guide, x)
-        of_density = terms(p, q, len(x))
         fn = p.nodes["x"]["fn"]
         variance = fn.variance
         rule = (variance.detach() ** self.beta * _log_normal(x, fn.mean, variance)).sum(-1).mean()
-        return _with_rule(of_density, rule)
+        return terms(p, q, len(x)).loss_of(rule, kl_weight)
 
 
+@register_objective(
+    "map-gamma",
+    summary="The ELBO and the log density of a gamma prior on each precision; no bound on the evidence.",
+    reference="Stirn & Knowles (2020), Variational Variance",
+    link="https://arxiv.org/abs/2006.04910",
+)
 @dataclass(frozen=True)
 class MapGamma:
     r"""The ELBO and the log density of a gamma prior on each precision.
@@ -134,16 +178,22 @@ class MapGamma:
     shape: Positive = 1.0
     rate: Positive = 1e-3
 
-    def __call__(self, model: Program, guide: Program, x: Tensor) -> Terms:
+    def __call__(self, model: Program, guide: Program, x: Tensor, kl_weight: Weight = 1.0) -> Loss:
         """The penalised objective of a batch x, (B, D)."""
         p, q = traces(model, guide, x)
-        of_density = terms(p, q, len(x))
+        of = terms(p, q, len(x))
         precision = p.nodes["x"]["fn"].variance.reciprocal()
         prior = Gamma(precision.new_tensor(self.shape), precision.new_tensor(self.rate), validate_args=False)
         log_prior = torch.where(x.isnan(), 0.0, prior.log_prob(precision)).sum(-1).mean()
-        return of_density._replace(extra=of_density.extra + log_prior)
+        return of.loss_of(of.weighed_likelihood + log_prior, kl_weight)
 
 
+@register_objective(
+    "variational-variance",
+    summary="The ELBO with the precisions as latents, a gamma posterior each: a bound on the evidence.",
+    reference="Stirn & Knowles (2020), Variational Variance",
+    link="https://arxiv.org/abs/2006.04910",
+)
 @dataclass(frozen=True)
 class VariationalVariance:
     r"""A gamma posterior over each precision, whose divergence from a gamma prior is taken off.
@@ -165,10 +215,9 @@ class VariationalVariance:
     shape: Positive = 1.0
     rate: Positive = 1e-3
 
-    def __call__(self, model: Program, guide: Program, x: Tensor) -> Terms:
+    def __call__(self, model: Program, guide: Program, x: Tensor, kl_weight: Weight = 1.0) -> Loss:
         """The bound of a batch x, (B, D), with the precisions as latents."""
         p, q = traces(model, guide, x)
-        of_density = terms(p, q, len(x))
         each: Any = each_feature(p.nodes["x"]["fn"])
         alpha = each.df / 2
         beta = alpha * each.scale.square()
@@ -177,12 +226,7 @@ class VariationalVariance:
         residual = torch.where(x.isnan(), each.loc, x) - each.loc
         expected = (alpha.digamma() - beta.log() - LOG_TAU - alpha / beta * residual.square()) / 2
         rule = torch.where(x.isnan(), 0.0, expected - divergence).sum(-1).mean()
-        return _with_rule(of_density, rule)
-
-
-def _with_rule(of_density: Terms, rule: Tensor) -> Terms:
-    """The terms of a density, with a rule to maximise in the place of its log likelihood."""
-    return of_density._replace(extra=of_density.extra + rule - of_density.log_likelihood)
+        return terms(p, q, len(x)).loss_of(rule, kl_weight)
 
 
 def _log_normal(x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:

@@ -1,0 +1,179 @@
+"""The evidence lower bound and its relatives: a likelihood, and a KL term that is weighed, closed or left in peace."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import pyro.distributions as dist
+import torch
+from annotated_types import Ge, Gt, Lt
+from pyro.distributions.util import scale_and_mask
+from torch import Tensor
+from torch.distributions import kl_divergence
+
+from zoo.objectives.lower_bound import (
+    Loss,
+    Program,
+    Terms,
+    Weight,
+    at_latents,
+    held,
+    latent_sites,
+    plain_log_prob,
+    terms,
+    traces,
+)
+from zoo.parts import register_objective
+
+__all__ = ["ELBO", "BetaELBO", "FreeBits"]
+
+
+@register_objective(
+    "elbo",
+    summary="The evidence lower bound.",
+    reference="Kingma & Welling (2014), Auto-Encoding Variational Bayes",
+    link="https://arxiv.org/abs/1312.6114",
+)
+@dataclass(frozen=True)
+class ELBO:
+    r"""The evidence lower bound at one draw of every sampled latent, enumerated latents summed out.
+
+    .. math:: \mathrm{ELBO}(x) = E_{q(z \mid x)} [\log p(x \mid z) + \log p(z) - \log q(z \mid x)]
+
+    The same value and gradient as Pyro's ``Trace_ELBO`` (``TraceEnum_ELBO`` where a latent is enumerated,
+    ``TraceMeanField_ELBO`` with the KL term in closed form) at the same draws, without its host synchronisation. The
+    gradient along the path of the draws alone leaves out a part that is zero in the mean: it has no noise where q is
+    the posterior (sticking the landing: Roeder, Wu & Duvenaud 2017, https://arxiv.org/abs/1703.09194).
+
+    Args:
+        kl: "sampled", or "analytic" for the closed form where torch has one of a single latent; else it is sampled.
+        gradient: "total", or "path" for that through the draws alone.
+    """
+
+    kl: Literal["sampled", "analytic"] = "sampled"
+    gradient: Literal["total", "path"] = "total"
+
+    def __post_init__(self) -> None:
+        if self.kl == "analytic" and self.gradient == "path":
+            raise ValueError('kl="analytic" has no draws whose path could be told apart: choose one.')
+
+    def __call__(self, model: Program, guide: Program, x: Tensor, kl_weight: Weight = 1.0) -> Loss:
+        """Minus the ELBO of a batch x, (B, D)."""
+        p, q = traces(model, guide, x)
+        of = terms(p, q, len(x))
+        if self.kl == "analytic":
+            of = _with_closed_kl(of, p, q, len(x))
+        elif self.gradient == "path":
+            of = of._replace(weighed_kl=of.weighed_kl + _without_score(guide, q, x))
+        return of.loss_of(of.weighed_likelihood, kl_weight)
+
+
+@register_objective(
+    "beta-vae",
+    summary="The ELBO with its KL term weighed by beta: a bound on the evidence for beta of at least 1 alone.",
+    reference="Higgins et al. (2017), beta-VAE",
+    link="https://openreview.net/forum?id=Sy2fzU9gl",
+)
+@dataclass(frozen=True)
+class BetaELBO:
+    r"""The ELBO with its KL term weighed.
+
+    .. math:: E_{q(z \mid x)} \log p(x \mid z) - \beta \, KL(q(z \mid x) \,\|\, p(z))
+
+    At most the ELBO for beta of at least 1, and no bound below. ``fit(..., warmup=STEPS)`` lets the weight rise to it.
+
+    Args:
+        beta: the weight.
+    """
+
+    beta: Annotated[float, Ge(0), Lt(math.inf)] = 4.0
+
+    def __call__(self, model: Program, guide: Program, x: Tensor, kl_weight: Weight = 1.0) -> Loss:
+        """Minus the weighed bound of a batch x, (B, D)."""
+        of = terms(*traces(model, guide, x), len(x))
+        of = of._replace(weighed_kl=self.beta * of.weighed_kl)
+        return of.loss_of(of.weighed_likelihood, kl_weight)
+
+
+@register_objective(
+    "free-bits",
+    summary="The ELBO with at least so many nats charged for each latent, so that none is given up: a looser bound.",
+    reference="Kingma et al. (2016), Improving Variational Inference with Inverse Autoregressive Flow",
+    link="https://arxiv.org/abs/1606.04934",
+)
+@dataclass(frozen=True)
+class FreeBits:
+    r"""The ELBO with so many nats charged for each latent at the least, so that using them costs nothing.
+
+    .. math:: E_{q(z \mid x)} \log p(x \mid z) - \sum_j \max(\lambda, E_x KL_j)
+
+    with j a dimension of a latent whose dimensions are independent under guide and prior, or else a whole latent, which
+    has lambda for each of its dimensions; where one is enumerated, all of them together. KL terms are means over the
+    batch. At most the ELBO, so that it is a bound on the evidence, and a looser one.
+
+    Args:
+        nats: lambda.
+    """
+
+    nats: Annotated[float, Gt(0), Lt(math.inf)] = 0.25
+
+    def __call__(self, model: Program, guide: Program, x: Tensor, kl_weight: Weight = 1.0) -> Loss:
+        """Minus the objective of a batch x, (B, D)."""
+        p, q = traces(model, guide, x)
+        of = terms(p, q, len(x))
+        names = latent_sites(q, enumerated=False)
+        if latent_sites(q, enumerated=True):  # whose values the others depend on
+            felt = of.weighed_kl.clamp(min=self.nats * sum(_width(q.nodes[name]) for name in names))
+        else:
+            felt = torch.stack([self._felt(p.nodes[name], q.nodes[name], len(x)) for name in names]).sum()
+        of = of._replace(weighed_kl=felt)
+        return of.loss_of(of.weighed_likelihood, kl_weight)
+
+    def _felt(self, p: Any, q: Any, size: int) -> Tensor:
+        if _by_dimension(p["fn"]) and _by_dimension(q["fn"]):
+            gap: Tensor = q["fn"].base_dist.log_prob(q["value"]) - p["fn"].base_dist.log_prob(p["value"])
+            return (gap.flatten(end_dim=-2).sum(0) / size).clamp(min=self.nats).sum()
+        kl: Tensor = (plain_log_prob(q) - plain_log_prob(p)).sum() / size
+        return kl.clamp(min=self.nats * _width(q))
+
+
+def _width(site: Any) -> int:
+    """Numbers of one draw for one datum."""
+    return int(site["fn"].event_shape.numel())
+
+
+def _by_dimension(fn: Any) -> bool:
+    return isinstance(fn, dist.Independent) and fn.reinterpreted_batch_ndims == 1
+
+
+def _joint(fn: Any, like: Any) -> Any:
+    """Independent normals as one of several dimensions, where they are to be held against such."""
+    if isinstance(like, dist.Independent) or not (_by_dimension(fn) and isinstance(fn.base_dist, dist.Normal)):
+        return fn
+    return dist.MultivariateNormal(fn.mean, scale_tril=torch.diag_embed(fn.stddev))
+
+
+def _without_score(guide: Program, q: Any, x: Tensor) -> Tensor:
+    """What takes the gradient of log q with respect to the guide's parameters off the KL term; its value is 0."""
+    drawn = {name: q.nodes[name]["value"] for name in latent_sites(q, enumerated=False)}
+    still = at_latents(held(guide), x, drawn)
+    gap: Any = sum((still.nodes[name]["log_prob"] - q.nodes[name]["log_prob"]).sum() for name in drawn)
+    total: Tensor = gap
+    return total / len(x)
+
+
+def _with_closed_kl(of: Terms, p: Any, q: Any, size: int) -> Terms:
+    """The terms with the divergence itself in the place of its estimate, where torch has one of the only latent."""
+    names = latent_sites(q)
+    if len(names) > 1 or latent_sites(q, enumerated=True):  # what depends on other draws has no closed form
+        return of
+    of_guide, of_model = q.nodes[names[0]], p.nodes[names[0]]
+    try:
+        divergence = kl_divergence(of_guide["fn"], _joint(of_model["fn"], like=of_guide["fn"]))
+    except NotImplementedError:
+        return of
+    kl = scale_and_mask(divergence, 1.0, of_guide["mask"]).sum() / size
+    weighed = scale_and_mask(divergence, of_guide["scale"], of_guide["mask"]).sum() / size
+    return of._replace(kl=kl, weighed_kl=weighed)

@@ -1,0 +1,143 @@
+"""Guides, priors and objectives: the parts of a pair that have a name of their own, each a small frozen dataclass.
+
+>>> OBJECTIVES.make("iwae[samples=5]")
+IWAE(samples=5, gradient='total')
+>>> OBJECTIVES.spelled(OBJECTIVES.make("iwae[samples=5]"))
+'iwae'
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from importlib import import_module
+from typing import Any, TypeVar, cast
+
+from zoo.errors import OptionError
+from zoo.names import parse_part
+from zoo.options import checked
+
+__all__ = ["GUIDES", "OBJECTIVES", "PRIORS", "Part", "Parts", "register_guide", "register_objective", "register_prior"]
+
+C = TypeVar("C", bound=type[Any])
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is known of a guide, a prior or an objective by its name.
+
+    Attributes:
+        name: by which it is chosen, with options in brackets: ``NAME[OPTION=VALUE, ...]``.
+        kind: the frozen dataclass of its options.
+        summary: one line for a reader who chooses.
+        reference: authors, year and title of the source.
+        link: where to read it.
+    """
+
+    name: str
+    kind: type[Any]
+    summary: str
+    reference: str = ""
+    link: str = ""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Its options and their defaults."""
+        return {field.name: field.default for field in fields(self.kind)}
+
+
+class Parts:
+    """The registered parts of one sort.
+
+    Args:
+        sort: what they are, in a word.
+        home: the module that registers the zoo's own, imported when one is first asked for.
+    """
+
+    def __init__(self, sort: str, home: str) -> None:
+        self.sort, self.home = sort, home
+        self._parts: dict[str, Part] = {}
+
+    def register(self, name: str, *, summary: str, reference: str = "", link: str = "") -> Callable[[C], C]:
+        """Add a part under a name; decorates a frozen dataclass whose fields, its options, all have defaults.
+
+        What else the class has to have, :mod:`zoo.parts.guides`, :mod:`zoo.parts.priors` and :mod:`zoo.objectives` say.
+
+        Raises:
+            OptionError: a malformed name, one that is taken, or a class that is no frozen dataclass with defaults.
+        """
+
+        def add(kind: C) -> C:
+            if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
+                raise OptionError(f"{self.sort} {name!r}: use lower-case words and numbers joined by hyphens.")
+            if not (is_dataclass(kind) and cast(Any, kind).__dataclass_params__.frozen):
+                raise OptionError(f"{self.sort} {name!r}: make {kind.__name__} a dataclass: @dataclass(frozen=True).")
+            try:
+                kind()
+            except TypeError as error:
+                raise OptionError(f"{self.sort} {name!r}: give every option a default ({error}).") from error
+            taken = self._parts.get(name)
+            # the same class again is a cell or a plugin run twice
+            if taken and (taken.kind.__module__, taken.kind.__qualname__) != (kind.__module__, kind.__qualname__):
+                raise OptionError(
+                    f"the {self.sort} {name!r} is {taken.kind.__qualname__} already: choose another name."
+                )
+            self._parts[name] = Part(name, kind, summary, reference, link)
+            return kind
+
+        return add
+
+    def __iter__(self) -> Any:
+        """Every part, in the order of registration."""
+        import_module(self.home)
+        return iter(self._parts.values())
+
+    def part(self, told: Any) -> Part:
+        """What is known of a part by its name, whatever options follow, or of an instance.
+
+        Raises:
+            OptionError: there is none.
+        """
+        import_module(self.home)
+        if not isinstance(told, str):
+            found = next((part for part in self._parts.values() if part.kind is type(told)), None)
+            if found is None:
+                raise OptionError(
+                    f"{self.sort}={told!r}: give a name, or one that was registered with zoo.register_{self.sort}; "
+                    f"there are {', '.join(self._parts)}."
+                )
+            return found
+        name, _ = parse_part(told)
+        if name not in self._parts:
+            near = difflib.get_close_matches(name, self._parts, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ";"
+            raise OptionError(f"{self.sort}={told!r}{hint} choose from {', '.join(self._parts)}.")
+        return self._parts[name]
+
+    def make(self, told: Any) -> Any:
+        """The part that a text names, ``NAME[OPTION=VALUE, ...]``; an instance passes.
+
+        Raises:
+            OptionError: no such name, no such option, or a value of the wrong type or range.
+        """
+        part = self.part(told)
+        if not isinstance(told, str):
+            return told
+        _, options = parse_part(told)
+        return checked(part.kind, options, f"{self.sort} {part.name}")
+
+    def spelled(self, told: Any) -> str:
+        """The text that names a part, with those of its options that are not the defaults."""
+        part, made = self.part(told), self.make(told)
+        changed = {
+            name: getattr(made, name) for name, default in part.options.items() if getattr(made, name) != default
+        }
+        return part.name + (f"[{', '.join(f'{n}={v}' for n, v in changed.items())}]" if changed else "")
+
+
+GUIDES = Parts("guide", "zoo.parts.guides")
+PRIORS = Parts("prior", "zoo.parts.priors")
+OBJECTIVES = Parts("objective", "zoo.objectives")
+register_guide, register_prior, register_objective = GUIDES.register, PRIORS.register, OBJECTIVES.register
