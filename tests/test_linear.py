@@ -1,8 +1,6 @@
 """Linear pairs against scikit-learn, SciPy and the closed form."""
 
 import numpy as np
-import pyro
-import pyro.distributions as dist
 import pytest
 import torch
 from programs import Perturbed
@@ -11,7 +9,6 @@ from sklearn.decomposition import PCA, FactorAnalysis
 
 import zoo
 from zoo.context import Stream, seeded
-from zoo.errors import Unknown
 from zoo.evaluation.annealing import anneal
 from zoo.evaluation.evidence import heldout
 from zoo.evaluation.tails import pareto_k
@@ -159,15 +156,6 @@ def test_annealed_weights_are_unbiased():
         found = anneal(model, Perturbed(model, 0.8, 0.3), x, temperatures=4, chains=40_000)
     assert (found.error < 0.02).all()
     assert ((found.log_evidence - model.log_evidence(x)).abs() < 4 * found.error + 1e-4).all()
-
-
-def test_latents_that_are_not_real_are_not_annealed():
-    def program(x):
-        with pyro.plate("data", len(x), dim=-1):
-            pyro.sample("rate", dist.Gamma(x.new_ones(1), x.new_ones(1)).to_event(1))
-
-    with pytest.raises(Unknown, match="rate"), seeded(0):
-        anneal(program, program, torch.zeros(2, 1), temperatures=3)
 
 
 def test_bad_weights_are_replaced_by_the_rule_and_not_by_size(digits):

@@ -17,7 +17,8 @@ import zoo
 from zoo.context import Stream, pyro_context, seeded
 from zoo.evaluation.annealing import anneal
 from zoo.evaluation.spread import spread
-from zoo.inference import log_density, log_mean_exp, posterior_draws, stream_log_weights
+from zoo.inference import log_mean_exp, posterior_draws, stream_log_weights
+from zoo.latents import log_density
 from zoo.models import VAE
 from zoo.models.emissions import ConstrainedNormal, FixedNormal
 from zoo.objectives import ELBO, terms, traces

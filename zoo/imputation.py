@@ -18,6 +18,7 @@ from torch import Tensor
 
 from zoo import inference
 from zoo.densities import missing_draws
+from zoo.latents import log_density
 from zoo.lenses import Gapped, Observed
 from zoo.objectives import Program
 from zoo.options import ImputationMethod
@@ -109,7 +110,7 @@ def _sweep(
     complete = missing_draws(given_latents(model, x, latents).base, x).flatten(0, 1)
     old = {name: values.flatten(0, 1)[None] for name, values in latents.items()}
     new = inference.posterior_draws(model.model, guide, complete, 1)
-    of_old = inference.log_density(model.model, complete, old) - inference.log_density(guide, complete, old)
+    of_old = log_density(model.model, complete, old) - log_density(guide, complete, old)
     taken = accept((new.lp - new.lq)[0], of_old[0])
     moved = {}
     for name, values in latents.items():

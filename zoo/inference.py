@@ -13,12 +13,12 @@ import pyro.distributions as dist
 import torch
 from pyro import poutine
 from torch import Tensor
-from torch.distributions import constraints
 
-from zoo.answers import ask, known, name_of
+from zoo.answers import ask
 from zoo.context import seeded
 from zoo.densities import columns_log_prob, moments
 from zoo.errors import Unknown
+from zoo.latents import CATEGORY, REAL, latents
 from zoo.lenses import Cells, Dequantized
 from zoo.objectives import Program, latent_sites, plain_log_prob, traces
 
@@ -31,13 +31,11 @@ __all__ = [
     "draws_nothing",
     "encode",
     "is_exact",
-    "log_density",
     "log_mean_exp",
     "log_weights",
     "posterior_draws",
     "predictive_draws",
     "prior",
-    "real_latents",
     "reconstruct",
     "refuse_overflow",
     "responsibility",
@@ -50,20 +48,6 @@ __all__ = [
 
 CHUNK = 2**20  # numbers in the widest layer of a pass: 4 MiB in single precision
 ENCODING_DRAWS = 1000  # of a guide whose mean is not known
-
-
-def real_latents(trace: Any) -> list[str]:
-    """The latent sites of a trace, each of which a gradient can move.
-
-    Raises:
-        Unknown: one of them is discrete, or has bounds.
-    """
-    names = latent_sites(trace)
-    for name in names:
-        support = trace.nodes[name]["fn"].support
-        if getattr(support, "base_constraint", support) is not constraints.real:
-            raise Unknown(f"latent {name!r} is not real, and nothing moves it along a gradient")
-    return names
 
 
 class Draws(NamedTuple):
@@ -159,24 +143,7 @@ def is_exact(model: Program, guide: Program, x: Tensor) -> bool:
 
 def draws_nothing(model: Program, guide: Program, x: Tensor) -> bool:
     """Whether every latent is summed out, so that one evaluation says all."""
-    with seeded(0), poutine.enum(first_available_dim=-2):
-        latent = latent_sites(poutine.trace(guide).get_trace(x[:1]), enumerated=False)
-    return not latent and not isinstance(model, Dequantized)
-
-
-def log_density(program: Program, x: Tensor, latents: dict[str, Tensor]) -> Tensor:
-    """Log of the joint density of given latents, (K, B, ...) each, and of what else the program declares, (K, B).
-
-    Raises:
-        Unknown: the density of a latent is known at the program's own draws alone, as that of a planar flow.
-    """
-    with pyro.plate("samples", len(next(iter(latents.values()))), dim=-2):
-        trace = poutine.trace(poutine.condition(program, data=latents)).get_trace(x)
-    names = ", ".join(name_of(trace.nodes[name]["fn"]) for name in latents)
-    with known(f"the density of {names} at a point that it has not drawn"):
-        trace.compute_log_prob()
-    density: Any = sum(plain_log_prob(node) for node in trace.nodes.values() if "log_prob" in node)
-    return density  # type: ignore[no-any-return]
+    return not latents(guide, x).drawn and not isinstance(model, Dequantized)
 
 
 def width(model: Program, x: Tensor) -> int:
@@ -250,7 +217,7 @@ def encode(guide: Program, x: Tensor) -> Tensor:
     and over ``ENCODING_DRAWS`` draws where it is not: of a flow, or of a z that depends on what is drawn before it.
     """
     first, *others = latent_sites(poutine.trace(guide).get_trace(x[:1]))
-    name = "z" if "z" in others else first
+    name = REAL if REAL in others else first
     if name == first:
         fn: Any = poutine.trace(guide).get_trace(x).nodes[name]["fn"]
         try:
@@ -266,14 +233,14 @@ def responsibility(guide: Program, x: Tensor) -> Tensor | None:
     Where it depends on what is drawn before it, a mean over ``ENCODING_DRAWS`` draws of that.
     """
     trace = poutine.trace(guide).get_trace(x[:1])
-    if "component" not in trace.nodes or not isinstance(trace.nodes["component"]["fn"], dist.Categorical):
+    if CATEGORY not in trace.nodes or not isinstance(trace.nodes[CATEGORY]["fn"], dist.Categorical):
         return None
-    if latent_sites(trace)[0] == "component":
-        return poutine.trace(guide).get_trace(x).nodes["component"]["fn"].probs  # type: ignore[no-any-return]
+    if latent_sites(trace)[0] == CATEGORY:
+        return poutine.trace(guide).get_trace(x).nodes[CATEGORY]["fn"].probs  # type: ignore[no-any-return]
 
     def mean(rows: Tensor) -> Tensor:
         with pyro.plate("samples", ENCODING_DRAWS, dim=-2):
-            probs: Tensor = poutine.trace(guide).get_trace(rows).nodes["component"]["fn"].probs
+            probs: Tensor = poutine.trace(guide).get_trace(rows).nodes[CATEGORY]["fn"].probs
         return probs.mean(0)
 
     return torch.cat([mean(rows) for rows in row_blocks(x, ENCODING_DRAWS * width(guide, x))])

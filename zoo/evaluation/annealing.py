@@ -11,6 +11,7 @@ from torch import Tensor
 
 from zoo import inference
 from zoo.errors import Unknown
+from zoo.latents import log_density, real_vector
 from zoo.objectives import Program
 
 __all__ = ["Annealed", "anneal"]
@@ -28,9 +29,12 @@ class Annealed(NamedTuple):
 
 
 class Point(NamedTuple):
-    """Latents z (C, B, L) with log p(x, z) and log q(z | x), (C, B), and the gradients of the two, (C, B, L)."""
+    """Latents as real numbers u (C, B, U), log p(x, u) and log q(u | x), (C, B), and the two's gradients, (C, B, U).
 
-    z: Tensor
+    The densities are of u: those of the latents and the log volume that they are stretched by.
+    """
+
+    u: Tensor
     log_p: Tensor
     log_q: Tensor
     slope_p: Tensor
@@ -59,14 +63,15 @@ def anneal(model: Program, guide: Program, x: Tensor, temperatures: int, chains:
     Neal (2001), https://arxiv.org/abs/physics/9803008; Wu et al. (2017), https://arxiv.org/abs/1611.04273
 
     Args:
-        model: p(x, latents), every latent real.
+        model: p(x, latents); latents with bounds move on a scale without, and discrete ones are summed out.
         guide: q(latents | x), where the chains start.
         x: data, shape (B, D).
         temperatures: T.
         chains: C.
 
     Raises:
-        Unknown: a latent is not real, the guide's density is known at its own draws alone, or the model's is drawn.
+        Unknown: a discrete latent has too many values to be summed out, the guide's density is known at its own draws
+            alone, or the model's is drawn.
     """
     if isinstance(model, inference.Dequantized):
         raise Unknown("a dequantised datum has another density at every call, and there is no annealing towards that")
@@ -77,7 +82,7 @@ def anneal(model: Program, guide: Program, x: Tensor, temperatures: int, chains:
 
 def _anneal(path: _Path, temperatures: int, chains: int) -> Annealed:
     point = path.draw(chains)
-    unit = point.z.std(0)
+    unit = point.u.std(0)
     steps = _pilot(path, unit, temperatures)
     log_weight = torch.zeros_like(point.log_p, dtype=torch.float64)
     for t in range(1, temperatures + 1):
@@ -101,9 +106,9 @@ def _pilot(path: _Path, unit: Tensor, temperatures: int) -> list[Tensor]:
 
 def _move(path: _Path, point: Point, beta: float, step: Tensor) -> tuple[Point, Tensor]:
     """One leapfrog step, accepted or not, and the probability of accepting it, (C, B)."""
-    start = torch.randn_like(point.z)
+    start = torch.randn_like(point.u)
     half = start + step / 2 * point.slope(beta)
-    proposed = path.at(point.z + step * half)
+    proposed = path.at(point.u + step * half)
     end = half + step / 2 * proposed.slope(beta)
     gain = proposed.log_density(beta) - point.log_density(beta) + (start.square() - end.square()).sum(-1) / 2
     probability = gain.clamp(max=0).exp().nan_to_num(0)  # a proposal without a density is never accepted
@@ -116,7 +121,7 @@ def _move(path: _Path, point: Point, beta: float, step: Tensor) -> tuple[Point, 
 
 
 class _Path:
-    """Both ends of the path for data x, as functions of all latents in one vector."""
+    """Both ends of the path for data x, as functions of all latents in one real vector."""
 
     def __init__(self, model: Program, guide: Program, x: Tensor) -> None:
         self.model, self.guide, self.x = model, guide, x
@@ -125,19 +130,14 @@ class _Path:
         """C draws from the guide."""
         with pyro.plate("samples", chains, dim=-2):
             trace = poutine.trace(self.guide).get_trace(self.x)
-        self.sites = inference.real_latents(trace)
-        latents = [trace.nodes[name]["value"] for name in self.sites]
-        self.widths = [latent.shape[-1] for latent in latents]
-        return self.at(torch.cat(latents, dim=-1))
+        self.vector = real_vector(trace)
+        return self.at(self.vector.flatten({name: trace.nodes[name]["value"] for name in self.vector.names}))
 
     @torch.enable_grad()
-    def at(self, z: Tensor) -> Point:
-        """The point z, shape (C, B, L)."""
-        z = z.detach().requires_grad_()
-        log_p, log_q = self._log_density(self.model, z), self._log_density(self.guide, z)
-        slope_p, slope_q = (torch.autograd.grad(of.sum(), z)[0] for of in (log_p, log_q))
-        return Point(z.detach(), log_p.detach(), log_q.detach(), slope_p, slope_q)
-
-    def _log_density(self, program: Program, z: Tensor) -> Tensor:
-        latents = dict(zip(self.sites, z.split(self.widths, dim=-1), strict=True))
-        return inference.log_density(program, self.x, latents)
+    def at(self, u: Tensor) -> Point:
+        """The point u, shape (C, B, U)."""
+        u = u.detach().requires_grad_()
+        values, volume = self.vector.values(u)
+        log_p, log_q = (log_density(program, self.x, values) + volume for program in (self.model, self.guide))
+        slope_p, slope_q = (torch.autograd.grad(of.sum(), u, retain_graph=True)[0] for of in (log_p, log_q))
+        return Point(u.detach(), log_p.detach(), log_q.detach(), slope_p, slope_q)

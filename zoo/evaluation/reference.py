@@ -16,6 +16,7 @@ from zoo import inference
 from zoo.context import Stream
 from zoo.errors import Unknown
 from zoo.evaluation.spread import normals, site, total
+from zoo.latents import REAL, latents, log_density, real_vector
 from zoo.objectives import Program, latent_sites
 from zoo.runs import Run
 
@@ -44,15 +45,14 @@ def reference_posterior(
         draws: of :func:`nuts`.
 
     Raises:
-        Unknown: no latent z is drawn, or one that is not real.
+        Unknown: no latent z is drawn, or a discrete one has too many values to be summed out.
     """
     from arviz_stats.base import array_stats
 
     def of_seed(model: Any, guide: Any) -> tuple[Chains, Agreement]:
-        trace = poutine.trace(guide).get_trace(x[:1])
-        if "z" not in latent_sites(trace):
-            raise Unknown(f"a reference posterior is of latents z, and this pair has {', '.join(latent_sites(trace))}")
-        inference.real_latents(trace)
+        names = latents(guide, x)
+        if REAL not in names.drawn:
+            raise Unknown(f"a reference posterior is of latents {REAL}, and this pair has {names}")
         found = nuts(model, x, chains, warmup, draws)
         return found, agreement(found.z, *guide_moments(guide, x), _prior_deviation(model, x))
 
@@ -98,7 +98,8 @@ def nuts(model: Program, x: Tensor, chains: int = CHAINS, warmup: int = WARMUP, 
     Hoffman & Gelman (2014), The No-U-Turn Sampler, https://jmlr.org/papers/v15/hoffman14a.html
 
     Args:
-        model: p(x, z), every latent real; its parameters stay as they are.
+        model: p(x, z), whose parameters stay as they are; latents with bounds move on a scale without, and discrete
+            ones are summed out.
         x: data, shape (B, D).
         chains: one after the other.
         warmup: draws of each chain in which step size and mass matrix adapt, not returned.
@@ -109,23 +110,24 @@ def nuts(model: Program, x: Tensor, chains: int = CHAINS, warmup: int = WARMUP, 
 
 
 def _chain(model: Program, x: Tensor, warmup: int, draws: int) -> tuple[Floats, int]:
-    prior = poutine.trace(poutine.uncondition(model)).get_trace(x)
-    latents = [name for name in latent_sites(prior) if name != "x"]
+    prior = poutine.trace(inference.prior(model)).get_trace(x)
+    vector = real_vector(prior)
 
     def potential(at: dict[str, Tensor]) -> Tensor:
-        return -inference.log_density(model, x, {name: value[None] for name, value in at.items()}).sum()
+        values, volume = vector.values(at["u"][None])
+        return -(log_density(model, x, values) + volume).sum()
 
     sampler = MCMC(
         NUTS(potential_fn=potential),
         num_samples=draws,
         warmup_steps=warmup,
-        initial_params={name: prior.nodes[name]["value"] for name in latents},
+        initial_params={"u": vector.flatten({name: prior.nodes[name]["value"] for name in vector.names})},
         disable_progbar=True,
     )
     with torch.enable_grad():
         sampler.run()
-    z = sampler.get_samples()["z"].double().numpy()
-    return z, len(sampler.diagnostics()["divergences"]["chain 0"])
+    values, _ = vector.values(sampler.get_samples()["u"])
+    return values[REAL].double().numpy(), len(sampler.diagnostics()["divergences"]["chain 0"])
 
 
 # -- the guide beside it -----------------------------------------------------------------------------------------------
@@ -194,12 +196,12 @@ def guide_moments(guide: Program, x: Tensor) -> tuple[Floats, Floats]:
     """Mean (B, L) and covariance (B, L, L) of q(z | x): the guide's own if it is normal, else those of draws."""
     trace = poutine.trace(guide).get_trace(x)
     try:
-        if latent_sites(trace)[0] != "z":
+        if latent_sites(trace)[0] != REAL:
             raise Unknown("what z depends on would have to be integrated out")
-        q = normals(trace.nodes["z"]["fn"])
+        q = normals(trace.nodes[REAL]["fn"])
     except Unknown:
         with pyro.plate("samples", GUIDE_DRAWS, dim=-2):
-            z = poutine.trace(guide).get_trace(x).nodes["z"]["value"].double()
+            z = poutine.trace(guide).get_trace(x).nodes[REAL]["value"].double()
         centred = z - z.mean(0)
         return z.mean(0).numpy(), (torch.einsum("kbi,kbj->bij", centred, centred) / (len(z) - 1)).numpy()
     factor = q.factor.double()

@@ -18,7 +18,8 @@ from zoo import inference
 from zoo.answers import ask, name_of
 from zoo.context import Stream, random_stream, seeded
 from zoo.errors import Unknown
-from zoo.objectives import Program, latent_sites
+from zoo.latents import CATEGORY, REAL, Latents, latents, log_density
+from zoo.objectives import Program
 from zoo.runs import Run
 
 __all__ = [
@@ -57,16 +58,11 @@ def spread(run: Run, x: Tensor, heldout: xarray.Dataset) -> xarray.Dataset:
         Unknown: the pair has neither a latent z nor a component that is categorical.
     """
     names, mixture = run.each_seed(
-        lambda _, guide: (
-            latent_sites(poutine.trace(guide).get_trace(x[:1])),
-            inference.responsibility(guide, x[:1]) is not None,
-        ),
-        Stream.POSTERIOR,
-        1,
+        lambda _, guide: (latents(guide, x), inference.responsibility(guide, x[:1]) is not None), Stream.POSTERIOR, 1
     )[0]
-    if "z" not in names and not mixture:
-        raise Unknown(f"the spread is known of latents z and of components, and not of {', '.join(names)}")
-    parts = [_of_latents(run, x)] if "z" in names else []
+    if REAL not in names.names and not mixture:
+        raise Unknown(f"the spread is known of latents {REAL} and of components, and not of {names}")
+    parts = [_of_latents(run, x)] if REAL in names.names else []
     parts += [_of_components(run, x)] if mixture else []
     absent = {}
     try:
@@ -134,7 +130,7 @@ def site(program: Program, x: Tensor, draws: int) -> Site:
 
 def _site_block(program: Program, x: Tensor, draws: int) -> Site:
     with pyro.plate("samples", draws, dim=-2):
-        node = poutine.trace(program).get_trace(x).nodes["z"]
+        node = poutine.trace(program).get_trace(x).nodes[REAL]
     value: Tensor = node["value"]
     try:
         mean, variance = ask(node["fn"], "mean"), ask(node["fn"], "variance")
@@ -201,7 +197,7 @@ def _of_components(run: Run, x: Tensor) -> xarray.Dataset:
     """The mixture's weights, and how surely the data are told apart: the place of contraction."""
 
     def of_seed(model: Any, guide: Any) -> tuple[Tensor, Tensor]:
-        weight = poutine.trace(model).get_trace(x[:1]).nodes["component"]["fn"].probs.double().flatten()
+        weight = poutine.trace(model).get_trace(x[:1]).nodes[CATEGORY]["fn"].probs.double().flatten()
         responsibility = inference.responsibility(guide, x)
         assert responsibility is not None  # or there would be nothing to say
         return information(responsibility, weight), weight
@@ -233,10 +229,10 @@ def information(responsibility: Tensor, weight: Tensor) -> Tensor:
 # -- the inference gap -------------------------------------------------------------------------------------------------
 
 
-def _gaps(run: Run, x: Tensor, heldout: xarray.Dataset, names: list[str]) -> xarray.Dataset:
+def _gaps(run: Run, x: Tensor, heldout: xarray.Dataset, names: Latents) -> xarray.Dataset:
     """The split of log p(x) - ELBO for the first test rows."""
-    if names != ["z"]:
-        raise Unknown(f"the gaps of a guide are known for one latent z, and this one has {', '.join(names)}")
+    if names.drawn != (REAL,):
+        raise Unknown(f"the gaps of a guide are known for one latent {REAL}, and this one has {names}")
     columns = zip(
         *run.each_seed(lambda model, guide: gaps(model, guide, x, GAP_STEPS, ELBO_DRAWS), Stream.POSTERIOR, 2),
         strict=True,
@@ -322,7 +318,7 @@ def gaps(model: Program, guide: Program, x: Tensor, steps: int = GAP_STEPS, draw
 
 
 def _gaps_of(model: Program, guide: Program, x: Tensor, steps: int, draws: int) -> Gaps:
-    start = normals(poutine.trace(guide).get_trace(x).nodes["z"]["fn"])
+    start = normals(poutine.trace(guide).get_trace(x).nodes[REAL]["fn"])
     best = _optimised(model, x, start, steps)
     noise = random_stream(int(torch.randint(2**31, ())), Stream.POSTERIOR)
     elbo, optimal = (_elbo(model, x, q, draws, noise) for q in (start, best))
@@ -372,5 +368,5 @@ def _chunks(draws: int, numbers_per_draw: int) -> Iterator[int]:
 def _log_weights(model: Program, x: Tensor, q: Normals, noise: Tensor) -> Tensor:
     """Log p(x, z) - log q(z), shape (K, B), at z = mean + factor noise for standard normal noise (K, B, L)."""
     z = q.mean + torch.einsum("bij,kbj->kbi", q.factor, noise)
-    log_density = -(noise.square() + math.log(2 * math.pi)).sum(-1) / 2
-    return inference.log_density(model, x, {"z": z}) - log_density + q.factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    of_noise = -(noise.square() + math.log(2 * math.pi)).sum(-1) / 2
+    return log_density(model, x, {REAL: z}) - of_noise + q.factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
