@@ -1,8 +1,18 @@
 """Variational programs q(latents | x): plain modules whose ``forward`` is a Pyro guide."""
 
+from .amortized import Amortized
 from .enumeration import ExactPosterior
 from .linear import ClosedFormNormal, LinearNormal
-from .normal import FullRankNormal, MeanFieldNormal
+from .normal import FullRankNormal, LowRankNormal, MeanFieldNormal
 from .two_stage import TwoStageNormal
 
-__all__ = ["ClosedFormNormal", "ExactPosterior", "FullRankNormal", "LinearNormal", "MeanFieldNormal", "TwoStageNormal"]
+__all__ = [
+    "Amortized",
+    "ClosedFormNormal",
+    "ExactPosterior",
+    "FullRankNormal",
+    "LinearNormal",
+    "LowRankNormal",
+    "MeanFieldNormal",
+    "TwoStageNormal",
+]

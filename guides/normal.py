@@ -1,14 +1,15 @@
 """Amortised Gaussian guides."""
 
-import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-__all__ = ["FullRankNormal", "MeanFieldNormal"]
+from .amortized import Amortized
+
+__all__ = ["FullRankNormal", "LowRankNormal", "MeanFieldNormal"]
 
 
-class MeanFieldNormal(nn.Module):
+class MeanFieldNormal(Amortized):
     r"""Independent normals whose parameters an encoder reads off the datum.
 
     .. math:: q(z \mid x) = N(z; m(x), \mathrm{diag}\, s^2(x)), \qquad (m, \log s^2)(x) = \mathrm{encoder}(x)
@@ -19,23 +20,23 @@ class MeanFieldNormal(nn.Module):
         encoder: maps x (..., D) to (m, log s^2), shape (..., 2, L).
     """
 
-    def __init__(self, encoder: nn.Module) -> None:
-        super().__init__()
-        self.encoder = encoder
-
     @staticmethod
     def outputs(latent_dim: int) -> int:  # noqa: ARG004
         """How many rows of length L the encoder gives."""
         return 2
 
-    def forward(self, x: Tensor) -> None:
-        """Declare q(z | x) for x of shape (B, D)."""
-        mean, log_variance = self.encoder(x).unbind(-2)
-        with pyro.plate("data", len(x), dim=-1):
-            pyro.sample("z", dist.Normal(mean, (log_variance / 2).exp()).to_event(1))
+    def distribution(self, numbers: Tensor) -> dist.TorchDistribution:
+        """N(m, diag s^2)."""
+        mean, log_variance = numbers.unbind(-2)
+        return dist.Normal(mean, (log_variance / 2).exp()).to_event(1)
+
+    def units(self, numbers: Tensor) -> Tensor:
+        """S for m, and one."""
+        _, log_variance = numbers.unbind(-2)
+        return torch.stack([(log_variance / 2).exp(), torch.ones_like(log_variance)], dim=-2)
 
 
-class FullRankNormal(nn.Module):
+class FullRankNormal(Amortized):
     r"""A normal with a full covariance, so that latents may be correlated given the datum.
 
     .. math:: q(z \mid x) = N(z; m(x), T(x) T(x)'), \qquad T \text{ lower triangular}, \quad T_{ll} > 0
@@ -44,20 +45,58 @@ class FullRankNormal(nn.Module):
         encoder: maps x (..., D) to m and the rows of T with the diagonal in logs, shape (..., 1 + L, L).
     """
 
-    def __init__(self, encoder: nn.Module) -> None:
-        super().__init__()
-        self.encoder = encoder
-
     @staticmethod
     def outputs(latent_dim: int) -> int:
         """How many rows of length L the encoder gives."""
         return 1 + latent_dim
 
-    def forward(self, x: Tensor) -> None:
-        """Declare q(z | x) for x of shape (B, D)."""
-        parameters = self.encoder(x)
-        mean, rows = parameters[..., 0, :], parameters[..., 1:, :]
+    def distribution(self, numbers: Tensor) -> dist.TorchDistribution:
+        """N(m, T T')."""
+        return dist.MultivariateNormal(numbers[..., 0, :], scale_tril=self._factor(numbers))
+
+    def units(self, numbers: Tensor) -> Tensor:
+        """The deviation of z_l given all others, for m_l and for what is below the diagonal in row l, and one."""
+        factor = self._factor(numbers)
+        identity = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device)
+        inverse = torch.linalg.solve_triangular(factor, identity.expand_as(factor), upper=False)
+        deviation = inverse.square().sum(-2).rsqrt()
+        rows = deviation[..., None] * (1 - identity) + identity
+        return torch.cat([deviation[..., None, :], rows], dim=-2)
+
+    def _factor(self, numbers: Tensor) -> Tensor:
+        rows = numbers[..., 1:, :]
         diagonal = rows.diagonal(dim1=-2, dim2=-1).exp()
-        scale_tril = rows.tril(-1) + torch.diag_embed(diagonal)
-        with pyro.plate("data", len(x), dim=-1):
-            pyro.sample("z", dist.MultivariateNormal(mean, scale_tril=scale_tril))
+        return rows.tril(-1) + torch.diag_embed(diagonal)
+
+
+class LowRankNormal(Amortized):
+    r"""Independent normals and a few directions in which the latents vary together.
+
+    .. math:: q(z \mid x) = N(z; m(x), \mathrm{diag}\, s^2(x) + U(x) U(x)'), \qquad U \in R^{L \times R}
+
+    Rezende, Mohamed & Wierstra (2014), section 4.3, https://arxiv.org/abs/1401.4082, with rank 1; Ong, Nott & Smith
+    (2018), https://arxiv.org/abs/1701.03208
+
+    Args:
+        encoder: maps x (..., D) to m, log s^2 and the columns of U, shape (..., 2 + R, L).
+        rank: R.
+    """
+
+    def __init__(self, encoder: nn.Module, rank: int) -> None:
+        super().__init__(encoder)
+        self.rank = rank
+
+    @staticmethod
+    def outputs(latent_dim: int, rank: int) -> int:  # noqa: ARG004
+        """How many rows of length L the encoder gives."""
+        return 2 + rank
+
+    def distribution(self, numbers: Tensor) -> dist.TorchDistribution:
+        """N(m, diag s^2 + U U')."""
+        mean, log_variance = numbers[..., 0, :], numbers[..., 1, :]
+        return dist.LowRankMultivariateNormal(mean, numbers[..., 2:, :].mT, log_variance.exp())
+
+    def units(self, numbers: Tensor) -> Tensor:
+        """S for m and each column of U: z_l given all others varies by at least that; and one."""
+        scale = (numbers[..., 1:2, :] / 2).exp()
+        return torch.cat([scale, torch.ones_like(scale), scale.expand_as(numbers[..., 2:, :])], dim=-2)

@@ -1,17 +1,200 @@
-"""The guides, with encoders whose output is known."""
+"""The guides: densities, draws and gradients against quadrature, with encoders whose output is known."""
 
+import functools
+
+import numpy as np
 import pytest
 import torch
 from pyro import poutine
+from scipy.stats import kstest
+from torch import nn
+from torch.func import functional_call, grad_and_value, stack_module_state, vmap
 
-from zoo.context import seeded
-from zoo.guides import FullRankNormal, MeanFieldNormal
+import zoo
+from zoo.context import pyro_context, seeded
+from zoo.engine import Engine, Tape
+from zoo.guides import (
+    FullRankNormal,
+    LowRankNormal,
+    MeanFieldNormal,
+)
+from zoo.models import VAE
+from zoo.models.emissions import FixedNormal
 from zoo.models.mixture import _kmeans_plus_plus
+from zoo.objectives import elbo
+from zoo.pairs import VAEOptions, decoder
+
+FEATURES = 3
+
+# each from L to how many rows an encoder gives, and to the guide of an encoder
+FAMILIES = {
+    "mean-field": lambda dim: (MeanFieldNormal.outputs(dim), MeanFieldNormal),
+    "full-rank": lambda dim: (FullRankNormal.outputs(dim), FullRankNormal),
+    "low-rank": lambda dim: (LowRankNormal.outputs(dim, 1), lambda e: LowRankNormal(e, 1)),
+}
+every_family = pytest.mark.parametrize("name", FAMILIES)
+
+
+def built(name, latent_dim, features=FEATURES):
+    outputs, guide = FAMILIES[name](latent_dim)
+    return guide(nn.Sequential(nn.Linear(features, outputs * latent_dim), nn.Unflatten(-1, (outputs, latent_dim))))
+
+
+def bent(name, latent_dim):
+    """A guide in double precision that is far from where it starts, with its numbers for one datum, (1, outputs, L)."""
+    with seeded(1):
+        guide = built(name, latent_dim).double()
+        with torch.no_grad():
+            for parameter in guide.parameters():
+                parameter.add_(0.2 * torch.randn_like(parameter))
+            return guide, guide.encoder(torch.ones(1, FEATURES, dtype=torch.float64))
+
+
+@functools.cache
+def grid(latent_dim):
+    """Points (N, 1, L) of a grid, and the volume of a cell."""
+    line = torch.linspace(-14, 14, 4001 if latent_dim == 1 else 561, dtype=torch.float64)
+    points = torch.cartesian_prod(*[line] * latent_dim).reshape(-1, 1, latent_dim)
+    return points, float(line[1] - line[0]) ** latent_dim
 
 
 def fn_of(guide, x):
     with seeded(0):
         return poutine.trace(guide).get_trace(x).nodes["z"]["fn"]
+
+
+@every_family
+@pytest.mark.parametrize("latent_dim", [1, 2])
+def test_the_density_integrates_to_one_and_is_that_of_the_draws(name, latent_dim):
+    guide, numbers = bent(name, latent_dim)
+    points, cell = grid(latent_dim)
+    with torch.no_grad(), seeded(0):
+        fn = guide.distribution(numbers)
+        mass = fn.log_prob(points).exp()[:, 0] * cell
+        draws = fn.rsample((4000,))[:, 0]
+    assert fn.batch_shape == (1,) and fn.event_shape == (latent_dim,) and fn.has_rsample
+    assert mass.sum().item() == pytest.approx(1, abs=1e-4)
+    mean = mass @ points[:, 0]
+    covariance = (mass[:, None] * (points[:, 0] - mean)).mT @ (points[:, 0] - mean)
+    error = draws.std(0) / len(draws) ** 0.5
+    assert ((draws.mean(0) - mean).abs() < 4 * error).all()
+    torch.testing.assert_close(draws.mT.cov().reshape(covariance.shape), covariance, rtol=0.12, atol=0.03)
+    sides = mass.reshape([round(len(mass) ** (1 / latent_dim))] * latent_dim)
+    for j in range(latent_dim):
+        marginal = sides.movedim(j, 0).reshape(len(sides), -1).sum(1)
+        at, level = points[:, 0, j].unique(), marginal.cumsum(0) - marginal / 2
+        assert kstest(draws[:, j].numpy(), lambda z, at=at, level=level: np.interp(z, at, level)).pvalue > 1e-3
+    torch.testing.assert_close(fn.mean[0], mean, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(fn.variance[0], covariance.diagonal(), rtol=1e-4, atol=1e-4)
+
+
+def lopsided(z):
+    """Some function without a symmetry, of z (..., L)."""
+    first, last = z[..., 0], z[..., -1]
+    return (first + 0.5).sin() + 0.3 * first**2 * (1 + last).cos() + (-(last - 1).square()).exp()
+
+
+@every_family
+@pytest.mark.parametrize("latent_dim", [1, 2])
+def test_the_gradient_of_an_expectation_is_that_of_quadrature(name, latent_dim):
+    guide, numbers = bent(name, latent_dim)
+    points, cell = grid(latent_dim)
+    numbers.requires_grad_()
+    by_grid = (guide.distribution(numbers).log_prob(points).exp()[:, 0] * lopsided(points[:, 0])).sum() * cell
+    (exact,) = torch.autograd.grad(by_grid, numbers)
+
+    def of_draws(numbers):
+        return lopsided(guide.distribution(numbers.expand(500, -1, -1)).rsample()).mean()
+
+    with seeded(2):
+        found = torch.stack([torch.autograd.grad(of_draws(numbers), numbers)[0] for _ in range(100)])
+    error = found.std(0) / 10
+    assert exact.abs().max() > 0.05
+    assert error.max() < 0.03
+    assert ((found.mean(0) - exact).abs() <= 4.5 * error + 1e-6).all()
+
+
+@every_family
+@pytest.mark.parametrize("latent_dim", [1, 2, 3])
+def test_the_density_of_a_draw_is_that_of_the_same_point_given(name, latent_dim):
+    guide, _ = bent(name, latent_dim)
+    x = torch.randn(5, FEATURES, generator=torch.Generator().manual_seed(0)).double()
+    with seeded(0), torch.no_grad():
+        drawn = poutine.trace(guide).get_trace(x)
+        z = drawn.nodes["z"]["value"]
+        given = poutine.trace(poutine.condition(guide, data={"z": z.clone()})).get_trace(x)
+    for trace in (drawn, given):
+        trace.compute_log_prob()
+    assert z.shape == (5, latent_dim)
+    torch.testing.assert_close(drawn.nodes["z"]["log_prob"], given.nodes["z"]["log_prob"], rtol=1e-9, atol=1e-9)
+
+
+@every_family
+def test_a_draw_and_its_density_move_every_parameter(name):
+    with seeded(0):
+        guide = built(name, 2).double()
+        x = torch.randn(50, FEATURES, dtype=torch.float64)
+        trace = poutine.trace(guide).get_trace(x)
+    trace.compute_log_prob()
+    loss = lopsided(trace.nodes["z"]["value"]).sum() + trace.nodes["z"]["log_prob"].sum()
+    for (label, _), gradient in zip(
+        guide.named_parameters(), torch.autograd.grad(loss, list(guide.parameters())), strict=True
+    ):
+        assert gradient.isfinite().all() and gradient.abs().max() > 0, label
+
+
+@every_family
+@pytest.mark.parametrize("latent_dim", [1, 3])
+def test_seeds_are_the_same_together_and_one_by_one(name, latent_dim):
+    with seeded(0):
+        replicas = [built(name, latent_dim).double() for _ in range(2)]
+        x = torch.randn(2, 6, FEATURES, dtype=torch.float64)
+    with Tape() as tape, pyro_context():
+        poutine.trace(replicas[0]).get_trace(x[0])
+    with seeded(1):
+        normal, uniform = torch.randn(2, tape.used["normal"]), torch.rand(2, tape.used["uniform"])
+
+    def loss(parameters, buffers, x, normal, uniform):
+        def run(x):
+            with Tape(normal=normal.double(), uniform=uniform.double()):
+                trace = poutine.trace(lambda x: functional_call(replicas[0], (parameters, buffers), (x,))).get_trace(x)
+            trace.compute_log_prob()
+            return lopsided(trace.nodes["z"]["value"]).sum() - trace.nodes["z"]["log_prob"].sum()
+
+        return run(x)
+
+    stacked = stack_module_state(replicas)
+    with pyro_context():
+        together = vmap(grad_and_value(loss))(*stacked, x, normal, uniform)
+        for seed, replica in enumerate(replicas):
+            own = dict(replica.named_parameters()), dict(replica.named_buffers())
+            value = loss(*own, x[seed], normal[seed], uniform[seed])
+            value.backward()
+            torch.testing.assert_close(together[1][seed], value, rtol=1e-10, atol=1e-10)
+            for label, parameter in replica.named_parameters():
+                torch.testing.assert_close(together[0][label][seed], parameter.grad, rtol=1e-8, atol=1e-10)
+
+
+@every_family
+def test_the_engine_records_a_step_that_pyro_takes(name, catalogue, iris):
+    def build(data: zoo.Data, options: VAEOptions):
+        model = VAE(decoder(data, options, 1), options.latent_dim, FixedNormal(0.5))
+        return model, built(name, options.latent_dim, data.features)
+
+    claims = {"title": name, "summary": "", "formula": "", "reference": "", "guides": (name,)}
+    bound = {"support": "real", "bounded": True, "bound": "-(D/2) log(2π scale²)"}
+    zoo.register(f"own-{name}", **claims, **bound)(build)
+    pair = zoo.create(f"own-{name}", iris, latent_dim=2, hidden=(8,))
+    x = torch.as_tensor(iris.scaled("train"))
+    settings = {"objective": elbo, "schedule": lambda _: (3e-3, 1.0), "batch_size": 16}
+    plain, recorded = (Engine(pair, [0, 5], x, mode=mode, **settings) for mode in ("off", "capture"))
+    assert recorded.mode == "capture" and recorded.note == "" and recorded.lifts_noise
+    for step in range(3):
+        torch.testing.assert_close(plain.step(step), recorded.step(step), rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(plain.state.theta, recorded.state.theta, rtol=1e-8, atol=1e-8)
+
+
+# -- normals -----------------------------------------------------------------------------------------------------------
 
 
 def test_the_full_rank_guide_has_the_covariance_its_encoder_says():
@@ -27,6 +210,16 @@ def test_the_mean_field_guide_has_the_variances_its_encoder_says():
     rows = torch.tensor([[1.0, 2.0], [-1.0, 0.5]])
     fn = fn_of(MeanFieldNormal(lambda x: rows.expand(len(x), 2, 2)), torch.zeros(4, 7))
     torch.testing.assert_close(fn.variance[0], rows[1].exp())
+
+
+def test_the_low_rank_guide_has_the_covariance_its_encoder_says():
+    rows = torch.tensor([[1.0, 2.0, 0.0], [-1.0, 0.5, 0.1], [0.3, -0.7, 2.0], [1.0, 0.2, 0.4]])
+    fn = fn_of(LowRankNormal(lambda x: rows.expand(len(x), 4, 3), 2), torch.zeros(4, 7))
+    torch.testing.assert_close(fn.mean, rows[0].expand(4, 3))
+    torch.testing.assert_close(fn.covariance_matrix[0], rows[1].exp().diag() + rows[2:].T @ rows[2:])
+
+
+# -- starts of mixtures ------------------------------------------------------------------------------------------------
 
 
 def test_kmeans_plus_plus_finds_far_clusters_however_small():
