@@ -3,6 +3,7 @@
 from .amortized import Amortized
 from .enumeration import ExactPosterior
 from .linear import ClosedFormNormal, LinearNormal
+from .mixture import MixtureNormal, NormalMixture
 from .normal import FullRankNormal, LowRankNormal, MeanFieldNormal
 from .two_stage import TwoStageNormal
 
@@ -14,5 +15,7 @@ __all__ = [
     "LinearNormal",
     "LowRankNormal",
     "MeanFieldNormal",
+    "MixtureNormal",
+    "NormalMixture",
     "TwoStageNormal",
 ]
