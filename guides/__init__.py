@@ -2,6 +2,7 @@
 
 from .amortized import Amortized
 from .enumeration import ExactPosterior
+from .flow import InverseAutoregressive, SplineFlow
 from .linear import ClosedFormNormal, LinearNormal
 from .mixture import MixtureNormal, NormalMixture
 from .normal import FullRankNormal, LowRankNormal, MeanFieldNormal
@@ -12,10 +13,12 @@ __all__ = [
     "ClosedFormNormal",
     "ExactPosterior",
     "FullRankNormal",
+    "InverseAutoregressive",
     "LinearNormal",
     "LowRankNormal",
     "MeanFieldNormal",
     "MixtureNormal",
     "NormalMixture",
+    "SplineFlow",
     "TwoStageNormal",
 ]
