@@ -168,6 +168,11 @@ class Tabulated(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) to whatever the network makes of it."""
+        out: Tensor = self.network(self.seen(x))
+        return out
+
+    def seen(self, x: Tensor) -> Tensor:
+        """(..., D) to what the network sees, (..., inputs)."""
         observed = ~x.isnan()
         seen = []
         for name, columns in self.columns.items():
@@ -176,8 +181,7 @@ class Tabulated(nn.Module):
             value = torch.where(there, value, 1.0)  # which passes through every transform
             seen.append(torch.where(there, (TRANSFORMS[name](value) - center) / scale, 0.0))
         seen += [(x[..., j, None] == torch.arange(size, device=x.device)).to(x) for j, size in self.named]
-        out: Tensor = self.network(torch.cat([*seen, *([observed.to(x)] if self.gaps else [])], dim=-1))
-        return out
+        return torch.cat([*seen, *([observed.to(x)] if self.gaps else [])], dim=-1)
 
 
 NETWORKS = {
