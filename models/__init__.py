@@ -4,6 +4,7 @@ from . import emissions
 from .emissions import Emission
 from .linear import FactorAnalysis, LinearGaussian, ProbabilisticPCA
 from .mixture import GaussianMixture, PenalizedMixture
+from .priors import FlowPrior, MixturePrior, Prior, StandardNormal, VampPrior
 from .two_stage import TwoStage
 from .vae import VAE, OptimalVAE, PenalizedVAE
 
@@ -11,12 +12,17 @@ __all__ = [
     "VAE",
     "Emission",
     "FactorAnalysis",
+    "FlowPrior",
     "GaussianMixture",
     "LinearGaussian",
+    "MixturePrior",
     "OptimalVAE",
     "PenalizedMixture",
     "PenalizedVAE",
+    "Prior",
     "ProbabilisticPCA",
+    "StandardNormal",
     "TwoStage",
+    "VampPrior",
     "emissions",
 ]

@@ -11,6 +11,7 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from .emissions import Emission, OptimalNormal
+from .priors import Prior, StandardNormal
 
 __all__ = ["VAE", "OptimalVAE", "PenalizedVAE"]
 
@@ -18,9 +19,10 @@ SETTLED_ROWS = 4096  # rows per pass
 
 
 class VAE(nn.Module):
-    r"""A decoder under a standard normal prior, and an emission of its outputs.
+    r"""A prior, a decoder, and an emission of its outputs.
 
-    .. math:: p(x, z) = N(z; 0, I) \; p(x \mid z), \qquad p(x \mid z) = \mathrm{emission}(\mathrm{decoder}(z))
+    .. math:: p(x, z) = p(z) \; p(x \mid z), \qquad p(z) = \mathrm{prior}, \qquad
+              p(x \mid z) = \mathrm{emission}(\mathrm{decoder}(z))
 
     The zoo knows a model, of this class or not, by its sites: ``x``, the datum, inside one plate, and latents, of which
     those called ``z`` (real) and ``component`` (categorical) have groups of their own. It may also have, and need not:
@@ -41,12 +43,20 @@ class VAE(nn.Module):
         decoder: maps z of shape (..., L) to the numbers that the emission takes, (..., outputs, D).
         latent_dim: L.
         emission: from those to p(x | z); none for a subclass that writes :meth:`likelihood` itself.
+        prior: p(z), a module that is called with x; N(0, I) by default. A subclass may write a method ``prior(x)``.
     """
 
     start: Tensor
+    prior: Prior
 
-    def __init__(self, decoder: nn.Module, latent_dim: int, emission: Emission | None = None) -> None:
+    def __init__(
+        self, decoder: nn.Module, latent_dim: int, emission: Emission | None = None, prior: Prior | None = None
+    ) -> None:
         super().__init__()
+        if not hasattr(type(self), "prior"):  # a method would hide the module
+            self.prior = StandardNormal(latent_dim) if prior is None else prior
+        elif prior is not None:
+            raise TypeError(f"{type(self).__name__} has a prior(x) of its own, and is given another")
         self.decoder, self.latent_dim, self.emission = decoder, latent_dim, emission
         self.starts = hasattr(emission, "start")
         if self.starts:
@@ -70,15 +80,13 @@ class VAE(nn.Module):
             z = pyro.sample("z", self.prior(x))
             pyro.sample("x", self.likelihood(z), obs=x)
 
-    def prior(self, x: Tensor) -> dist.TorchDistribution:
-        """N(0, I) over z, on the device and in the precision of x."""
-        return dist.Normal(x.new_zeros(self.latent_dim), x.new_ones(self.latent_dim)).to_event(1)
-
     @torch.no_grad()
     def initialise(self, x: Tensor) -> None:
-        """Start from the training part, shape (N, D), where the emission says how."""
+        """Start from the training part, shape (N, D), where emission and prior say how."""
         if self.starts:
             self.start.copy_(cast(Any, self.emission).start(x))
+        if initialise := getattr(self.prior, "initialise", None):
+            initialise(x)
 
     def log_density_bound(self, features: int) -> float:
         """The emission's bound of one column, as often as there are columns."""
@@ -96,6 +104,7 @@ class OptimalVAE(VAE):
         decoder: maps z of shape (..., L) to the mean, (..., 1, D).
         latent_dim: L.
         emission: the normal of that mean.
+        prior: p(z); N(0, I) by default.
     """
 
     emission: OptimalNormal
@@ -119,7 +128,7 @@ class OptimalVAE(VAE):
 
 
 class PenalizedVAE(VAE):
-    r"""A VAE under a standard normal prior on the decoder's weights and biases.
+    r"""A VAE with a standard normal prior on the decoder's weights and biases.
 
     .. math:: \log p(X, \theta) = \sum_i \log p(x_i \mid \theta) + \log N(\theta; 0, I)
               \le \tfrac{1}{8} D (H + 1) n^2 - \tfrac{1}{2} n D \log 2 \pi
@@ -134,12 +143,13 @@ class PenalizedVAE(VAE):
         decoder: maps z of shape (..., L) to the numbers that the emission takes, (..., outputs, D).
         latent_dim: L.
         emission: from those to p(x | z).
+        prior: p(z); N(0, I) by default.
     """
 
     rows: Tensor
 
-    def __init__(self, decoder: nn.Module, latent_dim: int, emission: Emission) -> None:
-        super().__init__(decoder, latent_dim, emission)
+    def __init__(self, decoder: nn.Module, latent_dim: int, emission: Emission, prior: Prior | None = None) -> None:
+        super().__init__(decoder, latent_dim, emission, prior)
         self.register_buffer("rows", torch.ones(()))
 
     def initialise(self, x: Tensor) -> None:

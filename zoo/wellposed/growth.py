@@ -110,8 +110,8 @@ def witness(pair: Pair, x: ArrayLike, sharpness: tuple[float, ...] = SHARPNESS) 
 
     Raises:
         OptionError: data with gaps, or a sharpness that is not positive and rising.
-        Unknown: a model without a decoder whose outputs could be steered, or whose prior is not the standard normal;
-            data at which its density is 0 or infinite.
+        Unknown: a model without a decoder whose outputs could be steered, or whose prior is not the standard normal and
+            cannot be made so; data at which its density is 0 or infinite.
 
     >>> import zoo
     >>> data = zoo.load_data("iris")

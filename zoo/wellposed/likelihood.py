@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from zoo import inference, models
+from zoo.answers import known, name_of
+from zoo.context import seeded
 from zoo.errors import Unknown
 from zoo.wellposed.paths import latent_site, latent_width, site
 
@@ -19,6 +21,7 @@ __all__ = ["elbo", "log_likelihood"]
 
 REACH = 12.0  # the prior's mass beyond so many standard deviations is below 1e-32
 PANEL_NODES = 12
+PRIOR_POINTS = 64  # at which a prior's density is held against the standard normal one
 
 
 @singledispatch
@@ -58,8 +61,11 @@ def _along(model: Any, nodes: Tensor, x: Tensor) -> Any:
 def _check_prior(model: nn.Module, x: Tensor) -> None:
     """Raise Unknown unless z is standard normal, the prior over which a path is integrated."""
     fn = latent_site(model, x)["fn"]
-    normal = getattr(fn, "base_dist", fn)
-    if not (isinstance(normal, dist.Normal) and (normal.loc == 0).all() and (normal.scale == 1).all()):
+    with seeded(0):
+        z = 3 * torch.randn(PRIOR_POINTS, 1, *fn.event_shape, dtype=x.dtype)
+    with known(f"the density of {name_of(fn)} at a point that it has not drawn"):
+        density = fn.log_prob(z)
+    if not torch.allclose(density, dist.Normal(0.0, 1.0).log_prob(z).sum(-1).expand_as(density)):
         raise Unknown(f"the path is integrated over a standard normal prior, and that of {type(model).__name__} is not")
 
 

@@ -51,7 +51,8 @@ class Path:
 def paths(model: Any, x: Tensor) -> Iterator[Path]:
     """Paths of a model for data x (N, D) in its units, of which the first that grows is a witness.
 
-    Of a model with a ``decoder`` its outputs, the parameters of p(x | z), are steered towards what raises that.
+    Of a model with a ``decoder`` its outputs, the parameters of p(x | z), are steered towards what raises that. A prior
+    that can be the standard normal one (its method ``standardise``) is.
 
     Raises:
         Unknown: the model has none.
@@ -65,6 +66,8 @@ def paths(model: Any, x: Tensor) -> Iterator[Path]:
     if hasattr(rest, "initialise"):
         with seeded(0):
             rest.initialise(x)
+    if standardise := getattr(getattr(rest, "prior", None), "standardise", None):
+        standardise()
     return _by_outputs(rest, decoder, x)
 
 
@@ -113,7 +116,7 @@ def steepness(sharpness: float) -> float:
 
 def _shared(model: Any) -> list[Tensor]:
     """What p(x | z) depends on beside the decoder's outputs: parameters, and what is settled from all data."""
-    own = [p for name, p in model.named_parameters() if not name.startswith("decoder.")]
+    own = [p for name, p in model.named_parameters() if not name.startswith(("decoder.", "prior."))]
     return own + [getattr(part, name) for part in model.modules() for name in getattr(part, "settled", ())]
 
 

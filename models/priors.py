@@ -1,0 +1,165 @@
+"""Priors p(z) of a VAE, which may be learned with the rest: modules that give the distribution of its latents."""
+
+from typing import Any, cast
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+from .splines import Coupled, Coupling
+
+__all__ = ["FlowPrior", "MixturePrior", "Prior", "StandardNormal", "VampPrior"]
+
+
+class Prior(nn.Module):
+    """What every prior is: a distribution of z, given nothing.
+
+    A subclass writes :meth:`forward`. It may also have, and need not:
+
+    - ``initialise(x)``: start from the training part, shape (N, D), before the first step.
+    - ``standardise()``: become N(0, I), if it can: under that the witness integrates.
+    """
+
+    def forward(self, x: Tensor) -> dist.TorchDistribution:
+        """p(z), batch shape () and event shape (L,), on the device and in the precision of the batch x, (B, D)."""
+        raise NotImplementedError
+
+
+class StandardNormal(Prior):
+    """N(0, I), which has nothing to learn.
+
+    Args:
+        latent_dim: L.
+    """
+
+    def __init__(self, latent_dim: int) -> None:
+        super().__init__()
+        self.latent_dim = latent_dim
+
+    def forward(self, x: Tensor) -> dist.TorchDistribution:
+        """N(0, I) over z, on the device and in the precision of x."""
+        return dist.Normal(x.new_zeros(self.latent_dim), x.new_ones(self.latent_dim)).to_event(1)
+
+
+class MixturePrior(Prior):
+    r"""A mixture of normals with diagonal covariances, all of it learned.
+
+    .. math:: p(z) = \sum_c \pi_c \, N(z; m_c, \mathrm{diag}\, s_c^2)
+
+    Means start at draws from N(0, I), for components that start alike stay alike. The density of z (K, B, L) takes
+    (K, B, C, L) numbers, and so does a draw.
+
+    Nalisnick, Hertel & Smyth (2016), Approximate Inference for Deep Latent Gaussian Mixtures,
+    http://bayesiandeeplearning.org/2016/papers/BDL_20.pdf
+
+    Args:
+        latent_dim: L.
+        components: C.
+    """
+
+    def __init__(self, latent_dim: int, components: int) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.zeros(components))
+        self.means = nn.Parameter(torch.randn(components, latent_dim))
+        self.log_scales = nn.Parameter(torch.zeros(components, latent_dim))
+
+    def component(self) -> dist.Categorical:
+        """p(c), with weights pi."""
+        return dist.Categorical(logits=self.logits)
+
+    def given(self, component: Tensor) -> dist.TorchDistribution:
+        """p(z | c): batch shape (...), event shape (L,), for components of shape (...)."""
+        return dist.Normal(self.means[component], self.log_scales[component].exp()).to_event(1)
+
+    def forward(self, x: Tensor) -> dist.TorchDistribution:  # noqa: ARG002
+        """The mixture, its components summed out."""
+        each = dist.Normal(self.means, self.log_scales.exp()).to_event(1)
+        return dist.MixtureSameFamily(self.component(), each)
+
+    @torch.no_grad()
+    def standardise(self) -> None:
+        """Put every component at N(0, I)."""
+        self.means.zero_()
+        self.log_scales.zero_()
+
+
+class VampPrior(Prior):
+    r"""The guide's own posteriors given pseudo-inputs, which are learned: a variational mixture of posteriors.
+
+    .. math:: p(z) = \frac{1}{C} \sum_k q(z \mid u_k)
+
+    Of all priors the ELBO is highest under the mean of q(z | x_n) over the data; this is such a mean over C data that
+    there might be. The weights are equal, as in the paper, as those of data are. A pseudo-input is one of what the
+    encoder's network sees, where every number may be real, not of x, where only counts or categories may be; they start
+    at random rows of the training part. The density of z (K, B, L) takes (K, B, C, L) numbers, and so does a draw.
+
+    Tomczak & Welling (2018), VAE with a VampPrior, https://arxiv.org/abs/1705.07120
+
+    Args:
+        guide: it has an ``encoder``, whose parameters are then the prior's too, and ``distribution(numbers)``: from
+            what that makes of x, (..., outputs, L), to q(z | x), event shape (L,), with a density at any z. An encoder
+            may work in two steps, from x to what its ``network`` sees, ``seen(x)``, and from there.
+        components: C.
+        features: D.
+    """
+
+    def __init__(self, guide: Any, components: int, features: int) -> None:
+        super().__init__()
+        self.guide = guide
+        with torch.no_grad():
+            width = self.seen(torch.ones(1, features)).shape[-1]
+        self.pseudo_inputs = nn.Parameter(torch.randn(components, width))
+
+    def seen(self, x: Tensor) -> Tensor:
+        """Data x (..., D) as the encoder's network sees them, (..., inputs)."""
+        encoder = self.guide.encoder
+        seen: Tensor = encoder.seen(x) if hasattr(encoder, "seen") else x
+        return seen
+
+    @torch.no_grad()
+    def initialise(self, x: Tensor) -> None:
+        """Start at rows of x, (N, D), drawn at random: each once before any comes twice."""
+        order = torch.randperm(len(x), device=x.device)
+        self.pseudo_inputs.copy_(self.seen(x[order[torch.arange(len(self.pseudo_inputs)) % len(x)]]))
+
+    def forward(self, x: Tensor) -> dist.TorchDistribution:
+        """The mean of the posteriors given the pseudo-inputs."""
+        encoder = self.guide.encoder
+        network = encoder.network if hasattr(encoder, "seen") else encoder
+        each = self.guide.distribution(network(self.pseudo_inputs))
+        return dist.MixtureSameFamily(dist.Categorical(logits=x.new_zeros(len(self.pseudo_inputs))), each)
+
+
+class FlowPrior(Prior):
+    r"""A standard normal put through coupling layers of monotone splines: a density anywhere and draws in one pass.
+
+    .. math:: p(z) = N(f(z); 0, I) \left| \det \frac{\partial f}{\partial z} \right|, \qquad
+              f = f_M \circ \dots \circ f_1, \quad f_m(a, b) = (b', a), \quad b'_j = \mathrm{spline}_j(b_j; h_m(a))
+
+    with a the first L // 2 latents. It starts near N(0, I); beyond [-5, 5] a spline is the identity, so its tails are
+    normal. For L = 1 there is no a, and each layer is one spline.
+
+    Durkan et al. (2019), Neural Spline Flows, https://arxiv.org/abs/1906.04032; Dinh, Sohl-Dickstein & Bengio (2017),
+    https://arxiv.org/abs/1605.08803
+
+    Args:
+        latent_dim: L.
+        layers: M.
+        hidden: widths of the hidden layers of each network h.
+    """
+
+    def __init__(self, latent_dim: int, layers: int = 4, hidden: tuple[int, ...] = (64,)) -> None:
+        super().__init__()
+        self.latent_dim = latent_dim
+        self.layers = nn.ModuleList(Coupling(latent_dim, hidden) for _ in range(layers))
+
+    def forward(self, x: Tensor) -> dist.TorchDistribution:
+        """The flow of N(0, I)."""
+        base = dist.Normal(x.new_zeros(self.latent_dim), x.new_ones(self.latent_dim)).to_event(1)
+        return Coupled(base, cast("list[Coupling]", [*self.layers]))
+
+    @torch.no_grad()
+    def standardise(self) -> None:
+        """Make every layer the identity, but for the order of the latents."""
+        for layer in self.layers:
+            cast(Coupling, layer).flatten()
