@@ -1,7 +1,9 @@
 """Variational programs q(latents | x): plain modules whose ``forward`` is a Pyro guide."""
 
+from torch import nn
+
 from .amortized import Amortized
-from .enumeration import ExactPosterior
+from .enumeration import ExactPosterior, WithComponent
 from .flow import InverseAutoregressive, SplineFlow
 from .linear import ClosedFormNormal, LinearNormal
 from .mixture import MixtureNormal, NormalMixture
@@ -21,4 +23,11 @@ __all__ = [
     "NormalMixture",
     "SplineFlow",
     "TwoStageNormal",
+    "WithComponent",
+    "amortized",
 ]
+
+
+def amortized(guide: nn.Module) -> Amortized | None:
+    """The encoder and family that a guide is, or is made of, if there are such."""
+    return next((part for part in guide.modules() if isinstance(part, Amortized)), None)

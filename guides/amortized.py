@@ -38,8 +38,13 @@ class Amortized(nn.Module):
         """
         return torch.ones_like(numbers)
 
+    def numbers(self, x: Tensor) -> Tensor:
+        """Those of each datum of x (B, D)."""
+        of_data: Tensor = self.encoder(x)
+        return of_data
+
     def forward(self, x: Tensor) -> None:
         """Declare q(z | x) for x of shape (B, D)."""
-        numbers = self.encoder(x)
+        numbers = self.numbers(x)
         with pyro.plate("data", len(x), dim=-1):
             pyro.sample("z", self.distribution(numbers))

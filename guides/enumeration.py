@@ -1,11 +1,13 @@
-"""The exact posterior over a discrete latent."""
+"""The exact posterior over a discrete latent, alone or beside a z that is drawn."""
+
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
 from pyro import poutine
 from torch import Tensor, nn
 
-__all__ = ["ExactPosterior"]
+__all__ = ["ExactPosterior", "WithComponent"]
 
 
 class ExactPosterior(nn.Module):
@@ -35,4 +37,32 @@ class ExactPosterior(nn.Module):
         log_joint = trace.nodes["component"]["log_prob"] + trace.nodes["x"]["log_prob"]
         with pyro.plate("data", len(x), dim=-1):
             posterior = dist.Categorical(logits=log_joint.mT)
+            pyro.sample("component", posterior, infer={"enumerate": "parallel"})
+
+
+class WithComponent(nn.Module):
+    r"""A guide of z, and by Bayes' rule the component that z is of.
+
+    .. math:: q(z, c \mid x) = q(z \mid x) \; p(c \mid z), \qquad p(c \mid z) = p(c \mid x, z)
+
+    As exact as a q(c | x, z) can be: the ELBO is that of z alone under the model with c summed out, at every draw. The
+    component has no parameters of its own. It is the same whatever is put at site x, so nothing is made anew for that.
+
+    Jiang et al. (2017), section 3.2, https://arxiv.org/abs/1611.05148, whose q(c | x) is its mean over z.
+
+    Args:
+        guide: q(z | x), with the latent ``z`` inside one plate ``data``.
+        model: p(x, z, c) with a method ``component_logits(z)``, log p(c | z) of shape (..., C) for z (..., L).
+    """
+
+    def __init__(self, guide: nn.Module, model: Any) -> None:
+        super().__init__()
+        self.guide, self.model = guide, model
+
+    def forward(self, x: Tensor) -> None:
+        """Declare q(z, component | x) for x of shape (B, D)."""
+        with poutine.block(hide=["data"]):  # whose plate is entered once more below
+            z = poutine.trace(self.guide).get_trace(x).nodes["z"]["value"]
+        with pyro.plate("data", len(x), dim=-1):
+            posterior = dist.Categorical(logits=self.model.component_logits(z))
             pyro.sample("component", posterior, infer={"enumerate": "parallel"})

@@ -157,7 +157,7 @@ def synthetic_run(
         "formula": "p(x|z) = Π_d N(x_d; μ_d(z), s_d²(z)),  z ~ N(0, I)", "link": "https://arxiv.org/abs/1312.6114",
         "reference": "Kingma & Welling (2014), Auto-Encoding Variational Bayes, appendix C.2",
         "bound": "-(D/2) log(2π ξ)" if np.isfinite(bound) else "", "support": summary["support"],
-        "base_measure": base_measure, "guides": ["mean-field"], "objective": "elbo",
+        "base_measure": base_measure, "guide": "mean-field", "objective": "elbo",
         "bounded_if": "", "bounds": "likelihood",
         "remedies": [] if bounded else ["gaussian-constrained", "gaussian-binned"],
     }  # fmt: skip

@@ -27,7 +27,7 @@ from zoo.guides import (
 from zoo.models import VAE
 from zoo.models.emissions import FixedNormal
 from zoo.models.mixture import _kmeans_plus_plus
-from zoo.objectives import elbo
+from zoo.objectives import ELBO
 from zoo.pairs import VAEOptions, decoder
 
 FEATURES = 3
@@ -192,12 +192,12 @@ def test_the_engine_records_a_step_that_pyro_takes(name, catalogue, iris):
         model = VAE(decoder(data, options, 1), options.latent_dim, FixedNormal(0.5))
         return model, built(name, options.latent_dim, data.features)
 
-    claims = {"title": name, "summary": "", "formula": "", "reference": "", "guides": (name,)}
+    claims = {"title": name, "summary": "", "formula": "", "reference": "", "guide": name}
     bound = {"support": "real", "bounded": True, "bound": "-(D/2) log(2π scale²)"}
     zoo.register(f"own-{name}", **claims, **bound)(build)
     pair = zoo.create(f"own-{name}", iris, latent_dim=2, hidden=(8,))
     x = torch.as_tensor(iris.scaled("train"))
-    settings = {"objective": elbo, "schedule": lambda _: (3e-3, 1.0), "batch_size": 16}
+    settings = {"objective": ELBO(), "schedule": lambda _: (3e-3, 1.0), "batch_size": 16}
     plain, recorded = (Engine(pair, [0, 5], x, mode=mode, **settings) for mode in ("off", "capture"))
     assert recorded.mode == "capture" and recorded.note == "" and recorded.lifts_noise
     for step in range(3):

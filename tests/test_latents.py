@@ -77,7 +77,9 @@ def number(value):
 BOUNDED = {
     "gamma": (
         Conjugate(
-            dist.Gamma(number(2.0), number(1.5)).to_event(1), dist.Poisson, dist.Gamma(number(4.0), number(2.0)).to_event(1)
+            dist.Gamma(number(2.0), number(1.5)).to_event(1),
+            dist.Poisson,
+            dist.Gamma(number(4.0), number(2.0)).to_event(1),
         ),
         lambda x: stats.nbinom(2.0, 1.5 / 2.5).logpmf(x),
         lambda x: stats.gamma(2.0 + x, scale=1 / 2.5),

@@ -12,8 +12,9 @@ import zoo
 from zoo.context import Stream, seeded
 from zoo.errors import Unknown
 from zoo.evaluation.evidence import heldout
+from zoo.evaluation.inference_gaps import gaps
 from zoo.evaluation.reference import agreement, guide_moments, nuts, reference_posterior, wasserstein
-from zoo.evaluation.spread import aggregate_mmd, gaps, information, spread, squared_mmd
+from zoo.evaluation.spread import aggregate_mmd, information, spread, squared_mmd
 from zoo.evaluation.tails import pareto_k
 from zoo.guides import ClosedFormNormal
 from zoo.inference import predictive_draws, stream_log_weights

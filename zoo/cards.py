@@ -66,7 +66,7 @@ class Card:
         bounded_if: for a pair that is not bounded throughout, the condition under which something is.
         bounds: what ``bound`` or ``bounded_if`` speaks of: the "likelihood", the "penalized likelihood" or the
             training "objective".
-        guides: the guides to choose from, the default first.
+        guide: the guide that it comes with, by a registered name or one of its own.
         objective: what is maximised unless asked otherwise; the weights kept are those of the best validation ELBO
             whatever it is.
         learning_rate: Adam's step size unless asked otherwise.
@@ -92,7 +92,7 @@ class Card:
     bounds: Bounds = "likelihood"
     base_measure: BaseMeasure = "density"
     link: str = ""
-    guides: tuple[str, ...] = ("mean-field",)
+    guide: str = "mean-field"
     objective: str = "elbo"
     learning_rate: float = 3e-3
     remedies: tuple[str, ...] = ()
@@ -106,12 +106,10 @@ class Card:
         for claim, known in _CHOICES.items():
             if (told := getattr(self, claim)) not in known:
                 raise OptionError(f"{self.name}: {claim}={told!r}; choose from {', '.join(known)}.")
-        for claim in ("guides", "remedies"):
-            names = getattr(self, claim)
-            if not isinstance(names, tuple) or not all(isinstance(name, str) and name for name in names):
-                raise OptionError(f"{self.name}: {claim}={names!r}; give a tuple of names.")
-        if not self.guides:
-            raise OptionError(f"{self.name}: guides=(); name one at least, the default first.")
+        if not isinstance(self.remedies, tuple) or not all(isinstance(name, str) and name for name in self.remedies):
+            raise OptionError(f"{self.name}: remedies={self.remedies!r}; give a tuple of names.")
+        if not (isinstance(self.guide, str) and self.guide):
+            raise OptionError(f"{self.name}: guide={self.guide!r}; give the name of the guide that it comes with.")
         if not (isinstance(self.title, str) and self.title.strip()):
             raise OptionError(f"{self.name}: title={self.title!r}; tables and pictures need a name for it.")
         if not (isinstance(self.learning_rate, Real) and 0 < self.learning_rate < math.inf):
@@ -136,7 +134,7 @@ class Card:
             "data": f"{self.support}; its formula is a {_MEASURES[self.base_measure]}",
             "bounded": self.boundedness + " nats per datum" * self.bounded,
             "instead": ", ".join(self.remedies),
-            "guides": f"{self.guides[0]} (default)" + "".join(f", {guide}" for guide in self.guides[1:]),
+            "guide": f"{self.guide}, or another that serves its latents",
             "objective": f"{self.objective}, learning rate {self.learning_rate:g}",
             "weights kept": kept_weights(self.objective, "best"),
             "in scaled units": self.in_scaled_units and f"{self.in_scaled_units}: {ANOTHER_MODEL}",

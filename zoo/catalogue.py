@@ -6,18 +6,18 @@ import difflib
 import inspect
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, is_dataclass, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from html import escape
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, get_args
 
 from zoo.cards import Card
 from zoo.errors import DataError, OptionError, UnknownPair
 from zoo.names import Name
 from zoo.options import MAX_SEED, checked, count, switch
-from zoo.parts import OBJECTIVES
+from zoo.parts import GUIDES, OBJECTIVES, PRIORS
+from zoo.plugins import PACKAGE, load_installed, origin
 from zoo.supports import MIXED, SUPPORTS, Support, models
 from zoo.words import html_facts
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from zoo.data import Data
     from zoo.views import View
 
-__all__ = ["Pair", "card", "create", "list_pairs", "options_of", "register", "registered_in"]
+__all__ = ["Pair", "card", "create", "list_pairs", "options_of", "origins", "package_of", "register"]
 
 Builder = Callable[["Data", Any], "tuple[nn.Module, nn.Module]"]
 B = TypeVar("B", bound=Builder)
@@ -42,6 +42,7 @@ class Entry:
     build: Builder
 
 
+NORMAL, OWN = "normal", "own"  # priors: N(0, I), and what is no part by itself
 TOO_LARGE = re.compile("allocate memory|overflow|too large", re.IGNORECASE)  # as torch and NumPy say it
 MOST_NAMED = 5  # columns in a message
 _ENTRIES: dict[str, Entry] = {}
@@ -156,6 +157,8 @@ class Pair:
     Attributes:
         card: what the pair claims.
         options: the frozen dataclass it was built from.
+        guide_name: its guide, with those of its options that are not the defaults.
+        prior_name: likewise its prior; "own" where the model has one of its own.
         data: what it was built for.
         model: the generative Pyro program, a plain ``nn.Module``.
         guide: the variational Pyro program, a plain ``nn.Module``.
@@ -163,6 +166,8 @@ class Pair:
 
     card: Card
     options: Any
+    guide_name: str
+    prior_name: str
     data: Data
     model: nn.Module
     guide: nn.Module
@@ -172,7 +177,7 @@ class Pair:
 
     def _repr_html_(self) -> str:
         """Claims and options, and what it was built for, for a notebook."""
-        told = {name: str(value) for name, value in asdict(self.options).items()}
+        told = {name: str(value) for name, value in self.choices.items()}
         heading = f"<p>{escape(repr(self))}</p>"
         return (
             heading
@@ -191,13 +196,10 @@ class Pair:
         return self.card.name
 
     @property
-    def guide_name(self) -> str:
-        """Which of the card's guides this pair has: the only one, unless the options were told another."""
-        chosen = getattr(self.options, "guide", None)
-        # options inherited from a VAE's have a field for its guides, which a card of another guide leaves alone
-        untold = chosen is None or chosen == type(self.options).__dataclass_fields__["guide"].default
-        alone = len(self.card.guides) == 1 and untold
-        return self.card.guides[0] if alone else str(chosen or self.card.guides[0])
+    def choices(self) -> dict[str, Any]:
+        """All that :func:`create` was told, or would be told to make it again: options, guide and prior."""
+        prior = {} if self.prior_name == OWN else {"prior": self.prior_name}
+        return {**asdict(self.options), "guide": self.guide_name, **prior}
 
     @cached_property
     def view(self) -> View:
@@ -209,22 +211,27 @@ class Pair:
     def replica(self, seed: int) -> Pair:
         """The same pair with initial weights drawn from ``seed``; the caller's random state is left alone."""
         seed = count("seed", seed, least=0, most=MAX_SEED)
-        model, guide = _build(_entry(self.name), self.data, self.options, seed)
+        model, guide, _ = _build(_entry(self.name), self.data, self.options, self.guide_name, self.prior_name, seed)
         return replace(self, model=model, guide=guide)
 
 
-def create(name: str, data: Data, **options: Any) -> Pair:
+def create(name: str, data: Data, *, guide: Any = None, prior: Any = None, **options: Any) -> Pair:
     """Build a pair by name for these data.
 
     Args:
-        name: a name in the catalogue, with a guide after a colon if not the default one, and options in brackets.
+        name: a name in the catalogue, with a guide after a colon if not the default one, and options in brackets:
+            ``PAIR[:GUIDE][OPTION=VALUE, ...]``. Those that the pair does not have are the guide's.
         data: what the pair will be trained on; decides the shapes, and has to fit the pair's support.
+        guide: of any pair whose latents it serves, by name, ``"iaf"`` or ``"iaf[layers=4]"``, or one of
+            ``zoo.parts.guides``; None for the card's. ``zoo parts`` lists them.
+        prior: of a VAE, likewise: ``"vamp[components=50]"``; None for N(0, I), or the model's own.
         **options: fields of the pair's options dataclass, and ``preset``, a name for some of them; ``zoo show NAME``
             lists both.
 
     Raises:
         UnknownPair: no such name.
-        OptionError: an unknown option or guide, or a value of the wrong type or range.
+        OptionError: an unknown option, guide or prior, one that does not serve the pair's latents, or a value of the
+            wrong type or range.
         DataError: data the likelihood is not a probability model of.
 
     >>> import zoo
@@ -233,33 +240,48 @@ def create(name: str, data: Data, **options: Any) -> Pair:
     0.04
     >>> zoo.create("gaussian-constrained[floor=0.04]", zoo.load_data("digits")).options == pair.options
     True
+    >>> zoo.create("gaussian-constrained:iaf[floor=0.04, layers=4]", zoo.load_data("digits")).guide_name
+    'iaf[layers=4]'
     """
     entry = _entry(name)
     if not hasattr(data, "fingerprint"):
         raise DataError(
             f"create: data is a {type(data).__name__}; load it first, with zoo.load_data or zoo.Data.from_array."
         )
-    _, guide, told = Name.parse(name)
-    if twice := told.keys() & options.keys():
+    _, of_name, told = Name.parse(name)
+    beside = {**options, **{part: value for part, value in (("guide", guide), ("prior", prior)) if value is not None}}
+    if twice := told.keys() & beside.keys():
         raise OptionError(f"{name}: {sorted(twice)[0]} is said twice, in the name and beside it.")
-    options = {**told, **options}
+    options = {**told, **beside}
+    guide, prior = (options.pop(part, None) for part in ("guide", "prior"))
+    if of_name and guide is not None and guide != of_name:
+        raise OptionError(f"{name}: its guide is {of_name}, and guide={guide!r} is another: leave one out.")
     if "preset" in options:
         preset = options.pop("preset")
         set_by_it = entry.card.preset(preset)
         if twice := set_by_it.keys() & options.keys():
             raise OptionError(f"{name}: preset={preset} sets {sorted(twice)[0]}, which is said, too: leave one out.")
         options = {**set_by_it, **options}
-    if guide and guide != entry.card.guides[0]:
-        if guide not in entry.card.guides:
-            raise OptionError(f"{entry.card.name} has no guide {guide!r}; choose from {', '.join(entry.card.guides)}.")
-        options = {"guide": guide, **options}
-    if guide and options.get("guide", guide) != guide:
-        raise OptionError(f"{name}: its guide is {guide}, and guide={options['guide']!r} is another: leave one out.")
     _check_support(entry.card, data)
     OBJECTIVES.part(entry.card.objective)
-    chosen = checked(options_of(name), options, entry.card.name)
-    model, guide_module = _build(entry, data, chosen, seed=0)
-    return Pair(entry.card, chosen, data, model, guide_module)
+    kind = options_of(name)
+    guide = of_name or guide or entry.card.guide
+    if of_name:  # in the brackets after it, options of the pair and its own stand together
+        own = {field.name for field in fields(kind)}
+        of_guide = {n: options.pop(n) for n in [*told] if n in options and n not in own and n in _options(guide)}
+        guide = f"{guide}[{', '.join(f'{n}={v}' for n, v in of_guide.items())}]" if of_guide else guide
+    guide = guide if guide == entry.card.guide else GUIDES.spelled(guide)
+    chosen = checked(kind, options, entry.card.name)
+    model, guide_module, prior = _build(entry, data, chosen, guide, prior and PRIORS.spelled(prior), seed=0)
+    return Pair(entry.card, chosen, guide, prior, data, model, guide_module)
+
+
+def _options(guide: str) -> dict[str, Any]:
+    """The options of a guide; none of one that only its pair has."""
+    try:
+        return GUIDES.part(guide).options
+    except OptionError:
+        return {}
 
 
 def _check_support(card: Card, data: Data) -> None:
@@ -294,23 +316,61 @@ def _check_support(card: Card, data: Data) -> None:
     )
 
 
-def _build(entry: Entry, data: Data, options: Any, seed: int) -> tuple[nn.Module, nn.Module]:
+def _build(
+    entry: Entry, data: Data, options: Any, guide: str, prior: str | None, seed: int
+) -> tuple[nn.Module, nn.Module, str]:
+    """The two programs, with another guide or prior than they come with if one was chosen, and the prior's name."""
     from zoo.context import seeded
 
-    build = entry.build
     try:
         with seeded(seed):
-            built = build(data, options)
+            built = entry.build(data, options)
+            if not (isinstance(built, tuple) and len(built) == 2):
+                told = f"{entry.build.__qualname__} returned {type(built).__name__}"
+                raise OptionError(f"{told}; it has to return (model, guide).")
+            model, made = built
+            if guide != entry.card.guide:
+                made = _with_guide(entry.card, data, options, model, guide)
+            prior = _with_prior(entry.card, data, model, made, prior)
     except (RuntimeError, OverflowError, TypeError) as error:
         if not TOO_LARGE.search(str(error)):
             raise
         raise OptionError(
-            f"{build.__qualname__} with {options} on {data.features} columns does not fit into memory: choose smaller "
-            "options, such as diagonal covariances or fewer hidden units, or fewer columns."
+            f"{entry.build.__qualname__} with {options} on {data.features} columns does not fit into memory: choose "
+            "smaller options, such as diagonal covariances or fewer hidden units, or fewer columns."
         ) from error
-    if not (isinstance(built, tuple) and len(built) == 2):
-        raise OptionError(f"{build.__qualname__} returned {type(built).__name__}; it has to return (model, guide).")
-    return _observed(entry.card, data, *built) if data.missing else built
+    return (*(_observed(entry.card, data, model, made) if data.missing else (model, made)), prior)
+
+
+def _with_guide(card: Card, data: Data, options: Any, model: Any, name: str) -> nn.Module:
+    """The guide of that name for a model."""
+    from zoo.guides import WithComponent
+    from zoo.pairs.programs import target
+
+    chosen, at = GUIDES.make(name), target(card, data, options, model)
+    if not chosen.serves(at):
+        served = [part.name for part in GUIDES if part.kind().serves(at)]
+        choice = f"choose from {', '.join(served)}" if served else f"only its own, {card.guide}, does"
+        raise OptionError(
+            f"{card.name} has the latents {at.latents}, which the guide {name!r} does not serve: {choice}."
+        )
+    made: nn.Module = chosen.build(at)
+    return WithComponent(made, model) if at.latent_dim and at.latents.summed else made
+
+
+def _with_prior(card: Card, data: Data, model: Any, guide: nn.Module, name: str | None) -> str:
+    """Give a VAE the prior of that name, and tell the name of the one it has then."""
+    from zoo.models import VAE
+    from zoo.models.priors import StandardNormal
+    from zoo.parts.priors import Setting
+
+    normal = isinstance(model, VAE) and isinstance(getattr(model, "prior", None), StandardNormal)
+    if name in (None, NORMAL if normal else OWN):
+        return NORMAL if normal else OWN
+    if not normal or hasattr(model, "log_evidence"):  # known in closed form under N(0, I)
+        raise OptionError(f"{card.name} has a prior of its own, and prior={name!r} cannot take its place.")
+    model.prior = PRIORS.make(name).build(Setting(guide, model.latent_dim, data.features))
+    return name
 
 
 def _observed(card: Card, data: Data, model: nn.Module, guide: nn.Module) -> tuple[nn.Module, nn.Module]:
@@ -323,17 +383,24 @@ def _observed(card: Card, data: Data, model: nn.Module, guide: nn.Module) -> tup
     return observed(model, guide, torch.as_tensor(View(data, card).filler, dtype=torch.get_default_dtype()))
 
 
-def registered_in(name: str) -> str:
-    """The file that registers a pair which is not the zoo's own, or nothing where there is none."""
-    build = _entry(name).build
-    file = inspect.getsourcefile(build) if inspect.isfunction(build) else None
-    own = build.__module__.partition(".")[0] == "zoo"
-    return "" if own or file is None or not Path(file).is_file() else str(Path(file).resolve())
+def origins(pair: Pair) -> list[str]:
+    """What registered a pair and its parts, where that is not the zoo itself: packages with their versions, files."""
+    things: list[Any] = [_entry(pair.name).build]
+    things += [GUIDES.part(pair.guide_name).kind] if pair.guide_name != pair.card.guide else []
+    things += [PRIORS.part(pair.prior_name).kind] if pair.prior_name != OWN else []
+    return [*filter(None, dict.fromkeys(map(origin, things)))]
+
+
+def package_of(name: str) -> str:
+    """The installed package that registers a pair, with its version, or nothing."""
+    told = origin(_entry(name).build)
+    return told.removeprefix(PACKAGE) if told.startswith(PACKAGE) else ""
 
 
 def _entries() -> dict[str, Entry]:
     import zoo.pairs  # noqa: F401  registers the zoo's own pairs on first use
 
+    load_installed()
     return _ENTRIES
 
 

@@ -20,7 +20,7 @@ __all__ = ["FIT", "SO_FAR", "Checkpoint", "begun"]
 
 log = logging.getLogger("zoo")
 
-FORMAT = 4
+FORMAT = 5
 KEPT = 2  # states on disk: were the newest damaged, the one before it would still be there
 DIGITS = 16  # of the digest of a state, in its name
 FIT, STATE = "fit.json", re.compile(rf"state-\d+-[0-9a-f]{{{DIGITS}}}\.safetensors")

@@ -335,12 +335,14 @@ def list_pairs(
     as_markdown: Annotated[bool, Option("--markdown", help="Print a table for a page.")] = False,
 ) -> None:
     """List the pairs of the catalogue, those of one kind of data together."""
+    from zoo.catalogue import package_of
+
     _run_plugins(plugin)
     names = zoo.list_pairs(pattern, support=support, bounded=bounded)
     kinds = [*get_args(ColumnSupport)[::-1], MIXED]
     cards = sorted(map(zoo.card, names), key=lambda card: kinds.index(card.support))
     if as_json:
-        _print_json([asdict(card) for card in cards])
+        _print_json([asdict(card) | {"package": package_of(card.name)} for card in cards])
     elif as_markdown:
         typer.echo("| name | data | likelihood | bounded above, per datum | source |\n|---|---|---|---|---|")
         for card in cards:
@@ -352,7 +354,11 @@ def list_pairs(
         _tell(f"no pair matches {pattern!r} and the filters.")
     else:
         told = [f"{c.title}\n{c.summary}" + f"\nBounded: {c.boundedness}." * bool(c.bounded_if) for c in cards]
-        rows = [(c.name, c.support, "yes" if c.bounded else "no", text) for c, text in zip(cards, told, strict=True)]
+        names = [c.name + (f"\n({package})" if (package := package_of(c.name)) else "") for c in cards]
+        rows = [
+            (name, c.support, "yes" if c.bounded else "no", text)
+            for name, c, text in zip(names, cards, told, strict=True)
+        ]
         _print_table(["name", "support", "bounded", "title and summary"], rows)
 
 
@@ -382,12 +388,24 @@ def show(
 
 
 @app.command()
+def new(
+    name: Annotated[str, Argument(help="Of the pair, such as huber.")],
+    out: Annotated[Path | None, Option(help="The folder to make.", show_default="vae-zoo-NAME")] = None,
+) -> None:
+    """Write a package for a pair of your own: code, test, README and entry point."""
+    from zoo.scaffold import write_package
+
+    path = write_package(name, location("--out", out or f"vae-zoo-{name}"))
+    typer.echo(f"{path}: install it with `pip install {path}`, and `zoo list {name}` shows it.")
+
+
+@app.command()
 def parts(plugin: Plugins = None, as_json: AsJSON = False) -> None:
-    """List the objectives that a pair can be trained by, with their options."""
-    from zoo.parts import OBJECTIVES
+    """List the guides, priors and objectives that a pair can be given, with their options."""
+    from zoo.parts import GUIDES, OBJECTIVES, PRIORS
 
     _run_plugins(plugin)
-    sorts = {of.sort: list(of) for of in (OBJECTIVES,)}
+    sorts = {of.sort: list(of) for of in (GUIDES, PRIORS, OBJECTIVES)}
     if as_json:
         told = ("name", "summary", "reference", "link", "options")
         _print_json({sort: [{key: getattr(part, key) for key in told} for part in of] for sort, of in sorts.items()})
@@ -707,7 +725,7 @@ def repeat(
     now = _load_again(run, first.tree.attrs.get("data_call", ""), data)
     if now.fingerprint != first.tree.attrs["data_fingerprint"]:
         raise DataError(f"{now.origin} gives other data than {run} was trained on.")
-    pair = zoo.create(first.pair.name, now, **asdict(first.pair.options))
+    pair = zoo.create(first.pair.name, now, **first.pair.choices)
     again = _train(Plan(pair, list(first.seeds), first.settings, out), quiet)
     differing = first.differences(again)
     if not differing:

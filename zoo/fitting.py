@@ -24,7 +24,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor
 
 from zoo.cards import kept_weights
-from zoo.catalogue import Pair, registered_in
+from zoo.catalogue import Pair, origins
 from zoo.checkpoint import SO_FAR, Checkpoint
 from zoo.data import Data
 from zoo.densities import column_scale
@@ -35,6 +35,7 @@ from zoo.lenses import Gapped
 from zoo.objectives import terms, traces
 from zoo.options import MAX_SEED, MOST, MOST_SEEDS, checked, count, location, switch
 from zoo.parts import OBJECTIVES
+from zoo.plugins import PACKAGE, origin
 from zoo.rounds import AUTO_STEPS, LIKELY_STEPS, Round, round_of, still_improving
 from zoo.runs import RECIPE, Run, load_run
 from zoo.storage import write_directory
@@ -224,7 +225,7 @@ def fit(
     every = None if checkpoint_every is None else count("checkpoint_every", checkpoint_every)
     identity = {
         "pair": pair.name,
-        "options": asdict(pair.options),
+        "options": pair.choices,
         "data": data.fingerprint,
         "seeds": chosen_seeds,
         **asdict(settings),
@@ -578,15 +579,17 @@ def _validate(model: Any, guide: Any, x: Tensor) -> Validation:
 
 def _attributes(pair: Pair, data: Data, settings: Settings, engine: Engine, seconds: float) -> dict[str, Any]:
     """What identifies a run and repeats it; structures as JSON text, since netCDF takes no others."""
-    options = asdict(pair.options)
+    options = pair.choices
     arguments = asdict(settings) | {"compile": engine.mode}
     told = "".join(f", {name}={value!r}" for name, value in options.items())
     fitted = ", ".join(f"{name}={value!r}" for name, value in {"seeds": engine.seeds, **arguments}.items())
-    plugin = registered_in(pair.name)
+    elsewhere = [*origins(pair), *filter(None, [origin(OBJECTIVES.part(settings.objective).kind)])]
+    plugins = [one for one in elsewhere if not one.startswith(PACKAGE)]
     loaded = f"zoo.{data.origin}" if data.origin else f"...  # {data.name}, fingerprint {data.fingerprint[:12]}"
     return {
         "pair": pair.name,
         "guide": pair.guide_name,
+        "prior": pair.prior_name,
         "title": pair.card.title,
         "options": json.dumps(options),
         "card": json.dumps(asdict(pair.card)),
@@ -608,7 +611,8 @@ def _attributes(pair: Pair, data: Data, settings: Settings, engine: Engine, seco
         "versions": json.dumps({name: version(name) for name in ("vae-zoo", "torch", "pyro-ppl", "arviz", "xarray")}),
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {engine.x.device}",
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "repeat": (f"# first run {plugin}, which registers {pair.name}\n" if plugin else "")
+        "registered_by": json.dumps(elsewhere),
+        "repeat": "".join(f"# first run {plugin}, which registers {pair.name}\n" for plugin in plugins)
         + f"import zoo\n\ndata = {loaded}\n"
         f"pair = zoo.create({pair.name!r}, data{told})\n"
         f"run = zoo.fit(pair, data, {fitted})",

@@ -10,14 +10,14 @@ from pyro import poutine
 from pyro.distributions.util import sum_rightmost
 from pyro.infer import config_enumerate
 from torch import Tensor
-from torch.distributions import biject_to
+from torch.distributions import biject_to, constraints
 
 from zoo.answers import known, name_of
 from zoo.context import seeded
 from zoo.errors import Unknown
 from zoo.objectives import Program, latent_sites, plain_log_prob
 
-__all__ = ["CATEGORY", "REAL", "Latents", "Vector", "latents", "log_density", "real_vector"]
+__all__ = ["CATEGORY", "REAL", "Latents", "Vector", "is_real", "latents", "log_density", "real_vector", "vector_dim"]
 
 REAL, CATEGORY = "z", "component"  # the sites that have groups of their own in a tree
 
@@ -42,6 +42,27 @@ def latents(program: Program, x: Tensor) -> Latents:
     with seeded(0), torch.no_grad(), poutine.enum(first_available_dim=-2):
         trace = poutine.trace(program).get_trace(x[:1])
     return Latents(*(tuple(latent_sites(trace, enumerated=summed)) for summed in (False, True)))
+
+
+def vector_dim(model: Program, x: Tensor) -> tuple[Latents, int]:
+    """The latents of a model on data x (B, D), discrete ones summed out, and how wide its real vector ``z`` is.
+
+    0 where another latent is drawn, where z is no real vector, or where a component beside it is not known given z.
+    """
+    with seeded(0), torch.no_grad(), poutine.enum(first_available_dim=-2):
+        trace = poutine.trace(config_enumerate(model, "parallel")).get_trace(x[:1])
+    found = Latents(*(tuple(latent_sites(trace, enumerated=summed)) for summed in (False, True)))
+    if found.drawn != (REAL,) or (found.summed and not hasattr(model, "component_logits")):
+        return found, 0
+    fn = trace.nodes[REAL]["fn"]
+    return found, fn.event_shape[0] if len(fn.event_shape) == 1 and is_real(fn.support) else 0
+
+
+def is_real(support: Any) -> bool:
+    """Whether values with this support are any real numbers."""
+    while hasattr(support, "base_constraint"):  # of a mixture there are two around it
+        support = support.base_constraint
+    return support is constraints.real
 
 
 class Vector(NamedTuple):

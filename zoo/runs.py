@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from html import escape
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -18,7 +18,7 @@ import xarray
 from torch import Tensor
 
 from zoo import inference
-from zoo.catalogue import Pair, create, registered_in
+from zoo.catalogue import Pair, create, origins
 from zoo.checkpoint import FIT, SO_FAR
 from zoo.context import Stream, pyro_context, random_stream, seeded
 from zoo.data import Data
@@ -28,6 +28,7 @@ from zoo.frames import filled
 from zoo.imputation import SWEEPS, center, impute
 from zoo.lenses import observed
 from zoo.options import MAX_SEED, ImputationMethod, count, location
+from zoo.plugins import how_to_get
 from zoo.storage import digest, locked, read_tree, regular, write_directory
 
 __all__ = ["RECIPE", "Run", "load_run"]
@@ -272,8 +273,8 @@ class Run:
         recipe: dict[str, Any] = {
             "format": FORMAT,
             "pair": self.pair.name,
-            "options": asdict(self.pair.options),
-            "registered_in": registered_in(self.pair.name),
+            "options": self.pair.choices,
+            "registered_by": origins(self.pair),
             "seeds": self.seeds,
             "data": self.pair.data.outline(),
         }
@@ -321,12 +322,11 @@ def load_run(path: str | os.PathLike[str]) -> Run:
         raise RunError(f"the run at {path} is damaged: {str(error).splitlines()[0]}.") from error
     try:
         pair = create(name, data, **options)
-    except UnknownPair as error:
-        file = recipe.get("registered_in") or _registered_in(tree)
-        if not file:
-            raise UnknownPair(f"the run at {path}: {error} If code of yours registers it, run that first.") from error
-        raise UnknownPair(
-            f"the run at {path} is of {name!r}, which {file} registered when it was trained: run that file first."
+    except (UnknownPair, OptionError) as error:
+        by = recipe.get("registered_by") or [*filter(None, [recipe.get("registered_in") or _registered_in(tree)])]
+        remedy = how_to_get(by) or "if code of yours registers it, run that first"
+        raise type(error)(
+            f"the run at {path} is of {name!r}: {str(error).rstrip('.')}. To load it, {remedy}."
         ) from error
     program = Replica(pair.model, pair.guide)
     expected = {n: (len(seeds), *t.shape) for n, t in [*program.named_parameters(), *program.named_buffers()]}

@@ -173,6 +173,8 @@ def make_subject(name: str, data: Data | None = None, **options: Any) -> Subject
 def variants(name: str) -> list[dict[str, Any]]:
     """The default options and every other choice of an option that is a ``Literal`` or a bool, one at a time.
 
+    Guides and priors are parts of their own: :func:`guides_of` and :func:`priors_of` name those that serve a pair.
+
     >>> variants("gmm")
     [{}, {'covariance': 'full'}, {'covariance': 'spherical'}, {'covariance': 'tied'}]
     """
@@ -210,9 +212,6 @@ def check_options(subject: Subject) -> None:
     assert kind.__dataclass_params__.frozen, f"make {kind.__name__} frozen: @dataclass(frozen=True)"
     kind()
     assert isinstance(subject.pair.options, kind)
-    assert subject.pair.guide_name in subject.pair.card.guides, (
-        f"the guide {subject.pair.guide_name!r} is not among the card's guides {subject.pair.card.guides}"
-    )
     for remedy in subject.pair.card.remedies:
         assert Name.parse(remedy).pair in list_pairs(), f"the card's remedy {remedy!r} is no pair of the catalogue"
 
@@ -593,9 +592,8 @@ def _drawing() -> Iterator[None]:
 
 
 def _without_images(subject: Subject) -> dict[str, Any]:
-    """The subject's options, but for a network that needs images."""
-    options = {f.name: getattr(subject.pair.options, f.name) for f in fields(subject.pair.options)}
-    return {name: value for name, value in options.items() if name != "network"}
+    """All that the subject was made of, but for a network that needs images."""
+    return {name: value for name, value in subject.pair.choices.items() if name != "network"}
 
 
 def _choices(hint: Any) -> tuple[Any, ...]:

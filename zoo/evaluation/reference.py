@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyro
+import pyro.distributions as dist
 import torch
 import xarray
 from pyro import poutine
@@ -13,9 +14,10 @@ from pyro.infer.mcmc import MCMC, NUTS
 from torch import Tensor
 
 from zoo import inference
+from zoo.answers import ask, name_of
 from zoo.context import Stream
 from zoo.errors import Unknown
-from zoo.evaluation.spread import normals, site, total
+from zoo.evaluation.spread import site, total
 from zoo.latents import REAL, latents, log_density, real_vector
 from zoo.objectives import Program, latent_sites
 from zoo.runs import Run
@@ -193,19 +195,32 @@ def _root(matrix: Floats) -> Floats:
 
 
 def guide_moments(guide: Program, x: Tensor) -> tuple[Floats, Floats]:
-    """Mean (B, L) and covariance (B, L, L) of q(z | x): the guide's own if it is normal, else those of draws."""
+    """Mean (B, L) and covariance (B, L, L) of q(z | x): the guide's own where they are known, else those of draws."""
     trace = poutine.trace(guide).get_trace(x)
     try:
         if latent_sites(trace)[0] != REAL:
             raise Unknown("what z depends on would have to be integrated out")
-        q = normals(trace.nodes[REAL]["fn"])
+        mean, covariance = ask(trace.nodes[REAL]["fn"], "mean"), _covariance(trace.nodes[REAL]["fn"])
     except Unknown:
         with pyro.plate("samples", GUIDE_DRAWS, dim=-2):
             z = poutine.trace(guide).get_trace(x).nodes[REAL]["value"].double()
         centred = z - z.mean(0)
         return z.mean(0).numpy(), (torch.einsum("kbi,kbj->bij", centred, centred) / (len(z) - 1)).numpy()
-    factor = q.factor.double()
-    return q.mean.double().numpy(), (factor @ factor.mT).numpy()
+    return mean.double().numpy(), covariance.double().numpy()
+
+
+def _covariance(fn: Any) -> Tensor:
+    """The covariance of a guide's distribution, (B, L, L).
+
+    Raises:
+        Unknown: it has to be had from draws.
+    """
+    if isinstance(fn, dist.Independent):
+        return torch.diag_embed(ask(fn, "variance"))
+    if not isinstance(fn, dist.MultivariateNormal | dist.LowRankMultivariateNormal):
+        raise Unknown(f"the covariance of {name_of(fn)} is not known")
+    covariance: Tensor = fn.covariance_matrix
+    return covariance.expand(*fn.batch_shape, *fn.event_shape, *fn.event_shape)
 
 
 def _prior_deviation(model: Program, x: Tensor) -> Floats:

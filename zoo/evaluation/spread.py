@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from functools import singledispatch
 from typing import Any, NamedTuple
 
 import pyro
-import pyro.distributions as dist
 import torch
 import xarray
 from pyro import poutine
 from torch import Tensor
 
 from zoo import inference
-from zoo.answers import ask, name_of
-from zoo.context import Stream, random_stream, seeded
+from zoo.answers import ask
+from zoo.context import Stream
 from zoo.errors import Unknown
-from zoo.latents import CATEGORY, REAL, Latents, latents, log_density
+from zoo.evaluation.inference_gaps import inference_gaps
+from zoo.latents import CATEGORY, REAL, latents
 from zoo.objectives import Program
 from zoo.runs import Run
 
 __all__ = [
-    "Gaps",
-    "Normals",
     "Site",
     "aggregate_mmd",
-    "gaps",
     "information",
-    "normals",
     "site",
     "spread",
     "squared_mmd",
@@ -39,9 +32,6 @@ __all__ = [
 OUTER_DRAWS = 32  # of what a latent's own distribution depends on
 MMD_ROWS, MMD_SPLITS, MMD_LEVEL = 1000, 500, 0.95
 PRIOR_ROWS = 2 * MMD_ROWS
-# On digits five times the steps and twice the draws raised the best ELBO by 0.01 nats.
-GAP_ROWS, GAP_STEPS, GAP_RATE, GAP_DRAWS, ELBO_DRAWS = 64, 200, 0.1, 16, 1000
-NATS = {"units": "nats per datum"}
 
 
 def spread(run: Run, x: Tensor, heldout: xarray.Dataset) -> xarray.Dataset:
@@ -66,7 +56,7 @@ def spread(run: Run, x: Tensor, heldout: xarray.Dataset) -> xarray.Dataset:
     parts += [_of_components(run, x)] if mixture else []
     absent = {}
     try:
-        parts.append(_gaps(run, x[:GAP_ROWS], heldout, names))
+        parts.append(inference_gaps(run, x, heldout))
     except Unknown as reason:
         absent["gaps"] = str(reason)
     return xarray.merge(parts, combine_attrs="no_conflicts").assign_attrs(absent=absent)
@@ -224,149 +214,3 @@ def information(responsibility: Tensor, weight: Tensor) -> Tensor:
     given = torch.special.entr(responsibility.double()).sum(-1).mean()
     certainty: Tensor = 1 - given / torch.special.entr(weight.double()).sum()
     return certainty
-
-
-# -- the inference gap -------------------------------------------------------------------------------------------------
-
-
-def _gaps(run: Run, x: Tensor, heldout: xarray.Dataset, names: Latents) -> xarray.Dataset:
-    """The split of log p(x) - ELBO for the first test rows."""
-    if names.drawn != (REAL,):
-        raise Unknown(f"the gaps of a guide are known for one latent {REAL}, and this one has {names}")
-    columns = zip(
-        *run.each_seed(lambda model, guide: gaps(model, guide, x, GAP_STEPS, ELBO_DRAWS), Stream.POSTERIOR, 2),
-        strict=True,
-    )
-    elbo, optimal = (
-        torch.stack(column).numpy() - run.pair.view.log_volumes(x.numpy()[:GAP_ROWS]) for column in columns
-    )
-    evidence = heldout["log_evidence"].values[:, : len(x)]
-    of_datum = {
-        "elbo": elbo,
-        "elbo_optimal": optimal,
-        "approximation_gap": evidence - optimal,
-        "amortization_gap": optimal - elbo,
-    }
-    return xarray.Dataset(
-        {name: (("chain", "obs"), values, NATS) for name, values in of_datum.items()},
-        attrs={"gap_note": f"the first {len(x)} test rows, {GAP_STEPS} steps of Adam, {ELBO_DRAWS} draws"},
-    )
-
-
-class Gaps(NamedTuple):
-    """ELBO of the guide and of the best member of its family, datum by datum, both (B,)."""
-
-    elbo: Tensor
-    optimal: Tensor
-
-
-class Normals(NamedTuple):
-    """N(mean, factor factor') for each datum: mean (B, L), factor (B, L, L), and ``free``, (L, L).
-
-    ``free`` is 1 where the family lets the factor be other than zero: on the diagonal, or below it too.
-    """
-
-    mean: Tensor
-    factor: Tensor
-    free: Tensor
-
-
-@singledispatch
-def normals(fn: dist.TorchDistribution) -> Normals:
-    """A guide's distribution as normals, whose family says what else the guide might have been for a datum."""
-    raise Unknown(f"the best member of the family of {name_of(fn)} is not known")
-
-
-@normals.register
-def _(fn: dist.Independent) -> Normals:
-    if not isinstance(fn.base_dist, dist.Normal):
-        raise Unknown(f"the best member of the family of {name_of(fn)} is not known")
-    return Normals(fn.mean, torch.diag_embed(fn.stddev), torch.eye(fn.mean.shape[-1]).to(fn.mean))
-
-
-@normals.register
-def _(fn: dist.MultivariateNormal) -> Normals:
-    return Normals(fn.mean, fn.scale_tril, torch.ones_like(fn.scale_tril[0]).tril())
-
-
-def gaps(model: Program, guide: Program, x: Tensor, steps: int = GAP_STEPS, draws: int = ELBO_DRAWS) -> Gaps:
-    r"""The ELBO of the guide, and the highest that a distribution of its family reaches for each datum.
-
-    .. math:: \log p(x) - \mathrm{ELBO}(q_\phi(\cdot \mid x)) =
-              \underbrace{\log p(x) - \mathrm{ELBO}(q^*)}_\text{approximation} +
-              \underbrace{\mathrm{ELBO}(q^*) - \mathrm{ELBO}(q_\phi(\cdot \mid x))}_\text{amortisation}, \qquad
-              q^* = \arg\max_{q \in Q} \mathrm{ELBO}(q)
-
-    q* is sought by Adam from the guide's own q. In units as scaled; model and guide stay as they are.
-
-    Cremer, Li & Duvenaud (2018), Inference Suboptimality in Variational Autoencoders, https://arxiv.org/abs/1801.03558
-
-    Args:
-        model: p(x, z) with one latent z, (L,).
-        guide: q(z | x), normal.
-        x: data, shape (B, D).
-        steps: of Adam.
-        draws: for the two ELBOs at the end, the same noise for both.
-
-    Raises:
-        Unknown: the guide is not normal.
-    """
-    blocks = inference.row_blocks(x, GAP_DRAWS * inference.width(model, x))
-    return Gaps(
-        *(torch.cat(parts) for parts in zip(*(_gaps_of(model, guide, b, steps, draws) for b in blocks), strict=True))
-    )
-
-
-def _gaps_of(model: Program, guide: Program, x: Tensor, steps: int, draws: int) -> Gaps:
-    start = normals(poutine.trace(guide).get_trace(x).nodes[REAL]["fn"])
-    best = _optimised(model, x, start, steps)
-    noise = random_stream(int(torch.randint(2**31, ())), Stream.POSTERIOR)
-    elbo, optimal = (_elbo(model, x, q, draws, noise) for q in (start, best))
-    # both are of the family and scored on the same noise, fresh to both: what Adam lost at an optimum is not a gap
-    return Gaps(elbo, optimal.maximum(elbo))
-
-
-def _optimised(model: Program, x: Tensor, start: Normals, steps: int) -> Normals:
-    """The best member of the family for each datum, relative to where it starts, so that one rate suits all."""
-    shift = torch.zeros_like(start.mean).requires_grad_()
-    change = torch.zeros_like(start.factor).requires_grad_()  # of the factor, the diagonal in logs
-    optimiser = torch.optim.Adam([shift, change], lr=GAP_RATE)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-
-    def current() -> Normals:
-        diagonal = torch.diag_embed(change.diagonal(dim1=-2, dim2=-1).exp())
-        mean = start.mean + (start.factor @ shift[..., None])[..., 0]
-        return start._replace(mean=mean, factor=start.factor @ (diagonal + (change * start.free).tril(-1)))
-
-    with torch.enable_grad():
-        for _ in range(steps):
-            noise = torch.randn(GAP_DRAWS // 2, *shift.shape, dtype=x.dtype)
-            loss = -_log_weights(model, x, current(), torch.cat([noise, -noise])).mean(0).sum()
-            shift.grad, change.grad = torch.autograd.grad(loss, (shift, change))
-            optimiser.step()
-            schedule.step()
-    with torch.no_grad():
-        return current()
-
-
-def _elbo(model: Program, x: Tensor, q: Normals, draws: int, seed: int) -> Tensor:
-    """The ELBO of each datum over so many draws, in double precision, a few at a time."""
-    with seeded(seed):
-        sums = [
-            _log_weights(model, x, q, torch.randn(size, *q.mean.shape, dtype=x.dtype)).double().sum(0)
-            for size in _chunks(draws, len(x) * inference.width(model, x))
-        ]
-    return torch.stack(sums).sum(0) / draws
-
-
-def _chunks(draws: int, numbers_per_draw: int) -> Iterator[int]:
-    size = max(1, inference.CHUNK // numbers_per_draw)
-    for start in range(0, draws, size):
-        yield min(size, draws - start)
-
-
-def _log_weights(model: Program, x: Tensor, q: Normals, noise: Tensor) -> Tensor:
-    """Log p(x, z) - log q(z), shape (K, B), at z = mean + factor noise for standard normal noise (K, B, L)."""
-    z = q.mean + torch.einsum("bij,kbj->kbi", q.factor, noise)
-    of_noise = -(noise.square() + math.log(2 * math.pi)).sum(-1) / 2
-    return log_density(model, x, {REAL: z}) - of_noise + q.factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)

@@ -32,7 +32,6 @@ class DispersionOptions(VAEOptions):
     bound="0",
     reference="Nazábal et al. (2020), Handling incomplete heterogeneous data using VAEs, with an exact mass",
     link="https://arxiv.org/abs/1807.03653",
-    guides=("mean-field", "full-rank"),
 )
 def poisson(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:
     """A VAE of Poisson columns."""
@@ -52,7 +51,6 @@ def poisson(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:
     bound="0",
     reference="Lopez et al. (2018), Deep Generative Modeling for Single-cell Transcriptomics",
     link="https://doi.org/10.1038/s41592-018-0229-2",
-    guides=("mean-field", "full-rank"),
 )
 def negative_binomial(data: Data, options: DispersionOptions) -> tuple[nn.Module, nn.Module]:
     """A VAE of NegativeBinomial or ColumnNegativeBinomial columns."""
@@ -73,7 +71,6 @@ def negative_binomial(data: Data, options: DispersionOptions) -> tuple[nn.Module
     bound="0",
     reference="Lopez et al. (2018), Deep Generative Modeling for Single-cell Transcriptomics",
     link="https://doi.org/10.1038/s41592-018-0229-2",
-    guides=("mean-field", "full-rank"),
 )
 def zero_inflated_negative_binomial(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:
     """A VAE of ZeroInflatedNegativeBinomial columns."""

@@ -40,7 +40,6 @@ def levels(data: Data) -> tuple[float, ...]:
     bound="0",
     reference="Kingma & Welling (2014), Auto-Encoding Variational Bayes, appendix C.1",
     link="https://arxiv.org/abs/1312.6114",
-    guides=("mean-field", "full-rank"),
 )
 def bernoulli(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:
     """A VAE of Bernoulli columns."""
@@ -60,7 +59,6 @@ def bernoulli(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:
     bound="0",
     reference="Salimans et al. (2017), PixelCNN++, with a Gaussian for its logistic",
     link="https://arxiv.org/abs/1701.05517",
-    guides=("mean-field", "full-rank"),
 )
 def gaussian_binned(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:
     """A VAE of BinnedOrdinal columns."""
@@ -80,7 +78,6 @@ def gaussian_binned(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Modu
     bound="0",
     reference="van den Oord et al. (2016), Pixel Recurrent Neural Networks",
     link="https://arxiv.org/abs/1601.06759",
-    guides=("mean-field", "full-rank"),
 )
 def categorical(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:
     """A VAE of LevelSoftmax columns."""
@@ -100,7 +97,6 @@ def categorical(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:
     bound="0",
     reference="Salimans et al. (2017), PixelCNN++",
     link="https://arxiv.org/abs/1701.05517",
-    guides=("mean-field", "full-rank"),
 )
 def logistic_mixture(data: Data, options: LogisticMixtureOptions) -> tuple[nn.Module, nn.Module]:
     """A VAE of LogisticMixtureOrdinal columns."""
@@ -121,7 +117,6 @@ def logistic_mixture(data: Data, options: LogisticMixtureOptions) -> tuple[nn.Mo
     bound="0",
     reference="McCullagh (1980), Regression Models for Ordinal Data",
     link="https://doi.org/10.1111/j.2517-6161.1980.tb01109.x",
-    guides=("mean-field", "full-rank"),
 )
 def cumulative_logit(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:
     """A VAE of CumulativeOrdinal columns."""
@@ -141,7 +136,6 @@ def cumulative_logit(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Mod
     bound="0",
     reference="Skellam (1948), A Probability Distribution Derived from the Binomial Distribution",
     link="https://docs.scipy.org/doc/scipy/reference/generated/scipy.stats.betabinom.html",
-    guides=("mean-field", "full-rank"),
 )
 def beta_binomial(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:
     """A VAE of BetaBinomial columns."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from zoo.catalogue import register
 from zoo.pairs.programs import CURES, Width
@@ -13,27 +12,13 @@ if TYPE_CHECKING:
     from torch import nn
 
     from zoo.data import Data
-    from zoo.models import LinearGaussian
 
 
 @dataclass(frozen=True)
 class LinearOptions:
-    """``guide="exact"`` is the posterior in closed form, "linear" one of the same family that is learned."""
+    """``latent_dim`` factors."""
 
     latent_dim: Width = 8
-    guide: Literal["exact", "linear"] = "exact"
-
-
-def linear_guide(model: LinearGaussian, options: LinearOptions) -> nn.Module:
-    """The guide of a linear model that the options name."""
-    from zoo.guides import ClosedFormNormal, LinearNormal
-
-    kinds: dict[str, Callable[[], nn.Module]]
-    kinds = {
-        "exact": lambda: ClosedFormNormal(model),
-        "linear": lambda: LinearNormal(model.decoder.out_features, model.latent_dim),
-    }
-    return kinds[options.guide]()
 
 
 @register(
@@ -46,17 +31,18 @@ def linear_guide(model: LinearGaussian, options: LinearOptions) -> nn.Module:
     bounded_if="if the training data lie in no proper affine subspace of at most latent_dim dimensions",
     reference="Tipping & Bishop (1999), Probabilistic Principal Component Analysis",
     link="https://doi.org/10.1111/1467-9868.00196",
-    guides=("exact", "linear"),
+    guide="exact",
     learning_rate=1e-2,
     remedies=CURES,
     in_scaled_units="one variance for all columns",
 )
 def linear_shared(data: Data, options: LinearOptions) -> tuple[nn.Module, nn.Module]:
     """A ProbabilisticPCA model."""
+    from zoo.guides import ClosedFormNormal
     from zoo.models import ProbabilisticPCA
 
     model = ProbabilisticPCA(data.features, options.latent_dim)
-    return model, linear_guide(model, options)
+    return model, ClosedFormNormal(model)
 
 
 @register(
@@ -69,13 +55,14 @@ def linear_shared(data: Data, options: LinearOptions) -> tuple[nn.Module, nn.Mod
     bounded_if="if any latent_dim + 1 columns are affinely independent in training, so that none is constant",
     reference="Jöreskog (1967), Some Contributions to Maximum Likelihood Factor Analysis",
     link="https://doi.org/10.1007/BF02289658",
-    guides=("exact", "linear"),
+    guide="exact",
     learning_rate=1e-2,
     remedies=CURES,
 )
 def linear_diagonal(data: Data, options: LinearOptions) -> tuple[nn.Module, nn.Module]:
     """A FactorAnalysis model."""
+    from zoo.guides import ClosedFormNormal
     from zoo.models import FactorAnalysis
 
     model = FactorAnalysis(data.features, options.latent_dim)
-    return model, linear_guide(model, options)
+    return model, ClosedFormNormal(model)

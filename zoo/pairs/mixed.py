@@ -39,7 +39,6 @@ class MixedOptions:
     latent_dim: Width = 8
     hidden: Annotated[tuple[Width, ...], MinLen(1)] = (128,)
     activation: Literal["tanh", "relu", "gelu", "silu", "softplus"] = "tanh"
-    guide: Literal["mean-field", "full-rank"] = "mean-field"
 
 
 EMISSIONS: dict[str, Callable[[Any, list[Column]], Emission]] = {
@@ -79,7 +78,6 @@ def _emissions() -> Any:
     bounded_if='with real="constrained", "student-t" or "laplace", or no real columns, and not with positive="gamma"',
     reference="Nazábal et al. (2020), Handling incomplete heterogeneous data using VAEs",
     link="https://arxiv.org/abs/1807.03653",
-    guides=("mean-field", "full-rank"),
     remedies=("mixed[real=constrained]",),
 )
 def mixed(data: Data, options: MixedOptions) -> tuple[nn.Module, nn.Module]:

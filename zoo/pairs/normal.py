@@ -93,7 +93,6 @@ class TwoStageOptions:
     bounded=False,
     reference="Kingma & Welling (2014), Auto-Encoding Variational Bayes, appendix C.2",
     link="https://arxiv.org/abs/1312.6114",
-    guides=("mean-field", "full-rank"),
     remedies=CURES,
 )
 def gaussian_learned(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:
@@ -113,7 +112,6 @@ def gaussian_learned(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Mod
     bound="-(D/2) log(2π floor)",
     reference="Mattei & Frellsen (2018), Leveraging the Exact Likelihood of Deep Latent Variable Models",
     link="https://arxiv.org/abs/1802.04826",
-    guides=("mean-field", "full-rank"),
     presets=(
         Preset("hi-vae", {"floor": 1e-3}, "variance clipped to at least 1e-3 of the data's", HI_VAE),
         Preset("detlefsen", {"floor": 1e-4}, "variance + 1e-2, where a deviation is meant", DETLEFSEN),
@@ -139,7 +137,6 @@ def gaussian_constrained(data: Data, options: ConstrainedOptions) -> tuple[nn.Mo
     bound="-(D/2) log(2π scale²)",
     reference="Kingma & Welling (2014), with the covariance fixed: the common squared-error VAE",
     link="https://arxiv.org/abs/1312.6114",
-    guides=("mean-field", "full-rank"),
     in_scaled_units="one fixed standard deviation for all columns",
 )
 def gaussian_identity(data: Data, options: IdentityOptions) -> tuple[nn.Module, nn.Module]:
@@ -159,7 +156,6 @@ def gaussian_identity(data: Data, options: IdentityOptions) -> tuple[nn.Module, 
     bounded_if="if the decoder's mean cannot pass through every datum, or with soft_clip",
     reference="Rybkin et al. (2021), Simple and Effective VAE Training with Calibrated Decoders",
     link="https://arxiv.org/abs/2006.13202",
-    guides=("mean-field", "full-rank"),
     presets=(Preset("sigma-vae", {"soft_clip": -6.0}, "log deviation softly clipped at -6", SIGMA_VAE),),
     remedies=CURES,
     in_scaled_units="one variance for all columns",
@@ -184,7 +180,6 @@ def gaussian_shared(data: Data, options: SharedOptions) -> tuple[nn.Module, nn.M
     bounded_if="if the decoder's mean cannot pass through all values of any column, or with soft_clip",
     reference="Xu et al. (2019), Modeling Tabular Data using Conditional GAN, without TVAE's clamp of σ",
     link="https://arxiv.org/abs/1907.00503",
-    guides=("mean-field", "full-rank"),
     presets=(Preset("tvae", {"soft_clip": math.log(0.01)}, "deviation clamped to at least 0.01", TVAE),),
     remedies=CURES,
 )
@@ -204,7 +199,6 @@ def gaussian_column(data: Data, options: ClippedOptions) -> tuple[nn.Module, nn.
     bounded=False,
     reference="Immer et al. (2023), Effective Bayesian Heteroscedastic Regression with Deep Neural Networks",
     link="https://openreview.net/forum?id=A6EquH0enk",
-    guides=("mean-field", "full-rank"),
     remedies=CURES,
 )
 def gaussian_natural(data: Data, options: NaturalOptions) -> tuple[nn.Module, nn.Module]:
@@ -225,7 +219,6 @@ def gaussian_natural(data: Data, options: NaturalOptions) -> tuple[nn.Module, nn
     bounds="penalized likelihood",
     reference="Kingma & Welling (2014), Auto-Encoding Variational Bayes, appendix C.2",
     link="https://arxiv.org/abs/1312.6114",
-    guides=("mean-field", "full-rank"),
     objective="penalized",
     remedies=CURES,
 )
@@ -247,7 +240,6 @@ def gaussian_map(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]
     bounded_if="if the decoder's mean cannot pass through every datum",
     reference="Hathaway (1985), A Constrained Formulation of Maximum-Likelihood Estimation, for a decoder",
     link="https://doi.org/10.1214/aos/1176349557",
-    guides=("mean-field", "full-rank"),
     remedies=CURES,
 )
 def gaussian_ratio(data: Data, options: RatioOptions) -> tuple[nn.Module, nn.Module]:
@@ -268,7 +260,6 @@ def gaussian_ratio(data: Data, options: RatioOptions) -> tuple[nn.Module, nn.Mod
     bounds="objective",
     reference="Akrami et al. (2020), Addressing Variance Shrinkage in VAEs using Quantile Regression",
     link="https://arxiv.org/abs/2010.09042",
-    guides=("mean-field", "full-rank"),
     objective="quantile",
     remedies=CURES,
 )
@@ -289,7 +280,6 @@ def gaussian_quantile(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Mo
     bounded_if="if the decoder's mean cannot pass through every datum",
     reference="Dai & Wipf (2019), Diagnosing and Enhancing VAE Models",
     link="https://arxiv.org/abs/1903.05789",
-    guides=("mean-field",),
     objective="two-stage",
     remedies=CURES,
     in_scaled_units="one variance for all columns",

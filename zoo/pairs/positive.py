@@ -31,7 +31,6 @@ class LogNormalOptions(VAEOptions):
     bounded_if="with floor, where the values are kept away from 0",
     reference="Aitchison & Brown (1957), The Lognormal Distribution",
     link="https://docs.scipy.org/doc/scipy/reference/generated/scipy.stats.lognorm.html",
-    guides=("mean-field", "full-rank"),
     remedies=("gaussian-constrained", "gaussian-identity"),
 )
 def log_normal(data: Data, options: LogNormalOptions) -> tuple[nn.Module, nn.Module]:
@@ -50,7 +49,6 @@ def log_normal(data: Data, options: LogNormalOptions) -> tuple[nn.Module, nn.Mod
     bounded=False,
     reference="McCullagh & Nelder (1989), Generalized Linear Models, chapter 8",
     link="https://doi.org/10.1201/9780203753736",
-    guides=("mean-field", "full-rank"),
     remedies=("gaussian-constrained", "gaussian-identity"),
 )
 def gamma(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
@@ -14,11 +14,13 @@ from zoo.supports import Encoding, encoded
 if TYPE_CHECKING:
     from torch import nn
 
+    from zoo.cards import Card
     from zoo.data import Data
     from zoo.models import VAE, Emission
+    from zoo.parts.guides import Target
     from zoo.supports import Support
 
-__all__ = ["CURES", "Positive", "VAEOptions", "Width", "decoder", "encoder", "guide", "vae"]
+__all__ = ["CURES", "Positive", "VAEOptions", "Width", "decoder", "encoder", "guide", "target", "vae"]
 
 CURES = ("gaussian-constrained", "gaussian-identity", "gaussian-binned")  # of an unbounded density of real columns
 Width = Annotated[int, Ge(1), Le(1_000_000)]
@@ -37,13 +39,12 @@ class VAEOptions:
     hidden: Annotated[tuple[Width, ...], MinLen(1)] = (128,)
     activation: Literal["tanh", "relu", "gelu", "silu", "softplus"] = "tanh"
     network: Literal["mlp", "conv"] = "mlp"
-    guide: Literal["mean-field", "full-rank"] = "mean-field"
 
 
 def vae(
     data: Data, options: Any, emission: Emission, support: Support = "real", *, kind: type[VAE] | None = None
 ) -> tuple[nn.Module, nn.Module]:
-    """A VAE with this emission, and the guide that the options name.
+    """A VAE with this emission, and the guide that it comes with.
 
     Args:
         data: what the pair is built for.
@@ -91,10 +92,24 @@ def encoder(data: Data, options: Any, outputs: int, support: Support = "real") -
 
 
 def guide(data: Data, options: Any, support: Support = "real") -> nn.Module:
-    """The guide that the options name, with its encoder."""
-    from zoo.guides import FullRankNormal, MeanFieldNormal
+    """The guide that a VAE comes with: independent normals, by the encoder of the options."""
+    from zoo.guides import MeanFieldNormal
 
-    kinds: dict[str, type[MeanFieldNormal | FullRankNormal]]
-    kinds = {"mean-field": MeanFieldNormal, "full-rank": FullRankNormal}
-    kind = kinds[options.guide]
-    return kind(encoder(data, options, kind.outputs(options.latent_dim), support))
+    return MeanFieldNormal(encoder(data, options, MeanFieldNormal.outputs(options.latent_dim), support))
+
+
+def target(card: Card, data: Data, options: Any, model: Any) -> Target:
+    """What a guide for a model is built for; options that its pair has not are those of :class:`VAEOptions`."""
+    import torch
+
+    from zoo.latents import vector_dim
+    from zoo.parts.guides import Target
+    from zoo.views import View
+
+    row = torch.as_tensor(View(data, card).filler, dtype=torch.get_default_dtype())[None]
+    latents, latent_dim = vector_dim(model, row)
+    known: dict[str, Any] = {f.name: getattr(options, f.name) for f in fields(VAEOptions) if hasattr(options, f.name)}
+    of_encoder = VAEOptions(**known | {"latent_dim": latent_dim})
+    return Target(
+        model, latents, latent_dim, data.features, lambda outputs: encoder(data, of_encoder, outputs, card.support)
+    )

@@ -54,7 +54,6 @@ class LowRankOptions(VAEOptions):
     bounded_if="with smallest, by -D log(smallest √(2π))",
     reference="Takahashi et al. (2018), Student-t Variational Autoencoder for Robust Density Estimation",
     link="https://doi.org/10.24963/ijcai.2018/374",
-    guides=("mean-field", "full-rank"),
     remedies=("student-t[smallest=0.1]", *CURES),
     presets=(
         Preset("takahashi", {"smallest": 1e-6, "least_df": 3.0}, "scale = softplus + 1e-6, df = softplus + 3", STIRN),
@@ -78,7 +77,6 @@ def student_t(data: Data, options: StudentOptions) -> tuple[nn.Module, nn.Module
     bounded_if="with smallest, by -D log(2 smallest)",
     reference="Laplace (1774), Mémoire sur la probabilité des causes par les évènements",
     link="https://doi.org/10.1214/ss/1177013620",
-    guides=("mean-field", "full-rank"),
     remedies=("laplace[smallest=0.1]", *CURES),
 )
 def laplace(data: Data, options: ScaleOptions) -> tuple[nn.Module, nn.Module]:
@@ -98,7 +96,6 @@ def laplace(data: Data, options: ScaleOptions) -> tuple[nn.Module, nn.Module]:
     bounded_if="with smallest, by -D log(4 smallest)",
     reference="Kingma et al. (2016), Improved Variational Inference with Inverse Autoregressive Flow, as a density",
     link="https://arxiv.org/abs/1606.04934",
-    guides=("mean-field", "full-rank"),
     remedies=("logistic[smallest=0.1]", *CURES),
 )
 def logistic(data: Data, options: ScaleOptions) -> tuple[nn.Module, nn.Module]:
@@ -118,7 +115,6 @@ def logistic(data: Data, options: ScaleOptions) -> tuple[nn.Module, nn.Module]:
     bounded_if="with floor, by -(D/2) log(2π floor)",
     reference="Monteiro et al. (2020), Stochastic Segmentation Networks",
     link="https://arxiv.org/abs/2006.06015",
-    guides=("mean-field", "full-rank"),
     unknown=("cells",),
     remedies=("gaussian-low-rank[floor=0.01]", *CURES),
     presets=(Preset("sos-vae", {"rank": 25, "floor": 1e-5}, "diagonal of 1e-5, which is fixed there", SOS_VAE),),
@@ -139,7 +135,6 @@ def gaussian_low_rank(data: Data, options: LowRankOptions) -> tuple[nn.Module, n
     bounded=False,
     reference="Dorta et al. (2018), Structured Uncertainty Prediction Networks",
     link="https://arxiv.org/abs/1802.07079",
-    guides=("mean-field", "full-rank"),
     unknown=("cells",),
     remedies=("gaussian-low-rank[floor=0.01]", *CURES),
 )

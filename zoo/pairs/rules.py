@@ -23,7 +23,6 @@ class FaithfulOptions:
     latent_dim: Width = 8
     hidden: Annotated[tuple[Width, ...], MinLen(1)] = (128,)
     activation: Literal["tanh", "relu", "gelu", "silu", "softplus"] = "tanh"
-    guide: Literal["mean-field", "full-rank"] = "mean-field"
 
 
 @register(
@@ -35,7 +34,6 @@ class FaithfulOptions:
     bounded=False,
     reference="Stirn et al. (2023), Faithful Heteroscedastic Regression with Neural Networks",
     link="https://arxiv.org/abs/2212.09184",
-    guides=("mean-field", "full-rank"),
     objective="faithful",
     remedies=CURES,
 )
@@ -58,7 +56,6 @@ def gaussian_faithful(data: Data, options: FaithfulOptions) -> tuple[nn.Module, 
     bounded=False,
     reference="Seitzer et al. (2022), On the Pitfalls of Heteroscedastic Uncertainty Estimation",
     link="https://arxiv.org/abs/2203.09168",
-    guides=("mean-field", "full-rank"),
     objective="beta-nll",
     remedies=CURES,
 )
@@ -80,7 +77,6 @@ def gaussian_beta_nll(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Mo
     bounds="objective",
     reference="Stirn & Knowles (2020), Variational Variance",
     link="https://arxiv.org/abs/2006.04910",
-    guides=("mean-field", "full-rank"),
     objective="map-gamma",
     remedies=CURES,
 )
@@ -102,7 +98,6 @@ def gaussian_map_gamma(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.M
     bounds="objective",
     reference="Stirn & Knowles (2020), Variational Variance",
     link="https://arxiv.org/abs/2006.04910",
-    guides=("mean-field", "full-rank"),
     objective="variational-variance",
     remedies=CURES,
 )

@@ -25,7 +25,6 @@ CURES = ("gaussian-constrained", "gaussian-identity")
     bounded_if="if no value is exactly 0 or 1; and there it grows like the log of a logit",
     reference="Loaiza-Ganem & Cunningham (2019), The Continuous Bernoulli: Fixing a Pervasive Error in VAEs",
     link="https://arxiv.org/abs/1907.06845",
-    guides=("mean-field", "full-rank"),
     remedies=CURES,
 )
 def continuous_bernoulli(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:
@@ -44,7 +43,6 @@ def continuous_bernoulli(data: Data, options: VAEOptions) -> tuple[nn.Module, nn
     bounded=False,
     reference="Ferrari & Cribari-Neto (2004), Beta Regression for Modelling Rates and Proportions",
     link="https://doi.org/10.1080/0266476042000214501",
-    guides=("mean-field", "full-rank"),
     remedies=CURES,
 )
 def beta(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:
@@ -63,7 +61,6 @@ def beta(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:
     bounded=False,
     reference="Aitchison & Shen (1980), Logistic-Normal Distributions: Some Properties and Uses",
     link="https://doi.org/10.1093/biomet/67.2.261",
-    guides=("mean-field", "full-rank"),
     remedies=CURES,
 )
 def logit_normal(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:
@@ -82,7 +79,6 @@ def logit_normal(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]
     bounded=False,
     reference="Ipsen, Mattei & Frellsen (2021), not-MIWAE, whose code has such a decoder",
     link="https://arxiv.org/abs/2006.12871",
-    guides=("mean-field", "full-rank"),
     remedies=CURES,
 )
 def truncated_normal(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:

@@ -18,6 +18,7 @@ from typing import Any, TypeVar, cast
 from zoo.errors import OptionError
 from zoo.names import parse_part
 from zoo.options import checked
+from zoo.plugins import load_installed
 
 __all__ = ["GUIDES", "OBJECTIVES", "PRIORS", "Part", "Parts", "register_guide", "register_objective", "register_prior"]
 
@@ -91,8 +92,12 @@ class Parts:
 
     def __iter__(self) -> Any:
         """Every part, in the order of registration."""
-        import_module(self.home)
+        self._load()
         return iter(self._parts.values())
+
+    def _load(self) -> None:
+        import_module(self.home)
+        load_installed()
 
     def part(self, told: Any) -> Part:
         """What is known of a part by its name, whatever options follow, or of an instance.
@@ -100,7 +105,7 @@ class Parts:
         Raises:
             OptionError: there is none.
         """
-        import_module(self.home)
+        self._load()
         if not isinstance(told, str):
             found = next((part for part in self._parts.values() if part.kind is type(told)), None)
             if found is None:

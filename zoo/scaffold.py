@@ -1,0 +1,58 @@
+"""A package for a pair of one's own, as `zoo new` writes it."""
+
+from __future__ import annotations
+
+import keyword
+import re
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+from zoo.errors import OptionError, RunError
+
+__all__ = ["write_package"]
+
+PLACES = {  # of each template
+    "pyproject.toml": "pyproject.toml.txt",
+    "README.md": "README.md.txt",
+    "src/{module}/__init__.py": "pair.py.txt",
+    "tests/test_{module}.py": "test_pair.py.txt",
+}
+
+
+def write_package(name: str, out: Path) -> Path:
+    """Write a package that registers one pair: its code, its test by the kit, and its entry point.
+
+    It passes its test as written, with a soft Laplace as the likelihood that is to be replaced.
+
+    Args:
+        name: of the pair, lower-case words and numbers joined by hyphens.
+        out: the folder to make; absent, or empty.
+
+    Returns:
+        The folder.
+
+    Raises:
+        OptionError: no such name can be given to a pair and its module.
+        RunError: the folder holds something, or cannot be written.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name) or keyword.iskeyword(name):
+        raise OptionError(f"NAME={name!r}: use lower-case words and numbers joined by hyphens, a letter first.")
+    words = {
+        "name": name,
+        "package": f"vae-zoo-{name}",
+        "module": f"vae_zoo_{name.replace('-', '_')}",
+        "kind": "".join(word.capitalize() for word in name.split("-")),
+        "title": name.replace("-", " ").capitalize(),
+    }
+    try:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise RunError(f"{out} exists and is not empty; choose another place with --out.")
+        for place, template in PLACES.items():
+            path = out / place.format(**words)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            text = (files("zoo") / "template" / template).read_text(encoding="utf-8")
+            path.write_text(Template(text).substitute(words), encoding="utf-8")
+    except OSError as error:
+        raise RunError(f"cannot write {out}: {error.strerror or error}.") from error
+    return out
