@@ -4,6 +4,7 @@ from . import emissions
 from .emissions import Emission
 from .linear import FactorAnalysis, LinearGaussian, ProbabilisticPCA
 from .mixture import GaussianMixture, PenalizedMixture
+from .mixture_vae import GaussianMixtureVAE
 from .priors import FlowPrior, MixturePrior, Prior, StandardNormal, VampPrior
 from .two_stage import TwoStage
 from .vae import VAE, OptimalVAE, PenalizedVAE
@@ -14,6 +15,7 @@ __all__ = [
     "FactorAnalysis",
     "FlowPrior",
     "GaussianMixture",
+    "GaussianMixtureVAE",
     "LinearGaussian",
     "MixturePrior",
     "OptimalVAE",

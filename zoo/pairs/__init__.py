@@ -3,7 +3,7 @@
 Cards are plain data, so that listing them is instant; torch and pyro are imported when a pair is built.
 """
 
-from zoo.pairs import count, discrete, linear, mixed, mixture, normal, positive, real, rules, unit
+from zoo.pairs import count, discrete, latent, linear, mixed, mixture, normal, positive, real, rules, unit
 from zoo.pairs.mixture import MixtureOptions
 from zoo.pairs.normal import ConstrainedOptions
 from zoo.pairs.programs import VAEOptions, decoder, encoder, guide, vae
@@ -17,6 +17,7 @@ __all__ = [
     "discrete",
     "encoder",
     "guide",
+    "latent",
     "linear",
     "mixed",
     "mixture",
