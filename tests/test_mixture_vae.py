@@ -17,7 +17,7 @@ from zoo.inference import log_weights, posterior_draws, responsibility
 from zoo.lenses import observed
 from zoo.models import VAE, GaussianMixtureVAE
 from zoo.models.emissions import LearnedNormal
-from zoo.objectives import MIWAE, elbo
+from zoo.objectives import ELBO, MIWAE
 from zoo.testing import make_subject
 
 pytestmark = pytest.mark.usefixtures("short_gaps")
@@ -45,9 +45,9 @@ def test_four_ways_to_the_elbo_are_one(subject):
     pair, x = subject.pair, subject.x
     plain = summed_out(subject)
     ways = [
-        lambda: -elbo(pair.model, pair.guide, x).elbo * len(x),
+        lambda: ELBO()(pair.model, pair.guide, x).value * len(x),
         lambda: TraceEnum_ELBO(max_plate_nesting=1).differentiable_loss(pair.model, pair.guide, x),
-        lambda: -elbo(*plain, x).elbo * len(x),
+        lambda: ELBO()(*plain, x).value * len(x),
         lambda: Trace_ELBO(max_plate_nesting=1).differentiable_loss(*plain, x),
     ]
     found = []
@@ -64,7 +64,7 @@ def test_weights_are_those_with_the_component_summed_out(subject):
     found = []
     for programs in ((pair.model, pair.guide), summed_out(subject)):
         with seeded(0), torch.no_grad(), pyro_context():
-            found.append((log_weights(*programs, subject.x, 5), MIWAE(5)(*programs, subject.x).extra))
+            found.append((log_weights(*programs, subject.x, 5), MIWAE(5)(*programs, subject.x).value))
     torch.testing.assert_close(*found, rtol=1e-9, atol=1e-10)
 
 

@@ -32,7 +32,6 @@ class ClusteredOptions(ConstrainedOptions):
     bound="-(D/2) log(2π floor)",
     reference="Jiang et al. (2017), Variational Deep Embedding",
     link="https://arxiv.org/abs/1611.05148",
-    guides=("mean-field", "full-rank"),
 )
 def gmvae(data: Data, options: ClusteredOptions) -> tuple[nn.Module, nn.Module]:
     """A GaussianMixtureVAE of ConstrainedNormal columns."""
