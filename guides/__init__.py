@@ -4,7 +4,7 @@ from torch import nn
 
 from .amortized import Amortized
 from .enumeration import ExactPosterior, WithComponent
-from .flow import InverseAutoregressive, SplineFlow
+from .flow import InverseAutoregressive, SplineFlow, SplineLayer
 from .linear import ClosedFormNormal, LinearNormal
 from .mixture import MixtureNormal, NormalMixture
 from .normal import FullRankNormal, LowRankNormal, MeanFieldNormal
@@ -22,6 +22,7 @@ __all__ = [
     "MixtureNormal",
     "NormalMixture",
     "SplineFlow",
+    "SplineLayer",
     "TwoStageNormal",
     "WithComponent",
     "amortized",

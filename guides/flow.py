@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from .amortized import Amortized
 
-__all__ = ["InverseAutoregressive", "SplineFlow"]
+__all__ = ["InverseAutoregressive", "SplineFlow", "SplineLayer"]
 
 SMALL = 0.01  # what a layer's last weights are multiplied by at the start: it begins as all but the identity
 
@@ -209,6 +209,12 @@ class SplineLayer(nn.Module):
         self.network = nn.Sequential(
             nn.Linear(self.kept + context, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), last
         )
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Make every spline the identity."""
+        for parameter in self.network[-1].parameters():
+            parameter.zero_()
 
     def forward(self, u: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """f(u) and log |df / du| for u (..., L)."""

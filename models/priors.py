@@ -1,12 +1,12 @@
 """Priors p(z) of a VAE, which may be learned with the rest: modules that give the distribution of its latents."""
 
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import Any, ClassVar, cast
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
-
-from .splines import Coupled, Coupling
+from torch.distributions import constraints
 
 __all__ = ["FlowPrior", "MixturePrior", "Prior", "StandardNormal", "VampPrior"]
 
@@ -131,35 +131,71 @@ class VampPrior(Prior):
 
 
 class FlowPrior(Prior):
-    r"""A standard normal put through coupling layers of monotone splines: a density anywhere and draws in one pass.
+    r"""A standard normal put through layers, backwards: a density anywhere and draws in one pass each way.
 
     .. math:: p(z) = N(f(z); 0, I) \left| \det \frac{\partial f}{\partial z} \right|, \qquad
-              f = f_M \circ \dots \circ f_1, \quad f_m(a, b) = (b', a), \quad b'_j = \mathrm{spline}_j(b_j; h_m(a))
+              f = f_M \circ \dots \circ f_1
 
-    with a the first L // 2 latents. It starts near N(0, I); beyond [-5, 5] a spline is the identity, so its tails are
-    normal. For L = 1 there is no a, and each layer is one spline.
+    With layers that begin as all but the identity it starts near N(0, I).
 
     Durkan et al. (2019), Neural Spline Flows, https://arxiv.org/abs/1906.04032; Dinh, Sohl-Dickstein & Bengio (2017),
     https://arxiv.org/abs/1605.08803
 
     Args:
         latent_dim: L.
-        layers: M.
-        hidden: widths of the hidden layers of each network h.
+        layers: M modules from z (..., L), and a one that is all they see besides, to f(z) and log |df / dz|, each with
+            an ``inverse`` and with ``reset()``, which makes it the identity but for the order of the latents.
     """
 
-    def __init__(self, latent_dim: int, layers: int = 4, hidden: tuple[int, ...] = (64,)) -> None:
+    def __init__(self, latent_dim: int, layers: Sequence[nn.Module]) -> None:
         super().__init__()
         self.latent_dim = latent_dim
-        self.layers = nn.ModuleList(Coupling(latent_dim, hidden) for _ in range(layers))
+        self.layers = nn.ModuleList(layers)
 
     def forward(self, x: Tensor) -> dist.TorchDistribution:
         """The flow of N(0, I)."""
         base = dist.Normal(x.new_zeros(self.latent_dim), x.new_ones(self.latent_dim)).to_event(1)
-        return Coupled(base, cast("list[Coupling]", [*self.layers]))
+        return Flowed(base, [*self.layers])
 
     @torch.no_grad()
     def standardise(self) -> None:
         """Make every layer the identity, but for the order of the latents."""
         for layer in self.layers:
-            cast(Coupling, layer).flatten()
+            cast(Any, layer).reset()
+
+
+class Flowed(dist.TorchDistribution):  # type: ignore[misc]
+    """The distribution of z whose image under layers is that of a base.
+
+    Args:
+        base: event shape (L,).
+        layers: from z to the base, the first first.
+    """
+
+    arg_constraints: ClassVar[dict[str, Any]] = {}
+    support = constraints.real_vector
+    has_rsample = True
+
+    def __init__(self, base: dist.TorchDistribution, layers: Sequence[Any]) -> None:
+        self.base, self.layers = base, layers
+        super().__init__(base.batch_shape, base.event_shape, validate_args=False)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> "Flowed":
+        """The same for a larger batch."""
+        return Flowed(self.base.expand(batch_shape), self.layers)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """The log density of z (..., L)."""
+        stretched = []
+        for layer in self.layers:
+            z, log_determinant = layer(z, z.new_ones(1))
+            stretched.append(log_determinant)
+        density: Tensor = self.base.log_prob(z) + sum(stretched)
+        return density
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        """Draws of z."""
+        z: Tensor = self.base.rsample(torch.Size(sample_shape))
+        for layer in reversed(self.layers):
+            z, _ = layer.inverse(z, z.new_ones(1))
+        return z

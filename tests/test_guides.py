@@ -7,10 +7,12 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
+from pyro.distributions.transforms.spline import _monotonic_rational_spline
 from scipy.optimize import brentq
 from scipy.stats import kstest, norm
 from torch import nn
 from torch.func import functional_call, grad_and_value, stack_module_state, vmap
+from torch.nn.functional import softplus
 
 import zoo
 from zoo.context import pyro_context, seeded
@@ -23,6 +25,7 @@ from zoo.guides import (
     MixtureNormal,
     NormalMixture,
     SplineFlow,
+    SplineLayer,
 )
 from zoo.models import VAE
 from zoo.models.emissions import FixedNormal
@@ -378,6 +381,32 @@ def test_an_autoregressive_layer_sees_what_is_before_alone():
     jacobian = torch.autograd.functional.jacobian(lambda u: guide.layers[0](u, context)[0].flip(-1), u)
     assert torch.equal(jacobian, jacobian.tril())
     assert (jacobian.tril(-1) != 0).sum() == 6
+
+
+def test_a_spline_is_pyros_and_its_inverse_leads_back():
+    bins = 8
+    with seeded(0):
+        layer = SplineLayer(1, 4, bins, context=1)
+        numbers = torch.randn(200, 3 * bins - 1, dtype=torch.float64)
+        x = 3 * torch.randn(200, dtype=torch.float64)
+    layer.network = torch.nn.Identity()  # of which the numbers of the splines are what they see
+    layer.kept, layer.moved = 3 * bins - 1, 1
+    y, log_slope = layer._bent(x[:, None], *layer._knots(numbers, numbers[:, :0]), inverse=False)
+    widths, heights, slopes = numbers.split((bins, bins, bins - 1), -1)
+    pyros = _monotonic_rational_spline(
+        x,
+        widths.softmax(-1),
+        heights.softmax(-1),
+        layer.least + softplus(slopes + np.log(np.expm1(1 - layer.least))),
+        bound=layer.bound,
+        min_bin_width=layer.least,
+        min_bin_height=layer.least,
+        min_derivative=0.0,  # it would take that off the slopes at both ends
+    )
+    assert (x.abs() > layer.bound).any() and ((y[:, 0] != x).sum() > 150)
+    torch.testing.assert_close((y[:, 0], log_slope[:, 0]), pyros, rtol=1e-9, atol=1e-9)
+    back, slope = layer._bent(y, *layer._knots(numbers, numbers[:, :0]), inverse=True)
+    torch.testing.assert_close((back[:, 0], slope), (x, log_slope), rtol=1e-9, atol=1e-9)
 
 
 def test_splines_are_the_identity_beyond_their_ends():

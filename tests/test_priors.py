@@ -7,20 +7,18 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pyro.distributions.transforms.spline import _monotonic_rational_spline
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal, norm
 from torch import nn
-from torch.nn.functional import softplus
 
 import zoo
 from zoo.context import pyro_context, seeded
 from zoo.engine import Replica
 from zoo.errors import Unknown
+from zoo.guides import SplineLayer
 from zoo.inference import log_mean_exp, stream_log_weights
 from zoo.models import VAE, FlowPrior, MixturePrior, StandardNormal, VampPrior
 from zoo.models.emissions import ConstrainedNormal, FixedNormal, LearnedNormal, Poisson
-from zoo.models.splines import BINS, LEAST, REACH, spline
 from zoo.objectives import terms, traces
 from zoo.pairs import VAEOptions, decoder, encoder
 from zoo.testing import check_engine, make_subject
@@ -49,11 +47,15 @@ def small_encoder(features, latent_dim):
     )
 
 
+def flow(latent_dim, layers):
+    return FlowPrior(latent_dim, [SplineLayer(latent_dim, 8, 8, context=1) for _ in range(layers)])
+
+
 PRIORS = {
     "normal": lambda latent_dim, _: StandardNormal(latent_dim),
     "mixture": lambda latent_dim, _: MixturePrior(latent_dim, 3),
     "vamp": lambda _, guide: VampPrior(guide, 4, 3),
-    "flow": lambda latent_dim, _: FlowPrior(latent_dim, layers=3, hidden=(8,)),
+    "flow": lambda latent_dim, _: flow(latent_dim, 3),
 }
 
 
@@ -134,32 +136,10 @@ def test_a_vamp_prior_is_the_mean_of_the_posteriors_of_its_pseudo_inputs():
     np.testing.assert_allclose(of(prior).log_prob(torch.as_tensor(z)).detach(), expected, rtol=1e-12)
 
 
-def test_a_spline_is_pyros_and_its_inverse_leads_back():
-    with seeded(0):
-        numbers = torch.randn(200, 3 * BINS - 1, dtype=torch.float64)
-        x = 3 * torch.randn(200, dtype=torch.float64)
-    widths, heights, slopes = numbers.split((BINS, BINS, BINS - 1), -1)
-    pyros = _monotonic_rational_spline(
-        x,
-        widths.softmax(-1),
-        heights.softmax(-1),
-        LEAST + softplus(slopes + np.log(np.expm1(1 - LEAST))),
-        bound=REACH,
-        min_bin_width=LEAST,
-        min_bin_height=LEAST,
-        min_derivative=0.0,  # it would take that off the slopes at both ends
-    )
-    y, log_slope = spline(x, numbers)
-    assert (x.abs() > REACH).any() and ((y != x).sum() > 150)
-    torch.testing.assert_close((y, log_slope), pyros, rtol=1e-9, atol=1e-9)
-    back, minus = spline(y, numbers, inverse=True)
-    torch.testing.assert_close((back, minus), (x, log_slope), rtol=1e-9, atol=1e-9)
-
-
 @pytest.mark.parametrize("latent_dim", [1, 2, 5])
 def test_a_flow_starts_near_the_standard_normal_and_can_be_it(latent_dim):
     with seeded(0):
-        prior = FlowPrior(latent_dim).double()
+        prior = flow(latent_dim, 4).double()
         z = torch.randn(100, latent_dim, dtype=torch.float64)
     plain = dist.Normal(0.0, 1.0).log_prob(z).sum(-1)
     far = (of(prior).log_prob(z) - plain).abs().max()
@@ -237,7 +217,7 @@ def registered(prior, emission=lambda: ConstrainedNormal(0.01), support="real", 
 MADE = {
     "mixture": lambda _guide, latent_dim, _: MixturePrior(latent_dim, 4),
     "vamp": lambda guide, _, features: VampPrior(guide, 4, features),
-    "flow": lambda _guide, latent_dim, _: FlowPrior(latent_dim, 2, (6,)),
+    "flow": lambda _guide, latent_dim, _: flow(latent_dim, 2),
 }
 
 

@@ -104,13 +104,16 @@ class Vamp:
 )
 @dataclass(frozen=True)
 class Flow:
-    """``layers`` couplings, whose networks have ``hidden`` units."""
+    """``layers`` couplings by splines of ``bins`` pieces, whose networks have ``hidden`` units."""
 
     layers: Annotated[int, Ge(1), Le(100)] = 4
-    hidden: Annotated[int, Ge(1), Le(10_000)] = 64
+    hidden: Count = 32
+    bins: Annotated[int, Ge(2), Le(100)] = 8
 
     def build(self, setting: Setting) -> Prior:
         """A FlowPrior."""
+        from zoo.guides import SplineLayer
         from zoo.models.priors import FlowPrior
 
-        return FlowPrior(setting.latent_dim, self.layers, (self.hidden,))
+        layers = [SplineLayer(setting.latent_dim, self.hidden, self.bins, context=1) for _ in range(self.layers)]
+        return FlowPrior(setting.latent_dim, layers)
