@@ -68,7 +68,7 @@ def _registering(make_card: Callable[P, Card]) -> Callable[P, Callable[[B], B]]:
         card = make_card(*args, **kwargs)
 
         def add(build: B) -> B:
-            taken = _entries().get(card.name)
+            taken = _own().get(card.name)
             # the same function again is a cell or a plugin run twice
             if taken and (taken.build.__module__, taken.build.__qualname__) != (build.__module__, build.__qualname__):
                 raise OptionError(
@@ -397,11 +397,16 @@ def package_of(name: str) -> str:
     return told.removeprefix(PACKAGE) if told.startswith(PACKAGE) else ""
 
 
-def _entries() -> dict[str, Entry]:
+def _own() -> dict[str, Entry]:
     import zoo.pairs  # noqa: F401  registers the zoo's own pairs on first use
 
-    load_installed()
     return _ENTRIES
+
+
+def _entries() -> dict[str, Entry]:
+    entries = _own()
+    load_installed()  # what these import needs the zoo's own
+    return entries
 
 
 def _entry(name: str) -> Entry:

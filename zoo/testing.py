@@ -49,7 +49,7 @@ from zoo.fitting import fit
 from zoo.lenses import Cells, Dequantized
 from zoo.names import Name
 from zoo.objectives import ELBO, latent_sites, refuse_other_data, refuse_other_latents
-from zoo.parts import OBJECTIVES
+from zoo.parts import GUIDES, OBJECTIVES, PRIORS, Parts
 from zoo.runs import load_run
 from zoo.supports import MIXED, SUPPORTS, Support, as_modelled
 from zoo.wellposed import witness
@@ -58,7 +58,17 @@ DRAWS, UPHILL = 4096, 10  # of a likelihood, to see where its mass is; steps tow
 LARGEST_COUNT = 10_000
 CELLS, REPEATS = 500, 64  # across all draws; of what is added up with noise
 
-__all__ = ["ANSWERS", "CHECKS", "Subject", "check_pair", "example_data", "unknown_answers", "variants"]
+__all__ = [
+    "ANSWERS",
+    "CHECKS",
+    "Subject",
+    "check_pair",
+    "example_data",
+    "guides_of",
+    "priors_of",
+    "unknown_answers",
+    "variants",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,6 +196,36 @@ def variants(name: str) -> list[dict[str, Any]]:
         for choice in _choices(hints[field.name])
         if choice != field.default
     ]
+
+
+def guides_of(name: str, data: Data | None = None) -> list[str]:
+    """The guides that serve a pair's latents, its own first.
+
+    >>> guides_of("linear-shared")[:3]
+    ['exact', 'mean-field', 'full-rank']
+    """
+    return _parts_of(name, data, GUIDES, "guide", card(name).guide)
+
+
+def priors_of(name: str, data: Data | None = None) -> list[str]:
+    """The priors that a pair takes, its own first.
+
+    >>> priors_of("gmm")
+    ['own']
+    """
+    data = data or example_data(card(name).support)
+    return _parts_of(name, data, PRIORS, "prior", create(name, data).prior_name)
+
+
+def _parts_of(name: str, data: Data | None, parts: Parts, sort: str, own: str) -> list[str]:
+    data, found = data or example_data(card(name).support), [own]
+    for part in parts:
+        try:
+            create(name, data, **{sort: part.name})
+        except OptionError:
+            continue
+        found += [part.name] if part.name != own else []
+    return found
 
 
 @cache
