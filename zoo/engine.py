@@ -23,17 +23,17 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.overrides import TorchFunctionMode
 
 from zoo.context import Stream, pyro_context, quiet_compiler, random_stream, seeded
 from zoo.errors import OptionError
 from zoo.graphs import BrainFloatLayers, arrange_products, fail_alone, on_cuda
+from zoo.noise import Tape
 from zoo.objectives import Loss, refuse_other_data, traces
 
 if TYPE_CHECKING:
     from zoo.catalogue import Pair
 
-__all__ = ["Engine", "LinAlgError", "Mode", "Objective", "Precision", "Replica", "Schedule", "State", "Tape"]
+__all__ = ["Engine", "LinAlgError", "Mode", "Objective", "Precision", "Replica", "Schedule", "State"]
 
 Mode = Literal["off", "capture", "inductor"]
 Precision = Literal["float32", "bfloat16"]
@@ -46,50 +46,6 @@ LARGE = 2**17  # numbers of a parameter, over all seeds, that are kept apart: on
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # Adam's, as in Kingma & Ba (2015) and torch.optim.Adam
 
 
-# how each draw of torch.distributions follows from a standard one
-_DRAWS: dict[Any, tuple[str, Callable[..., Tensor]]] = {
-    torch.Tensor.normal_: ("normal", lambda z, mean=0.0, std=1.0: z * std + mean),
-    torch.Tensor.uniform_: ("uniform", lambda u, low=0.0, high=1.0: u * (high - low) + low),
-    torch.Tensor.exponential_: ("uniform", lambda u, rate=1.0: -torch.log1p(-u) / rate),
-    torch.randn_like: ("normal", Tensor.clone),  # a program may change its draws in place
-    torch.rand_like: ("uniform", Tensor.clone),
-}
-_SIZED_DRAWS = {torch.randn: "normal", torch.rand: "uniform"}
-
-
-class Tape(TorchFunctionMode):
-    """Feeds the draws of ``torch.distributions`` from flat tensors of standard noise, in the order they are asked for.
-
-    Without tensors it counts: ``used`` then holds how many numbers of each kind a run takes. A draw into a tensor that
-    is then used in place of the draw cannot be lifted; counting, that tensor is left not a number.
-    """
-
-    def __init__(self, **noise: Tensor) -> None:
-        super().__init__()
-        self.noise = noise
-        self.used = {"normal": 0, "uniform": 0}
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func in _DRAWS:
-            kind, transform = _DRAWS[func]
-            shape, like, rest = args[0].shape, args[0], args[1:]
-            kwargs = {name: value for name, value in kwargs.items() if name not in ("dtype", "device", "generator")}
-        elif func in _SIZED_DRAWS:
-            kind, transform, rest = _SIZED_DRAWS[func], Tensor.clone, ()
-            size = kwargs.get("size", args)
-            shape = torch.Size(size[0] if len(size) == 1 and not isinstance(size[0], int) else size)
-            like, kwargs = torch.empty(0, dtype=kwargs.get("dtype"), device=kwargs.get("device")), {}
-        else:
-            return func(*args, **kwargs)
-        start, self.used[kind] = self.used[kind], self.used[kind] + prod(shape)
-        if self.noise:
-            return transform(self.noise[kind][start : self.used[kind]].reshape(shape), *rest, **kwargs)
-        if func.__name__.endswith("_"):  # out of place only if the caller goes on with the result: else it meets this
-            args[0].fill_(torch.nan)
-        return transform(torch.full(shape, 0.5, dtype=like.dtype, device=like.device), *rest, **kwargs)
 
 
 def _close(a: Tensor, b: Tensor) -> bool:

@@ -43,11 +43,12 @@ from zoo.densities import (
     moments,
     observed_log_prob,
 )
-from zoo.engine import BETAS, Engine, Mode, Replica, Tape
+from zoo.engine import BETAS, Engine, Mode, Replica
 from zoo.errors import OptionError, Unknown, ZooError
 from zoo.fitting import fit
 from zoo.lenses import Cells, Dequantized
 from zoo.names import Name
+from zoo.noise import Tape
 from zoo.objectives import ELBO, latent_sites, refuse_other_data, refuse_other_latents
 from zoo.parts import GUIDES, OBJECTIVES, PRIORS, Parts
 from zoo.runs import load_run

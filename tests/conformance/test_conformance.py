@@ -5,7 +5,8 @@ import torch
 
 import zoo
 from zoo.context import pyro_context
-from zoo.engine import Replica, Tape
+from zoo.engine import Replica
+from zoo.noise import Tape
 from zoo.parts import OBJECTIVES
 from zoo.testing import ANSWERS, CHECKS, check_engine, make_subject, unknown_answers, variants
 
