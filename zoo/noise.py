@@ -1,20 +1,26 @@
 """Random draws as functions of standard noise, which is lifted out of a program and becomes an input of the step.
 
 A draw that ``torch.distributions`` asks of torch is met by :class:`Tape`, where one line of ``_LIFTS`` says how it
-follows from standard normal and uniform numbers.
+follows from standard normal and uniform numbers. A gamma draw takes several: see :func:`standard_gamma`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from copy import copy
 from math import prod
 from typing import Any
 
 import torch
+from pyro.poutine.messenger import Messenger
 from torch import Tensor
+from torch.distributions import Dirichlet
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["Tape"]
+__all__ = ["Tape", "dirichlet", "standard_gamma"]
+
+PROPOSALS = 7  # for a gamma draw: all are rejected with a probability of 6e-10 at most
 
 
 def _of_size(*size: Any, dtype: Any = None, device: Any = None, **_: Any) -> tuple[torch.Size, Tensor]:
@@ -29,11 +35,17 @@ _LIFTS: dict[Any, Callable[..., Tensor]] = {
     torch.Tensor.normal_: lambda noise, to, mean=0.0, std=1.0: noise.normal(to.shape, to) * std + mean,
     torch.Tensor.uniform_: lambda noise, to, low=0.0, high=1.0: noise.uniform(to.shape, to) * (high - low) + low,
     torch.Tensor.exponential_: lambda noise, to, rate=1.0: -torch.log1p(-noise.uniform(to.shape, to)) / rate,
+    torch.Tensor.cauchy_: lambda noise, to, median=0.0, scale=1.0: (
+        median + scale * torch.tan(math.pi * (noise.uniform(to.shape, to) - 0.5))
+    ),
     torch.randn_like: lambda noise, like, **_: noise.normal(like.shape, like).clone(),
     torch.rand_like: lambda noise, like, **_: noise.uniform(like.shape, like).clone(),
     torch.randn: lambda noise, *args, size=(), **kw: noise.normal(*_of_size(*(args or size), **kw)).clone(),
     torch.rand: lambda noise, *args, size=(), **kw: noise.uniform(*_of_size(*(args or size), **kw)).clone(),
+    torch._standard_gamma: lambda noise, concentration: standard_gamma(concentration, noise),
 }
+# What torch.distributions does in place, to a draw, and torch.func.vmap only for one seed after the other.
+_IN_PLACE: dict[Any, Callable[..., Tensor]] = {torch.Tensor.clamp_: torch.clamp}
 
 
 class Tape(TorchFunctionMode):
@@ -41,18 +53,33 @@ class Tape(TorchFunctionMode):
 
     Without tensors it counts: ``used`` then holds how many numbers of each kind a run takes. A draw into a tensor that
     is then used in place of the draw cannot be lifted; counting, that tensor is left not a number. Nor can what torch
-    draws by itself and ``_LIFTS`` does not name, such as ``torch.poisson`` and ``torch._standard_gamma``.
+    draws by itself and ``_LIFTS`` does not name, such as ``torch.poisson`` and ``torch.multinomial``.
+
+    A site of a Pyro program that draws a Beta or a Dirichlet, also as the base of another distribution, draws gammas
+    instead: torch's own Dirichlet is a Function of autograd, of a kind that torch.func refuses.
     """
 
     def __init__(self, **noise: Tensor) -> None:
         super().__init__()
         self.noise = noise
         self.used = {"normal": 0, "uniform": 0}
+        self._sites = _DirichletsByGammas(self)
+
+    def __enter__(self) -> Tape:
+        self._sites.__enter__()
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._sites.__exit__(*error)
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if func in _IN_PLACE:
+            return args[0].copy_(_IN_PLACE[func](args[0].clone(), *args[1:], **kwargs))
         lift = _LIFTS.get(func)
         if lift is None:
             return func(*args, **kwargs)
@@ -74,3 +101,137 @@ class Tape(TorchFunctionMode):
         if self.noise:
             return self.noise[kind][start : self.used[kind]].reshape(shape)
         return torch.full(shape, 0.5, dtype=like.dtype, device=like.device)
+
+
+# -- gamma draws -------------------------------------------------------------------------------------------------------
+
+
+def standard_gamma(concentration: Tensor, noise: Tape) -> Tensor:
+    r"""Draws of Gamma(alpha, 1), one for each alpha, from a fixed number of standard ones.
+
+    .. math:: g = d (1 + t)^3, \qquad d = \alpha - \tfrac13, \qquad t = \frac{x}{\sqrt{9 d}}, \qquad x \sim N(0, 1)
+
+    is accepted where :math:`\log u < 3 d (\log(1 + t) - t + t^2 / 2 - t^3 / 3)` for a uniform u. ``PROPOSALS`` are made
+    at once, and the first that is accepted is taken. One is accepted with a probability of :math:`e^d \Gamma(\alpha)
+    d^{1/2 - \alpha} / \sqrt{2 \pi}`, at least 0.9516, at alpha = 1, so that all are rejected with one of 6.2e-10 at
+    most; the draw is then d. Below 1 it is a draw for alpha + 1, times :math:`U^{1 / \alpha}` for another uniform U.
+
+    Marsaglia & Tsang (2000), "A simple method for generating gamma variables", https://doi.org/10.1145/358407.358414.
+    Their bound, :math:`x^2 / 2 + d (1 - v + \log v)` with :math:`v = (1 + t)^3`, is that one before terms cancel.
+
+    The gradient is torch's own, of a draw that stays at its quantile, :math:`\partial g / \partial \alpha = -(\partial
+    F / \partial \alpha) / (\partial F / \partial g)`: Figurnov, Mohamed & Mnih (2018), "Implicit reparameterization
+    gradients", https://arxiv.org/abs/1805.08498. It is taken once: a second derivative is not seen.
+
+    Args:
+        concentration: alpha, above 0.
+        noise: ``PROPOSALS`` normal numbers for each draw are taken from it, and one uniform number more.
+
+    Returns:
+        The shape of ``concentration``. A draw that underflows is the smallest normal number, as torch's is.
+
+    >>> standard_gamma(torch.ones(2), Tape(normal=torch.zeros(14), uniform=torch.full((16,), 0.5)))
+    tensor([0.6667, 0.6667])
+    """
+    draw, log_boost = _marsaglia_tsang(concentration, noise)
+    draw = (draw * log_boost.exp()).clamp(min=torch.finfo(draw.dtype).tiny)
+    return draw + _gamma_grad(concentration.detach(), draw) * _moved(concentration)
+
+
+def dirichlet(concentration: Tensor, noise: Tape) -> Tensor:
+    r"""Draws of Dirichlet(alpha), alpha in the last dimension, by gammas.
+
+    .. math:: y_k = g_k \Big/ \sum_j g_j, \qquad g_j \sim \mathrm{Gamma}(\alpha_j, 1)
+
+    The gammas are :func:`standard_gamma`'s, divided as logs, so that none underflows; the gradient is torch's own,
+    which varies less than that of the gammas: Jankowiak & Obermeyer (2018), "Pathwise derivatives beyond the
+    reparameterization trick", https://arxiv.org/abs/1806.01851.
+
+    Returns:
+        The shape of ``concentration``. As torch's, a number is at least the smallest normal one, and below 1.
+    """
+    draw, log_boost = _marsaglia_tsang(concentration, noise)
+    info, alpha = torch.finfo(draw.dtype), concentration.detach()
+    y = (draw.log() + log_boost).softmax(-1).clamp(info.tiny, 1 - info.eps / 2)
+    part = _dirichlet_grad(y, alpha, alpha.sum(-1, keepdim=True).expand_as(alpha)) * _moved(concentration)
+    return y + (part - y * part.sum(-1, keepdim=True))
+
+
+def _marsaglia_tsang(concentration: Tensor, noise: Tape) -> tuple[Tensor, Tensor]:
+    """Draws for alpha, or for alpha + 1 where alpha is below 1, and logs of what they are then to be multiplied by."""
+    alpha, shape = concentration.detach(), concentration.shape
+    x = noise.normal((PROPOSALS, *shape), alpha).to(alpha.dtype)
+    # of 1 - u, which is never 0
+    log_u = torch.log1p(-noise.uniform((PROPOSALS + 1, *shape), alpha).to(alpha.dtype))
+    d = torch.where(alpha < 1, alpha + 1, alpha) - 1 / 3
+    t = x / (9 * d).sqrt()
+    accepted = log_u[:-1] < 3 * d * (torch.log1p(t) - t + t**2 / 2 - t**3 / 3)  # never if t < -1, which has no log
+    first = torch.zeros_like(d)
+    for is_accepted, proposal in zip(reversed(accepted.unbind()), reversed(t.unbind()), strict=True):
+        first = torch.where(is_accepted, proposal, first)
+    return d * (1 + first) ** 3, torch.where(alpha < 1, log_u[-1] / alpha, 0.0)
+
+
+def _moved(parameter: Tensor) -> Tensor:
+    """0, which moves with a parameter: what a gradient that is known multiplies, in operations torch.func can see."""
+    return parameter - parameter.detach()
+
+
+_OPERATORS = torch.library.Library("zoo", "FRAGMENT")
+
+
+def _elementwise(name: str, of_torch: Callable[..., Tensor], arguments: int) -> Callable[..., Tensor]:
+    """An operator of torch's, with a rule for vmap: without one it is called for one seed after the other."""
+    schema = ", ".join(f"Tensor argument{i}" for i in range(arguments))
+    _OPERATORS.define(f"{name}({schema}) -> Tensor")
+    _OPERATORS.impl(name, of_torch, "CompositeExplicitAutograd")
+    operator: Callable[..., Tensor] = getattr(torch.ops.zoo, name)
+
+    def over_seeds(_: Any, dims: tuple[int | None, ...], *tensors: Tensor) -> tuple[Tensor, int]:
+        rows = [t if dim is None else t.movedim(dim, 0) for t, dim in zip(tensors, dims, strict=True)]
+        return operator(*torch.broadcast_tensors(*rows)), 0
+
+    torch.library.register_fake(f"zoo::{name}", lambda of, *_: of.new_empty(of.shape), lib=_OPERATORS)
+    torch.library.register_vmap(f"zoo::{name}", over_seeds, lib=_OPERATORS)
+    return operator
+
+
+_gamma_grad = _elementwise("standard_gamma_grad", torch._standard_gamma_grad, 2)
+_dirichlet_grad = _elementwise("dirichlet_grad", torch._dirichlet_grad, 3)
+
+
+# -- sites that draw a Dirichlet ---------------------------------------------------------------------------------------
+
+
+class _DirichletsByGammas(Messenger):  # type: ignore[misc]
+    """Draws the Dirichlet of a site, if there is one in it, by gammas from this noise."""
+
+    def __init__(self, noise: Tape) -> None:
+        super().__init__()
+        self.noise = noise
+
+    def _pyro_sample(self, message: Any) -> None:
+        if message["done"] or message["is_observed"] or message["value"] is not None:
+            return
+        drawn = _by_gammas(message["fn"], self.noise)
+        if drawn is not message["fn"]:
+            message["value"], message["done"] = drawn(*message["args"], **message["kwargs"]), True
+
+
+def _by_gammas(fn: Any, noise: Tape) -> Any:
+    """The distribution itself, or one like it whose Dirichlet is drawn by gammas: a Beta is made of one."""
+    if getattr(type(fn), "rsample", None) is Dirichlet.rsample:
+
+        def rsample(sample_shape: Any = ()) -> Tensor:
+            return dirichlet(fn.concentration.expand(fn._extended_shape(sample_shape)), noise)
+
+        changed = {"rsample": rsample}
+    else:
+        parts = {name: vars(fn)[name] for name in ("base_dist", "_dirichlet") if name in getattr(fn, "__dict__", {})}
+        drawn = {name: _by_gammas(part, noise) for name, part in parts.items()}
+        changed = {name: part for name, part in drawn.items() if part is not parts[name]}
+    if not changed:
+        return fn
+    other = copy(fn)
+    vars(other).update(changed)
+    return other
