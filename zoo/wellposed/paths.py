@@ -246,7 +246,10 @@ class _Steered:
 def _slopes(height: Callable[[], Tensor], moving: list[Tensor]) -> list[Tensor]:
     """The derivatives of a height, 0 where they are not numbers."""
     with torch.enable_grad():
-        slopes = torch.autograd.grad(height(), moving, allow_unused=True, materialize_grads=True)
+        value = height()
+        if not value.requires_grad:  # as of a likelihood that the decoder has no say in
+            return [torch.zeros_like(part) for part in moving]
+        slopes = torch.autograd.grad(value, moving, allow_unused=True, materialize_grads=True)
     return [slope.nan_to_num(0.0) for slope in slopes]
 
 
@@ -254,7 +257,10 @@ def _slopes_and_bends(height: Callable[[], Tensor], moving: list[Tensor]) -> tup
     """The same, and the second derivatives of each number, as if no other moved it."""
     bends = []
     with torch.enable_grad():
-        slopes = torch.autograd.grad(height(), moving, create_graph=True, allow_unused=True, materialize_grads=True)
+        value = height()
+        if not value.requires_grad:
+            return (still := [torch.zeros_like(part) for part in moving]), still
+        slopes = torch.autograd.grad(value, moving, create_graph=True, allow_unused=True, materialize_grads=True)
         for slope, part in zip(slopes, moving, strict=True):
             bend = torch.zeros_like(part)
             if slope.requires_grad:
