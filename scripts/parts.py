@@ -5,8 +5,8 @@ python scripts/parts.py
 1. A posterior that is a ring, and one of two bumps: how much of what independent normals lose each guide gets back.
    The approximation gap is the report's; log p(x) is by quadrature; draws are held against those of NUTS.
 2. Digits as zeros and ones under each prior: held-out evidence.
-3. A linear model under a guide that is too wide: the importance-weighted bound beside the evidence, and the noise of its
-   gradient by each of two rules.
+3. A linear model under a guide that is too wide: the importance-weighted bound beside the evidence, and the noise of
+   its gradient by each of two rules.
 """
 
 import math
@@ -63,9 +63,17 @@ def bumps(z: Tensor) -> Tensor:
 
 def register(name: str, curve: Any) -> None:
     """A pair whose posterior has the shape of its name."""
-    claims = {"title": name, "summary": f"A posterior that is made of a {name}.", "formula": "p(x|z) = N(x; f(z), 0.04 I)"}
 
-    @zoo.register(name, support="real", bounded=True, bound="-(D/2) log(0.08 π)", reference="None", **claims)
+    @zoo.register(
+        name,
+        title=name,
+        summary=f"A posterior of the shape {name}.",
+        formula="p(x|z) = N(x; f(z), 0.04 I)",
+        support="real",
+        bounded=True,
+        bound="-(D/2) log(0.08 π)",
+        reference="None",
+    )
     def build(data: zoo.Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:
         return Curved(curve), guide(data, options)
 
@@ -125,7 +133,8 @@ def priors(steps: int, seeds: int) -> pd.DataFrame:
     for text in PRIORS:
         pair = zoo.create(f"bernoulli[prior={text}]", data, latent_dim=10, hidden=(256,), activation="relu")
         run = zoo.fit(pair, data, seeds=seeds, steps=steps, learning_rate=1e-3, progress=False)
-        scores = zoo.evaluate(run, data, samples=500, temperatures=0)["heldout/log_evidence"].values.mean(1)
+        tree = zoo.evaluate(run, data, samples=500, temperatures=0)
+        scores = np.asarray(tree["heldout/log_evidence"]).mean(1)
         rows.append({"prior": text, "log evidence": scores.mean(), "sd over seeds": scores.std(ddof=1)})
         print(rows[-1], flush=True)
     return pd.DataFrame(rows)
@@ -144,7 +153,8 @@ class Wide:
         from zoo.testing import make_subject
 
         subject = make_subject("linear-shared:linear", latent_dim=2)
-        model, q = subject.pair.model, subject.pair.guide
+        model: Any = subject.pair.model
+        q: Any = subject.pair.guide
         with torch.no_grad(), seeded(3):
             mean, scale_tril = model.posterior(subject.x)
             fitted = np.linalg.lstsq(np.column_stack([subject.x, np.ones(len(subject.x))]), mean, rcond=None)[0]
@@ -153,7 +163,7 @@ class Wide:
             q.log_diagonal.copy_((factor * scale_tril.diagonal()).log())
         return cls(subject.pair, subject.x)
 
-    def noise(self, objective: Any, draws: int) -> float:
+    def noise(self, objective: IWAE, draws: int) -> float:
         """The variance of the gradient of the guide, summed over its parameters."""
         found = []
         for seed in range(draws):
@@ -167,7 +177,8 @@ class Wide:
 def bounds(draws: int) -> pd.DataFrame:
     """The importance-weighted bound beside the evidence, and the noise of its gradient."""
     made, rows = Wide.made(1.4), []
-    exact = made.pair.model.log_evidence(made.x).mean().item()
+    model: Any = made.pair.model
+    exact = model.log_evidence(made.x).mean().item()
     for samples in (1, 5, 50, 5000):
         values = []
         for seed in range(max(20, draws // samples)):
@@ -183,8 +194,8 @@ def bounds(draws: int) -> pd.DataFrame:
 
 
 def main(steps: int = 4000, seeds: int = 3, draws: int = 1000) -> None:
-    tables = [shaped("ring", ring, steps, seeds), shaped("bumps", bumps, steps, seeds), priors(steps, seeds), bounds(draws)]
-    for table in tables:
+    shapes = [shaped("ring", ring, steps, seeds), shaped("bumps", bumps, steps, seeds)]
+    for table in (*shapes, priors(steps, seeds), bounds(draws)):
         print("\n" + table.to_string(index=False))
 
 
