@@ -7,30 +7,35 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
+from torch.nn import functional
 
 from .amortized import Amortized
 
 __all__ = ["MixtureNormal", "NormalMixture"]
 
+LOG_ROOT_TAU = math.log(2 * math.pi) / 2
+LARGEST = 40.0  # logarithm of how far a gradient takes a draw: its square is a number in single precision
+
 
 class NormalMixture(dist.MixtureSameFamily):  # type: ignore[misc]
     r"""A mixture of diagonal normals, with pathwise gradients of its draws.
 
-    .. math:: q(z) = \sum_c \pi_c \prod_j N(z_j; m_{cj}, s_{cj}^2), \qquad
-              F_j(z) = \sum_c w_{cj} \, \Phi\left(\frac{z_j - m_{cj}}{s_{cj}}\right), \quad
-              w_{cj} \propto \pi_c \prod_{i < j} N(z_i; m_{ci}, s_{ci}^2)
+    .. math:: q(z) = \sum_c \pi_c \prod_j N_{cj}(z_j), \qquad N_{cj} \text{ of mean } m_{cj} \text{ and scale } s_{cj}
 
-    F_j is the distribution function of z_j given those before it, so that F(z) is uniform: where the mixture moves, a
-    draw moves as it must for F to stay, and which component it came from does not matter.
+    As the mixture moves, its draws move so that they are the moved mixture's: q dz is the flow of mass. A component
+    takes a draw along by the chance that it is its own, and what a weight gains comes over one coordinate after
+    another, which needs no inverse and no order of the components:
 
-    .. math:: \frac{dz}{d\phi} = - \left(\frac{\partial F}{\partial z}\right)^{-1} \frac{\partial F}{\partial \phi}
+    .. math:: dz_j = \sum_c \frac{\pi_c N_c}{q} \left( dm_{cj} + \frac{z_j - m_{cj}}{s_{cj}} ds_{cj} \right)
+              - \sum_{c, d} d \log \pi_c \, \frac{\pi_c \pi_d}{q} \prod_{i < j} N_{ci} \prod_{i > j} N_{di}
+              \, (\Phi_{cj} - \Phi_{dj})
 
-    with a triangular matrix, solved for all j at once. Its diagonal, the densities of z_j given those before it, is
-    kept above the smallest number there is. A weight takes mass from one component to another through all that lies
-    between them: the further apart they are, the more such a gradient varies. It is right once: what a second
-    derivative makes of it is not.
+    With L = 1 these are the implicit gradients of Figurnov, Mohamed & Mnih (2018), https://arxiv.org/abs/1805.08498.
+    With more, theirs have one coordinate answer for what another did, and vary so much that training fails: means and
+    scales are here as in Jankowiak & Karaletsos (2019), https://arxiv.org/abs/1806.01856.
 
-    Figurnov, Mohamed & Mnih (2018), Implicit Reparameterization Gradients, https://arxiv.org/abs/1805.08498
+    The further apart components are, the more the gradient of a weight varies: mass has to come through what lies
+    between. It is kept finite. A second derivative through draws is not right.
 
     Args:
         logits: of the weights, (..., C).
@@ -76,37 +81,40 @@ class NormalMixture(dist.MixtureSameFamily):  # type: ignore[misc]
 
     def _attached(self, z: Tensor) -> Tensor:
         """The same draws (..., L), with their gradient."""
-        residual = (z[..., None, :] - self.means) / self.scales
-        log_density = -residual.square() / 2 - self.scales.log() - math.log(2 * math.pi) / 2
-        weight = (self.logits[..., None] + log_density.cumsum(-1) - log_density).softmax(-2)
-        below = (weight * torch.special.ndtr(residual)).sum(-2)
+        residual = ((z[..., None, :] - self.means) / self.scales).detach()
+        log_density = -residual.square() / 2 - (self.scales.detach().log() + LOG_ROOT_TAU)
+        log_weight = self.logits.detach()[..., None]
+        log_joint = log_weight + log_density.sum(-1, keepdim=True)
+        share: Tensor = log_joint.softmax(-2)
+        along = self.means - self.means.detach() + residual * (self.scales - self.scales.detach())
 
-        # 1 - F has the same gradient but for its sign, and is the more exact of the two where it is the smaller
-        side = torch.where(below.detach() < 0.5, 1.0, -1.0).to(z)
-        tail = side[..., None, :] * torch.special.ndtr(side[..., None, :] * residual)
-        share = (weight * tail).sum(-2)
-
-        w, slope = weight.detach(), (-residual / self.scales).detach()  # of log N(z_i; m_ci, s_ci^2) in z_i
-        density = (w * log_density.detach().exp()).sum(-2).clamp(min=torch.finfo(z.dtype).tiny)
-        apart = w * (tail - share[..., None, :]).detach()
-        jacobian = (apart.mT @ slope).tril(-1) / density[..., None] + torch.eye(z.shape[-1]).to(z)
-        move = (share - share.detach()) / density
-        moved: Tensor = torch.linalg.solve_triangular(jacobian, move[..., None], upper=False, unitriangular=True)
-        return z - moved[..., 0]
+        log_before = log_weight + _sum_before(log_density)
+        log_after = log_weight + _sum_before(log_density.flip(-1)).flip(-1)
+        log_over = log_before + log_after.logsumexp(-2, keepdim=True) - log_joint.logsumexp(-2, keepdim=True)
+        weight = log_after.softmax(-2)
+        # 1 - Phi has the same differences but for their sign, and more digits where it is the smaller
+        below = (weight * torch.special.ndtr(residual)).sum(-2, keepdim=True) < 0.5
+        side = torch.where(below, 1.0, -1.0).to(z)
+        tail = side * torch.special.ndtr(side * residual)
+        apart = tail - (weight * tail).sum(-2, keepdim=True)
+        gained: Tensor = (self.logits - self.logits.detach())[..., None] * log_over.clamp(max=LARGEST).exp() * apart
+        return z + (share * along - gained).sum(-2)
 
 
 class MixtureNormal(Amortized):
     r"""A mixture of diagonal normals whose means, scales and weights an encoder reads off the datum.
 
-    .. math:: q(z \mid x) = \sum_c \pi_c(x) \, N(z; m_c(x), \mathrm{diag}\, s_c^2(x)), \qquad \pi = \mathrm{softmax}(a)
+    .. math:: q(z \mid x) = \sum_c \pi_c(x) \, N(z; \rho u_c + m_c(x), \sigma^2 \mathrm{diag}\, s_c^2(x)), \qquad
+              \pi = \mathrm{softmax}(a(x)), \quad \sigma = C^{-1/L}, \quad \rho^2 = 1 - \sigma^2
 
-    What tells the components apart at the start is that the encoder's weights are random.
+    with points u_c spread as N(0, I) is. Where the encoder gives zeros the mixture is nearly N(0, I), in C parts as
+    wide as they have to be to fill it: parts that began as one would stay so, and never find a second mode.
 
     Morningstar et al. (2021), Automatic Differentiation Variational Inference with Mixtures,
     https://arxiv.org/abs/2003.01687
 
     Args:
-        encoder: maps x (..., D) to C rows of means, C of log s^2, and as many as hold the C numbers a.
+        encoder: maps x (..., D) to C rows m_c, C rows log s_c^2, and as many rows as hold the C numbers a.
         components: C.
     """
 
@@ -121,11 +129,35 @@ class MixtureNormal(Amortized):
 
     def distribution(self, numbers: Tensor) -> dist.TorchDistribution:
         """The mixture."""
-        mean, log_variance = numbers[..., : 2 * self.components, :].chunk(2, dim=-2)
-        logits = numbers[..., 2 * self.components :, :].flatten(-2)[..., : self.components]
-        return NormalMixture(logits, mean, (log_variance / 2).exp())
+        mean, logits = numbers[..., : self.components, :], numbers[..., 2 * self.components :, :]
+        scale = self._scale(numbers)
+        width = math.pow(self.components, -1 / mean.shape[-1])
+        place = math.sqrt(1 - width**2) * _spread(mean, self.components)
+        return NormalMixture(logits.flatten(-2)[..., : self.components], place + mean, scale)
 
     def units(self, numbers: Tensor) -> Tensor:
-        """s_c for m_c, and one."""
-        scale = (numbers[..., self.components : 2 * self.components, :] / 2).exp()
-        return torch.cat([scale, torch.ones_like(numbers[..., self.components :, :])], dim=-2)
+        """The scales for the means, and one."""
+        return torch.cat([self._scale(numbers), torch.ones_like(numbers[..., self.components :, :])], dim=-2)
+
+    def _scale(self, numbers: Tensor) -> Tensor:
+        log_variance = numbers[..., self.components : 2 * self.components, :]
+        return math.pow(self.components, -1 / numbers.shape[-1]) * (log_variance / 2).exp()
+
+
+def _spread(like: Tensor, count: int) -> Tensor:
+    """So many points, (count, L), as even as a sequence of N(0, I) can be: multiples of a generalised golden ratio.
+
+    Roberts (2018), https://extremelearning.com.au/unreasonable-effectiveness-of-quasirandom-sequences
+    """
+    dimensions, ratio = like.shape[-1], 2.0
+    for _ in range(64):
+        ratio = (1 + ratio) ** (1 / (dimensions + 1))
+    first, one = torch.arange(1, count + 1, device=like.device), torch.arange(1, dimensions + 1, device=like.device)
+    uniform = (0.5 + first[:, None] * torch.pow(ratio, -one.double())) % 1
+    points: Tensor = torch.special.ndtri(uniform)
+    return points.to(like)
+
+
+def _sum_before(each: Tensor) -> Tensor:
+    """Sums over those to the left: not a difference of larger sums, which would be all rounding."""
+    return functional.pad(each[..., :-1].cumsum(-1), (1, 0))

@@ -244,36 +244,48 @@ def two_dimensional():
 
 
 def test_the_mixtures_draws_move_so_that_their_distribution_function_stays():
-    """Against SciPy's normals, roots of F found by bisection, and differences of those."""
+    """Of one number: against SciPy's normals, roots of F found by bisection, and differences of those."""
     logits, mean, scale = (t.requires_grad_() for t in two_dimensional())
+    mean, scale = (t[:, :1].detach().requires_grad_() for t in (mean, scale))
     with seeded(0):
-        draws = NormalMixture(logits, mean, scale).rsample((4,))
-    moved = [torch.autograd.grad(z, (logits, mean, scale), retain_graph=True) for z in draws.flatten()]
+        draws = NormalMixture(logits, mean, scale).rsample((6,))
     where = [t.detach().numpy() for t in (logits, mean, scale)]
 
-    def conditional(z, j, given, logits, mean, scale):
-        weight = np.exp(logits) * norm.pdf(given, mean[:, :j], scale[:, :j]).prod(-1)
-        return weight @ norm.cdf(z, mean[:, j], scale[:, j]) / weight.sum()
+    def level(z, logits, mean, scale):
+        return np.exp(logits) @ norm.cdf(z, mean[:, 0], scale[:, 0]) / np.exp(logits).sum()
 
-    def inverted(levels, of):
-        z = []
-        for j, level in enumerate(levels):
-            z.append(brentq(lambda at, j=j, level=level: conditional(at, j, z, *of) - level, -30, 30, xtol=1e-13))
-        return np.array(z)
-
-    for i, z in enumerate(draws.detach().numpy()):
-        levels = [conditional(z[j], j, z[:j], *where) for j in range(2)]
-        np.testing.assert_allclose(inverted(levels, where), z, atol=1e-9)
+    for draw in draws.flatten():
+        moved = torch.autograd.grad(draw, (logits, mean, scale), retain_graph=True)
+        stays = level(draw.item(), *where)
         for which, value in enumerate(where):
             for at in np.ndindex(value.shape):
                 ends = []
                 for sign in (1, -1):
                     of = [v.copy() for v in where]
                     of[which][at] += sign * 1e-4
-                    ends.append(inverted(levels, of))
-                difference = (ends[0] - ends[1]) / 2e-4
-                ours = [moved[2 * i + j][which][at].item() for j in range(2)]
-                np.testing.assert_allclose(ours, difference, atol=2e-6)
+                    ends.append(brentq(lambda z, of=of, stays=stays: level(z, *of) - stays, -30, 30, xtol=1e-13))
+                assert moved[which][at].item() == pytest.approx((ends[0] - ends[1]) / 2e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("latent_dim", [1, 2, 4])
+def test_what_the_mixtures_draws_carry_is_what_its_density_gains(latent_dim):
+    """At any point the density grows by what flows in: dq + div(q dz) = 0, by differences of the flow."""
+    with seeded(latent_dim):
+        logits, mean = torch.randn(3, dtype=torch.float64), torch.randn(3, latent_dim, dtype=torch.float64)
+        parts = [t.requires_grad_() for t in (logits, mean, 0.5 + torch.rand_like(mean))]
+        points = torch.randn(5, latent_dim, dtype=torch.float64)
+
+    def flow(z):
+        """Q dz by each parameter, (L, P)."""
+        fn = NormalMixture(*parts)
+        carried = [torch.autograd.grad(moved, parts, retain_graph=True) for moved in fn._attached(z)]
+        return torch.stack([torch.cat([g.flatten() for g in of]) for of in carried]) * fn.log_prob(z).exp().detach()
+
+    for z in points:
+        steps = 1e-5 * torch.eye(latent_dim, dtype=torch.float64)
+        divergence = sum((flow(z + h)[j] - flow(z - h)[j]) / 2e-5 for j, h in enumerate(steps))
+        gains = torch.autograd.grad(NormalMixture(*parts).log_prob(z).exp(), parts)
+        torch.testing.assert_close(torch.cat([g.flatten() for g in gains]), -divergence, rtol=1e-6, atol=1e-9)
 
 
 def test_the_mixtures_gradient_has_the_expectation_of_pyros():
