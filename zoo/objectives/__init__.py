@@ -8,7 +8,7 @@ graph, so that nothing in it may depend on a number being this or that.
 ['elbo', 'beta-vae', 'free-bits']
 """
 
-from zoo.objectives.bounds import ELBO, BetaELBO, FreeBits
+from zoo.objectives.bounds import ELBO, BetaELBO, FreeBits, TemperedELBO
 from zoo.objectives.lower_bound import (
     Loss,
     Program,
@@ -49,6 +49,7 @@ __all__ = [
     "Program",
     "Quantile",
     "Renyi",
+    "TemperedELBO",
     "Terms",
     "TwoStage",
     "VariationalVariance",

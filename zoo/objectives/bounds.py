@@ -27,7 +27,7 @@ from zoo.objectives.lower_bound import (
 )
 from zoo.parts import register_objective
 
-__all__ = ["ELBO", "BetaELBO", "FreeBits"]
+__all__ = ["ELBO", "BetaELBO", "FreeBits", "TemperedELBO"]
 
 
 @register_objective(
@@ -95,6 +95,34 @@ class BetaELBO:
         of = terms(*traces(model, guide, x), len(x))
         of = of._replace(weighed_kl=self.beta * of.weighed_kl)
         return of.loss_of(of.weighed_likelihood, kl_weight)
+
+
+@register_objective(
+    "tempered",
+    summary="The ELBO, with a KL term that weighs more at first, over the warm-up: guides find all of a posterior.",
+    reference="Huang et al. (2018), Improving Explorability in Variational Inference",
+    link="https://arxiv.org/abs/1809.01818",
+)
+@dataclass(frozen=True)
+class TemperedELBO:
+    r"""The ELBO, come to from where the datum has little to say, so that a guide starts as wide as the prior.
+
+    .. math:: E_{q(z \mid x)} \log p(x \mid z) - \beta_t \, KL(q(z \mid x) \,\|\, p(z)), \qquad
+              \log \beta_t = (1 - w_t) \log \beta
+
+    with w the weight that ``fit(..., warmup=STEPS)`` lets rise to 1: the opposite of a warm-up, which starts where the
+    prior has nothing to say, and from where a guide settles on one bump of several.
+
+    Args:
+        beta: the weight of the KL term at the start.
+    """
+
+    beta: Annotated[float, Ge(1), Lt(math.inf)] = 100.0
+
+    def __call__(self, model: Program, guide: Program, x: Tensor, kl_weight: Weight = 1.0) -> Loss:
+        """Minus the tempered bound of a batch x, (B, D)."""
+        of = terms(*traces(model, guide, x), len(x))
+        return of.loss_of(of.weighed_likelihood, self.beta ** (1 - kl_weight))
 
 
 @register_objective(
