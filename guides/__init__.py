@@ -8,6 +8,7 @@ from .flow import InverseAutoregressive, SplineFlow, SplineLayer
 from .linear import ClosedFormNormal, LinearNormal
 from .mixture import MixtureNormal, NormalMixture
 from .normal import FullRankNormal, LowRankNormal, MeanFieldNormal
+from .semi_amortized import SemiAmortized
 from .two_stage import TwoStageNormal
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "MeanFieldNormal",
     "MixtureNormal",
     "NormalMixture",
+    "SemiAmortized",
     "SplineFlow",
     "SplineLayer",
     "TwoStageNormal",

@@ -3,6 +3,7 @@
 import functools
 
 import numpy as np
+import pyro
 import pyro.distributions as dist
 import pytest
 import torch
@@ -24,11 +25,14 @@ from zoo.guides import (
     MeanFieldNormal,
     MixtureNormal,
     NormalMixture,
+    SemiAmortized,
     SplineFlow,
     SplineLayer,
 )
+from zoo.inference import log_density, log_weights
 from zoo.models import VAE
 from zoo.models.emissions import FixedNormal
+from zoo.models.linear import ProbabilisticPCA
 from zoo.models.mixture import _kmeans_plus_plus
 from zoo.objectives import ELBO
 from zoo.pairs import VAEOptions, decoder
@@ -46,27 +50,42 @@ FAMILIES = {
 }
 FLOWS = ("iaf", "spline")
 every_family = pytest.mark.parametrize("name", FAMILIES)
+every_guide = pytest.mark.parametrize("name", [*FAMILIES, "semi-amortized"])
 
 
-def built(name, latent_dim, features=FEATURES):
+def built(name, latent_dim, features=FEATURES, model=None):
+    if name == "semi-amortized":
+        return SemiAmortized(built("full-rank", latent_dim, features), model or linear(latent_dim, features), 2, 0.5)
     outputs, guide = FAMILIES[name](latent_dim)
     return guide(nn.Sequential(nn.Linear(features, outputs * latent_dim), nn.Unflatten(-1, (outputs, latent_dim))))
 
 
 def bent(name, latent_dim):
-    """A guide in double precision that is far from where it starts, with its numbers for one datum, (1, outputs, L)."""
-    with seeded(1):
+    """A guide in double precision that is far from where it starts."""
+    with seeded(1), torch.no_grad():
         guide = built(name, latent_dim).double()
-        with torch.no_grad():
-            for parameter in guide.parameters():
-                parameter.add_(0.2 * torch.randn_like(parameter))
-            return guide, guide.encoder(torch.ones(1, FEATURES, dtype=torch.float64))
+        for parameter in guide.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return guide
+
+
+def bent_and_numbers(name, latent_dim):
+    """That, with its numbers for one datum, (1, outputs, L)."""
+    guide = bent(name, latent_dim)
+    return guide, guide.encoder(torch.ones(1, FEATURES, dtype=torch.float64)).detach()
+
+
+def linear(latent_dim, features=FEATURES, scale=0.3):
+    """A model whose posterior is known, and narrower than where an encoder starts."""
+    model = ProbabilisticPCA(features, latent_dim)
+    model.log_scale.data.fill_(np.log(scale))
+    return model
 
 
 @functools.cache
 def grid(latent_dim):
     """Points (N, 1, L) of a grid, and the volume of a cell."""
-    line = torch.linspace(-14, 14, 4001 if latent_dim == 1 else 561, dtype=torch.float64)
+    line = torch.linspace(-14, 14, 4001 if latent_dim == 1 else 401, dtype=torch.float64)
     points = torch.cartesian_prod(*[line] * latent_dim).reshape(-1, 1, latent_dim)
     return points, float(line[1] - line[0]) ** latent_dim
 
@@ -79,7 +98,7 @@ def fn_of(guide, x):
 @every_family
 @pytest.mark.parametrize("latent_dim", [1, 2])
 def test_the_density_integrates_to_one_and_is_that_of_the_draws(name, latent_dim):
-    guide, numbers = bent(name, latent_dim)
+    guide, numbers = bent_and_numbers(name, latent_dim)
     points, cell = grid(latent_dim)
     with torch.no_grad(), seeded(0):
         fn = guide.distribution(numbers)
@@ -111,7 +130,7 @@ def lopsided(z):
 @every_family
 @pytest.mark.parametrize("latent_dim", [1, 2])
 def test_the_gradient_of_an_expectation_is_that_of_quadrature(name, latent_dim):
-    guide, numbers = bent(name, latent_dim)
+    guide, numbers = bent_and_numbers(name, latent_dim)
     points, cell = grid(latent_dim)
     numbers.requires_grad_()
     by_grid = (guide.distribution(numbers).log_prob(points).exp()[:, 0] * lopsided(points[:, 0])).sum() * cell
@@ -128,10 +147,10 @@ def test_the_gradient_of_an_expectation_is_that_of_quadrature(name, latent_dim):
     assert ((found.mean(0) - exact).abs() <= 4.5 * error + 1e-6).all()
 
 
-@every_family
+@every_guide
 @pytest.mark.parametrize("latent_dim", [1, 2, 3])
 def test_the_density_of_a_draw_is_that_of_the_same_point_given(name, latent_dim):
-    guide, _ = bent(name, latent_dim)
+    guide = bent(name, latent_dim)
     x = torch.randn(5, FEATURES, generator=torch.Generator().manual_seed(0)).double()
     with seeded(0), torch.no_grad():
         drawn = poutine.trace(guide).get_trace(x)
@@ -143,7 +162,7 @@ def test_the_density_of_a_draw_is_that_of_the_same_point_given(name, latent_dim)
     torch.testing.assert_close(drawn.nodes["z"]["log_prob"], given.nodes["z"]["log_prob"], rtol=1e-9, atol=1e-9)
 
 
-@every_family
+@every_guide
 def test_a_draw_and_its_density_move_every_parameter(name):
     with seeded(0):
         guide = built(name, 2).double()
@@ -157,7 +176,7 @@ def test_a_draw_and_its_density_move_every_parameter(name):
         assert gradient.isfinite().all() and gradient.abs().max() > 0, label
 
 
-@every_family
+@every_guide
 @pytest.mark.parametrize("latent_dim", [1, 3])
 def test_seeds_are_the_same_together_and_one_by_one(name, latent_dim):
     with seeded(0):
@@ -189,11 +208,11 @@ def test_seeds_are_the_same_together_and_one_by_one(name, latent_dim):
                 torch.testing.assert_close(together[0][label][seed], parameter.grad, rtol=1e-8, atol=1e-10)
 
 
-@every_family
+@every_guide
 def test_the_engine_records_a_step_that_pyro_takes(name, catalogue, iris):
     def build(data: zoo.Data, options: VAEOptions):
         model = VAE(decoder(data, options, 1), options.latent_dim, FixedNormal(0.5))
-        return model, built(name, options.latent_dim, data.features)
+        return model, built(name, options.latent_dim, data.features, model)
 
     claims = {"title": name, "summary": "", "formula": "", "reference": "", "guide": name}
     bound = {"support": "real", "bounded": True, "bound": "-(D/2) log(2π scale²)"}
@@ -361,7 +380,7 @@ def test_a_flow_starts_as_a_mean_field_normal(name, latent_dim):
 @pytest.mark.parametrize("latent_dim", [1, 2, 5])
 def test_a_flows_jacobian_is_that_of_its_draws(name, latent_dim):
     """Against the determinant of autograd's own Jacobian, and there and back again."""
-    guide, numbers = bent(name, latent_dim)
+    guide, numbers = bent_and_numbers(name, latent_dim)
     flow = guide.distribution(numbers[0]).transforms[0]
     with seeded(0):
         noise = 2 * torch.randn(20, latent_dim, dtype=torch.float64)
@@ -376,7 +395,7 @@ def test_a_flows_jacobian_is_that_of_its_draws(name, latent_dim):
 
 @pytest.mark.parametrize("name", FLOWS)
 def test_a_flows_own_draws_are_not_inverted(name, monkeypatch):
-    guide, numbers = bent(name, 3)
+    guide, numbers = bent_and_numbers(name, 3)
     layer = type(guide.layers[0])
     monkeypatch.setattr(layer, "inverse", lambda *_: pytest.fail("inverted"))
     fn = guide.distribution(numbers).expand((4, 1))
@@ -387,7 +406,7 @@ def test_a_flows_own_draws_are_not_inverted(name, monkeypatch):
 
 
 def test_an_autoregressive_layer_sees_what_is_before_alone():
-    guide, numbers = bent("iaf", 4)
+    guide, numbers = bent_and_numbers("iaf", 4)
     context = numbers[0, 2:].flatten()
     u = torch.linspace(-1, 1, 4, dtype=torch.float64)
     jacobian = torch.autograd.functional.jacobian(lambda u: guide.layers[0](u, context)[0].flip(-1), u)
@@ -422,7 +441,7 @@ def test_a_spline_is_pyros_and_its_inverse_leads_back():
 
 
 def test_splines_are_the_identity_beyond_their_ends():
-    guide, numbers = bent("spline", 2)
+    guide, numbers = bent_and_numbers("spline", 2)
     context = numbers[0, 2:].flatten()
     u = torch.tensor([[-7.0, 6.0], [5.0 + 1e-9, -5.0 - 1e-9]], dtype=torch.float64)
     y, log_det = guide.layers[0](u, context)
@@ -430,6 +449,123 @@ def test_splines_are_the_identity_beyond_their_ends():
     assert not log_det.any()
     near = torch.tensor([[4.0, 5.0 - 1e-7]], dtype=torch.float64)
     assert guide.layers[0](near, context)[0][0, 0].item() == pytest.approx(5, abs=1e-5)
+
+
+# -- semi-amortized ----------------------------------------------------------------------------------------------------
+
+
+def far_and_data(kind, latent_dim, scale):
+    """A model, a guide whose encoder knows nothing of it, and its data."""
+    with seeded(0), torch.no_grad():
+        model, start = linear(latent_dim, 5, scale).double(), built(kind, latent_dim, 5).double()
+        mean = model.decoder(torch.randn(60, latent_dim, dtype=torch.float64))
+        return model, start, mean + scale * torch.randn_like(mean)
+
+
+def divergence(guide, model, x):
+    """KL(q, posterior) for each datum, log p(x) less the ELBO: in closed form, of two normals."""
+    with torch.no_grad(), pyro_context():
+        q, (mean, scale_tril) = fn_of(guide, x), model.posterior(x)
+    covariance = getattr(q, "covariance_matrix", None)
+    normal = dist.MultivariateNormal(q.mean, torch.diag_embed(q.variance) if covariance is None else covariance)
+    return torch.distributions.kl_divergence(normal, dist.MultivariateNormal(mean, scale_tril=scale_tril))
+
+
+@pytest.mark.parametrize("kind", ["mean-field", "full-rank", "low-rank"])
+@pytest.mark.parametrize("scale", [1.0, 0.05])
+def test_steps_raise_the_elbo_of_every_datum_and_lead_to_the_evidence(kind, scale):
+    model, start, x = far_and_data(kind, 2, scale)
+    before = divergence(start, model, x)
+    few, some, many = (divergence(SemiAmortized(start, model, n, 0.5), model, x) for n in (5, 20, 150))
+    assert (few < before).all()
+    assert few.mean() < 0.4 * before.mean() and some.mean() < 0.1 * few.mean() + 0.05
+    _, factor = model.posterior(x)
+    precision = torch.cholesky_inverse(factor)
+    of_mean_field = (precision.diagonal().log().sum() - precision.logdet()) / 2  # the least that independent ones have
+    best = of_mean_field if kind == "mean-field" else 0.0
+    torch.testing.assert_close(many, many * 0 + best, atol=0.02, rtol=0)
+
+
+def test_the_gradient_goes_through_the_steps():
+    """To the encoder and to the model, against differences."""
+    guide = bent("semi-amortized", 2)
+    with seeded(0):
+        x = torch.randn(4, FEATURES, dtype=torch.float64)
+    parameters = dict(guide.named_parameters())
+    gradients = torch.autograd.grad(lopsided(guide.numbers(x)[:, 0]).sum(), list(parameters.values()))
+    with torch.no_grad():
+        for (label, parameter), gradient in zip(parameters.items(), gradients, strict=True):
+            entry, ends = parameter.flatten()[:1], []
+            for change in (1e-5, -2e-5):
+                entry.add_(change)
+                ends.append(lopsided(guide.numbers(x)[:, 0]).sum())
+            entry.add_(1e-5)
+            assert gradient.flatten()[0].item() == pytest.approx((ends[0] - ends[1]).item() / 2e-5, rel=1e-5), label
+
+
+def test_steps_are_taken_once_for_each_datum_whatever_is_around_them():
+    guide, x = bent("semi-amortized", 2), torch.ones(3, FEATURES, dtype=torch.float64)
+    alone = guide.numbers(x)
+    with torch.no_grad(), pyro_context(), seeded(5):
+        assert torch.equal(guide.numbers(x), alone)
+        before = torch.random.get_rng_state()
+        guide.numbers(x)
+        assert torch.equal(before, torch.random.get_rng_state())
+        trace = poutine.trace(poutine.condition(guide, data={"z": x[:, :2]})).get_trace(x)
+        assert [name for name, node in trace.nodes.items() if node["type"] == "sample"] == ["data", "z"]
+        weights = log_weights(guide.model, guide, x, 7)
+        z = torch.randn(7, 3, 2, dtype=torch.float64)
+        density = log_density(guide, x, {"z": z})
+    assert weights.shape == (7, 3)
+    torch.testing.assert_close(density, guide.start.distribution(alone).log_prob(z))
+
+
+class Switched(VAE):
+    """p(component) p(z) p(x | component, z) with a component that is enumerated."""
+
+    def forward(self, x):
+        with pyro.plate("data", len(x), dim=-1):
+            logits = x.new_tensor([0.3, -0.2, 0.5])
+            component = pyro.sample("component", dist.Categorical(logits=logits), infer={"enumerate": "parallel"})
+            z = pyro.sample("z", self.prior(x))
+            centre = x.new_tensor([-1.0, 0.0, 2.0])[component][..., None]
+            pyro.sample("x", dist.Normal(self.decoder(z)[..., 0, :] + centre, 0.5).to_event(1), obs=x)
+
+
+def test_what_the_model_enumerates_is_summed_out():
+    with seeded(0):
+        decoder = nn.Sequential(nn.Linear(2, FEATURES), nn.Unflatten(-1, (1, FEATURES))).double()
+        x, z = torch.randn(4, FEATURES, dtype=torch.float64), torch.randn(5, 4, 2, dtype=torch.float64)
+        guide = SemiAmortized(built("mean-field", 2).double(), Switched(decoder, 2), 3, 0.5)
+    mean = decoder(z)[..., 0, :]
+    by_hand = torch.stack(
+        [
+            logit + dist.Normal(mean + centre, 0.5).log_prob(x).sum(-1)
+            for logit, centre in zip(torch.tensor([0.3, -0.2, 0.5]).log_softmax(0), (-1.0, 0.0, 2.0), strict=True)
+        ]
+    ).logsumexp(0)
+    with pyro_context():
+        found = guide._log_joint(x, z)
+    torch.testing.assert_close(found, by_hand + dist.Normal(0.0, 1.0).log_prob(z).sum(-1), rtol=1e-6, atol=1e-6)
+
+
+def test_another_latent_that_is_drawn_is_refused():
+    def model(x):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("u", dist.Normal(0.0, 1.0))
+            z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z[..., :1].expand_as(x), 1.0).to_event(1), obs=x)
+
+    with seeded(0), pytest.raises(ValueError, match="'u' is drawn"):
+        SemiAmortized(built("mean-field", 2), model, 1, 0.5)(torch.zeros(3, FEATURES))
+
+
+def test_a_guide_of_another_model_has_the_same_encoder():
+    with seeded(0):
+        guide, other = built("semi-amortized", 2), linear(2)
+    same = guide.of(other)
+    assert same.start is guide.start and same.model is other
+    assert (same.steps, same.rate, same.draws) == (guide.steps, guide.rate, guide.draws)
 
 
 # -- starts of mixtures ------------------------------------------------------------------------------------------------
