@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pyro
+import pyro.distributions as dist
 import torch
 from pyro import poutine
 from torch import Tensor, nn
@@ -60,11 +61,19 @@ class SemiAmortized(nn.Module):
         """Declare q(z | x) for x of shape (B, D)."""
         numbers = self.numbers(x)
         with pyro.plate("data", len(x), dim=-1):
-            pyro.sample("z", self.start.distribution(numbers))
+            pyro.sample("z", self.distribution(numbers))
+
+    def distribution(self, numbers: Tensor) -> dist.TorchDistribution:
+        """The member of the family that the steps stay in."""
+        return self.start.distribution(numbers)
+
+    def units(self, numbers: Tensor) -> Tensor:
+        """The family's own."""
+        return self.start.units(numbers)
 
     def numbers(self, x: Tensor) -> Tensor:
         """Where the steps lead, (B, outputs, L), for x of shape (B, D)."""
-        numbers: Tensor = self.start.encoder(x)
+        numbers = self.start.numbers(x)
         with _same_noise():
             for step in range(self.steps):
                 units = self.start.units(numbers)

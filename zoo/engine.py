@@ -46,8 +46,6 @@ LARGE = 2**17  # numbers of a parameter, over all seeds, that are kept apart: on
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # Adam's, as in Kingma & Ba (2015) and torch.optim.Adam
 
 
-
-
 def _close(a: Tensor, b: Tensor) -> bool:
     """Equal but for rounding, as vectors."""
     a, b = a.double().nan_to_num(), b.double().nan_to_num()

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
-from annotated_types import Ge, Le
+from annotated_types import Ge, Gt, Le, Lt
 
-from zoo.parts import register_guide
+from zoo.parts import GUIDES, register_guide
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,6 +30,7 @@ __all__ = [
     "LowRank",
     "MeanField",
     "Mixture",
+    "SemiAmortized",
     "SplineFlow",
     "Target",
 ]
@@ -183,6 +184,29 @@ class SplineFlow(OfVector):
 
         outputs = SplineFlow.outputs(target.latent_dim, self.hidden)
         return SplineFlow(target.encoder(outputs), target.latent_dim, self.layers, self.hidden, self.bins)
+
+
+@register_guide(
+    "semi-amortized",
+    summary="A few steps up each datum's own ELBO, from where another guide's encoder starts.",
+    reference="Kim et al. (2018), Semi-Amortized Variational Autoencoders",
+    link="https://arxiv.org/abs/1802.02550",
+)
+@dataclass(frozen=True)
+class SemiAmortized(OfVector):
+    """``start`` is the guide whose numbers are moved, by ``steps`` steps of at most ``rate`` of their own units."""
+
+    start: str = "mean-field"
+    steps: Annotated[int, Ge(1), Le(100)] = 4
+    rate: Annotated[float, Gt(0), Lt(10)] = 0.5
+    draws: Count = 1
+
+    def build(self, target: Target) -> nn.Module:
+        """A SemiAmortized guide around another."""
+        from zoo.guides import SemiAmortized
+
+        start: Amortized = GUIDES.make(self.start).build(target)
+        return SemiAmortized(start, target.model, self.steps, self.rate)
 
 
 @register_guide("exact", summary="The posterior in closed form, of a model that knows it.")
