@@ -142,7 +142,7 @@ COMPARE = ["compare", "gmm", "gmm-constrained", "--out", "new", "--data", "iris"
 MISTAKES = {
     "unknown pair": (["show", "gmn"], "Nearest: gmm"),
     "unknown pair to train": (["train", "gmn", "--data", "iris", "--out", "new"], "Nearest: gmm"),
-    "unknown guide": (["train", "gmm:flow", "--data", "iris", "--out", "new"], "choose from enumeration"),
+    "unknown guide": (["train", "gmm:flow", "--data", "iris", "--out", "new"], "choose from mean-field"),
     "unknown data": ([*TRAIN_GMM, "digit"], "nearest: 'digits'"),
     "missing file": ([*TRAIN_GMM, "no/where.csv"], "no such folder"),
     "wrong support": (["train", "bernoulli", "--data", "digits", "--out", "new"], "binarize"),
@@ -323,7 +323,7 @@ def test_a_pair_of_a_plugin_says_where_it_comes_from(tmp_path, catalogue, monkey
     compile(repeat, "repeat", "exec")
     del catalogue["own"]
     told = " ".join(call("evaluate", tmp_path / "run", status=2)[1].split())
-    assert f"{tmp_path / 'own.py'} registered" in told and "--plugin" in told
+    assert f"run {tmp_path / 'own.py'} first, which registers it" in " ".join(told.split()) and "--plugin" in told
     call("evaluate", tmp_path / "run", "--plugin", tmp_path / "own.py")
 
 

@@ -145,7 +145,7 @@ def test_a_run_of_a_later_format_or_an_unknown_pair_is_refused(saved):
 
 def test_the_file_that_registered_a_pair_is_named_where_it_is_missing(saved):
     rewrite(saved, pair="mine", registered_in="/home/ada/own.py")
-    with pytest.raises(UnknownPair, match=r"of 'mine', which /home/ada/own\.py registered .* run that file first"):
+    with pytest.raises(UnknownPair, match=r"of 'mine': .* To load it, run /home/ada/own\.py first, which registers it"):
         zoo.load_run(saved)
 
 
