@@ -36,7 +36,8 @@ class VAE(nn.Module):
     - ``component_logits(z)``: log p(c | z), (..., C), of a component beside z, for guides that know of z alone.
     - ``prior(x)``: p(z), event shape (L,); here a module, in whose place another prior can be put.
 
-    ``log_evidence`` and ``posterior`` also take ``observed=None``, (B, D), if they know of data some of whose entries are missing.
+    ``log_evidence`` and ``posterior`` also take ``observed=None``, (B, D), if they know of data some of whose entries
+    are missing.
 
     All in the model's units, and none of them changes a parameter but ``initialise``. What is asked of p(x | z) itself,
     such as its marginals, is registered by the type of distribution: CONTRIBUTING.md has the table.
