@@ -365,6 +365,22 @@ def test_what_names_no_objective_is_told_so(iris, told, said):
     assert said in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "objective", "said"),
+    [
+        ("gaussian-learned", "penalized", "has no log_prior() of its parameters; gaussian-map and gmm-map have one"),
+        ("gaussian-learned", "two-stage", "has no second stage u; gaussian-two-stage has one"),
+        ("laplace", "quantile", "objective quantile: it is of independent normals given z, and this pair has Laplace."),
+        ("gaussian-low-rank", "beta-nll", "given z, and this pair has LowRankMultivariateNormal."),
+        ("gaussian-learned", "variational-variance", "as gaussian-v3ae has them, and these are Normal."),
+    ],
+)
+def test_an_objective_that_does_not_suit_says_what_does(iris, name, objective, said):
+    with pytest.raises(OptionError) as error:
+        zoo.fit(zoo.create(name, iris), iris, steps=3, objective=objective, progress=False)
+    assert said in str(error.value)
+
+
 def test_a_part_is_a_frozen_dataclass_with_a_name_of_its_own():
     parts = Parts("objective", "zoo.objectives")
 

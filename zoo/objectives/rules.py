@@ -8,11 +8,14 @@ from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge, Gt, Le, Lt
-from pyro.distributions import Gamma
+from pyro.distributions import Gamma, Independent, Normal, StudentT
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from zoo.answers import name_of
 from zoo.densities import each_feature
+from zoo.errors import OptionError
+from zoo.lenses import Gapped
 from zoo.models.emissions import LOWER_QUANTILE, SPREAD
 from zoo.objectives.lower_bound import Loss, Program, Weight, terms, traces
 from zoo.parts import register_objective
@@ -33,6 +36,10 @@ class Penalized:
 
     def __call__(self, model: Any, guide: Program, x: Tensor, kl_weight: Weight = 1.0) -> Loss:
         """Minus the penalised bound of a batch x, (B, D)."""
+        if not hasattr(model, "log_prior"):
+            raise OptionError(
+                "objective penalized: the pair has no log_prior() of its parameters; gaussian-map and gmm-map have one."
+            )
         of = terms(*traces(model, guide, x), len(x))
         return of.loss_of(of.weighed_likelihood + model.log_prior(), kl_weight)
 
@@ -56,7 +63,7 @@ class Quantile:
     def __call__(self, model: Program, guide: Program, x: Tensor, kl_weight: Weight = 1.0) -> Loss:
         """The loss of a batch x, (B, D)."""
         p, q = traces(model, guide, x)
-        return terms(p, q, len(x)).loss_of(-pinball(p.nodes["x"]["fn"], x).mean(), kl_weight)
+        return terms(p, q, len(x)).loss_of(-pinball(_normal(p, "quantile"), x).mean(), kl_weight)
 
 
 def pinball(fn: Any, x: Tensor) -> Tensor:
@@ -91,6 +98,8 @@ class TwoStage:
     def __call__(self, model: Program, guide: Program, x: Tensor, kl_weight: Weight = 1.0) -> Loss:
         """Minus the sum of the two bounds of a batch x, (B, D)."""
         p, q = traces(model, guide, x)
+        if "u" not in p.nodes:
+            raise OptionError("objective two-stage: the pair has no second stage u; gaussian-two-stage has one.")
         joint = terms(p, q, len(x))
         z, prior_of_z = q.nodes["z"]["value"], p.nodes["u"]["fn"]
         first = p.nodes["x"]["log_prob"] + prior_of_z.log_prob(z) - q.nodes["z"]["log_prob"]
@@ -118,7 +127,7 @@ class Faithful:
     def __call__(self, model: Program, guide: Program, x: Tensor, kl_weight: Weight = 1.0) -> Loss:
         """The loss of a batch x, (B, D)."""
         p, q = traces(model, guide, x)
-        fn = p.nodes["x"]["fn"]
+        fn = _normal(p, "faithful")
         mean, variance = fn.mean, fn.variance
         rule = _log_normal(x, mean, torch.ones_like(variance)) + _log_normal(x, mean.detach(), variance)
         return terms(p, q, len(x)).loss_of(rule.sum(-1).mean(), kl_weight)
@@ -149,7 +158,7 @@ class BetaNLL:
     def __call__(self, model: Program, guide: Program, x: Tensor, kl_weight: Weight = 1.0) -> Loss:
         """The weighed objective of a batch x, (B, D)."""
         p, q = traces(model, guide, x)
-        fn = p.nodes["x"]["fn"]
+        fn = _normal(p, "beta-nll")
         variance = fn.variance
         rule = (variance.detach() ** self.beta * _log_normal(x, fn.mean, variance)).sum(-1).mean()
         return terms(p, q, len(x)).loss_of(rule, kl_weight)
@@ -182,7 +191,7 @@ class MapGamma:
         """The penalised objective of a batch x, (B, D)."""
         p, q = traces(model, guide, x)
         of = terms(p, q, len(x))
-        precision = p.nodes["x"]["fn"].variance.reciprocal()
+        precision = _normal(p, "map-gamma").variance.reciprocal()
         prior = Gamma(precision.new_tensor(self.shape), precision.new_tensor(self.rate), validate_args=False)
         log_prior = torch.where(x.isnan(), 0.0, prior.log_prob(precision)).sum(-1).mean()
         return of.loss_of(of.weighed_likelihood + log_prior, kl_weight)
@@ -219,6 +228,11 @@ class VariationalVariance:
         """The bound of a batch x, (B, D), with the precisions as latents."""
         p, q = traces(model, guide, x)
         each: Any = each_feature(p.nodes["x"]["fn"])
+        if not isinstance(each, StudentT):
+            raise OptionError(
+                f"objective variational-variance: it is of Student-t columns given z, as gaussian-v3ae has them, and "
+                f"these are {name_of(each)}."
+            )
         alpha = each.df / 2
         beta = alpha * each.scale.square()
         prior = Gamma(torch.full_like(alpha, self.shape), torch.full_like(beta, self.rate), validate_args=False)
@@ -227,6 +241,17 @@ class VariationalVariance:
         expected = (alpha.digamma() - beta.log() - LOG_TAU - alpha / beta * residual.square()) / 2
         rule = torch.where(x.isnan(), 0.0, expected - divergence).sum(-1).mean()
         return terms(p, q, len(x)).loss_of(rule, kl_weight)
+
+
+def _normal(model_trace: Any, objective: str) -> Any:
+    """P(x | z), if it is one of independent normals."""
+    fn = model_trace.nodes["x"]["fn"]
+    each = fn.base if isinstance(fn, Gapped) else fn
+    if not (isinstance(each, Independent) and isinstance(each.base_dist, Normal)):
+        raise OptionError(
+            f"objective {objective}: it is of independent normals given z, and this pair has {name_of(each)}."
+        )
+    return fn
 
 
 def _log_normal(x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
