@@ -17,7 +17,8 @@ from zoo.objectives import ELBO, IWAE, BetaELBO, FreeBits, Renyi, held, terms, t
 from zoo.parts import OBJECTIVES, Parts
 from zoo.testing import check_engine, make_subject
 
-BOUNDS = ["elbo", "elbo[kl=analytic]", "elbo[gradient=path]", "beta-vae", "free-bits", "iwae", "iwae[gradient=dreg]",
+BOUNDS = ["elbo", "elbo[kl=analytic]", "elbo[gradient=path]", "beta-vae", "tempered",
+          "free-bits", "iwae", "iwae[gradient=dreg]",
           "miwae", "renyi"]  # fmt: skip
 PAIRS = [
     "gaussian-constrained",

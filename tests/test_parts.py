@@ -85,9 +85,21 @@ def test_every_part_conforms_with_every_pair_it_serves(name, guide, prior):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("guide", OF_VECTOR)
-def test_a_compiled_step_of_every_guide_is_the_step(guide):
-    assert check_engine(subject_of("gaussian-constrained", guide=guide), mode="inductor") == "inductor"
+@pytest.mark.parametrize("parts", [*({"guide": g} for g in OF_VECTOR), *({"prior": p} for p in CHOSEN)], ids=str)
+def test_a_compiled_step_with_every_part_is_the_step(parts):
+    assert check_engine(subject_of("gaussian-constrained", **parts), mode="inductor") == "inductor"
+
+
+BOUNDS = ("elbo[kl=analytic]", "elbo[gradient=path]", "beta-vae", "tempered", "free-bits",
+          "iwae", "iwae[gradient=dreg]",
+          "miwae", "renyi")  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", BOUNDS)
+@pytest.mark.parametrize("name", zoo.list_pairs())
+def test_every_objective_is_recorded_with_every_pair(name, objective):
+    assert check_engine(make_subject(name), objective=objective) == "capture"
 
 
 # -- by name -----------------------------------------------------------------------------------------------------------
