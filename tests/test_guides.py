@@ -29,7 +29,8 @@ from zoo.guides import (
     SplineFlow,
     SplineLayer,
 )
-from zoo.inference import log_density, log_weights
+from zoo.inference import log_weights
+from zoo.latents import log_density
 from zoo.models import VAE
 from zoo.models.emissions import FixedNormal
 from zoo.models.linear import ProbabilisticPCA

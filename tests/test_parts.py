@@ -126,6 +126,14 @@ def test_options_after_a_guide_are_the_pairs_or_its_own(iris):
     assert zoo.create("gaussian-constrained[guide=iaf[hidden=5]]", iris).guide_name == "iaf[hidden=5]"
 
 
+def test_an_option_of_a_guide_reaches_it(iris):
+    made = zoo.create("gaussian-learned:semi-amortized[start=full-rank, steps=3, rate=0.1, draws=7]", iris).guide
+    assert (made.steps, made.rate, made.draws, type(made.start).__name__) == (3, 0.1, 7, "FullRankNormal")
+    assert len(zoo.create("gaussian-learned:spline[layers=3, bins=5]", iris).guide.layers) == 3
+    assert zoo.create("gaussian-learned:low-rank[rank=5]", iris).guide.rank == 5
+    assert zoo.create("gaussian-learned:mixture[components=5]", iris).guide.components == 5
+
+
 def test_the_same_name_has_the_same_weights(iris):
     one, same = (zoo.create("gaussian-learned:spline[prior=flow]", iris).replica(3) for _ in range(2))
     other = zoo.create("gaussian-learned:spline[prior=flow]", iris).replica(4)
@@ -163,10 +171,12 @@ def test_a_component_is_known_given_the_latent_of_any_guide(iris):
             "z, which the guide 'exact' does not serve: choose from mean-field",
         ),
         ("gaussian-learned", {"guide": "iad"}, "guide='iad'; did you mean 'iaf'? choose from mean-field, full-rank"),
-        ("gaussian-learned", {"guide": "iaf[depth=3]"}, "guide iaf: no option is called 'depth'. Options: layers=2"),
+        ("gaussian-learned", {"guide": "iaf[depth=3]"}, "guide iaf: no option is called 'depth'. Options: layers=4"),
         ("gaussian-learned", {"guide": 3}, "guide=3: give a name, or one that was registered with zoo.register_guide"),
         ("gaussian-learned", {"prior": "vamp[components=0]"}, "prior vamp: components=0: input should be greater"),
         ("gaussian-learned", {"prior": Flow}, "give a name, or one that was registered with zoo.register_prior"),
+        ("gaussian-learned", {"guide": "semi-amortized[start=semi-amortized]"}, "has no encoder to start from."),
+        ("gaussian-learned", {"guide": "semi-amortized[start=exact]"}, "start='exact' has no encoder to start from."),
         ("gmm", {"prior": "flow"}, "gmm has a prior of its own, and prior='flow' cannot take its place."),
         ("linear-shared", {"prior": "flow"}, "linear-shared has a prior of its own, and prior='flow' cannot"),
         ("gmvae", {"prior": "mixture"}, "gmvae has a prior of its own, and prior='mixture' cannot take its place."),

@@ -240,8 +240,8 @@ def create(name: str, data: Data, *, guide: Any = None, prior: Any = None, **opt
     0.04
     >>> zoo.create("gaussian-constrained[floor=0.04]", zoo.load_data("digits")).options == pair.options
     True
-    >>> zoo.create("gaussian-constrained:iaf[floor=0.04, layers=4]", zoo.load_data("digits")).guide_name
-    'iaf[layers=4]'
+    >>> zoo.create("gaussian-constrained:iaf[floor=0.04, layers=2]", zoo.load_data("digits")).guide_name
+    'iaf[layers=2]'
     """
     entry = _entry(name)
     if not hasattr(data, "fingerprint"):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from annotated_types import Ge, Gt, Le, Lt
 
+from zoo.errors import OptionError
 from zoo.parts import GUIDES, register_guide
 
 if TYPE_CHECKING:
@@ -131,9 +132,9 @@ class LowRank(OfVector):
 )
 @dataclass(frozen=True)
 class Mixture(OfVector):
-    """``components`` normals."""
+    """``components`` normals; a ring takes 16 and more."""
 
-    components: Count = 4
+    components: Count = 8
 
     def build(self, target: Target) -> Amortized:
         """A MixtureNormal."""
@@ -153,8 +154,8 @@ class Mixture(OfVector):
 class InverseAutoregressive(OfVector):
     """``layers`` layers, whose networks have ``hidden`` units."""
 
-    layers: Count = 2
-    hidden: Count = 32
+    layers: Count = 4
+    hidden: Count = 64
 
     def build(self, target: Target) -> Amortized:
         """A flow guide of autoregressive layers."""
@@ -194,19 +195,29 @@ class SplineFlow(OfVector):
 )
 @dataclass(frozen=True)
 class SemiAmortized(OfVector):
-    """``start`` is the guide whose numbers are moved, by ``steps`` steps of at most ``rate`` of their own units."""
+    """``start`` is the guide whose numbers are moved, by ``steps`` steps of at most ``rate`` of their own units.
+
+    Each is up the ELBO at ``draws`` draws.
+    """
 
     start: str = "mean-field"
-    steps: Annotated[int, Ge(1), Le(100)] = 4
+    steps: Annotated[int, Ge(1), Le(100)] = 2
     rate: Annotated[float, Gt(0), Lt(10)] = 0.5
-    draws: Count = 1
+    draws: Count = 4
 
     def build(self, target: Target) -> nn.Module:
-        """A SemiAmortized guide around another."""
-        from zoo.guides import SemiAmortized
+        """A SemiAmortized guide around another.
 
-        start: Amortized = GUIDES.make(self.start).build(target)
-        return SemiAmortized(start, target.model, self.steps, self.rate)
+        Raises:
+            OptionError: the other is none that has an encoder.
+        """
+        from zoo.guides import Amortized, SemiAmortized
+
+        start = GUIDES.make(self.start)
+        built = start.build(target) if start.serves(target) and not isinstance(start, type(self)) else None
+        if not isinstance(built, Amortized):
+            raise OptionError(f"guide semi-amortized: start={self.start!r} has no encoder to start from.")
+        return SemiAmortized(built, target.model, self.steps, self.rate, self.draws)
 
 
 @register_guide("exact", summary="The posterior in closed form, of a model that knows it.")
