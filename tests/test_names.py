@@ -178,7 +178,7 @@ def test_a_wrong_option_in_a_name_is_answered_with_the_option_list(penguins, nam
     ("name", "error", "said"),
     [
         ("mixt[real=constrained]", UnknownPair, "no pair is called 'mixt'. Nearest: mixed"),
-        ("mixed:flow[real=constrained]", OptionError, "mixed has no guide 'flow'; choose from mean-field, full-rank."),
+        ("mixed:flow[real=constrained]", OptionError, "guide='flow'; choose from mean-field, full-rank, low-rank"),
     ],
 )
 def test_the_rest_of_a_name_does_not_hide_what_is_wrong_in_it(penguins, name, error, said):

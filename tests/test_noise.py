@@ -19,7 +19,7 @@ from zoo.context import pyro_context, seeded
 from zoo.engine import Engine
 from zoo.models import VAE
 from zoo.noise import PROPOSALS, Tape, dirichlet, standard_gamma
-from zoo.objectives import elbo
+from zoo.objectives import ELBO
 from zoo.pairs import VAEOptions, decoder, encoder
 
 COMPILED = pytest.param("inductor", marks=pytest.mark.slow)  # tens of seconds of compilation
@@ -375,7 +375,7 @@ def x(iris):
 
 def engine(name, data, seeds, x, mode):
     pair = zoo.create(name, data, latent_dim=3, hidden=(8,))
-    settings = {"objective": elbo, "schedule": lambda _: (1e-2, 1.0), "batch_size": 16, "mode": mode, "clip": 10.0}
+    settings = {"objective": ELBO(), "schedule": lambda _: (1e-2, 1.0), "batch_size": 16, "mode": mode, "clip": 10.0}
     return Engine(pair, seeds, x, **settings)
 
 

@@ -221,6 +221,7 @@ MADE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MADE)
 def test_a_pair_under_each_prior_passes_the_kit(name, catalogue):
     """Gradients and captured steps against Pyro's own, two seeds beside each other, a run from disk, ..."""

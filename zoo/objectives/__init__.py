@@ -5,7 +5,7 @@ graph, so that nothing in it may depend on a number being this or that.
 
 >>> import zoo
 >>> [part.name for part in zoo.parts.OBJECTIVES][:3]
-['elbo', 'beta-vae', 'free-bits']
+['elbo', 'beta-vae', 'tempered']
 """
 
 from zoo.objectives.bounds import ELBO, BetaELBO, FreeBits, TemperedELBO
