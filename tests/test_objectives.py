@@ -405,3 +405,24 @@ def test_a_part_is_a_frozen_dataclass_with_a_name_of_its_own():
 
     with pytest.raises(OptionError, match="give every option a default"):
         parts.register("without", summary="S.")(Without)
+
+
+def test_a_tempered_bound_asks_for_the_steps_it_is_tempered_over(iris):
+    pair = zoo.create("gaussian-constrained", iris)
+    with pytest.raises(OptionError, match="objective='tempered' is the ELBO if there is no warm-up: say warmup=STEPS"):
+        zoo.fit(pair, iris, objective="tempered")
+    run = zoo.fit(pair, iris, objective="tempered[beta=9]", warmup=5, seeds=1, steps=10, progress=False)
+    assert run.tree.attrs["objective"] == "tempered[beta=9.0]"
+
+
+def test_an_attached_diagnostic_loses_nothing(own, iris):
+    @zoo.register_objective("own-attached", summary="The ELBO, with a diagnostic that still has its graph.")
+    @dataclass(frozen=True)
+    class Attached:
+        def __call__(self, model, guide, x, kl_weight=1.0):
+            value, told = ELBO()(model, guide, x, kl_weight)
+            return zoo.objectives.Loss(value, {**told, "twice": 2 * value})
+
+    pair = zoo.create("gaussian-constrained", iris)
+    run = zoo.fit(pair, iris, objective="own-attached", seeds=1, steps=4, compile="off", progress=False)
+    assert np.isfinite(run.tree["optimization/twice"]).all()

@@ -277,3 +277,20 @@ def test_a_run_of_a_package_that_is_not_there_names_it(catalogue, iris, tmp_path
     )
     with pytest.raises(UnknownPair, match=r"To load it, install vae-zoo-away 0\.3\.1, which is not here\."):
         zoo.load_run(path)
+
+
+def test_what_is_written_down_has_every_option(iris):
+    pair = zoo.create("gaussian-constrained:iaf[prior=vamp]", iris)
+    assert (
+        pair.choices["guide"]
+        == f"iaf[layers={InverseAutoregressive().layers}, hidden={InverseAutoregressive().hidden}]"
+    )
+    assert pair.choices["prior"].startswith("vamp[components=")
+    assert zoo.create(pair.name, iris, **pair.choices).guide_name == "iaf"
+
+
+def test_a_part_without_what_it_needs_is_refused_when_it_is_registered(registries):
+    with pytest.raises(OptionError, match="guide 'bare': Bare has no method serves, build"):
+        zoo.register_guide("bare", summary="")(dataclass(frozen=True)(type("Bare", (), {})))
+    with pytest.raises(OptionError, match="prior 'bare': Bare has no method build"):
+        zoo.register_prior("bare", summary="")(dataclass(frozen=True)(type("Bare", (), {})))

@@ -198,8 +198,11 @@ class Pair:
     @property
     def choices(self) -> dict[str, Any]:
         """All that :func:`create` was told, or would be told to make it again: options, guide and prior."""
-        prior = {} if self.prior_name == OWN else {"prior": self.prior_name}
-        return {**asdict(self.options), "guide": self.guide_name, **prior}
+        own = self.guide_name == self.card.guide
+        prior = {} if self.prior_name == OWN else {"prior": PRIORS.spelled(self.prior_name, whole=True)}
+        # with every option, so that what is written down stays what it is when a default changes
+        guide = self.guide_name if own else GUIDES.spelled(self.guide_name, whole=True)
+        return {**asdict(self.options), "guide": guide, **prior}
 
     @cached_property
     def view(self) -> View:

@@ -396,7 +396,8 @@ def new(
     from zoo.scaffold import write_package
 
     path = write_package(name, location("--out", out or f"vae-zoo-{name}"))
-    typer.echo(f"{path}: install it with `pip install {path}`, and `zoo list {name}` shows it.")
+    place = path if path.is_absolute() else f"./{path}"  # or pip would look for a package of that name elsewhere
+    typer.echo(f"{path}: install it with `pip install {place}`, and `zoo list {name}` shows it.")
 
 
 @app.command()

@@ -327,7 +327,7 @@ class Engine:
                 with pyro_context(), self._draws(s, self._step_number, normal, uniform):
                     loss = self._of_batch({**self._from_pieces(row), **buffers}, batches[s], kl_weight)
                 gradients.append(torch.autograd.grad(loss.value, row, materialize_grads=True))
-                losses.append(loss._replace(value=loss.value.detach()))
+                losses.append(Loss(loss.value.detach(), {n: of.detach() for n, of in loss.diagnostics.items()}))
             except LinAlgError:  # of this seed: it is frozen, the others go on
                 gradients.append(tuple(torch.full_like(piece, torch.nan, requires_grad=False) for piece in row))
                 losses.append(Loss(lost, dict.fromkeys(self.recorded[:-1], lost)))

@@ -115,7 +115,11 @@ def checked_settings(given: dict[str, Any]) -> Settings:
     """Arguments of :func:`fit` by name, if each is of the right type and range and the device is there."""
     settings = checked(Settings, given, "fit")
     if settings.objective is not None:
-        OBJECTIVES.make(settings.objective)
+        made = OBJECTIVES.make(settings.objective)
+        if getattr(made, "over_warmup", False) and not settings.warmup:
+            raise OptionError(
+                f"fit: objective={settings.objective!r} is the ELBO if there is no warm-up: say warmup=STEPS, too."
+            )
     if settings.steps == "auto" and settings.schedule != "cosine":
         raise OptionError(
             f'fit: steps="auto" restarts the cosine schedule, and schedule={settings.schedule!r} has no restarts: say '

@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
+from zoo.catalogue import list_pairs
 from zoo.errors import OptionError, RunError
 
 __all__ = ["write_package"]
@@ -38,6 +39,8 @@ def write_package(name: str, out: Path) -> Path:
     """
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name) or keyword.iskeyword(name):
         raise OptionError(f"NAME={name!r}: use lower-case words and numbers joined by hyphens, a letter first.")
+    if name in list_pairs():
+        raise OptionError(f"NAME={name!r}: a pair is called so already; choose another.")
     words = {
         "name": name,
         "package": f"vae-zoo-{name}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pyro.distributions as dist
 import torch
@@ -118,6 +118,7 @@ class TemperedELBO:
     """
 
     beta: Annotated[float, Ge(1), Lt(math.inf)] = 100.0
+    over_warmup: ClassVar[bool] = True  # without one it is the ELBO
 
     def __call__(self, model: Program, guide: Program, x: Tensor, kl_weight: Weight = 1.0) -> Loss:
         """Minus the tempered bound of a batch x, (B, D)."""

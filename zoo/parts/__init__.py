@@ -55,10 +55,11 @@ class Parts:
     Args:
         sort: what they are, in a word.
         home: the module that registers the zoo's own, imported when one is first asked for.
+        methods: what every one of them has to have.
     """
 
-    def __init__(self, sort: str, home: str) -> None:
-        self.sort, self.home = sort, home
+    def __init__(self, sort: str, home: str, methods: tuple[str, ...] = ()) -> None:
+        self.sort, self.home, self.methods = sort, home, methods
         self._parts: dict[str, Part] = {}
 
     def register(self, name: str, *, summary: str, reference: str = "", link: str = "") -> Callable[[C], C]:
@@ -75,6 +76,8 @@ class Parts:
                 raise OptionError(f"{self.sort} {name!r}: use lower-case words and numbers joined by hyphens.")
             if not (is_dataclass(kind) and cast(Any, kind).__dataclass_params__.frozen):
                 raise OptionError(f"{self.sort} {name!r}: make {kind.__name__} a dataclass: @dataclass(frozen=True).")
+            if lacking := [method for method in self.methods if not hasattr(kind, method)]:
+                raise OptionError(f"{self.sort} {name!r}: {kind.__name__} has no method {', '.join(lacking)}.")
             try:
                 kind()
             except TypeError as error:
@@ -133,16 +136,21 @@ class Parts:
         _, options = parse_part(told)
         return checked(part.kind, options, f"{self.sort} {part.name}")
 
-    def spelled(self, told: Any) -> str:
-        """The text that names a part, with those of its options that are not the defaults."""
+    def spelled(self, told: Any, *, whole: bool = False) -> str:
+        """The text that names a part, with those of its options that are not the defaults, or with all of them."""
         part, made = self.part(told), self.make(told)
-        changed = {
-            name: getattr(made, name) for name, default in part.options.items() if getattr(made, name) != default
-        }
+        values = {name: getattr(made, name) for name in part.options}
+        changed = {name: value for name, value in values.items() if whole or value != part.options[name]}
         return part.name + (f"[{', '.join(f'{n}={v}' for n, v in changed.items())}]" if changed else "")
 
 
-GUIDES = Parts("guide", "zoo.parts.guides")
-PRIORS = Parts("prior", "zoo.parts.priors")
+GUIDES = Parts("guide", "zoo.parts.guides", ("serves", "build"))
+PRIORS = Parts("prior", "zoo.parts.priors", ("build",))
 OBJECTIVES = Parts("objective", "zoo.objectives")
 register_guide, register_prior, register_objective = GUIDES.register, PRIORS.register, OBJECTIVES.register
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("guides", "priors"):  # which register themselves here
+        return import_module(f"zoo.parts.{name}")
+    raise AttributeError(f"module 'zoo.parts' has no attribute {name!r}")
