@@ -235,6 +235,8 @@ class Training:
         if self.objective_set:
             if self.objective is None:
                 raise OptionError("--objective-set says how and --objective what: name the objective too.")
+            if "[" in self.objective:
+                raise OptionError("say the objective's options in brackets or with --objective-set, and not with both.")
             settings["objective"] = f"{self.objective}[{', '.join(self.objective_set)}]"
         if str(settings["steps"]).isdecimal():
             settings["steps"] = int(settings["steps"])
