@@ -161,18 +161,25 @@ def test_a_compiled_step_is_the_step(subject, objective):
     assert check_engine(subject, mode="inductor", objective=objective) == "inductor"
 
 
-def test_a_path_gradient_has_the_mean_of_the_total_one_and_no_noise_at_the_posterior():
-    made = make_subject("linear-shared:linear")
-    with torch.no_grad(), seeded(1):
+def centred(made):
+    """Put the means of a linear guide where the posterior's are, and tell the Cholesky factor of its covariance."""
+    guide = made.pair.guide
+    with torch.no_grad():
         mean, scale_tril = made.pair.model.posterior(made.x)
-        guide = made.pair.guide
         fitted = np.linalg.lstsq(np.column_stack([made.x, np.ones(len(made.x))]), mean, rcond=None)[0]
         guide.mean.weight.copy_(torch.as_tensor(fitted[:-1].T))
         guide.mean.bias.copy_(torch.as_tensor(fitted[-1]))
+        torch.testing.assert_close(guide.mean(made.x), mean)
+    return scale_tril
+
+
+def test_a_path_gradient_has_the_mean_of_the_total_one_and_no_noise_at_the_posterior():
+    made = make_subject("linear-shared:linear")
+    guide, scale_tril = made.pair.guide, centred(made)
+    with torch.no_grad():
         diagonal = scale_tril.diagonal()
         guide.log_diagonal.copy_(diagonal.log())
         guide.below.copy_((scale_tril / diagonal[:, None]).tril(-1))
-        torch.testing.assert_close(guide.mean(made.x), mean)
 
     def of_guide(objective, seed):
         with seeded(seed), pyro_context():
@@ -212,13 +219,9 @@ def test_dreg_of_a_warm_up_has_the_mean_of_the_total_gradient():
 def linear():
     """Probabilistic PCA under a guide that is too wide, whose evidence is known."""
     made = make_subject("linear-shared:linear", latent_dim=2)
-    with torch.no_grad(), seeded(3):
-        mean, scale_tril = made.pair.model.posterior(made.x)
-        guide = made.pair.guide
-        fitted = np.linalg.lstsq(np.column_stack([made.x, np.ones(len(made.x))]), mean, rcond=None)[0]
-        guide.mean.weight.copy_(torch.as_tensor(fitted[:-1].T))
-        guide.mean.bias.copy_(torch.as_tensor(fitted[-1]))
-        guide.log_diagonal.copy_((1.4 * scale_tril.diagonal()).log())
+    scale_tril = centred(made)
+    with torch.no_grad():
+        made.pair.guide.log_diagonal.copy_((1.4 * scale_tril.diagonal()).log())
     return made
 
 
