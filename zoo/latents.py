@@ -39,9 +39,14 @@ class Latents(NamedTuple):
 
 def latents(program: Program, x: Tensor) -> Latents:
     """The latents of a guide, or of a model, on data x (B, D)."""
+    return _looked_at(program, x)[0]
+
+
+def _looked_at(program: Program, x: Tensor) -> tuple[Latents, Any]:
+    """The latents, and the trace on one datum that they were seen in."""
     with seeded(0), torch.no_grad(), poutine.enum(first_available_dim=-2):
         trace = poutine.trace(program).get_trace(x[:1])
-    return Latents(*(tuple(latent_sites(trace, enumerated=summed)) for summed in (False, True)))
+    return Latents(*(tuple(latent_sites(trace, enumerated=summed)) for summed in (False, True))), trace
 
 
 def vector_dim(model: Program, x: Tensor) -> tuple[Latents, int]:
@@ -49,9 +54,7 @@ def vector_dim(model: Program, x: Tensor) -> tuple[Latents, int]:
 
     0 where another latent is drawn, where z is no real vector, or where a component beside it is not known given z.
     """
-    with seeded(0), torch.no_grad(), poutine.enum(first_available_dim=-2):
-        trace = poutine.trace(config_enumerate(model, "parallel")).get_trace(x[:1])
-    found = Latents(*(tuple(latent_sites(trace, enumerated=summed)) for summed in (False, True)))
+    found, trace = _looked_at(config_enumerate(model, "parallel"), x)
     if found.drawn != (REAL,) or (found.summed and not hasattr(model, "component_logits")):
         return found, 0
     fn = trace.nodes[REAL]["fn"]

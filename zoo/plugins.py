@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Iterable
-from importlib.metadata import PackageNotFoundError, entry_points, packages_distributions, version
+from functools import cache
+from importlib.metadata import EntryPoints, PackageNotFoundError, entry_points, packages_distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ def load_installed() -> None:
 
     One that fails is a warning of one line, and the zoo goes on without it.
     """
-    for point in entry_points(group=GROUP):
+    for point in _points():
         if point.value in _loaded:
             continue
         _loaded.add(point.value)  # before it is imported: that asks for the catalogue too
@@ -33,6 +34,12 @@ def load_installed() -> None:
             warnings.warn(
                 f"the pairs of {package} are left out: {point.value} cannot be imported ({told})", stacklevel=2
             )
+
+
+@cache
+def _points() -> EntryPoints:
+    """The entry points, read once: every look into the catalogue asks for them."""
+    return entry_points(group=GROUP)
 
 
 def origin(thing: Any) -> str:

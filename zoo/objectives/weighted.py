@@ -67,13 +67,14 @@ class IWAE:
     def __call__(self, model: Program, guide: Program, x: Tensor, kl_weight: Weight = 1.0) -> Loss:
         """Minus the bound of a batch x, (B, D)."""
         drawn = _draw(model, guide, x, self.samples)
-        bound = _log_mean(drawn.log_weights(kl_weight))
+        log_w, plain = drawn.log_weights(kl_weight), drawn.log_weights()
+        bound = _log_mean(log_w)
         if self.gradient == "dreg":
-            share = drawn.log_weights(kl_weight).detach().softmax(0)
-            log_w = _redrawn(drawn, model, guide, x, 1 - kl_weight * (1 - share)).log_weights(kl_weight)
-            weighed = (share * log_w).sum(0).mean()
+            share = log_w.detach().softmax(0)
+            again = _redrawn(drawn, model, guide, x, 1 - kl_weight * (1 - share)).log_weights(kl_weight)
+            weighed = (share * again).sum(0).mean()
             bound = bound.detach() + weighed - weighed.detach()
-        return drawn.loss(-bound, _log_mean(drawn.log_weights()))
+        return drawn.loss(-bound, _log_mean(plain), plain)
 
 
 def _redrawn(drawn: Drawn, model: Program, guide: Program, x: Tensor, factor: Tensor) -> Drawn:
@@ -147,10 +148,11 @@ class Renyi:
         """Minus the bound of a batch x, (B, D)."""
         drawn = _draw(model, guide, x, self.samples)
 
-        def bound(weight: Weight) -> Tensor:
-            return _log_mean((1 - self.alpha) * drawn.log_weights(weight)) / (1 - self.alpha)
+        def bound(log_w: Tensor) -> Tensor:
+            return _log_mean((1 - self.alpha) * log_w) / (1 - self.alpha)
 
-        return drawn.loss(-bound(kl_weight), bound(1.0))
+        plain = drawn.log_weights()
+        return drawn.loss(-bound(drawn.log_weights(kl_weight)), bound(plain), plain)
 
 
 class Drawn(NamedTuple):
@@ -175,9 +177,9 @@ class Drawn(NamedTuple):
         of_each: Tensor = log_w.expand(*log_w.shape[:-2], self.samples, self.size)
         return of_each.reshape(-1, self.samples, self.size).logsumexp(0)
 
-    def loss(self, value: Tensor, objective: Tensor) -> Loss:
-        """A loss with the effective sample size of the weights, (Σ w)² / Σ w², in the record."""
-        size = self.log_weights().softmax(0).square().sum(0).reciprocal().mean()
+    def loss(self, value: Tensor, objective: Tensor, plain: Tensor) -> Loss:
+        """A loss with the effective sample size of the plain weights (K, B), (Σ w)² / Σ w², in the record."""
+        size = plain.softmax(0).square().sum(0).reciprocal().mean()
         return self.terms.loss(value, objective, ess=size)
 
 
