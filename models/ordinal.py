@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
 
+from .operators import elementwise
+
 __all__ = [
     "Binned",
     "ByMoments",
@@ -26,7 +28,8 @@ LOG_ROOT_TAU = math.log(2 * math.pi) / 2
 ROUNDING = 1e-6  # of a number, that single precision tells from it
 FAR = 40.0  # so far out nothing is left, and numbers stay finite
 LEGENDRE = [(part + shift) / 2 for part, shift in zip(np.polynomial.legendre.leggauss(24), (1, 0), strict=True)]
-SMALL = 1e-4  # a mass from which on the plain difference of distribution functions is accurate
+SMALL = 1e-3  # of a distribution function, a difference from which on it is accurate
+LEAST = 1e-30  # distribution function below which single precision loses digits
 CLEAR = 1e-2  # the same, of those that torch rounds more
 
 
@@ -93,12 +96,7 @@ def _(base: dist.Normal, low: Tensor, high: Tensor, width: Any) -> Tensor:
     width = width / base.scale
     if torch.is_grad_enabled():
         return _log_normal_mass(a, b, width)
-    # the plain difference is ten times as fast, and wrong only for narrow intervals and in the far tail
-    mass = torch.erfc(-b * math.sqrt(0.5)) - torch.erfc(-a * math.sqrt(0.5))
-    log_mass = (mass / 2).log()
-    hard = (mass < SMALL) | (width < NARROW)
-    log_mass[hard] = _log_normal_mass(a[hard], b[hard], width.expand_as(hard)[hard])
-    return log_mass
+    return _log_normal_mass_where_hard(*torch.broadcast_tensors(a, b, width))
 
 
 @log_interval_mass.register
@@ -143,6 +141,20 @@ def _log_normal_mass(a: Tensor, b: Tensor, width: Tensor) -> Tensor:
     log_high = _log_normal_cdf(b)
     gap = torch.where(narrow, 1.0, log_high - _log_normal_cdf(a))
     return torch.where(narrow, narrow_mass, log_high + (-torch.expm1(-gap)).log())
+
+
+def _log_normal_mass_by_difference(a: Tensor, b: Tensor, width: Tensor) -> Tensor:
+    """The same without a gradient: by the plain difference, ten times as fast, where that is not lost in rounding."""
+    upto = torch.erfc(-b * math.sqrt(0.5))
+    mass = upto - torch.erfc(-a * math.sqrt(0.5))
+    log_mass = (mass / 2).log()
+    hard = ((mass < SMALL * upto) | (upto < LEAST) | (width < NARROW)).flatten().nonzero()[:, 0]
+    if len(hard):
+        log_mass.view(-1)[hard] = _log_normal_mass(*(part.reshape(-1)[hard] for part in (a, b, width)))
+    return log_mass
+
+
+_log_normal_mass_where_hard = elementwise("log_normal_mass", _log_normal_mass_by_difference, 3)
 
 
 def _log_normal_cdf(t: Tensor) -> Tensor:

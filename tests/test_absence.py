@@ -15,6 +15,7 @@ from zoo.context import seeded
 from zoo.densities import distribution_function, moments
 from zoo.errors import Unknown
 from zoo.evaluation.calibration import calibration
+from zoo.evaluation.evidence import weigh
 from zoo.models import VAE
 from zoo.pairs import VAEOptions, decoder, guide
 
@@ -142,7 +143,7 @@ def test_what_is_there_again_is_absent_no_more(catalogue):
 def test_a_likelihood_whose_columns_are_not_known_has_no_calibration(catalogue):
     run, data = fitted(OfNoParts)
     with pytest.raises(Unknown, match="under Unheard is not known"):
-        calibration(run, data, 20)
+        calibration(run, data, weigh(run, data, 20))
 
 
 def test_what_torch_has_no_formula_for_is_had_by_draws():

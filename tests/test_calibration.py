@@ -18,13 +18,14 @@ from zoo.evaluation.calibration import (
     band,
     beyond_chance,
     calibration,
-    crps,
-    leave_one_feature_out,
     p_values,
     prior_predictive,
     reconstruction_check,
 )
+from zoo.evaluation.evidence import weigh
+from zoo.evaluation.predictions import crps
 from zoo.evaluation.tails import BAD_K
+from zoo.evaluation.weighing import leave_one_feature_out
 from zoo.guides import ClosedFormNormal
 from zoo.models import FactorAnalysis, ProbabilisticPCA
 from zoo.models.ordinal import Binned, Levels
@@ -170,8 +171,8 @@ def test_distribution_functions_sum_the_masses(name):
 def test_crps_is_unbiased_and_least_at_the_truth():
     with seeded(0):
         x = torch.randn(200_000)
-        few = crps(torch.randn(3, 200_000), x).mean()
-        wide, moved = crps(2 * torch.randn(3, 200_000), x).mean(), crps(1 + torch.randn(3, 200_000), x).mean()
+        few = crps(torch.randn(200_000, 3), x).mean()
+        wide, moved = crps(2 * torch.randn(200_000, 3), x).mean(), crps(1 + torch.randn(200_000, 3), x).mean()
     assert float(few) == pytest.approx(np.pi**-0.5, abs=0.01)  # E CRPS of N(0, 1) under itself: 1 / sqrt(pi)
     assert wide > few + 0.05 and moved > few + 0.05
 
@@ -306,7 +307,7 @@ DATA = {
 def test_the_group_of_every_kind_of_run(name):
     data = DATA[name]()
     run = zoo.fit(zoo.create(name, data), data, seeds=[2, 5], steps=60, progress=False)
-    group = calibration(run, data, 50)
+    group = calibration(run, data, weigh(run, data, 50))
     assert group.sizes["chain"] == 2 and group.sizes["obs"] == len(data.test)
     constant = data.train_std == 0
     variables = ("pit", "coverage", "p_value", "outside", "beyond_chance", "ece", "crps", "log_score", "bad_k")

@@ -8,8 +8,9 @@ from scipy import stats
 from torch import nn
 
 import zoo
-from zoo.context import Stream, seeded
+from zoo.context import seeded
 from zoo.densities import columns_log_prob
+from zoo.evaluation import evidence
 from zoo.evaluation.tails import pareto_k
 from zoo.guides import MeanFieldNormal
 from zoo.inference import (
@@ -252,14 +253,17 @@ def test_reconstructions_are_in_the_units_as_loaded(pairs_of_runs):
         np.testing.assert_allclose(10 * one, ten, rtol=1e-2)
 
 
-def test_diagnostics_by_their_definitions(pairs_of_runs):
+def test_diagnostics_by_their_definitions(pairs_of_runs, monkeypatch):
     run, d = pairs_of_runs[0]
-    x = torch.as_tensor(d.scaled("test"), dtype=torch.float32)
-    columns = torch.tensor([0, 1, 2, 3])
-    (logw,) = run.each_seed(lambda m, g: stream_log_weights(m, g, x, 200, columns), Stream.EVIDENCE)
-    w = np.exp(logw[0].double().numpy() - logw[0].double().numpy().max(0))
+    seen = []
+    weigher = evidence.Weigher.__call__
+    monkeypatch.setattr(
+        evidence.Weigher, "__call__", lambda *of: (seen.append(block) or block for block in weigher(*of))
+    )
     unannealed = zoo.runs.Run(run.pair, run.seeds, run.weights, run.tree.copy())
     held = zoo.evaluate(unannealed, d, samples=200, temperatures=0)["heldout"]
+    logw = torch.cat([weights.density for weights, _ in seen], dim=1).double().numpy()
+    w = np.exp(logw - logw.max(0))
     np.testing.assert_allclose(held["log_evidence_se"][0], w.std(0, ddof=1) / np.sqrt(200) / w.mean(0), rtol=1e-6)
     np.testing.assert_allclose(held["ess"][0], w.sum(0) ** 2 / (w**2).sum(0), rtol=1e-6)
 

@@ -10,7 +10,7 @@ from sklearn.decomposition import PCA, FactorAnalysis
 import zoo
 from zoo.context import Stream, seeded
 from zoo.evaluation.annealing import anneal
-from zoo.evaluation.evidence import heldout
+from zoo.evaluation.evidence import heldout, weigh
 from zoo.evaluation.tails import pareto_k
 from zoo.guides import ClosedFormNormal
 from zoo.inference import log_mean_exp, score_weights, stream_log_weights
@@ -160,7 +160,7 @@ def test_annealed_weights_are_unbiased():
 
 def test_bad_weights_are_replaced_by_the_rule_and_not_by_size(digits):
     run = zoo.fit(zoo.create("gaussian-constrained", digits), digits, seeds=2, steps=200, progress=False)
-    group = heldout(run, digits, samples=200, temperatures=5)
+    group = heldout(run, digits, weigh(run, digits, 200), 5)
     bad = (group["pareto_k"] > 0.7).values
     assert bad.any() and not bad.all()
     np.testing.assert_array_equal(group["method"].values == 2, bad)
@@ -168,6 +168,6 @@ def test_bad_weights_are_replaced_by_the_rule_and_not_by_size(digits):
     np.testing.assert_array_equal(change[~bad], 0)
     assert (change[bad] > 0).any() and (change[bad] < 0).any()
     share = (group["log_evidence"] - group["log_evidence_varying"]).values
-    plain = heldout(run, digits, samples=200, temperatures=0)
+    plain = heldout(run, digits, weigh(run, digits, 200), 0)
     np.testing.assert_allclose(share, (plain["log_evidence"] - plain["log_evidence_varying"]).values, atol=1e-9)
     assert (plain["method"] == 1).all()

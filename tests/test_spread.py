@@ -11,7 +11,7 @@ from torch import nn
 import zoo
 from zoo.context import Stream, seeded
 from zoo.errors import Unknown
-from zoo.evaluation.evidence import heldout
+from zoo.evaluation.evidence import heldout, weigh
 from zoo.evaluation.inference_gaps import gaps
 from zoo.evaluation.reference import agreement, guide_moments, nuts, reference_posterior, wasserstein
 from zoo.evaluation.spread import aggregate_mmd, information, spread, squared_mmd
@@ -178,7 +178,7 @@ def test_what_a_component_takes_away():
 
 def of(run, data):
     x = torch.as_tensor(run.pair.view.inward(data.test.values), dtype=torch.float32)
-    return spread(run, x, heldout(run, data, 50, 0)), x
+    return spread(run, x, heldout(run, data, weigh(run, data, 50), 0)), x
 
 
 def test_contraction_of_a_linear_model_is_known(iris):

@@ -10,6 +10,7 @@ import math
 from functools import singledispatch
 from typing import Any
 
+import numpy as np
 import pyro.distributions as dist
 import torch
 from scipy.special import betainc
@@ -21,6 +22,7 @@ from zoo.models.emissions import EachColumn, PerColumn
 from zoo.models.emissions.count import log_beta_binomial
 from zoo.models.emissions.ordinal import BinnedMixture, Cumulative
 from zoo.models.emissions.unit import SigmoidOfNormal
+from zoo.models.operators import elementwise
 from zoo.models.ordinal import Binned, Levels, PartlyBinned, log_interval_mass, within_support
 
 __all__ = [
@@ -171,12 +173,18 @@ def columns_log_prob(likelihood: dist.TorchDistribution, x: Tensor, columns: Ten
 
 @columns_log_prob.register
 def _(likelihood: dist.Independent, x: Tensor, columns: Tensor) -> Tensor:
-    return likelihood.base_dist.log_prob(x)[..., columns].sum(-1)  # type: ignore[no-any-return]
+    return _sum_of(likelihood.base_dist.log_prob(x), columns)
 
 
 @columns_log_prob.register
 def _(likelihood: PerColumn, x: Tensor, columns: Tensor) -> Tensor:
-    return likelihood.each_column_log_prob(x)[..., columns].sum(-1)
+    return _sum_of(likelihood.each_column_log_prob(x), columns)
+
+
+def _sum_of(log_prob: Tensor, columns: Tensor) -> Tensor:
+    """The sum over some columns; to take them out first would be slower."""
+    there = torch.zeros(log_prob.shape[-1], dtype=torch.bool, device=log_prob.device).index_fill(0, columns, True)
+    return torch.where(there, log_prob, 0.0).sum(-1)
 
 
 @columns_log_prob.register
@@ -279,12 +287,13 @@ def _(fn: dist.Independent, width: Tensor) -> dist.TorchDistribution:
 
 def _cells_of_each(fn: Any, width: Tensor) -> Any:
     """The cells of the variables of a batch (..., d), where a width is given."""
-    if width.isnan().all():
+    cut = ~np.isnan(width.tolist())  # a constant, also while a program is mapped or recorded
+    if not cut.any():
         return fn
     if log_interval_mass.dispatch(type(fn)) is log_interval_mass.dispatch(object):
         with known(f"the mass of a cell under {name_of(fn)}"):  # by its distribution function, if it has one
             fn.cdf(within_support(fn, torch.zeros(fn.batch_shape)))
-    return (PartlyBinned if width.isnan().any() else Binned)(fn, width)
+    return (Binned if cut.all() else PartlyBinned)(fn, width)
 
 
 @cells.register
@@ -457,17 +466,21 @@ def _(one: dist.Poisson, x: Tensor) -> tuple[Tensor, Tensor]:
 @distribution_function.register
 def _(one: dist.NegativeBinomial, x: Tensor) -> tuple[Tensor, Tensor]:
     """I_p(k, x + 1), the regularised incomplete beta function of p = k / (k + mu): SciPy's, as torch has none."""
-    shape = torch.broadcast_shapes(x.shape, one.batch_shape)
-    count, size, logits = (part.detach().double().cpu().expand(shape) for part in (x, one.total_count, one.logits))
+    parts = (x, one.total_count, one.logits)
+    count, size, logits = torch.broadcast_tensors(*(part.detach().double().cpu() for part in parts))
     p, q = (-logits).sigmoid(), logits.sigmoid()
     swap = q < p  # of the two the smaller one is not rounded, and I_p(k, x) = 1 - I_q(x, k)
 
     def less_than(end: Tensor) -> Tensor:
-        a, b = torch.where(swap, end, size), torch.where(swap, size, end)
-        found = torch.as_tensor(betainc(a.numpy(), b.numpy(), torch.minimum(p, q).numpy()))
+        found = _betainc(torch.where(swap, end, size), torch.where(swap, size, end), torch.minimum(p, q))
         return torch.where(end <= 0, 0.0, torch.where(swap, 1 - found, found)).to(x)
 
     return less_than(count), less_than(count + 1)
+
+
+_betainc = elementwise(
+    "betainc", lambda a, b, p: torch.as_tensor(betainc(a.numpy(), b.numpy(), p.numpy())), arguments=3
+)
 
 
 @distribution_function.register
@@ -491,7 +504,7 @@ def _(one: dist.BetaBinomial, x: Tensor) -> tuple[Tensor, Tensor]:
     return below.to(x), upto.to(x)
 
 
-def _beta_binomial_upto(x: Tensor, total: Tensor, a: Tensor, b: Tensor) -> Tensor:
+def _sum_of_masses(x: Tensor, total: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """P(X <= x), each mass from the one above it; what is above the mean is small, and may be lost."""
     blocks = []
     for k, n, of_ones, of_zeros in zip(*(part.flatten().split(BLOCK) for part in (x, total, a, b)), strict=True):
@@ -503,6 +516,9 @@ def _beta_binomial_upto(x: Tensor, total: Tensor, a: Tensor, b: Tensor) -> Tenso
             upto, k = upto + mass, k - 1
         blocks.append(upto)
     return torch.cat(blocks).view_as(x)
+
+
+_beta_binomial_upto = elementwise("beta_binomial_upto", _sum_of_masses, arguments=4)
 
 
 @distribution_function.register

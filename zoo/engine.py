@@ -22,11 +22,10 @@ import torch
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from zoo.context import Stream, pyro_context, quiet_compiler, random_stream, seeded
 from zoo.errors import OptionError
-from zoo.graphs import BrainFloatLayers, arrange_products, fail_alone, on_cuda
+from zoo.graphs import BrainFloatLayers, arrange_products, on_cuda, record
 from zoo.noise import Tape
 from zoo.objectives import Loss, refuse_other_data, traces
 
@@ -420,8 +419,7 @@ class Engine:
             return *self._in_pieces(copy), *self.inputs(step)
 
         with pyro_context():
-            graph = make_fx(lambda *tensors: self._step(*tensors))(*inputs(0))
-            fail_alone(graph.graph)
+            graph = record(self._step, *inputs(0))
             graph.graph.eliminate_dead_code()
             self.onednn_from = arrange_products(graph.graph, self.onednn_from)
             graph.recompile()

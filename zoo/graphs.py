@@ -10,10 +10,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._functorch.compile_utils import fx_graph_cse
+from torch._guards import TracingContext, tracing
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["BrainFloatLayers", "arrange_products", "fail_alone", "on_cuda"]
+__all__ = ["BrainFloatLayers", "arrange_products", "on_cuda", "record", "share_results"]
 
 ONEDNN_FROM, ONEDNN_FROM_IF_TWICE_AS_FAST = 2**24, 2**22  # operations of a product from which it overtakes MKL
 WIDE = 16  # columns of a product that MKL takes at a time
@@ -97,7 +101,7 @@ def _(a: Tensor, b: Tensor) -> Tensor:
     return a.new_empty(a.shape[0], a.shape[1], b.shape[2])
 
 
-def fail_alone(graph: torch.fx.Graph) -> None:
+def _fail_alone(graph: torch.fx.Graph) -> None:
     """Make a factorisation that fails not a number in its own seed: what would raise for all is dropped from graphs."""
     for check in graph.find_nodes(op="call_function", target=torch.ops.aten._linalg_check_errors.default):
         info = check.args[0]
@@ -110,6 +114,37 @@ def fail_alone(graph: torch.fx.Graph) -> None:
         masked.meta["val"] = factor.meta["val"]
         factor.replace_all_uses_with(masked, delete_user_cb=lambda user, masked=masked: user is not masked)
         graph.erase_node(check)
+
+
+def record(function: Callable[..., Any], *inputs: Any) -> torch.fx.GraphModule:
+    """A function as a graph of what it does with these inputs, which may be trees of tensors."""
+    # one mode for the shapes of all nodes; torch would make one for each, which takes longer than all else
+    shapes = FakeTensorMode(allow_fallback_kernels=True)
+    with tracing(TracingContext(shapes)):
+        graph: torch.fx.GraphModule = make_fx(lambda *given: function(*given))(*inputs)
+    _fail_alone(graph.graph)
+    return graph
+
+
+def share_results(graph: torch.fx.GraphModule) -> None:
+    """Work out once what a program works out again and again, and hyperbolic tangents in a third of the time."""
+    constants: dict[int, torch.fx.Node] = {}
+    for node in graph.graph.find_nodes(op="get_attr"):  # a tensor has a name of its own wherever it was met
+        first = constants.setdefault(id(getattr(graph, str(node.target))), node)
+        if first is not node:
+            node.replace_all_uses_with(first)
+    # 2 sigmoid(2x) - 1 is off by 2e-7 in single precision, and torch's tanh by 3e-8
+    for node in graph.graph.find_nodes(op="call_function", target=torch.ops.aten.tanh.default):
+        with graph.graph.inserting_before(node):
+            twice = graph.graph.call_function(torch.ops.aten.mul.Tensor, (node.args[0], 2))
+            share = graph.graph.call_function(torch.ops.aten.sigmoid.default, (twice,))
+            scaled = graph.graph.call_function(torch.ops.aten.mul.Tensor, (share, 2))
+            result = graph.graph.call_function(torch.ops.aten.sub.Tensor, (scaled, 1))
+        node.replace_all_uses_with(result, propagate_meta=True)
+    graph.graph.eliminate_dead_code()
+    once = fx_graph_cse(graph.graph)
+    once.set_codegen(graph.graph._codegen)
+    graph.graph = once
 
 
 class BrainFloatLayers(TorchFunctionMode):

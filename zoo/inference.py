@@ -12,7 +12,7 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
-from torch import Tensor
+from torch import Tensor, nn
 
 from zoo.answers import ask
 from zoo.context import seeded
@@ -84,7 +84,7 @@ def log_weights(model: Program, guide: Program, x: Tensor, samples: int, columns
     Returns:
         Shape (K, B), or (2, K, B) with ``columns``: the weights of all columns and those of the columns alone.
     """
-    likelihood, given, rest = weighted_likelihood(model, guide, x, samples)
+    likelihood, given, rest, _ = weighted_likelihood(model, guide, x, samples)
     parts = [given] if columns is None else [given, columns_log_prob(likelihood, x, columns)]
     weights: Tensor = torch.stack([part + rest for part in parts])
     if weights.dim() > 3:
@@ -95,12 +95,13 @@ def log_weights(model: Program, guide: Program, x: Tensor, samples: int, columns
 class Weighted(NamedTuple):
     """p(x | z_k) for draws of the guide, its log density at x, and log p(z_k) - log q(z_k | x): (..., K, B) each.
 
-    The values of an enumerated latent are in dimensions left of K, and have no q.
+    The values of an enumerated latent are in dimensions left of K, and have no q. ``mask`` is that of site x.
     """
 
     likelihood: Any
     given: Tensor
     rest: Tensor
+    mask: Any
 
 
 def weighted_likelihood(model: Program, guide: Program, x: Tensor, samples: int) -> Weighted:
@@ -110,7 +111,7 @@ def weighted_likelihood(model: Program, guide: Program, x: Tensor, samples: int)
     log_prior = sum(plain_log_prob(p.nodes[name]) for name in latent_sites(q))
     log_q = sum(plain_log_prob(q.nodes[name]) for name in latent_sites(q, enumerated=False))
     given, rest = torch.broadcast_tensors(plain_log_prob(p.nodes["x"]), log_prior - log_q)
-    return Weighted(p.nodes["x"]["fn"], given, rest)
+    return Weighted(p.nodes["x"]["fn"], given, rest, p.nodes["x"]["mask"])
 
 
 def stream_log_weights(
@@ -180,10 +181,20 @@ def _posterior_draws(model: Program, guide: Program, x: Tensor, samples: int) ->
     return Draws({name: q.nodes[name]["value"] for name in names}, lp, lq)
 
 
-def prior(model: Program) -> Program:
+def prior(model: Any) -> nn.Module:
     """The prior of the latents as a guide."""
-    without_x: Program = poutine.block(model, hide=["x"])
-    return without_x
+    return _Prior(model)
+
+
+class _Prior(nn.Module):
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> None:
+        """The model's sites but for the datum."""
+        with poutine.block(hide=["x"]):
+            self.model(x)
 
 
 def refuse_overflow(model: Program, guide: Program, x: Tensor) -> None:

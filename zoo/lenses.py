@@ -279,7 +279,7 @@ def _(likelihood: Gapped) -> Any:
 @each_feature_given_the_others.register
 def _(likelihood: Gapped, x: Tensor) -> Any:
     there = ~x.isnan()
-    if isinstance(likelihood.base, dist.Independent | PerColumn) or there.all():
+    if isinstance(likelihood.base, dist.Independent | PerColumn):
         return each_feature_given_the_others(likelihood.base, x)
     alone = with_others_apart(likelihood.base, there)
     one = each_feature_given_the_others(alone, torch.where(there, x.to(alone.loc), alone.loc))

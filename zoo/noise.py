@@ -18,6 +18,8 @@ from torch import Tensor
 from torch.distributions import Dirichlet
 from torch.overrides import TorchFunctionMode
 
+from zoo.models.operators import elementwise
+
 __all__ = ["Tape", "dirichlet", "standard_gamma"]
 
 PROPOSALS = 7  # for a gamma draw: all are rejected with a probability of 6e-10 at most
@@ -38,14 +40,29 @@ _LIFTS: dict[Any, Callable[..., Tensor]] = {
     torch.Tensor.cauchy_: lambda noise, to, median=0.0, scale=1.0: (
         median + scale * torch.tan(math.pi * (noise.uniform(to.shape, to) - 0.5))
     ),
+    torch.normal: lambda noise, mean, std: noise.normal(mean.shape, mean) * std + mean,
     torch.randn_like: lambda noise, like, **_: noise.normal(like.shape, like).clone(),
     torch.rand_like: lambda noise, like, **_: noise.uniform(like.shape, like).clone(),
     torch.randn: lambda noise, *args, size=(), **kw: noise.normal(*_of_size(*(args or size), **kw)).clone(),
     torch.rand: lambda noise, *args, size=(), **kw: noise.uniform(*_of_size(*(args or size), **kw)).clone(),
+    torch.bernoulli: lambda noise, probs: (noise.uniform(probs.shape, probs) < probs).to(probs),
+    torch.multinomial: lambda noise, weights, count, _=False: _categories(
+        weights, noise.uniform((*weights.shape[:-1], count), weights)
+    ),
     torch._standard_gamma: lambda noise, concentration: standard_gamma(concentration, noise),
 }
+
+
+def _categories(weights: Tensor, uniform: Tensor) -> Tensor:
+    """Categories (..., n) drawn with weights (..., V), with replacement, by the inverse of their distribution."""
+    upto = weights.cumsum(-1)
+    return (upto[..., None, :-1] <= uniform[..., None] * upto[..., None, -1:]).sum(-1)
+
+
 # What torch.distributions does in place, to a draw, and torch.func.vmap only for one seed after the other.
 _IN_PLACE: dict[Any, Callable[..., Tensor]] = {torch.Tensor.clamp_: torch.clamp}
+# What Pyro asks of a draw, and torch.func.vmap refuses to tell.
+_DATA = torch.Tensor.data.__get__  # type: ignore[attr-defined]
 
 
 class Tape(TorchFunctionMode):
@@ -80,6 +97,8 @@ class Tape(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in _IN_PLACE:
             return args[0].copy_(_IN_PLACE[func](args[0].clone(), *args[1:], **kwargs))
+        if func == _DATA:
+            return args[0].detach()
         lift = _LIFTS.get(func)
         if lift is None:
             return func(*args, **kwargs)
@@ -177,27 +196,8 @@ def _moved(parameter: Tensor) -> Tensor:
     return parameter - parameter.detach()
 
 
-_OPERATORS = torch.library.Library("zoo", "FRAGMENT")
-
-
-def _elementwise(name: str, of_torch: Callable[..., Tensor], arguments: int) -> Callable[..., Tensor]:
-    """An operator of torch's, with a rule for vmap: without one it is called for one seed after the other."""
-    schema = ", ".join(f"Tensor argument{i}" for i in range(arguments))
-    _OPERATORS.define(f"{name}({schema}) -> Tensor")
-    _OPERATORS.impl(name, of_torch, "CompositeExplicitAutograd")
-    operator: Callable[..., Tensor] = getattr(torch.ops.zoo, name)
-
-    def over_seeds(_: Any, dims: tuple[int | None, ...], *tensors: Tensor) -> tuple[Tensor, int]:
-        rows = [t if dim is None else t.movedim(dim, 0) for t, dim in zip(tensors, dims, strict=True)]
-        return operator(*torch.broadcast_tensors(*rows)), 0
-
-    torch.library.register_fake(f"zoo::{name}", lambda of, *_: of.new_empty(of.shape), lib=_OPERATORS)
-    torch.library.register_vmap(f"zoo::{name}", over_seeds, lib=_OPERATORS)
-    return operator
-
-
-_gamma_grad = _elementwise("standard_gamma_grad", torch._standard_gamma_grad, 2)
-_dirichlet_grad = _elementwise("dirichlet_grad", torch._dirichlet_grad, 3)
+_gamma_grad = elementwise("standard_gamma_grad", torch._standard_gamma_grad, 2)
+_dirichlet_grad = elementwise("dirichlet_grad", torch._dirichlet_grad, 3)
 
 
 # -- sites that draw a Dirichlet ---------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from zoo.context import Stream
 from zoo.data import Data
 from zoo.errors import DataError, RunError, Unknown
 from zoo.evaluation.calibration import calibration
-from zoo.evaluation.evidence import heldout
+from zoo.evaluation.evidence import heldout, weigh
 from zoo.evaluation.imputation import HIDDEN, imputation
 from zoo.evaluation.reference import reference_posterior
 from zoo.evaluation.spread import spread
@@ -95,11 +95,12 @@ def evaluate(
             "as they were loaded for training, with the same split and seed."
         )
     x = torch.as_tensor(run.pair.view.inward(data.test.values), dtype=torch.float32)
-    evidence = heldout(run, data, samples, temperatures)
+    weighed = weigh(run, data, samples)
+    evidence = heldout(run, data, weighed, temperatures)
     first = x[:PREDICTIVE_ROWS]
     makers: dict[tuple[str, ...], Callable[[], tuple[xarray.Dataset, ...]]] = {
         ("heldout",): lambda: (evidence,),
-        ("calibration",): lambda: (calibration(run, data, samples),),
+        ("calibration",): lambda: (calibration(run, data, weighed),),
         ("spread",): lambda: (spread(run, x, evidence),),
         ("reference_posterior",): lambda: (reference_posterior(run, x[:reference]),) if reference else (),
         ("imputation",): lambda: (imputation(run, data, hide),) if hide else (),

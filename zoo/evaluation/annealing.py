@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import NamedTuple
 
 import pyro
 import torch
 from pyro import poutine
 from torch import Tensor
+from torch.func import vjp
 
 from zoo import inference
+from zoo.context import Stream, random_stream
 from zoo.errors import Unknown
-from zoo.latents import log_density, real_vector
+from zoo.latents import Vector, log_density, real_vector
 from zoo.objectives import Program
+from zoo.rowwise import Rowwise, base_key, row_keys, standard_noise
 
-__all__ = ["Annealed", "anneal"]
+__all__ = ["Annealed", "Annealer", "Chains", "anneal"]
 
-CHAINS, PILOT_CHAINS = 32, 8
+CHAINS, TOGETHER = 32, 8  # chains of a datum, and as many as are moved together: all of the pilot
 ACCEPTANCE = 0.65  # of Hamiltonian moves, where they travel furthest for what they cost
 FIRST_STEP, LEARNING = 0.5, 0.3  # in standard deviations of the guide; of the log step, per unit of acceptance
 
@@ -28,8 +32,25 @@ class Annealed(NamedTuple):
     error: Tensor
 
 
+class Chains(NamedTuple):
+    """Log weights of chains, (C, B): of the density, and of cells where they were asked for."""
+
+    density: Tensor
+    cells: Tensor | None
+
+    def of_density(self) -> Annealed:
+        """Log p(x)."""
+        return _mean(self.density)
+
+    def of_cells(self) -> tuple[Annealed, Tensor]:
+        """Log P(cell), and the share of the chains that its weights keep, (B,), which is small if posteriors differ."""
+        assert self.cells is not None
+        kept = _size(self.cells) / _size(self.density)
+        return _mean(self.cells), kept
+
+
 class Point(NamedTuple):
-    """Latents as real numbers u (C, B, U), log p(x, u) and log q(u | x), (C, B), and the two's gradients, (C, B, U).
+    """Latents as real numbers u (C, 1, U), log p(x, u) and log q(u | x), (C, 1), and the two's gradients, (C, 1, U).
 
     The densities are of u: those of the latents and the log volume that they are stretched by.
     """
@@ -40,11 +61,11 @@ class Point(NamedTuple):
     slope_p: Tensor
     slope_q: Tensor
 
-    def log_density(self, beta: float) -> Tensor:
+    def log_density(self, beta: Tensor) -> Tensor:
         """Log of q^(1 - beta) p^beta, up to its constant."""
         return (1 - beta) * self.log_q + beta * self.log_p
 
-    def slope(self, beta: float) -> Tensor:
+    def slope(self, beta: Tensor) -> Tensor:
         """The gradient of :meth:`log_density`."""
         return (1 - beta) * self.slope_q + beta * self.slope_p
 
@@ -67,77 +88,153 @@ def anneal(model: Program, guide: Program, x: Tensor, temperatures: int, chains:
         guide: q(latents | x), where the chains start.
         x: data, shape (B, D).
         temperatures: T.
-        chains: C.
+        chains: C, above 8 a multiple of it.
 
     Raises:
         Unknown: a discrete latent has too many values to be summed out, the guide's density is known at its own draws
             alone, or the model's is drawn.
     """
-    if isinstance(model, inference.Dequantized):
-        raise Unknown("a dequantised datum has another density at every call, and there is no annealing towards that")
-    blocks = inference.row_blocks(x, chains * inference.width(model, x))
-    parts = [_anneal(_Path(model, guide, rows), temperatures, chains) for rows in blocks]
-    return Annealed(*(torch.cat(of_rows) for of_rows in zip(*parts, strict=True)))
+    return Annealer(temperatures, inference.width(model, x), chains)(model, guide, x).of_density()
 
 
-def _anneal(path: _Path, temperatures: int, chains: int) -> Annealed:
-    point = path.draw(chains)
-    unit = point.u.std(0)
-    steps = _pilot(path, unit, temperatures)
-    log_weight = torch.zeros_like(point.log_p, dtype=torch.float64)
-    for t in range(1, temperatures + 1):
-        log_weight += (point.log_p - point.log_q) / temperatures
-        if t < temperatures:
-            point, _ = _move(path, point, t / temperatures, steps[t - 1])
-    log_evidence = inference.log_mean_exp(log_weight)
-    return Annealed(log_evidence, (log_weight - log_evidence).exp().std(0) / chains**0.5)
+class Annealer:
+    """:func:`anneal` for one seed of a pair after the other, its moves recorded once.
+
+    Chains are moved eight at a time, as if each eight were of a datum of their own.
+    """
+
+    def __init__(self, temperatures: int, width: int, chains: int = CHAINS) -> None:
+        self.temperatures, self.together = temperatures, min(TOGETHER, chains)
+        self.groups = -(-chains // self.together)
+        numbers = 2 * self.together * width  # gradients, too
+        self.start = Rowwise(lambda model, guide, x: _started(model, guide, x, self.together), numbers)
+        self.move = Rowwise(_moved, numbers)
+        self.weigh_cells = Rowwise(_of_cells, numbers)
+
+    def __call__(
+        self, model: Program, guide: Program, x: Tensor, lens: inference.Cells | None = None, at: Tensor | None = None
+    ) -> Chains:
+        r"""Chains for x (B, D), weighed once more, where a lens is given, for the cells around ``at`` (B, D).
+
+        .. math:: \log w + \log \frac{P(\mathrm{cell} \mid z_T)}{p(x \mid z_T)}
+        """
+        if isinstance(model, inference.Dequantized):
+            raise Unknown(
+                "a dequantised datum has another density at every call, and there is no annealing towards that"
+            )
+        size = max(1, self.move.rows // self.groups)
+        at = x if at is None else at
+        blocks = zip(x.split(size), at.split(size), row_keys(base_key(), len(x), size), strict=True)
+        found = [self._of_block(model, guide, rows, cells, keys, lens) for rows, cells, keys in blocks]
+        density, cells = zip(*found, strict=True)
+        return Chains(torch.cat(density, dim=1), torch.cat(cells, dim=1) if lens else None)
+
+    def _of_block(
+        self, model: Program, guide: Program, x: Tensor, at: Tensor, keys: list[int], lens: inference.Cells | None
+    ) -> tuple[Tensor, Tensor]:
+        """Log weights of the density and of cells, (C, B) each."""
+        of_groups = [random_stream(key, Stream.NOISE, group + 1) for key in keys for group in range(self.groups)]
+        point, noise = self._begun(model, guide, x.repeat_interleave(self.groups, 0), of_groups)
+        unit = point[0].reshape(len(x), -1, point[0].shape[-1]).std(1)
+        steps = self._pilot(model, guide, x, keys, unit)
+        x, at, *steps = (of.repeat_interleave(self.groups, 0) for of in (x, at, *steps))
+        log_weight = torch.zeros_like(point[1], dtype=torch.float64)
+        for t in range(1, self.temperatures + 1):
+            log_weight += (point[1] - point[2]) / self.temperatures
+            if t < self.temperatures or lens:
+                point, _ = self._moved(model, guide, x, point, t, steps[t - 1], noise)
+        of_cells = log_weight
+        if lens:
+            of_cells = log_weight + self.weigh_cells.block(lens, model, [x, at, point[0]])[0]
+        return self._by_chain(log_weight), self._by_chain(of_cells)
+
+    def _pilot(self, model: Program, guide: Program, x: Tensor, keys: list[int], unit: Tensor) -> list[Tensor]:
+        """The step sizes (B, U) of every temperature, from chains that are then forgotten, in units (B, U)."""
+        point, noise = self._begun(model, guide, x, [random_stream(key, Stream.NOISE) for key in keys])
+        steps = []
+        log_step = torch.full_like(unit[:, :1], FIRST_STEP).log()
+        for t in range(1, self.temperatures + 1):
+            point, acceptance = self._moved(model, guide, x, point, t, log_step.exp() * unit, noise)
+            log_step = log_step + LEARNING * (acceptance.mean(1) - ACCEPTANCE)
+            steps.append(log_step.exp() * unit)
+        return steps
+
+    def _begun(self, model: Program, guide: Program, x: Tensor, keys: list[int]) -> tuple[list[Tensor], list[Tensor]]:
+        """Where chains start, and the noise of all their moves: momenta (T, C, 1, U) and what decides, (T, C, 1)."""
+        point = [*self.start.block(model, guide, [x], keys)]
+        shape = (self.temperatures, *point[0].shape[1:])
+        others = [random_stream(key, Stream.NOISE) for key in keys]
+        noise = standard_noise(others, {"normal": prod(shape), "uniform": prod(shape[:-1])}, x)
+        return point, [noise["normal"].unflatten(-1, shape), noise["uniform"].unflatten(-1, shape[:-1])]
+
+    def _moved(
+        self, model: Program, guide: Program, x: Tensor, point: list[Tensor], t: int, step: Tensor, noise: list[Tensor]
+    ) -> tuple[list[Tensor], Tensor]:
+        beta = torch.full_like(x[:, 0], t / self.temperatures)
+        rows = [x, *point, beta, step, *(of[:, t - 1] for of in noise)]
+        *moved, acceptance = self.move.block(model, guide, rows)
+        return moved, acceptance
+
+    def _by_chain(self, log_weight: Tensor) -> Tensor:
+        """From (B groups, C / groups, 1) to (C, B)."""
+        return log_weight.reshape(-1, self.groups * self.together).T
 
 
-def _pilot(path: _Path, unit: Tensor, temperatures: int) -> list[Tensor]:
-    """The step sizes (B, L) of every temperature, from chains that are then forgotten."""
-    point, steps = path.draw(PILOT_CHAINS), []
-    log_step = unit.new_full((len(unit), 1), FIRST_STEP).log()
-    for t in range(1, temperatures):
-        point, acceptance = _move(path, point, t / temperatures, log_step.exp() * unit)
-        log_step = log_step + LEARNING * (acceptance.mean(0) - ACCEPTANCE)[:, None]
-        steps.append(log_step.exp() * unit)
-    return steps
+# -- of one datum, whose chains are (C, 1, ...) ------------------------------------------------------------------------
 
 
-def _move(path: _Path, point: Point, beta: float, step: Tensor) -> tuple[Point, Tensor]:
-    """One leapfrog step, accepted or not, and the probability of accepting it, (C, B)."""
-    start = torch.randn_like(point.u)
-    half = start + step / 2 * point.slope(beta)
-    proposed = path.at(point.u + step * half)
+def _started(model: Program, guide: Program, x: Tensor, chains: int) -> Point:
+    """Draws from the guide."""
+    with pyro.plate("samples", chains, dim=-2):
+        trace = poutine.trace(guide).get_trace(x)
+    vector = real_vector(trace)
+    return _at(model, guide, x, vector, vector.flatten({name: trace.nodes[name]["value"] for name in vector.names}))
+
+
+def _at(model: Program, guide: Program, x: Tensor, vector: Vector, u: Tensor) -> Point:
+    def density_and_slope(program: Program) -> tuple[Tensor, Tensor]:
+        def density(u: Tensor) -> Tensor:
+            values, volume = vector.values(u)
+            return log_density(program, x, values) + volume
+
+        of_u, pulled = vjp(density, u)[:2]
+        (slope,) = pulled(torch.ones_like(of_u))
+        return of_u, slope
+
+    log_p, slope_p = density_and_slope(model)
+    log_q, slope_q = density_and_slope(guide)
+    return Point(u, log_p, log_q, slope_p, slope_q)
+
+
+def _moved(model: Program, guide: Program, x: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
+    """One leapfrog step, accepted or not, and the probability of accepting it, (C, 1)."""
+    *of_point, beta, step, momentum, uniform = (of[0] for of in given)
+    point, vector = Point(*of_point), real_vector(poutine.trace(guide).get_trace(x))
+    half = momentum + step / 2 * point.slope(beta)
+    proposed = _at(model, guide, x, vector, point.u + step * half)
     end = half + step / 2 * proposed.slope(beta)
-    gain = proposed.log_density(beta) - point.log_density(beta) + (start.square() - end.square()).sum(-1) / 2
+    gain = proposed.log_density(beta) - point.log_density(beta) + (momentum.square() - end.square()).sum(-1) / 2
     probability = gain.clamp(max=0).exp().nan_to_num(0)  # a proposal without a density is never accepted
-    accepted = torch.rand_like(probability) < probability
+    accepted = uniform < probability
     chosen = (
         torch.where(accepted[..., None] if new.dim() > 2 else accepted, new, old)
         for new, old in zip(proposed, point, strict=True)
     )
-    return Point(*chosen), probability
+    return *chosen, probability
 
 
-class _Path:
-    """Both ends of the path for data x, as functions of all latents in one real vector."""
+def _of_cells(lens: Program, model: Program, x: Tensor, at: Tensor, u: Tensor) -> tuple[Tensor]:
+    """By how much the cell's log probability is more than the log density, (C, 1)."""
+    vector = real_vector(poutine.trace(poutine.block(model, hide=["x"])).get_trace(x))
+    values, _ = vector.values(u[0])
+    return (log_density(lens, at, values) - log_density(model, x, values),)
 
-    def __init__(self, model: Program, guide: Program, x: Tensor) -> None:
-        self.model, self.guide, self.x = model, guide, x
 
-    def draw(self, chains: int) -> Point:
-        """C draws from the guide."""
-        with pyro.plate("samples", chains, dim=-2):
-            trace = poutine.trace(self.guide).get_trace(self.x)
-        self.vector = real_vector(trace)
-        return self.at(self.vector.flatten({name: trace.nodes[name]["value"] for name in self.vector.names}))
+def _mean(log_weights: Tensor) -> Annealed:
+    log_evidence = inference.log_mean_exp(log_weights)
+    return Annealed(log_evidence, (log_weights - log_evidence).exp().std(0) / len(log_weights) ** 0.5)
 
-    @torch.enable_grad()
-    def at(self, u: Tensor) -> Point:
-        """The point u, shape (C, B, U)."""
-        u = u.detach().requires_grad_()
-        values, volume = self.vector.values(u)
-        log_p, log_q = (log_density(program, self.x, values) + volume for program in (self.model, self.guide))
-        slope_p, slope_q = (torch.autograd.grad(of.sum(), u, retain_graph=True)[0] for of in (log_p, log_q))
-        return Point(u.detach(), log_p.detach(), log_q.detach(), slope_p, slope_q)
+
+def _size(log_weights: Tensor) -> Tensor:
+    """The effective number of weights (C, B)."""
+    return (2 * log_weights.logsumexp(0) - (2 * log_weights).logsumexp(0)).exp()

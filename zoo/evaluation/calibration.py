@@ -21,19 +21,19 @@ from torch import Tensor
 from zoo import inference
 from zoo.context import Stream
 from zoo.data import Data
-from zoo.densities import distribution_function, each_feature, each_feature_given_the_others, moments
-from zoo.errors import Unknown
-from zoo.evaluation.tails import BAD_K, pareto_k
+from zoo.densities import distribution_function, each_feature, moments
+from zoo.evaluation.evidence import Weighed
+from zoo.evaluation.predictions import PREDICTIVE_DRAWS, Predictions, crps, randomised
+from zoo.evaluation.tails import BAD_K
+from zoo.evaluation.weighing import DRAWS
+from zoo.lenses import Cells
 from zoo.objectives import Program
 from zoo.runs import Run
 
 __all__ = [
-    "Predictions",
     "band",
     "beyond_chance",
     "calibration",
-    "crps",
-    "leave_one_feature_out",
     "p_values",
     "prior_predictive",
     "reconstruction_check",
@@ -47,15 +47,13 @@ STATISTICS = (
 )  # fmt: skip
 COVERAGES, BAND, FALSE_DISCOVERIES = (0.5, 0.8, 0.9, 0.95), 0.95, 0.05
 BINS = 6  # of the expected calibration error, as Stirn & Knowles have them
-ROWS, DRAWS, RECONSTRUCTION_DRAWS = 1000, 1000, 32
-PREDICTIVE_DRAWS = 100  # a datum: as many as 50 find a shift or a scale as often as 1000 do
-K_FITS = 4096  # tails fitted for each seed
+ROWS, RECONSTRUCTION_DRAWS = 1000, 32
 POINTS, LEVELS = 100, 256  # of the band: where it is evaluated, and the tails whose p value is worked out
 UNTRUSTED = 1 / 4  # of a column's weights with a bad k, from which on its PIT may be far from uniform at the truth
 SMALLEST, ROUNDING = 1e-10, 1e-9  # p value told apart from 0, and what two equal tails may differ by, relatively
 
 
-def calibration(run: Run, data: Data, samples: int) -> xarray.Dataset:
+def calibration(run: Run, data: Data, weighed: Weighed) -> xarray.Dataset:
     r"""The group ``calibration``: two predictive distributions of every feature that have not seen its value.
 
     .. math:: p(x_j \mid x_{-j}) = \frac{\sum_k v_k \, p(x_j \mid z_k)}{\sum_k v_k}, \quad
@@ -78,36 +76,33 @@ def calibration(run: Run, data: Data, samples: int) -> xarray.Dataset:
     Args:
         run: a trained pair.
         data: what it was trained on; the first thousand test rows are used.
-        samples: draws of z for each datum; at most a thousand are taken.
+        weighed: what the guide's draws weigh, of which at most a thousand for each datum predict its features.
 
     Raises:
         Unknown: p(x_j | z) is not known, or its distribution function, mean or variance; or a datum overflows.
     """
-    rows, samples = data.test.values[:ROWS], min(samples, DRAWS)
-    view = run.pair.view
+    leave_one_out = weighed.features()
+    view, samples = run.pair.view, min(weighed.asked.samples, DRAWS)
     scale, cells = view.scale, ~np.isnan(view.width)
-    x = torch.as_tensor(view.inward(data.on_levels(rows) if cells.any() else rows), dtype=torch.float32)
-    width = torch.as_tensor(view.width, dtype=torch.float32) if cells.any() else None
+    x, as_cells = weighed.seen[: weighed.asked.features], weighed.asked.lens is Cells
     filler = torch.as_tensor(view.filler, dtype=torch.float32)
-    absent: dict[str, str] = {}
 
     def of_seed(model: Any, guide: Any) -> tuple[Any, ...]:
-        inference.refuse_overflow(model, guide, x)
-        known = _cells(model, guide, x, width, absent)
-        leave_one_out, k = leave_one_feature_out(known, guide, x, samples, filler)
+        known = Cells(model, weighed.asked.width) if as_cells else model
         simulated = inference.predictive_draws(known, x, 1)[0]
         check = [reconstruction_check(known, guide, seen, filler) for seen in (x, simulated)]
         of_prior = prior_predictive(known, torch.where(x.isnan(), filler, x), samples).where_observed(x)
-        return (leave_one_out, of_prior), k, np.stack(check)
+        return of_prior, np.stack(check)
 
-    seeds = run.each_seed(of_seed, Stream.CALIBRATION)
-    predictions, k, check = zip(*seeds, strict=True)
+    of_prior, check = zip(*run.each_seed(of_seed, Stream.CALIBRATION), strict=True)
+    k = [of.k for of in leave_one_out]
+    predictions = list(zip((of.of for of in leave_one_out), of_prior, strict=True))
     pit, of_crps, log_density = (
         np.stack([[getattr(of_kind, name) for of_kind in of_seed] for of_seed in predictions])
         for name in Predictions._fields
     )
     varies = data.train_std > 0
-    volume = np.where(view.dense & ~cells, np.log(scale), 0.0)
+    volume = np.where(view.dense & ~(cells & as_cells), np.log(scale), 0.0)
     per_feature = ("chain", "kind", "feature")
     train = torch.as_tensor(view.inward(data.train.values[:ROWS]), dtype=torch.float32)
     reference = _of_marginals(train, x) * scale
@@ -134,56 +129,8 @@ def calibration(run: Run, data: Data, samples: int) -> xarray.Dataset:
     group["reconstruction_check"] = (("chain", "source", "statistic"), np.stack(check))
     draws = f"{samples} draws each, {PREDICTIVE_DRAWS} from the prior"
     note = f"the first {len(x)} test rows, {draws}; Pareto k of the first {len(k[0])}"
+    absent = {"cells": weighed.absent["cells"]} if "cells" in weighed.absent else {}
     return group.assign_coords(source=list(SOURCES), statistic=list(STATISTICS)).assign_attrs(note=note, absent=absent)
-
-
-class Predictions(NamedTuple):
-    """Of every feature of every datum, (N, D): PIT, CRPS in scaled units, and log density or mass."""
-
-    pit: Tensor
-    crps: Tensor
-    log_density: Tensor
-
-    def where_observed(self, x: Tensor) -> Predictions:
-        """The same, not a number where the entry of x that is predicted was not observed."""
-        return Predictions(*(values.masked_fill(x.isnan(), torch.nan) for values in self))
-
-
-def leave_one_feature_out(
-    model: Program, guide: Program, x: Tensor, samples: int, filler: Tensor | None = None
-) -> tuple[Predictions, Floats]:
-    """Predictions of each feature from the others, for x (N, D), and the Pareto k of its weights for the first rows.
-
-    Of an entry that was not observed there is none; ``filler`` (D,) are values that columns can have.
-    """
-    gaps = bool(x.isnan().any())
-    fitted = max(1, K_FITS // x.shape[1])
-    exact = inference.draws_nothing(model, guide, x)
-    predictions, k, done = [], [], 0
-    for rows in inference.row_blocks(x, samples * max(x.shape[1], inference.width(model, x))):
-        likelihood, given, rest = inference.weighted_likelihood(model, guide, rows, 1 if exact else samples)
-        if exact:  # one evaluation of a component says all about it, one draw from it does not
-            given = given.expand(*given.shape[:-2], PREDICTIVE_DRAWS, -1)
-        full = rows if filler is None or not gaps else torch.where(rows.isnan(), filler, rows)
-        one = each_feature_given_the_others(likelihood, rows)
-        batch = torch.Size((*given.shape, x.shape[1]))
-        log_p = one.log_prob(full).expand(batch).flatten(0, -3)
-        log_w = (given + rest).flatten(0, -2)[..., None]  # (K, B, 1): a component summed over is a draw like any other
-        without = log_w - log_p
-        weights = without.softmax(0)
-        below, upto = ((weights * end.expand(batch).flatten(0, -3)).sum(0) for end in distribution_function(one, full))
-        drawn = one.expand(batch).sample().flatten(0, -3)
-        chosen = drawn.gather(0, _systematic(weights, PREDICTIVE_DRAWS))
-        log_density = log_w.logsumexp(0) - without.logsumexp(0)
-        found = Predictions(_randomised(below, upto), crps(chosen, full), log_density)
-        predictions.append(found.where_observed(rows) if gaps else found)
-        wanted = min(len(rows), max(0, fitted - done))
-        if wanted:
-            tails = without[:, :wanted].flatten(1).numpy()
-            of_tails = (np.full(tails.shape[1], -np.inf) if exact else pareto_k(tails)).reshape(wanted, -1)
-            k.append(np.where(rows[:wanted].isnan(), np.nan, of_tails))
-        done += len(rows)
-    return Predictions(*(torch.cat(parts) for parts in zip(*predictions, strict=True))), np.concatenate(k)
 
 
 def prior_predictive(model: Program, x: Tensor, samples: int, draws: int = PREDICTIVE_DRAWS) -> Predictions:
@@ -203,19 +150,34 @@ def prior_predictive(model: Program, x: Tensor, samples: int, draws: int = PREDI
         samples: draws of z for the log density, the same for every datum.
         draws: M, of z and x afresh for each datum, for PIT and CRPS.
     """
-    shared = poutine.trace(poutine.uncondition(model)).get_trace(x.new_zeros(samples, x.shape[1])).nodes["x"]
-    of_shared = each_feature(shared["fn"]).expand(torch.Size((samples, x.shape[1])))
+    log_density = _under_shared_draws(model, x, samples)
     parts = []
-    for rows in inference.row_blocks(x, max(draws * inference.width(model, x), samples * x.shape[1])):
+    for rows in inference.row_blocks(x, draws * inference.width(model, x)):
         with pyro.plate("samples", draws, dim=-2):
             own = poutine.trace(poutine.uncondition(model)).get_trace(rows).nodes["x"]
         below, upto = distribution_function(each_feature(own["fn"]), rows)
         v = torch.rand(draws, *rows.shape)  # the places of the x'_m: below that of x just where x'_m < x
         less, equal = ((v < end).sum(0) for end in (below, upto))
-        pit = _randomised(less / (draws + 1), (equal + 1) / (draws + 1))
-        log_density = of_shared.log_prob(rows[:, None]).logsumexp(1) - np.log(samples)
-        parts.append(Predictions(pit, crps(own["value"], rows), log_density))
-    return Predictions(*(torch.cat(of_rows) for of_rows in zip(*parts, strict=True)))
+        pit = randomised(less / (draws + 1), (equal + 1) / (draws + 1), torch.rand_like(rows))
+        parts.append((pit, crps(own["value"].movedim(0, -1).contiguous(), rows)))
+    pit, of_crps = (torch.cat(of_rows) for of_rows in zip(*parts, strict=True))
+    return Predictions(pit, of_crps, log_density)
+
+
+def _under_shared_draws(model: Program, x: Tensor, samples: int) -> Tensor:
+    """The log of the mean of p(x_j | z) over draws of z, (N, D): worked out once for each value of a column."""
+    order = x.argsort(dim=0)
+    ascending = x.gather(0, order)
+    number = torch.zeros_like(order)
+    number[1:] = (ascending.diff(dim=0) != 0).cumsum(0)
+    values = ascending.new_empty(int(number.max()) + 1, x.shape[1])
+    values[:] = x[:1]  # of columns with fewer values than others
+    values.scatter_(0, number, ascending)
+    shared = poutine.trace(poutine.uncondition(model)).get_trace(x.new_zeros(samples, x.shape[1])).nodes["x"]
+    of_shared = each_feature(shared["fn"]).expand(torch.Size((samples, x.shape[1])))
+    blocks = inference.row_blocks(values, samples * x.shape[1])
+    log_density = torch.cat([of_shared.log_prob(block[:, None]).logsumexp(1) for block in blocks]) - np.log(samples)
+    return torch.empty_like(x).scatter_(0, order, log_density.gather(0, number))
 
 
 def reconstruction_check(model: Program, guide: Program, x: Tensor, filler: Tensor | None = None) -> Floats:
@@ -236,7 +198,8 @@ def reconstruction_check(model: Program, guide: Program, x: Tensor, filler: Tens
         mean, variance = moments(one)
         error = rows - mean
         full = rows if filler is None else torch.where(rows.isnan(), filler, rows)
-        pit = _randomised(*(end.mean(0) for end in distribution_function(one, full)))
+        below, upto = (end.mean(0) for end in distribution_function(one, full))
+        pit = randomised(below, upto, torch.rand_like(rows))
         errors = torch.stack([error, error.square() - variance, one.sample() - rows]).double()
         inside = ((pit - 0.5).abs() < 0.45).double().masked_fill(rows.isnan(), torch.nan)
         parts.append(torch.cat([errors.nanmean((1, 3)), errors.square().nanmean((1, 3)), inside.nanmean(1)[None]]))
@@ -246,51 +209,6 @@ def reconstruction_check(model: Program, guide: Program, x: Tensor, filler: Tens
 
 
 # -- what is made of predictions ---------------------------------------------------------------------------------------
-
-
-def crps(draws: Tensor, x: Tensor) -> Tensor:
-    r"""The continuous ranked probability score of a predictive distribution known by M draws, least where it is best.
-
-    .. math:: \mathrm{CRPS}(F, x) = E |X - x| - \tfrac{1}{2} E |X - X'|
-
-    without bias for any M. Gneiting & Raftery (2007), https://doi.org/10.1198/016214506000001437
-
-    >>> float(crps(torch.tensor([1.0, 3.0]), torch.tensor(2.0)))
-    0.0
-
-    Args:
-        draws: shape (M, ...).
-        x: shape (...), broadcast against the draws.
-    """
-    count = len(draws)
-    rank = torch.arange(1 - count, count, 2, dtype=draws.dtype).reshape(-1, *[1] * (draws.dim() - 1))
-    spread = (rank * draws.sort(0).values).sum(0) / (count * (count - 1))
-    return (draws - x).abs().mean(0) - spread
-
-
-def _cells(model: Any, guide: Any, x: Tensor, width: Tensor | None, absent: dict[str, str]) -> Any:
-    """The model as one of the cells of width w, if it is asked for and known; if it is not, notes why."""
-    if width is None:
-        return model
-    cells = inference.Cells(model, width)
-    try:
-        inference.weighted_likelihood(cells, guide, x[:1], 1)
-    except Unknown as reason:
-        absent["cells"] = str(reason)
-        return model
-    return cells
-
-
-def _randomised(below: Tensor, upto: Tensor) -> Tensor:
-    """P(X < x) + u P(X = x) for a uniform u, uniform itself if x is distributed like X."""
-    return (below + torch.rand_like(upto) * (upto - below)).clamp(0, 1)  # beyond is the rounding of weights
-
-
-def _systematic(weights: Tensor, count: int) -> Tensor:
-    """Draws from weights (K, ...) that sum to one, as indices (count, ...): systematic resampling."""
-    cumulative = weights.movedim(0, -1).cumsum(-1)
-    at = (torch.arange(count) + torch.rand(*cumulative.shape[:-1], 1)) / count
-    return torch.searchsorted(cumulative.contiguous(), at).clamp(max=len(weights) - 1).movedim(-1, 0)
 
 
 def _coverage(pit: Floats) -> Floats:
@@ -312,9 +230,9 @@ def _mean(values: Floats, axis: int) -> Floats:
 def _of_marginals(train: Tensor, x: Tensor) -> Floats:
     """The mean CRPS, (D,), of each column of x (N, D) under the empirical distribution of its training values."""
     if not (train.isnan().any() or x.isnan().any()):
-        return crps(train[:, None], x).mean(0).numpy()
+        return crps(train.T.contiguous(), x).mean(0).numpy()
     columns = [(t[~t.isnan()], v[~v.isnan()]) for t, v in zip(train.T, x.T, strict=True)]
-    return np.array([float(crps(t[:, None], v).mean()) for t, v in columns])
+    return np.array([float(crps(t, v).mean()) for t, v in columns])
 
 
 def _calibration_error(pit: Floats) -> Floats:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,35 +11,32 @@ import xarray
 from torch import Tensor
 
 from zoo import inference
-from zoo.context import Stream
+from zoo.context import Stream, seeded
 from zoo.data import Data
 from zoo.errors import Unknown
-from zoo.evaluation.annealing import anneal
+from zoo.evaluation.annealing import Annealer
 from zoo.evaluation.tails import BAD_K, ROUNDING, pareto_k
+from zoo.evaluation.weighing import Asked, Predicted, Weigher, joined
+from zoo.lenses import Cells, Dequantized
 from zoo.runs import Run
 from zoo.words import nats
 
-__all__ = ["heldout"]
+__all__ = ["Weighed", "heldout", "weigh"]
 
+ROWS = 1000  # of the test part, whose features are predicted from each other
 NOISY = 6.0  # standard errors by which an estimate may be off
 EXACT, IMPORTANCE, ANNEALED = range(3)
 METHOD = {"flag_values": [EXACT, IMPORTANCE, ANNEALED], "flag_meanings": "exact importance annealed"}
 PER_DATUM = ("chain", "obs")
 NATS = {"units": "nats per datum"}
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How hard to try: ``samples`` importance draws a datum, ``temperatures`` of annealing where they fail, 0: none."""
-
-    samples: int
-    temperatures: int
+AGREE = 0.5  # share of chains that the posterior given the cell keeps, from which on those of the density serve both
+TRIED = 2  # draws by which is seen what is known of a likelihood
 
 
 class Scores(NamedTuple):
     """Of N data: log evidence (1 or 2, N), standard error, Pareto k, effective sample size, method and first try.
 
-    ``unannealed`` says why data whose k is bad were not annealed, where they should have been and could not be.
+    ``lost`` are those whose guide overflows, so that draws of the prior take its place.
     """
 
     evidence: Tensor
@@ -48,14 +45,148 @@ class Scores(NamedTuple):
     size: Tensor
     method: Tensor
     importance: Tensor
-    unannealed: str = ""
+    lost: Tensor
 
 
-def heldout(run: Run, data: Data, samples: int, temperatures: int) -> xarray.Dataset:
+@dataclass(frozen=True)
+class Weighed:
+    """What the draws of every seed's guide weigh.
+
+    Attributes:
+        asked: what was asked and is known.
+        x: test data in scaled units, (N, D).
+        at: the same, or the middles of the cells that they are in.
+        density: of every seed the evidence of each datum, and of the columns that vary.
+        mass: of every seed that of the cells, if there are any.
+        predicted: of every seed each feature predicted from the others.
+        absent: why some of it is not there, by "varying", "cells", "mass" and "features".
+    """
+
+    asked: Asked
+    x: Tensor
+    at: Tensor
+    density: list[Scores]
+    mass: list[Scores]
+    predicted: list[Predicted]
+    absent: dict[str, str]
+
+    @property
+    def seen(self) -> Tensor:
+        """The data whose features are predicted."""
+        return self.at if self.asked.lens is Cells else self.x
+
+    def features(self) -> list[Predicted]:
+        """The predictions of each feature.
+
+        Raises:
+            Unknown: there are none.
+        """
+        if "features" in self.absent:
+            raise Unknown(self.absent["features"])
+        return self.predicted
+
+
+def weigh(run: Run, data: Data, samples: int) -> Weighed:
+    """Draw from the guides of a run, and weigh the test data, their cells and their features, all at the same draws."""
+    loaded, view = data.test.values, run.pair.view
+    x = torch.as_tensor(view.inward(loaded), dtype=torch.float32)
+    width = torch.as_tensor(view.width, dtype=torch.float32)
+    cut = not width.isnan().all() and not np.isnan(data.resolution).all()
+    at = torch.as_tensor(view.inward(data.on_levels(loaded)), dtype=torch.float32) if cut else x
+    constant = data.train_std == 0
+    wanted = Asked(
+        samples,
+        columns=torch.as_tensor(np.flatnonzero(~constant)) if constant.any() else None,
+        lens=Cells if cut else None,
+        width=width,
+        features=min(len(x), ROWS),
+        filler=torch.as_tensor(view.filler, dtype=torch.float32) if x.isnan().any() else None,
+    )
+    absent: dict[str, str] = {}
+    weigher: Weigher | None = None
+
+    def of_seed(model: Any, guide: Any) -> tuple[Scores, Scores | None, Predicted | None]:
+        nonlocal weigher
+        if weigher is None:
+            weigher = Weigher(_known(wanted, model, guide, x, at, absent), model, guide, x)
+        try:
+            inference.refuse_overflow(model, guide, x[: wanted.features])
+        except Unknown as reason:
+            absent["features"] = str(reason)
+        return _weighed(weigher, model, guide, x, at)
+
+    density, mass, predicted = zip(*run.each_seed(of_seed, Stream.EVIDENCE), strict=True)
+    assert weigher is not None  # a run has a seed
+    return Weighed(weigher.asked, x, at, [*density], [m for m in mass if m], [p for p in predicted if p], absent)
+
+
+def _known(asked: Asked, model: Any, guide: Any, x: Tensor, at: Tensor, absent: dict[str, str]) -> Asked:
+    """What is known of all that is asked; notes the rest."""
+
+    def refused(attempt: Asked) -> str:
+        try:
+            with seeded(0):
+                Weigher(replace(attempt, samples=TRIED), model, guide, x[:1]).once(model, guide, x[:1], at[:1])
+        except Unknown as reason:
+            return str(reason)
+        return ""
+
+    plain = replace(asked, columns=None, lens=None, features=0)
+    if asked.columns is not None and (reason := refused(replace(plain, columns=asked.columns))):
+        absent["varying"], asked = reason, replace(asked, columns=None)
+    if asked.lens and (reason := refused(replace(plain, lens=Cells))):
+        absent["cells"], asked = reason, replace(asked, lens=Dequantized)
+        if reason := refused(replace(plain, lens=Dequantized)):
+            absent["mass"], asked = reason, replace(asked, lens=None)
+    if asked.features and (reason := refused(replace(asked, columns=None))):
+        absent["features"], asked = reason, replace(asked, features=0)
+    return asked
+
+
+def _weighed(
+    weigher: Weigher, model: Any, guide: Any, x: Tensor, at: Tensor
+) -> tuple[Scores, Scores | None, Predicted | None]:
+    """The scores of the density and of cells, and predictions of features, for one seed."""
+    asked = weigher.asked
+    known = getattr(model, "log_evidence", None)
+    density, mass, predicted = _by_weights(weigher, model, guide, x, at)
+    if known:
+        rows = [known(x)[None]] if asked.columns is None else [known(x)[None], known(x, asked.columns)[None]]
+        density = _of_weights(torch.stack(rows), exact=True)
+    for scores in (density, mass):
+        if scores is None or not (lost := scores.evidence[0].isnan()).any():
+            continue
+        prior = inference.prior(model)
+        of_prior = Weigher(replace(asked, features=0), model, prior, x)
+        found = _by_weights(of_prior, model, prior, x[lost], at[lost])
+        for into, values in zip(scores, found[0] if scores is density else found[1], strict=True):  # type: ignore[arg-type]
+            into[..., lost] = values
+        scores.lost[lost] = True
+    return density, mass, predicted
+
+
+def _by_weights(
+    weigher: Weigher, model: Any, guide: Any, x: Tensor, at: Tensor
+) -> tuple[Scores, Scores | None, Predicted | None]:
+    density, mass, predicted = [], [], []
+    for weights, of_features in weigher(model, guide, x, at):
+        of_all = weights.density[None] if weights.columns is None else torch.stack([weights.density, weights.columns])
+        density.append(_of_weights(of_all, exact=weigher.exact))
+        mass += [] if weights.cells is None else [_of_weights(weights.cells[None], exact=weigher.exact)]
+        predicted.append(of_features)
+    features = weigher.asked.features
+    return _joined(density), _joined(mass) if mass else None, joined(predicted, features) if features else None
+
+
+def _joined(blocks: list[Scores]) -> Scores:
+    return Scores._make(torch.cat(parts, dim=-1) for parts in zip(*blocks, strict=True))
+
+
+def heldout(run: Run, data: Data, weighed: Weighed, temperatures: int) -> xarray.Dataset:
     """The group ``heldout``: log evidence of every test datum for every seed, in the units as loaded.
 
     ``method`` says how each was had. Where the Pareto k of importance weights is above 0.7 (``pareto_k`` keeps it, and
-    ``log_evidence_importance`` what they gave), annealing takes their place, whichever of the two is larger;
+    ``log_evidence_importance`` what they gave), annealing takes their place;
     ``log_evidence_varying`` then follows by the difference that the weights gave it. Where columns have a resolution,
     ``log_mass`` is the evidence under the data's measure, the probability of the cell in those columns and a density
     in the others, whatever the pair is a model of; ``attrs["mass"]`` says how it
@@ -66,25 +197,15 @@ def heldout(run: Run, data: Data, samples: int, temperatures: int) -> xarray.Dat
     ``attrs["absent"]`` says by name what is not there and why: "varying", the ``log_evidence_varying`` of data with
     constant columns; "annealing" and "annealing of the mass"; "cells", a mass without dequantisation.
     """
-    effort = Effort(samples, temperatures)
-    loaded, view = data.test.values, run.pair.view
-    x = torch.as_tensor(view.inward(loaded), dtype=torch.float32)
-    constant = data.train_std == 0
-    columns = torch.as_tensor(np.flatnonzero(~constant)) if constant.any() else None
+    loaded, view, asked = data.test.values, run.pair.view, weighed.asked
+    absent = {name: reason for name, reason in weighed.absent.items() if name != "features"}
+    of_seeds: list[Any] = [*weighed.mass] or [None] * len(run.seeds)
+    pending = iter(zip(weighed.density, of_seeds, strict=True))
 
-    def score(model: Any, guide: Any) -> Scores:
-        return _score(model, guide, x, effort, columns)
-
-    absent: dict[str, str] = {}
-    try:
-        scores = run.each_seed(score, Stream.EVIDENCE)
-    except Unknown as reason:  # a likelihood whose marginals are not known
-        if columns is None:
-            raise
-        columns, absent["varying"] = None, str(reason)
-        scores = run.each_seed(score, Stream.EVIDENCE)
-    of = _stacked(scores)
-    absent |= {"annealing": of.unannealed} if of.unannealed else {}
+    refine = _Refiner(weighed, temperatures, absent)
+    refined = run.each_seed(lambda model, guide: refine(model, guide, *next(pending)), Stream.EVIDENCE, 1)
+    density, mass = zip(*refined, strict=True)
+    of = _stacked(density)
     exact = bool((of.method == EXACT).all())
     volume = view.log_volumes(loaded)
     group = xarray.Dataset(
@@ -95,18 +216,21 @@ def heldout(run: Run, data: Data, samples: int, temperatures: int) -> xarray.Dat
             "ess": (PER_DATUM, of.size),
             "method": (PER_DATUM, of.method, METHOD),
         },
-        attrs={"samples": 1 if exact else samples, "temperatures": temperatures, "exact": int(exact), "part": "test"},
+        attrs={
+            "samples": 1 if exact else asked.samples,
+            "temperatures": temperatures,
+            "exact": int(exact),
+            "part": "test",
+        },
     )
     if not exact:
         group["log_evidence_importance"] = (PER_DATUM, of.importance - volume, NATS)
-    if columns is not None:
-        of_columns = view.log_volumes(np.where(constant, np.nan, loaded))
+    if asked.columns is not None:
+        of_columns = view.log_volumes(np.where(data.train_std == 0, np.nan, loaded))
         group["log_evidence_varying"] = (PER_DATUM, of.evidence[:, 1] - of_columns, NATS)
     if not np.isnan(data.resolution).all():
         try:
-            mass = _mass(run, data, effort, group)
-            absent |= mass.attrs.pop("absent", {})
-            group = group.merge(mass, combine_attrs="no_conflicts")
+            group = group.merge(_mass(run, data, weighed, mass, group), combine_attrs="no_conflicts")
         except Unknown as reason:  # then the density is all there is
             if np.isnan(view.width).all():  # and a mass of its own is no mass
                 raise
@@ -114,7 +238,71 @@ def heldout(run: Run, data: Data, samples: int, temperatures: int) -> xarray.Dat
     return group.assign_attrs(absent=absent)
 
 
-def _mass(run: Run, data: Data, effort: Effort, evidence: xarray.Dataset) -> xarray.Dataset:
+class _Refiner:
+    """Anneals data whose weights are bad, for one seed after the other; notes why it cannot."""
+
+    def __init__(self, weighed: Weighed, temperatures: int, absent: dict[str, str]) -> None:
+        self.weighed, self.temperatures, self.absent = weighed, temperatures, absent
+        self._annealers: dict[str, Annealer] = {}
+
+    def __call__(self, model: Any, guide: Any, density: Scores, mass: Scores | None) -> tuple[Scores, Scores | None]:
+        """The scores of a seed, from the guide or, where its numbers overflow, from the prior."""
+        if not self.temperatures:
+            return density, mass
+        for start, some in ((guide, ~density.lost), (inference.prior(model), density.lost)):
+            bad = some & (density.k > BAD_K)
+            bad_mass = some & (mass.k > BAD_K) if mass else torch.zeros_like(bad)
+            if bad.any():
+                bad_mass = bad_mass & ~self._density(model, start, bad, bad_mass, density, mass)
+            if mass and bad_mass.any():
+                self._mass(model, start, bad_mass, mass)
+        return density, mass
+
+    def _density(
+        self, model: Any, start: Any, rows: Tensor, and_mass: Tensor, density: Scores, mass: Scores | None
+    ) -> Tensor:
+        """Anneal the density of some rows; tells which of those whose mass is wanted, too, have it from the chains."""
+        x, at, asked = self.weighed.x, self.weighed.at, self.weighed.asked
+        lens = asked.lens(model, asked.width) if asked.lens is Cells and (rows & and_mass).any() else None
+        served = torch.zeros_like(rows)
+        try:
+            chains = self._annealer("annealing", model)(model, start, x[rows], lens, at[rows])
+        except Unknown as reason:
+            self.absent["annealing"] = str(reason)
+            return served
+        difference = density.evidence - density.evidence[0]
+        found = chains.of_density()
+        density.evidence[:, rows] = found.log_evidence + difference[:, rows]
+        density.error[rows], density.method[rows] = found.error, ANNEALED
+        if mass and lens:
+            found, kept = chains.of_cells()
+            served[rows] = (kept > AGREE) & and_mass[rows]
+            of_served = served[rows]
+            mass.evidence[0, served], mass.error[served] = found.log_evidence[of_served], found.error[of_served]
+            mass.method[served] = ANNEALED
+        return served
+
+    def _mass(self, model: Any, start: Any, rows: Tensor, mass: Scores) -> None:
+        """Anneal the mass of some rows, towards another posterior than the density's."""
+        asked, name = self.weighed.asked, "annealing of the mass"
+        assert asked.lens  # or there would be no mass
+        lens = asked.lens(model, asked.width)
+        try:
+            found = self._annealer(name, model)(lens, start, self.weighed.at[rows]).of_density()
+        except Unknown as reason:
+            self.absent[name] = str(reason)
+            return
+        mass.evidence[0, rows], mass.error[rows], mass.method[rows] = found.log_evidence, found.error, ANNEALED
+
+    def _annealer(self, name: str, model: Any) -> Annealer:
+        if name not in self._annealers:
+            self._annealers[name] = Annealer(self.temperatures, inference.width(model, self.weighed.x))
+        return self._annealers[name]
+
+
+def _mass(
+    run: Run, data: Data, weighed: Weighed, seeds: tuple[Scores | None, ...], evidence: xarray.Dataset
+) -> xarray.Dataset:
     """Log evidence of each test datum under the data's measure, with the diagnostics of its weights.
 
     Raises:
@@ -131,23 +319,10 @@ def _mass(run: Run, data: Data, effort: Effort, evidence: xarray.Dataset) -> xar
         own = evidence[list(names)].rename(names)
         _refuse_above_one(own["log_mass"].values, own["log_mass_se"].values, data)
         return own.assign_attrs(mass="own", mass_exact=evidence.attrs["exact"], resolved=resolved)
-    loaded = data.on_levels(data.test.values)
-    x = torch.as_tensor(view.inward(loaded), dtype=torch.float32)
-    width = torch.as_tensor(view.width, dtype=torch.float32)
-
-    def score(kind: type[inference.Cells]) -> list[Scores]:
-        return run.each_seed(
-            lambda model, guide: _score(kind(model, width), guide, x, effort, None), Stream.EVIDENCE, step=1
-        )
-
-    how, absent = "binned", {}
-    try:
-        scores = score(inference.Cells)
-    except Unknown as reason:  # features that depend on each other, or without a known distribution function
-        how, scores, absent["cells"] = "dequantized", score(inference.Dequantized), str(reason)
-    of = _stacked(scores)
-    absent |= {"annealing of the mass": of.unannealed} if of.unannealed else {}
-    log_mass = of.evidence[:, 0] - view.log_volumes(loaded, cells=True)
+    if weighed.asked.lens is None:
+        raise Unknown(weighed.absent["mass"])
+    of = _stacked(seeds)
+    log_mass = of.evidence[:, 0] - view.log_volumes(data.on_levels(data.test.values), cells=True)
     _refuse_above_one(log_mass, of.error, data)
     return xarray.Dataset(
         {
@@ -157,10 +332,9 @@ def _mass(run: Run, data: Data, effort: Effort, evidence: xarray.Dataset) -> xar
             "mass_method": (PER_DATUM, of.method, METHOD),
         },
         attrs={
-            "mass": how,
+            "mass": "binned" if weighed.asked.lens is Cells else "dequantized",
             "mass_exact": int((of.method == EXACT).all()),
             "resolved": resolved,
-            "absent": absent,
         },
     )
 
@@ -178,46 +352,9 @@ def _refuse_above_one(log_mass: Any, error: Any, data: Data) -> None:
         )
 
 
-def _stacked(seeds: list[Scores]) -> Any:
+def _stacked(seeds: Any) -> Any:
     """The scores of all seeds as arrays with a leading seed axis, under the same names."""
-    *columns, reasons = zip(*seeds, strict=True)
-    arrays: list[Any] = [torch.stack(column).numpy() for column in columns]
-    return Scores._make([*arrays, max(reasons)])
-
-
-def _score(model: Any, guide: Any, x: Tensor, effort: Effort, columns: Tensor | None) -> Scores:
-    """Scores of x, shape (N, D): importance weights, then annealing where they are bad, from the guide or the prior."""
-    scores = _by_weights(model, guide, x, effort, columns)
-    lost = scores.evidence[0].isnan()
-    prior = inference.prior(model)
-    if lost.any():
-        instead = _by_weights(model, prior, x[lost], effort, columns)
-        for into, values in zip(scores[:-1], instead[:-1], strict=True):
-            into[..., lost] = values
-    bad = scores.k > BAD_K
-    difference = scores.evidence - scores.evidence[0]
-    for start, rows in ((guide, bad & ~lost), (prior, bad & lost)):
-        if not effort.temperatures or not rows.any():
-            continue
-        try:
-            refined = anneal(model, start, x[rows], effort.temperatures)
-        except Unknown as reason:
-            scores = scores._replace(unannealed=str(reason))
-            continue
-        scores.evidence[:, rows] = refined.log_evidence + difference[:, rows]
-        scores.error[rows], scores.method[rows] = refined.error, ANNEALED
-    return scores
-
-
-def _by_weights(model: Any, guide: Any, x: Tensor, effort: Effort, columns: Tensor | None) -> Scores:
-    """Scores by importance weights, a block of rows at a time."""
-    exact = inference.is_exact(model, guide, x)
-    blocks = (
-        _of_weights(inference.score_weights(model, guide, rows, effort.samples, columns), exact=exact)
-        for rows in inference.row_blocks(x, effort.samples)
-    )
-    *of_blocks, _ = zip(*blocks, strict=True)
-    return Scores._make([*(torch.cat(parts, dim=-1) for parts in of_blocks), ""])
+    return Scores._make(torch.stack(column).numpy() for column in zip(*seeds, strict=True))
 
 
 def _of_weights(log_weights: Tensor, *, exact: bool) -> Scores:
@@ -229,8 +366,9 @@ def _of_weights(log_weights: Tensor, *, exact: bool) -> Scores:
     method = torch.full((n,), EXACT if exact else IMPORTANCE, dtype=torch.int8)
     if exact:
         zero, one = torch.zeros(n).double(), torch.ones(n).double()
-        return Scores(evidence, zero, zero - torch.inf, one, method, evidence[0])
+        return Scores(evidence, zero, zero - torch.inf, one, method, evidence[0], method < 0)
     relative = (log_weights[0] - evidence[0]).exp()  # w / mean(w)
     error = relative.std(0) / count**0.5 if count > 1 else torch.full((n,), torch.nan).double()
     k = torch.as_tensor(pareto_k(as_given.numpy()))
-    return Scores(evidence, error, k, count / relative.square().mean(0), method, evidence[0].clone())
+    size = count / relative.square().mean(0)
+    return Scores(evidence, error, k, size, method, evidence[0].clone(), evidence[0].isnan())

@@ -1,0 +1,183 @@
+"""A function of a model, a guide and one datum, for many data and seeds: recorded once, and replayed block by block.
+
+What is scored of a trained pair is a table over data, each row of which is worked out from draws of its own. Here a
+function that is written for one datum is mapped over blocks of rows that a processor's cache holds, and recorded as a
+graph of parameters, rows and standard noise, so that Pyro runs the programs a few times, and not for each block and
+seed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from zoo.context import Stream, pyro_context, random_stream, seeded
+from zoo.engine import Replica
+from zoo.errors import ZooError
+from zoo.graphs import arrange_products, record, share_results
+from zoo.noise import Tape
+from zoo.objectives import Program
+
+__all__ = ["CACHE", "Rowwise", "base_key", "row_keys", "standard_noise"]
+
+CACHE = 2**19
+PATIENCE = 12  # blocks of a size after which recording has paid
+Outputs = tuple[Tensor, ...]
+
+
+class Rowwise:
+    """``function(model, guide, *datum)`` of every row of some tensors, each with random numbers of its own.
+
+    The function is given one row of each tensor, with a leading axis of 1, and returns tensors, to which an axis of
+    rows is added in front. What it draws is a function of a key and the row's number alone, whatever the size of a
+    block and whatever was scored before. One that draws what :class:`zoo.noise.Tape` cannot lift out of it, or that
+    asks for the value of a number, is called for one row after the other, which is slower.
+
+    Args:
+        function: of a model, a guide and one row of each tensor. Of several models it may meet only parameters and
+            buffers differ.
+        numbers: how many numbers its widest tensor has for a row.
+
+    >>> center = Rowwise(lambda model, guide, x: (x - x.mean(),), numbers=3)
+    >>> center(nn.Identity(), nn.Identity(), torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 3.0]]))[0][:, 0]
+    tensor([[-1.,  0.,  1.],
+            [-1., -1.,  2.]])
+    """
+
+    def __init__(self, function: Callable[..., Outputs], numbers: int) -> None:
+        self.function = function
+        self.rows = max(1, CACHE // numbers)
+        self._program: Replica | None = None  # which all others are like
+        self._sizes: dict[str, int] = {}  # of the noise of a row
+        self._lifts = self._maps = True
+        self._graphs: dict[int, Callable[..., Outputs]] = {}  # by how many rows they are of
+        self._blocks: Counter[int] = Counter()
+
+    def __call__(self, model: Program, guide: Program, *data: Tensor) -> Outputs:
+        """What the function returns of each row, (N, ...), drawn from torch's random state as it stands."""
+        return self.block(model, guide, data, row_keys(base_key(), len(data[0]), len(data[0]))[0])
+
+    def block(
+        self, model: Program, guide: Program, rows: Sequence[Tensor], keys: Sequence[int] | None = None
+    ) -> Outputs:
+        """The same, each row drawing by a key of its own; without keys, nothing that counts may be drawn."""
+        with torch.no_grad(), pyro_context():
+            return self._of_rows(Replica(_module(model), _module(guide)), rows, keys)
+
+    def _of_rows(self, program: Replica, rows: Sequence[Tensor], keys: Sequence[int] | None) -> Outputs:
+        if self._program is None:
+            self._program = program
+            self._rehearse(program, [of[:1] for of in rows])
+        weights = {name: t.detach() for name, t in [*program.named_parameters(), *program.named_buffers()]}
+        found = []
+        for start in range(0, len(rows[0]), self.rows):
+            some = slice(start, start + self.rows)
+            found.append(self._of_block(program, weights, [of[some] for of in rows], keys and keys[some]))
+        return found[0] if len(found) == 1 else tuple(torch.cat(parts) for parts in zip(*found, strict=True))
+
+    def _of_block(
+        self, program: Replica, weights: dict[str, Tensor], rows: Sequence[Tensor], keys: Sequence[int] | None
+    ) -> Outputs:
+        if self._lifts and self._maps:
+            try:
+                return self._at_once(weights, rows, keys)
+            except ZooError:
+                raise
+            except Exception:  # it asks for the value of a number, which only a single row has
+                self._maps = False
+        return self._row_by_row(program, rows, keys)
+
+    def _rehearse(self, program: Replica, row: list[Tensor]) -> None:
+        """Learn how much noise a row takes, and whether all of it was seen."""
+        with seeded(0):
+            plain = program(self.function, *row)
+        with seeded(0):
+            before = torch.random.get_rng_state()
+            with Tape() as tape:
+                lifted = program(self.function, *row)
+            untouched = torch.equal(before, torch.random.get_rng_state())
+        lost = any((a.isnan() & ~b.isnan()).any() for a, b in zip(lifted, plain, strict=True))
+        self._lifts, self._sizes = untouched and not lost, tape.used
+
+    def _row_by_row(self, program: Replica, rows: Sequence[Tensor], keys: Sequence[int] | None) -> Outputs:
+        found = []
+        for key, *row in zip(keys or [0] * len(rows[0]), *rows, strict=True):
+            with seeded(key):
+                found.append(program(self.function, *(of[None] for of in row)))
+        return tuple(torch.stack(column) for column in zip(*found, strict=True))
+
+    def _at_once(self, weights: dict[str, Tensor], rows: Sequence[Tensor], keys: Sequence[int] | None) -> Outputs:
+        """Of all rows at once, those of a last and smaller block filled up to a power of two."""
+        count = len(rows[0])
+        size = min(self.rows, max(1 << (count - 1).bit_length(), self.rows // 4))
+        filler = [0] * (size - count)
+        rows = [torch.cat([of, of[filler]]) if filler else of for of in rows]
+        noise = standard_noise(keys and [*keys, *(keys[0] for _ in filler)], self._sizes, rows[0])
+        self._blocks[size] += 1
+        if self._blocks[size] == PATIENCE:
+            self._graphs[size] = self._recorded(weights, rows, noise)
+        found = self._graphs.get(size, self._mapped)(weights, rows, noise)
+        return tuple(of[:count] for of in found)
+
+    def _mapped(self, weights: dict[str, Tensor], rows: Sequence[Tensor], noise: dict[str, Tensor]) -> Outputs:
+        def one(row: Sequence[Tensor], noise: dict[str, Tensor]) -> Outputs:
+            with Tape(**noise):
+                call = (self.function, *(of[None] for of in row))
+                return functional_call(self._program, weights, call)  # type: ignore[no-any-return, arg-type]
+
+        return vmap(one)(tuple(rows), noise)
+
+    def _recorded(
+        self, weights: dict[str, Tensor], rows: Sequence[Tensor], noise: dict[str, Tensor]
+    ) -> Callable[..., Outputs]:
+        """The same as a graph."""
+        graph = record(self._mapped, weights, rows, noise)
+        share_results(graph)
+        arrange_products(graph.graph)
+        graph.recompile()
+        return graph
+
+
+def base_key() -> int:
+    """A key drawn from torch's random state."""
+    return int(torch.randint(2**31, ()))
+
+
+def standard_noise(keys: Sequence[int] | None, sizes: dict[str, int], like: Tensor) -> dict[str, Tensor]:
+    """Standard normal and uniform numbers for each row of a tensor, (N, size) each, by its key; without keys zeros."""
+    noise = {kind: like.new_zeros(len(like), size) for kind, size in sizes.items()}
+    if keys is None or not any(sizes.values()):
+        return noise
+    generator = torch.Generator(like.device)
+    for row, key in enumerate(keys):
+        generator.manual_seed(key)
+        noise["normal"][row].normal_(generator=generator)
+        noise["uniform"][row].uniform_(generator=generator)
+    return noise
+
+
+def row_keys(key: int, count: int, at_once: int) -> list[list[int]]:
+    """A key for each of so many rows, in blocks."""
+    keys = [random_stream(key, Stream.NOISE, row) for row in range(count)]
+    return [keys[start : start + at_once] for start in range(0, count, at_once)]
+
+
+def _module(program: Program) -> nn.Module:
+    return program if isinstance(program, nn.Module) else _Function(program)
+
+
+class _Function(nn.Module):
+    """A program without parameters as a module."""
+
+    def __init__(self, program: Program) -> None:
+        super().__init__()
+        self.program = program
+
+    def forward(self, x: Tensor) -> Any:
+        """The program's."""
+        return self.program(x)
