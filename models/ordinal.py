@@ -148,7 +148,7 @@ def _log_normal_mass_by_difference(a: Tensor, b: Tensor, width: Tensor) -> Tenso
     upto = torch.erfc(-b * math.sqrt(0.5))
     mass = upto - torch.erfc(-a * math.sqrt(0.5))
     log_mass = (mass / 2).log()
-    hard = ((mass < SMALL * upto) | (upto < LEAST) | (width < NARROW)).flatten().nonzero()[:, 0]
+    hard = ((mass < SMALL * upto) | (upto < LEAST)).flatten().nonzero()[:, 0]
     if len(hard):
         log_mass.view(-1)[hard] = _log_normal_mass(*(part.reshape(-1)[hard] for part in (a, b, width)))
     return log_mass

@@ -8,7 +8,6 @@ seed.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,7 +25,7 @@ from zoo.objectives import Program
 __all__ = ["CACHE", "Rowwise", "base_key", "row_keys", "standard_noise"]
 
 CACHE = 2**19
-PATIENCE = 12  # blocks of a size after which recording has paid
+PATIENCE = 16  # blocks after which recording pays
 Outputs = tuple[Tensor, ...]
 
 
@@ -56,7 +55,7 @@ class Rowwise:
         self._sizes: dict[str, int] = {}  # of the noise of a row
         self._lifts = self._maps = True
         self._graphs: dict[int, Callable[..., Outputs]] = {}  # by how many rows they are of
-        self._blocks: Counter[int] = Counter()
+        self._patience = PATIENCE
 
     def __call__(self, model: Program, guide: Program, *data: Tensor) -> Outputs:
         """What the function returns of each row, (N, ...), drawn from torch's random state as it stands."""
@@ -112,17 +111,18 @@ class Rowwise:
         return tuple(torch.stack(column) for column in zip(*found, strict=True))
 
     def _at_once(self, weights: dict[str, Tensor], rows: Sequence[Tensor], keys: Sequence[int] | None) -> Outputs:
-        """Of all rows at once, those of a last and smaller block filled up to a power of two."""
+        """Of all rows of a block; graphs are of a few sizes, and the first row fills up those that are larger."""
+        self._patience -= 1
+        if self._patience > 0:
+            return self._mapped(weights, rows, standard_noise(keys, self._sizes, rows[0]))
         count = len(rows[0])
         size = min(self.rows, max(1 << (count - 1).bit_length(), self.rows // 4))
-        filler = [0] * (size - count)
-        rows = [torch.cat([of, of[filler]]) if filler else of for of in rows]
-        noise = standard_noise(keys and [*keys, *(keys[0] for _ in filler)], self._sizes, rows[0])
-        self._blocks[size] += 1
-        if self._blocks[size] == PATIENCE:
+        index = [*range(count), *[0] * (size - count)]
+        rows = [of[index] if count < size else of for of in rows]
+        noise = standard_noise(keys and [keys[row] for row in index], self._sizes, rows[0])
+        if size not in self._graphs:
             self._graphs[size] = self._recorded(weights, rows, noise)
-        found = self._graphs.get(size, self._mapped)(weights, rows, noise)
-        return tuple(of[:count] for of in found)
+        return tuple(of[:count] for of in self._graphs[size](weights, rows, noise))
 
     def _mapped(self, weights: dict[str, Tensor], rows: Sequence[Tensor], noise: dict[str, Tensor]) -> Outputs:
         def one(row: Sequence[Tensor], noise: dict[str, Tensor]) -> Outputs:
