@@ -58,7 +58,10 @@ def seeded(seed: int) -> Iterator[None]:
     """Draw from ``seed`` inside, and leave the caller's random state as it was."""
     devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=list(devices)):
-        torch.manual_seed(seed)
+        # torch.manual_seed() would also note the stack of its caller for each kind of device that is not there
+        torch.default_generator.manual_seed(seed)
+        if devices:
+            torch.cuda.manual_seed_all(seed)
         yield
 
 
