@@ -85,10 +85,11 @@ def panel(figure: Figure, folder: Path, name: str, *, title: str, alt: str, colo
     """Write a figure as PNG and SVG and make it ready for the page."""
     FigureCanvasAgg(figure)
     figure.patch.set_gid("paper")
-    figure.savefig(folder / f"{name}.png", dpi=200)
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     (folder / f"{name}.svg").write_text(text.getvalue(), encoding="utf-8")
+    figure.set_layout_engine("none")  # all is where it belongs: to find that out again takes as long as to draw it
+    figure.savefig(folder / f"{name}.png", dpi=200)
     return Panel(title, note, alt, colour, _inline(text.getvalue(), name))
 
 
