@@ -57,6 +57,7 @@ from zoo.wellposed import witness
 
 DRAWS, UPHILL = 4096, 10  # of a likelihood, to see where its mass is; steps towards its peak
 LARGEST_COUNT = 10_000
+WEIGHTS = 1000  # a datum, of each of two estimates of its evidence
 CELLS, REPEATS = 500, 64  # across all draws; of what is added up with noise
 
 __all__ = [
@@ -391,10 +392,10 @@ def check_weights(subject: Subject) -> None:
     """Importance weights have a row a draw, are of densities as they are, and their mean agrees with that of others."""
     pair, x = subject.pair, subject.x
     with _drawing():
-        first, second = (inference.stream_log_weights(pair.model, pair.guide, x, 4000) for _ in range(2))
+        first, second = (inference.stream_log_weights(pair.model, pair.guide, x, WEIGHTS) for _ in range(2))
     assert first.shape[1:] == (len(x),), f"log weights have shape {tuple(first.shape)}"
     with _drawing(), _Unweighed():
-        plain = inference.stream_log_weights(pair.model, pair.guide, x, 4000)
+        plain = inference.stream_log_weights(pair.model, pair.guide, x, WEIGHTS)
     assert torch.equal(first, plain), "importance weights have to be of densities as they are, without poutine.scale"
     gap = (inference.log_mean_exp(first) - inference.log_mean_exp(second)).abs()
     noise = sum((w - inference.log_mean_exp(w)).exp().std(0, correction=0) / len(w) ** 0.5 for w in (first, second))
@@ -490,7 +491,7 @@ def check_engine(subject: Subject, mode: Mode = "capture", objective: Any = None
     """A step has the ELBO of Pyro and the gradient of the objective, for each seed whatever stands beside it.
 
     The gradient of the ELBO is that of Pyro's own. A pair whose draws cannot be lifted out of the step is only held to
-    the second.
+    the second. What a seed does alone is run through Pyro as it is, so that only one step has to be recorded.
 
     Args:
         subject: the pair under test.
@@ -509,7 +510,7 @@ def check_engine(subject: Subject, mode: Mode = "capture", objective: Any = None
         "batch_size": 16,
         "mode": mode,
     }
-    engine, alone = Engine(pair, [1, 3], x, **settings), Engine(pair, [3], x, **settings)
+    engine, alone = Engine(pair, [1, 3], x, **settings), Engine(pair, [3], x, **settings | {"mode": "off"})
     parameters, inputs = engine.parameters(engine.state.theta.clone()), engine.inputs(0)
     statistics, of_one = engine.step(0), alone.step(0)
     for row, seed in enumerate(engine.seeds if engine.lifts_noise else []):
