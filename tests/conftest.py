@@ -34,9 +34,21 @@ def short_rounds(monkeypatch):
 
 
 @pytest.fixture
-def short_gaps(monkeypatch):
-    """A few steps towards the best guide, for tests that ask of a score only that it is there."""
+def quick_scores(monkeypatch):
+    """A few steps towards the best guide and up each path, for tests that ask of a score only that it is there."""
     monkeypatch.setattr("zoo.evaluation.inference_gaps.STEPS", 10)
+    monkeypatch.setattr("zoo.wellposed.paths.UPHILL", 10)
+    monkeypatch.setattr("zoo.wellposed.paths.FURTHER", 5)
+
+
+@pytest.fixture
+def blank_pictures(monkeypatch):
+    """Figures are made and not rendered, for tests that ask of a report only what its words say."""
+
+    def savefig(self, place, **_):
+        place.write("<svg></svg>") if hasattr(place, "write") else place.touch()
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", savefig)
 
 
 @pytest.fixture

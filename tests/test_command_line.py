@@ -23,7 +23,7 @@ from zoo.command_line import ALONE, Loading, Training, _assignment, app
 from zoo.errors import DivergenceWarning, RunError
 from zoo.sources import DataCall
 
-pytestmark = pytest.mark.usefixtures("short_gaps")
+pytestmark = pytest.mark.usefixtures("quick_scores")
 RESUME = "The same command with --resume goes on."
 QUICK = ["--steps", "20", "--seeds", "2", "--compile", "off", "--quiet"]
 NOTE = "data: 1 of 150 rows is equal to an earlier one: equal rows were kept in one part.\n"  # on iris
@@ -346,6 +346,7 @@ def test_a_pair_of_a_plugin_says_where_it_comes_from(tmp_path, catalogue, monkey
     call("evaluate", tmp_path / "run", "--plugin", tmp_path / "own.py")
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_pairs_of_an_earlier_comparison_are_left_alone(tmp_path):
     options = ["--data", "iris", "--out", tmp_path, "--overwrite", "--samples", 10, *QUICK]
     call("compare", "gmm", *options)
@@ -354,6 +355,7 @@ def test_pairs_of_an_earlier_comparison_are_left_alone(tmp_path):
     assert not list((tmp_path / "figures").glob("*-gmm.*"))
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_compare_goes_on_when_a_pair_fails(tmp_path, broken):
     names = ["broken", "gaussian-identity:full-rank"]
     options = ["--set", "hidden=4,", "--set", "gaussian-identity:full-rank.scale=0.5", "--samples", 100]
@@ -375,35 +377,29 @@ def test_compare_goes_on_when_a_pair_fails(tmp_path, broken):
     assert "no such luck" in json.loads(out)["failures"]["broken"]
 
 
-def test_compare_binarizes_for_binary_pairs_alone(tmp_path):
-    options = [
-        "--binarize",
-        "stochastic",
-        "--dequantize",
-        "--samples",
-        100,
-        "--out",
-        tmp_path,
-        *QUICK,
-        "--json",
-    ]
-    out, _ = call("compare", "bernoulli", "gmm-constrained", "--data", "digits", *options)
+@pytest.mark.usefixtures("blank_pictures")
+def test_compare_binarizes_for_binary_pairs_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("levels.npy", np.random.default_rng(0).integers(0, 5, (90, 6)))
+    options = ["--binarize", "stochastic", "--dequantize", "--samples", 20, "--temperatures", 0, "--out", "runs"]
+    out, _ = call("compare", "bernoulli", "gmm-constrained", "--data", "levels.npy", *options, *QUICK, "--json")
     rows = json.loads(out)["rows"]
     assert "Training draws anew at every step" in " ".join(json.loads(out)["notes"])
     assert {row["pair"]: (row["table"], row["scored_as"]) for row in rows} == {
-        "bernoulli": ("mass, digits (binarized stochastically)", "mass, lower bound"),
-        "gmm-constrained": ("mass, digits (dequantized)", "binned mass, exact"),
+        "bernoulli": ("mass, levels (binarized stochastically)", "mass, lower bound"),
+        "gmm-constrained": ("mass, levels (dequantized)", "binned mass, exact"),
     }
-    calls = [xarray.load_datatree(tmp_path / row["pair"] / "run.nc").attrs["data_call"] for row in rows]
+    calls = [xarray.load_datatree(Path("runs", row["pair"], "run.nc")).attrs["data_call"] for row in rows]
     assert sorted(calls) == [
-        "load_data('digits', binarize='stochastic')",
-        "load_data('digits', dequantize=True)",
+        f"load_data('{tmp_path}/levels.npy', binarize='stochastic')",
+        f"load_data('{tmp_path}/levels.npy', dequantize=True)",
     ]
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_compare_repeats_on_several_splits(tmp_path):
     options = ["--data", "iris", "--repeats", 2, "--samples", 50, "--out", tmp_path, *QUICK]
-    out, _ = call("compare", "gaussian-identity", "gmm-constrained", *options, "--ensembles", "--json")
+    out, _ = call("compare", "gmm", "gmm-constrained", *options, "--ensembles", "--json")
     told = json.loads(out)
     assert [row["splits"] for row in told["rows"]] == [2] * 4
     assert {row["pair"] for row in told["rows"]} >= {"gmm-constrained", "gmm-constrained (ensemble of 2)"}
@@ -433,7 +429,7 @@ def test_an_interruption_says_what_was_kept(tmp_path, monkeypatch):
 
 
 def test_train_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
-    command = ["train", "gaussian-constrained", "--data", "iris", *QUICK, "--json"]
+    command = ["train", "gmm-constrained", "--data", "iris", *QUICK, "--json"]
     whole, _ = call(*command, "--out", tmp_path / "whole")
     with monkeypatch.context() as patch:
         break_at(patch, 15, KeyboardInterrupt)
@@ -529,8 +525,9 @@ def test_training_until_it_settles_is_gone_on_with_and_repeated(tmp_path, monkey
     call("repeat", tmp_path / "run", "--out", tmp_path / "again", "--quiet")
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_compare_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
-    command = ["compare", "gaussian-constrained", "gmm", "--data", "iris", "--samples", 50, *QUICK, "--json"]
+    command = ["compare", "gmm-constrained", "gmm", "--data", "iris", "--samples", 50, *QUICK, "--json"]
     whole, _ = call(*command, "--out", tmp_path / "whole")
     monkeypatch.setattr(zoo, "evaluate", counted := Counted(zoo.evaluate))
     with monkeypatch.context() as patch:
@@ -610,10 +607,11 @@ def test_anything_else_is_text(text):
     assert _assignment(f"x={text}")[1] in (text.strip(), (8,))
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_a_table_as_people_have_it_goes_from_file_to_report(tmp_path, short_rounds):
     """Text, yes and no, counts, decimals, a date, and one entry in ten missing: only the date has to be named."""
     rng = np.random.default_rng(0)
-    age, n = rng.integers(18, 80, 500), 500
+    age, n = rng.integers(18, 80, 200), 200
     table = pd.DataFrame(
         {
             "visited": pd.date_range("2020-01-01", periods=n).strftime("%Y-%m-%d"),

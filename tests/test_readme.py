@@ -9,7 +9,7 @@ import pytest
 
 import zoo
 
-pytestmark = pytest.mark.usefixtures("short_gaps")
+pytestmark = pytest.mark.usefixtures("quick_scores")
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

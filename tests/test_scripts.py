@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from zoo.command_line import app
 
-pytestmark = pytest.mark.usefixtures("short_gaps")
+pytestmark = pytest.mark.usefixtures("quick_scores")
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 
