@@ -78,9 +78,9 @@ def stacking_weights(ranked: Sequence[Outcome]) -> tuple[dict[str, float], dict[
 
 
 def _best_mixture(table: Floats) -> Floats:
-    """The weights (pairs,) of pointwise evidence (pairs, N) by ArviZ's optimisation, without the table it makes of them.
+    """ArviZ's stacking weights (pairs,) of pointwise evidence (pairs, N), without the table that it makes of them.
 
-    The table takes several times as long, which counts in a bootstrap.
+    That takes several times as long, which counts in a bootstrap.
     """
     from scipy.optimize import LinearConstraint, minimize
 
