@@ -63,7 +63,7 @@ def evidence(run, data, part):
     return run.log_evidence(getattr(data, part).values).mean(1) + data.scaling.log_volume
 
 
-@pytest.mark.parametrize("name", ["digits", "wine", "breast-cancer"])
+@pytest.mark.parametrize("name", ["digits", "wine", pytest.param("breast-cancer", marks=pytest.mark.slow)])
 def test_linear_shared_reaches_probabilistic_pca(name):
     data = zoo.load_data(name)
     run = trained("linear-shared", data, seeds=2)
