@@ -35,10 +35,9 @@ def short_rounds(monkeypatch):
 
 @pytest.fixture
 def quick_scores(monkeypatch):
-    """A few steps towards the best guide and up each path, for tests that ask of a score only that it is there."""
-    monkeypatch.setattr("zoo.evaluation.inference_gaps.STEPS", 10)
-    monkeypatch.setattr("zoo.wellposed.paths.UPHILL", 10)
-    monkeypatch.setattr("zoo.wellposed.paths.FURTHER", 5)
+    from programs import score_quickly
+
+    score_quickly(monkeypatch)
 
 
 @pytest.fixture

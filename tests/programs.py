@@ -21,6 +21,13 @@ class Perturbed(nn.Module):
             pyro.sample("z", dist.MultivariateNormal(mean, scale_tril=self.spread * scale_tril))
 
 
+def score_quickly(monkeypatch):
+    """A few steps towards the best guide and up each path, for tests that ask of a score only that it is there."""
+    monkeypatch.setattr("zoo.evaluation.inference_gaps.STEPS", 10)
+    monkeypatch.setattr("zoo.wellposed.paths.UPHILL", 10)
+    monkeypatch.setattr("zoo.wellposed.paths.FURTHER", 5)
+
+
 def break_at(monkeypatch, number, error):
     """The engine breaks off before step ``number``, in the middle of whatever was going on."""
     step = Engine.step

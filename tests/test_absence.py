@@ -19,6 +19,8 @@ from zoo.evaluation.evidence import weigh
 from zoo.models import VAE
 from zoo.pairs import VAEOptions, decoder, guide
 
+pytestmark = pytest.mark.usefixtures("quick_scores", "blank_pictures")
+
 
 class VonMises(VAE):
     outputs, support, measure = 1, "real", "density"

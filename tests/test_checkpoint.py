@@ -198,6 +198,7 @@ def test_an_interruption_says_how_to_go_on(iris, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("mode", ["off", "capture"])
+@pytest.mark.usefixtures("quick_scores")
 def test_an_interruption_leaves_the_run_as_it_stood(mode, iris, tmp_path, monkeypatch):
     pair, how = zoo.create("gaussian-constrained", iris), HOW | {"compile": mode}
     with monkeypatch.context() as patch:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from arviz_stats.base import array_stats
+from programs import score_quickly
 from scipy import stats
 from torch import nn
 
@@ -150,8 +151,10 @@ def scored(digits):
     runs = []
     for name in ("gaussian-constrained", "gmm-constrained"):
         pair = zoo.create(name, digits)
-        run = zoo.fit(pair, digits, seeds=[4, 9], steps=150, progress=False)
-        zoo.evaluate(run, digits, samples=100)
+        run = zoo.fit(pair, digits, seeds=[4, 9], steps=50, progress=False)
+        with pytest.MonkeyPatch.context() as patch:
+            score_quickly(patch)
+            zoo.evaluate(run, digits, samples=100, temperatures=3)
         runs.append(run)
     return runs
 
@@ -233,7 +236,9 @@ def pairs_of_runs():
             np.column_stack([values, np.full(len(values), 3.0)]) * unit, name=f"x{unit}", scaling="scalar", split="rows"
         )
         run = zoo.fit(zoo.create("gaussian-constrained", d, latent_dim=2), d, seeds=1, steps=60, progress=False)
-        zoo.evaluate(run, d, samples=200)
+        with pytest.MonkeyPatch.context() as patch:
+            score_quickly(patch)
+            zoo.evaluate(run, d, samples=200)
         runs.append((run, d))
     return runs
 
@@ -253,6 +258,7 @@ def test_reconstructions_are_in_the_units_as_loaded(pairs_of_runs):
         np.testing.assert_allclose(10 * one, ten, rtol=1e-2)
 
 
+@pytest.mark.usefixtures("quick_scores")
 def test_diagnostics_by_their_definitions(pairs_of_runs, monkeypatch):
     run, d = pairs_of_runs[0]
     seen = []
@@ -273,6 +279,7 @@ def test_samples_follow_their_seed(pairs_of_runs):
     assert not np.array_equal(run.sample(5, seed=0), run.sample(5, seed=1))
 
 
+@pytest.mark.usefixtures("quick_scores")
 def test_one_draw_is_not_exact_and_has_no_error(pairs_of_runs):
     run, d = pairs_of_runs[0]
     held = zoo.evaluate(zoo.runs.Run(run.pair, run.seeds, run.weights, run.tree.copy()), d, samples=1)["heldout"]
@@ -292,6 +299,7 @@ def test_a_weight_that_holds_everything_has_an_infinite_k():
     assert np.isposinf(pareto_k((log_weights - 1e12).astype(np.float32))).all()
 
 
+@pytest.mark.usefixtures("quick_scores")
 @pytest.mark.filterwarnings("error::RuntimeWarning")
 @pytest.mark.parametrize(
     ("name", "options"),

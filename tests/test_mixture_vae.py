@@ -20,7 +20,7 @@ from zoo.models.emissions import LearnedNormal
 from zoo.objectives import ELBO, MIWAE
 from zoo.testing import make_subject
 
-pytestmark = pytest.mark.usefixtures("quick_scores")
+pytestmark = pytest.mark.usefixtures("quick_scores", "blank_pictures")
 OPTIONS = {"latent_dim": 2, "hidden": (8,), "components": 3}
 
 

@@ -24,6 +24,7 @@ from zoo.models.emissions import ConstrainedNormal, FixedNormal
 from zoo.objectives import ELBO, terms, traces
 from zoo.pairs import ConstrainedOptions, VAEOptions, decoder, guide
 
+pytestmark = pytest.mark.usefixtures("quick_scores", "blank_pictures")
 FLOWS = {"iaf": lambda dim: transforms.affine_autoregressive(dim, [8]), "planar": transforms.Planar}
 
 

@@ -27,6 +27,7 @@ def test_a_preset_has_the_cap_that_its_bound_says(name, iris):
         assert preset.link.startswith("https://")
 
 
+@pytest.mark.usefixtures("quick_scores", "blank_pictures")
 def test_a_report_tells_of_floors_that_are_none_and_of_presets(iris, tmp_path):
     runs = []
     for name in ("gaussian-low-rank", "gaussian-constrained[preset=suave]"):

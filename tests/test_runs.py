@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import pytest
 import xarray
+from programs import score_quickly
 
 import zoo
 from zoo.errors import DataError, OptionError, RunError, UnknownPair
@@ -19,7 +20,9 @@ from zoo.runs import FORMAT, _registered_in
 def run(iris):
     pair = zoo.create("gaussian-constrained:full-rank", iris, latent_dim=2, hidden=(16, 8))
     run = zoo.fit(pair, iris, seeds=[3, 8], steps=60, progress=False)
-    zoo.evaluate(run, iris, samples=50)
+    with pytest.MonkeyPatch.context() as patch:
+        score_quickly(patch)
+        zoo.evaluate(run, iris, samples=50)
     return run
 
 
@@ -28,6 +31,7 @@ def saved(run, tmp_path):
     return run.save(tmp_path / "run")
 
 
+@pytest.mark.usefixtures("quick_scores")
 def test_it_comes_back_whole(run, saved, iris):
     loaded = zoo.load_run(saved)
     assert loaded.pair.options == run.pair.options and loaded.seeds == run.seeds

@@ -3,12 +3,14 @@
 import importlib.util
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+import zoo
 from zoo.command_line import app
 
 pytestmark = pytest.mark.usefixtures("quick_scores")
@@ -35,12 +37,19 @@ def test_the_caps_in_the_readme_are_what_the_script_prints(capsys, script):
     assert capsys.readouterr().out == readme.partition("<!-- caps -->\n")[2].partition("<!-- /caps -->")[0]
 
 
+@pytest.fixture
+def small_scores(monkeypatch):
+    """Scores of few draws, of a script that asks for the usual ones."""
+    monkeypatch.setattr(zoo, "evaluate", partial(zoo.evaluate, samples=50, temperatures=2))
+
+
 def test_train(script, tmp_path, capsys):
     script("train").main("gmm-constrained", "iris", tmp_path / "run", steps=20, seeds=2)
     assert (tmp_path / "run/run.nc").is_file()
     assert "(2, 8, 4)" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("small_scores", "blank_pictures")
 def test_compare_then_report(script, tmp_path, capsys):
     names = ["gmm-constrained", "gmm"]
     script("compare").main("iris", tmp_path / "all", names, steps=20, seeds=2)
@@ -49,13 +58,14 @@ def test_compare_then_report(script, tmp_path, capsys):
     assert capsys.readouterr().out.strip().endswith(str(tmp_path / "report/index.html"))
 
 
+@pytest.mark.usefixtures("small_scores", "blank_pictures")
 def test_own_pair(script, tmp_path, capsys):
     script("own_pair").main("iris", tmp_path / "own", steps=20, seeds=2)
     assert "laplace" in capsys.readouterr().out
     assert (tmp_path / "own/index.html").is_file()
 
 
-@pytest.mark.usefixtures("catalogue")
+@pytest.mark.usefixtures("catalogue", "blank_pictures")
 def test_own_pair_as_a_plugin(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "zoo_plugin_own_pair", None)
     words = "compare soft-laplace gmm-constrained --data iris --steps 20 --seeds 1 --samples 100 --quiet --json"

@@ -245,6 +245,7 @@ def marks():
     return Data.from_array(np.concatenate([usual, MARKS])[:, None], levels=range(21), split=split, name="marks")
 
 
+@pytest.mark.usefixtures("quick_scores")
 def test_pairs_of_the_unit_interval_of_real_numbers_and_of_levels_are_ranked_together(sloped, marks):
     trees = []
     for name in (sloped, "gaussian-constrained", "gaussian-binned"):

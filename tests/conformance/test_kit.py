@@ -19,6 +19,8 @@ from zoo.models import VAE
 from zoo.models.emissions import ConstrainedNormal, LearnedNormal
 from zoo.pairs import ConstrainedOptions, VAEOptions, decoder, guide
 
+pytestmark = pytest.mark.usefixtures("quick_scores")
+
 
 class LearnedVariance(VAE):
     """A VAE of normal columns of learned variance, as a class that broken ones are made from."""
