@@ -24,6 +24,7 @@ class Perturbed(nn.Module):
 def score_quickly(monkeypatch):
     """A few steps towards the best guide and up each path, for tests that ask of a score only that it is there."""
     monkeypatch.setattr("zoo.evaluation.inference_gaps.STEPS", 10)
+    monkeypatch.setattr("zoo.evaluation.inference_gaps.ELBO_DRAWS", 100)
     monkeypatch.setattr("zoo.wellposed.paths.UPHILL", 10)
     monkeypatch.setattr("zoo.wellposed.paths.FURTHER", 5)
 
