@@ -221,13 +221,11 @@ def in_numpyro(problem: Problem, *, seeds: int) -> Run:
     return run
 
 
-def in_pythae(problem: Problem) -> Run:
-    """Pythae's trainer on its VAE, an epoch of so many batches at a time."""
-    from pythae.data.datasets import BaseDataset
+def pythae_model(problem: Problem) -> Any:
+    """Pythae's VAE of the same layers, of squared error."""
     from pythae.models import VAE, VAEConfig
     from pythae.models.base.base_utils import ModelOutput
     from pythae.models.nn import BaseDecoder, BaseEncoder
-    from pythae.trainers import BaseTrainer, BaseTrainerConfig
 
     d, h, latent = problem.features, problem.hidden, problem.latent_dim
 
@@ -248,7 +246,15 @@ def in_pythae(problem: Problem) -> Run:
         def forward(self, z: Tensor) -> Any:
             return ModelOutput(reconstruction=self.layers(z))
 
-    model = VAE(VAEConfig(input_dim=(d,), latent_dim=latent), Encoder(), Decoder())
+    return VAE(VAEConfig(input_dim=(d,), latent_dim=latent), Encoder(), Decoder())
+
+
+def in_pythae(problem: Problem) -> Run:
+    """Pythae's trainer on its VAE, an epoch of so many batches at a time."""
+    from pythae.data.datasets import BaseDataset
+    from pythae.trainers import BaseTrainer, BaseTrainerConfig
+
+    model = pythae_model(problem)
     trainers: dict[int, BaseTrainer] = {}
 
     def run(steps: int) -> None:
@@ -401,7 +407,7 @@ def main(
         name for name in ("torch", "pyro-ppl", "numpyro", "jax", "pythae") if find_spec(name.removesuffix("-ppl"))
     ]
     about = {
-        "machine": f"{_processor()}, {threads} thread(s)"
+        "machine": f"{processor()}, {threads} thread(s)"
         + (f", {torch.cuda.get_device_name()}" if device.startswith("cuda") else ""),
         "versions": {name: version(name) for name in packages},
         "batch": BATCH,
@@ -412,7 +418,7 @@ def main(
     typer.echo(out / "benchmark.json")
 
 
-def _processor() -> str:
+def processor() -> str:
     """The processor's name where the system tells it, and its family, which tells what vectors it has."""
     info = Path("/proc/cpuinfo")
     lines = [line.partition(":") for line in info.read_text().splitlines()] if info.exists() else []

@@ -6,6 +6,7 @@ from torch's generator as it stands.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import pyro
@@ -21,6 +22,7 @@ from zoo.errors import Unknown
 from zoo.latents import CATEGORY, REAL, latents
 from zoo.lenses import Cells, Dequantized
 from zoo.objectives import Program, latent_sites, plain_log_prob, traces
+from zoo.rowwise import Rowwise
 
 __all__ = [
     "Cells",
@@ -47,6 +49,7 @@ __all__ = [
 ]
 
 CHUNK = 2**20  # numbers in the widest layer of a pass: 4 MiB in single precision
+DRAWN = 1000  # of one datum, together
 ENCODING_DRAWS = 1000  # of a guide whose mean is not known
 
 
@@ -123,9 +126,18 @@ def stream_log_weights(
     """
     if draws_nothing(model, guide, x):
         return log_weights(model, guide, x, 1, columns)
-    chunk = max(1, min(samples, CHUNK // (len(x) * width(model, x))))
-    sizes = [chunk] * (samples // chunk) + [samples % chunk] * (samples % chunk > 0)
-    return torch.cat([log_weights(model, guide, x, size, columns) for size in sizes], dim=-2)
+    drawn = max(1, min(samples, DRAWN, CHUNK // width(model, x)))
+    pieces = []
+    for size, times in ((drawn, samples // drawn), (samples % drawn, 1)):
+        if size and times:
+            each = Rowwise(partial(_weights_of_datum, samples=size, columns=columns), size * width(model, x))
+            pieces += [each(model, guide, x)[0] for _ in range(times)]
+    return torch.cat(pieces, dim=-1).movedim(0, -1)
+
+
+def _weights_of_datum(model: Program, guide: Program, x: Tensor, samples: int, columns: Tensor | None) -> tuple[Tensor]:
+    """Of x, shape (1, D): (K,), or (2, K) with columns."""
+    return (log_weights(model, guide, x, samples, columns)[..., 0],)
 
 
 def score_weights(model: Program, guide: Program, x: Tensor, samples: int, columns: Tensor | None = None) -> Tensor:

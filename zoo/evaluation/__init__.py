@@ -49,7 +49,7 @@ def evaluate(
     a lower bound in expectation (Burda, Grosse & Salakhutdinov 2016, https://arxiv.org/abs/1509.00519). Its
     standard error, the effective sample size and the Pareto k of the weights (Vehtari et al. 2024,
     https://arxiv.org/abs/1507.02646) stand beside it. Where k is above 0.7, annealed importance sampling takes the
-    weights' place (:func:`zoo.evaluation.annealing.anneal`), whichever of the two is larger. Mixtures are summed
+    weights' place (:func:`zoo.evaluation.annealing.anneal`). Mixtures are summed
     exactly, and linear models know their evidence: standard error 0, k minus infinity.
 
     Groups written: ``heldout``; ``calibration`` of each feature; ``spread`` of the latents; ``wellposedness``;
@@ -62,7 +62,7 @@ def evaluate(
     Args:
         run: from :func:`zoo.fit` or :func:`zoo.load_run`.
         data: the very data it was trained on, or its test part would not be held out.
-        samples: K, importance draws per datum. Memory: a few tens of MiB beside what is returned, whatever K and N.
+        samples: K, importance draws per datum. Memory: about 100 MiB beside what is returned, whatever K and N.
         temperatures: of annealing, for data whose k is above 0.7; 0 leaves them as they are.
         reference: how many test rows get a reference posterior by NUTS, which takes seconds for each seed.
         hide: the share of observed test entries that is hidden and imputed, 0 for none; None is a tenth where entries
