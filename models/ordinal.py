@@ -328,6 +328,11 @@ class Levels(dist.TorchDistribution):  # type: ignore[misc]
         """Log probabilities of the levels, (..., D, V)."""
         return self.unnormalized - self.unnormalized.logsumexp(-1, keepdim=True)
 
+    @property
+    def probs(self) -> Tensor:
+        """Probabilities of the levels, (..., D, V)."""
+        return self.logits.exp()
+
     def expand(self, batch_shape: Any, _instance: Any = None) -> "Levels":
         """The same for a larger batch."""
         logits = self.unnormalized.expand(*batch_shape, len(self.levels))
@@ -342,18 +347,21 @@ class Levels(dist.TorchDistribution):  # type: ignore[misc]
         """The logit of the level that x is, normalised; the others need not be, of which there are many."""
         shape = torch.broadcast_shapes(x.shape, self.batch_shape)
         logits, number = self.unnormalized.expand(*shape, -1), self.number(x).expand(shape)
-        return logits.gather(-1, number[..., None])[..., 0] - self.unnormalized.logsumexp(-1)
+        normaliser = self.unnormalized.logsumexp(-1, keepdim=True)
+        return (logits.gather(-1, number[..., None]) - normaliser)[..., 0]
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """Levels with their probabilities."""
-        return self.levels[torch.distributions.Categorical(logits=self.logits).sample(torch.Size(sample_shape))]
+        shape, count = torch.Size(sample_shape) + self.batch_shape, len(self.levels)
+        number = torch.multinomial(self.probs.expand(*shape, count).reshape(-1, count), 1, True)
+        return self.levels[number.reshape(shape)]
 
     @property
     def mean(self) -> Tensor:
         """The mean level."""
-        return (self.logits.exp() * self.levels).sum(-1)
+        return (self.probs * self.levels).sum(-1)
 
     @property
     def variance(self) -> Tensor:
         """The variance of the level."""
-        return (self.logits.exp() * (self.levels - self.mean[..., None]).square()).sum(-1)
+        return (self.probs * (self.levels - self.mean[..., None]).square()).sum(-1)

@@ -544,7 +544,7 @@ def _(one: PartlyBinned, x: Tensor) -> tuple[Tensor, Tensor]:
 @distribution_function.register
 def _(one: Levels, x: Tensor) -> tuple[Tensor, Tensor]:
     shape = torch.broadcast_shapes(x.shape, one.batch_shape)
-    mass = one.logits.exp().expand(*shape, -1)
-    upto = mass.cumsum(-1)
+    mass = one.probs.expand(*shape, -1)
     number = one.number(x).expand(shape)[..., None]
-    return (upto - mass).gather(-1, number)[..., 0], upto.gather(-1, number)[..., 0]
+    upto = mass.cumsum(-1).gather(-1, number)
+    return (upto - mass.gather(-1, number))[..., 0], upto[..., 0]

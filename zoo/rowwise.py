@@ -50,7 +50,7 @@ class Rowwise:
 
     def __init__(self, function: Callable[..., Outputs], numbers: int) -> None:
         self.function = function
-        self.rows = max(1, CACHE // numbers)
+        self.rows = 1 << max(0, (CACHE // numbers).bit_length() - 1)
         self._program: Replica | None = None  # which all others are like
         self._sizes: dict[str, int] = {}  # of the noise of a row
         self._lifts = self._maps = True

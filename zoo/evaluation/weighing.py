@@ -158,7 +158,8 @@ class Weigher:
             log_w = log_w.expand(*log_w.shape[:-2], PREDICTIVE_DRAWS, -1)
         batch = torch.Size((*log_w.shape, features))
         below, upto = distribution_function(one, whole)
-        shown = (one.log_prob(whole), below, upto, one.expand(batch).sample())
+        drawn = (one if one.batch_shape == batch else one.expand(batch)).sample()
+        shown = (one.log_prob(whole), below, upto, drawn)
         # a component summed over is a draw like any other
         of_features = (values.expand(batch).reshape(-1, features) for values in shown)
         return weights, log_w.reshape(-1), *of_features, torch.rand(2, features).to(x)
@@ -179,7 +180,7 @@ class Weigher:
         predictions, log_v = zip(*found, strict=True)
         tails = torch.cat(log_v)  # (B, M, D)
         flat = tails.movedim(1, 0).flatten(1).numpy()
-        k = (np.full(flat.shape[1], -np.inf) if self.exact else pareto_k(flat)).reshape(len(tails), -1)
+        k = (np.full(flat.shape[1], -np.inf) if self.exact else pareto_k(flat)).reshape(len(tails), x.shape[1])
         k = np.where(x[: len(tails)].isnan(), np.nan, k)
         return Predicted(Predictions(*(torch.cat(parts) for parts in zip(*predictions, strict=True))), k)
 
