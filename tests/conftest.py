@@ -43,11 +43,9 @@ def quick_scores(monkeypatch):
 @pytest.fixture
 def blank_pictures(monkeypatch):
     """Figures are made and not rendered, for tests that ask of a report only what its words say."""
-
-    def savefig(self, place, **_):
-        place.write("<svg></svg>") if hasattr(place, "write") else place.touch()
-
-    monkeypatch.setattr("matplotlib.figure.Figure.savefig", savefig)
+    canvas = "zoo.reporting.ink.FigureCanvas"
+    monkeypatch.setattr(f"{canvas}SVG.print_svg", lambda _, text, **__: text.write("<svg></svg>"))
+    monkeypatch.setattr(f"{canvas}Agg.print_png", lambda _, file, **__: file.touch())
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from pathlib import Path
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 __all__ = [
@@ -83,13 +84,14 @@ def canvas(height: float) -> tuple[Figure, Axes]:
 
 def panel(figure: Figure, folder: Path, name: str, *, title: str, alt: str, colour: int = 0, note: str = "") -> Panel:
     """Write a figure as PNG and SVG and make it ready for the page."""
-    FigureCanvasAgg(figure)
     figure.patch.set_gid("paper")
     text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    # by the canvases themselves: savefig() draws all twice, to see where it belongs, and lays out each kind anew
+    FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     (folder / f"{name}.svg").write_text(text.getvalue(), encoding="utf-8")
-    figure.set_layout_engine("none")  # all is where it belongs: to find that out again takes as long as to draw it
-    figure.savefig(folder / f"{name}.png", dpi=200)
+    figure.set_layout_engine("none")
+    figure.set_dpi(200)
+    FigureCanvasAgg(figure).print_png(folder / f"{name}.png")
     return Panel(title, note, alt, colour, _inline(text.getvalue(), name))
 
 
