@@ -56,7 +56,7 @@ def chains():
     model = probabilistic_pca(10, 3)
     x = simulated(model, 2)
     with seeded(2):
-        return model, x, nuts(model, x, chains=4, warmup=60, draws=250)
+        return model, x, nuts(model, x, chains=2, warmup=60, draws=300)
 
 
 def test_nuts_finds_the_exact_posterior(chains):
@@ -65,7 +65,7 @@ def test_nuts_finds_the_exact_posterior(chains):
     model, x, found = chains
     mean, scale_tril = model.posterior(x)
     exact = (scale_tril @ scale_tril.T).diagonal().sqrt().numpy()
-    assert found.z.shape == (4, 250, 2, 3)
+    assert found.z.shape == (2, 300, 2, 3)
     assert array_stats.rhat(found.z, chain_axis=0, draw_axis=1).max() < 1.02
     size = array_stats.ess(found.z, chain_axis=0, draw_axis=1)
     pooled = found.z.reshape(-1, 2, 3)
@@ -93,7 +93,7 @@ def test_a_halved_scale_is_caught_at_any_dimension(latent_dim):
     guide = Perturbed(model, spread=0.5)
     x = simulated(model, 2)
     with seeded(3):
-        found = nuts(model, x, chains=2, warmup=60, draws=250)
+        found = nuts(model, x, chains=1, warmup=60, draws=300)
         ratio = agreement(found.z, *guide_moments(guide, x), np.ones(latent_dim)).scale_ratio
     assert np.median(ratio) == pytest.approx(0.5, abs=0.05)
 
