@@ -61,7 +61,7 @@ def test_rounds_that_were_broken_off_end_in_the_same_bits(iris, tmp_path, monkey
 
 
 @pytest.mark.parametrize("every", [1, 7, 1000])
-def test_states_may_be_written_at_any_step(every, iris, tmp_path, monkeypatch):
+def test_states_may_be_written_at_any_step(every, iris, whole_learned, tmp_path, monkeypatch):
     pair = zoo.create("gaussian-learned", iris)
     with monkeypatch.context() as patch:
         break_at(patch, 29, Stopped)
@@ -69,7 +69,12 @@ def test_states_may_be_written_at_any_step(every, iris, tmp_path, monkeypatch):
             zoo.fit(pair, iris, checkpoint=tmp_path / "run", checkpoint_every=every, **HOW)
     assert len(list((tmp_path / "run").glob("state-*"))) == (0 if every == 1000 else 2)
     resumed = zoo.fit(pair, iris, checkpoint=tmp_path / "run", checkpoint_every=every, **HOW)
-    same(resumed, zoo.fit(pair, iris, **HOW))
+    same(resumed, whole_learned)
+
+
+@pytest.fixture(scope="module")
+def whole_learned(iris):
+    return zoo.fit(zoo.create("gaussian-learned", iris), iris, **HOW)
 
 
 def test_a_seed_that_was_stopped_stays_so(iris, tmp_path, monkeypatch):
@@ -226,7 +231,7 @@ zoo.fit(zoo.create("gaussian-constrained", data), data, checkpoint=sys.argv[1], 
 
 @pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGINT])
 def test_a_process_that_was_killed_loses_nothing(kind, iris, tmp_path):
-    how = HOW | {"steps": 200}
+    how = HOW | {"steps": 100}
     process = subprocess.Popen(
         [sys.executable, "-c", VICTIM.format(how=how), tmp_path / "run"], stderr=subprocess.DEVNULL
     )

@@ -66,7 +66,7 @@ def evidence(run, data, part):
 @pytest.mark.parametrize("name", ["digits", "wine", pytest.param("breast-cancer", marks=pytest.mark.slow)])
 def test_linear_shared_reaches_probabilistic_pca(name):
     data = zoo.load_data(name)
-    run = trained("linear-shared", data, seeds=2)
+    run = trained("linear-shared", data, seeds=2, steps=1500)
     reference = PCA(RANK, svd_solver="full").fit(data.scaled("train"))
     rest, highest = maximum(data.scaled("train"), RANK)
     train = evidence(run, data, "train")
@@ -84,7 +84,7 @@ def varying(data):
     return zoo.Data.from_array(np.concatenate(list(parts.values())), scaling=data.scaling.kind, split=split)
 
 
-@pytest.mark.parametrize("name", ["digits", "wine"])
+@pytest.mark.parametrize("name", [pytest.param("digits", marks=pytest.mark.slow), "wine"])
 def test_linear_diagonal_reaches_factor_analysis(name):
     data = zoo.load_data(name)
     if data.constant_columns:
