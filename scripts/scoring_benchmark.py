@@ -132,7 +132,7 @@ def whole(steps: int) -> list[dict[str, Any]]:
         found[-1]["against_fit"] = found[-1]["seconds"] / found[-2]["seconds"]
         typer.echo(f"{'':60s} {found[-1]['against_fit']:7.2f} of its fit")
     with tempfile.TemporaryDirectory() as folder:
-        note("report of one run", lambda: zoo.report({"categorical": run.tree}, Path(folder) / "report"))
+        note("report of one run", lambda: zoo.report(run, Path(folder) / "report"))
         note(
             "zoo compare, two pairs on iris, 2 seeds, 1000 steps",
             lambda: command(

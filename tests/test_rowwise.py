@@ -109,6 +109,17 @@ def test_results_are_shared_and_hyperbolic_tangents_stay_what_they_are():
     torch.testing.assert_close(record(twice, x.double())(x.double()), twice(x.double()))
 
 
+def test_the_logarithm_of_an_exponential_is_what_it_was_of():
+    def scaled(v):
+        return (v / 2).exp().view(3, 2).expand(4, 3, 2).log()
+
+    v = torch.tensor([[-400.0, 0.0, 3.0], [1.0, 2.0, 4.0]]).T[:, None]  # whose exponentials are 0, ..., in strides
+    graph = record(scaled, v)
+    share_results(graph)
+    graph.recompile()
+    torch.testing.assert_close(graph(v), (v / 2).view(3, 2).expand(4, 3, 2))
+
+
 @pytest.mark.parametrize("fn", [dist.Bernoulli(0.3), dist.Categorical(torch.tensor([0.2, 0.0, 0.5, 0.3]))])
 def test_lifted_draws_of_masses_have_their_frequencies(fn):
     count = 40_000

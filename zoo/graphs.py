@@ -141,10 +141,32 @@ def share_results(graph: torch.fx.GraphModule) -> None:
             scaled = graph.graph.call_function(torch.ops.aten.mul.Tensor, (share, 2))
             result = graph.graph.call_function(torch.ops.aten.sub.Tensor, (scaled, 1))
         node.replace_all_uses_with(result, propagate_meta=True)
+    for node in graph.graph.find_nodes(op="call_function", target=torch.ops.aten.log.default):
+        _undo_exponential(graph.graph, node)
     graph.graph.eliminate_dead_code()
     once = fx_graph_cse(graph.graph)
     once.set_codegen(graph.graph._codegen)
     graph.graph = once
+
+
+def _undo_exponential(graph: torch.fx.Graph, log: torch.fx.Node) -> None:
+    """Take what the exponential was of for its logarithm, as of a scale whose logarithm a network gives."""
+    shaped: list[Any] = []
+    inner: Any = log.args[0]
+    while inner.target in (torch.ops.aten.expand.default, torch.ops.aten.view.default):
+        shaped.append(inner)
+        inner = inner.args[0]
+    if inner.target is not torch.ops.aten.exp.default:
+        return
+    (result,) = inner.args
+    with graph.inserting_before(log):
+        for node in reversed(shaped):  # of other strides than the exponential's
+            view = node.target is torch.ops.aten.view.default
+            result = graph.call_function(
+                torch.ops.aten.reshape.default if view else node.target, (result, node.args[1])
+            )
+    result.meta.setdefault("val", log.meta["val"])
+    log.replace_all_uses_with(result)
 
 
 class BrainFloatLayers(TorchFunctionMode):

@@ -6,7 +6,6 @@ from torch's generator as it stands.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import pyro
@@ -28,6 +27,7 @@ __all__ = [
     "Cells",
     "Dequantized",
     "Draws",
+    "LogWeights",
     "Reconstruction",
     "Weighted",
     "draws_nothing",
@@ -117,36 +117,52 @@ def weighted_likelihood(model: Program, guide: Program, x: Tensor, samples: int)
     return Weighted(p.nodes["x"]["fn"], given, rest, p.nodes["x"]["mask"])
 
 
+class LogWeights:
+    """:func:`log_weights` of so many draws, a few at a time: a decoder's memory does not grow with K.
+
+    Of several seeds of a pair, and of blocks of data, the programs are recorded once. Where nothing is drawn there is
+    one exact row, K = 1, whatever was asked.
+    """
+
+    def __init__(self, samples: int, columns: Tensor | None = None) -> None:
+        self.samples, self.columns = samples, columns
+        self._kernels: dict[int, Rowwise] = {}
+
+    def __call__(self, model: Program, guide: Program, x: Tensor) -> Tensor:
+        """Of x, shape (B, D): (K, B), or (2, K, B) with columns."""
+        if draws_nothing(model, guide, x):
+            return log_weights(model, guide, x, 1, self.columns)
+        drawn = max(1, min(self.samples, DRAWN, CHUNK // width(model, x)))
+        sizes = [drawn] * (self.samples // drawn) + [self.samples % drawn] * (self.samples % drawn > 0)
+        pieces = [self._kernel(size, width(model, x))(model, guide, x)[0] for size in sizes]
+        return torch.cat(pieces, dim=-1).movedim(0, -1)
+
+    def known(self, model: Program, guide: Program, x: Tensor) -> Tensor:
+        """The same, or one exact row of a model that knows its evidence: a method ``log_evidence``."""
+        known = getattr(model, "log_evidence", None)
+        if known is None:
+            return self(model, guide, x)
+        rows: Tensor = known(x)[None]
+        return rows if self.columns is None else torch.stack([rows, known(x, self.columns)[None]])
+
+    def _kernel(self, draws: int, numbers: int) -> Rowwise:
+        if draws not in self._kernels:
+            self._kernels[draws] = Rowwise(
+                lambda model, guide, x: (log_weights(model, guide, x, draws, self.columns)[..., 0],), draws * numbers
+            )
+        return self._kernels[draws]
+
+
 def stream_log_weights(
     model: Program, guide: Program, x: Tensor, samples: int, columns: Tensor | None = None
 ) -> Tensor:
-    """:func:`log_weights` a few draws at a time: the decoder's memory does not grow with K.
-
-    Where nothing is drawn there is one exact row, K = 1, whatever was asked.
-    """
-    if draws_nothing(model, guide, x):
-        return log_weights(model, guide, x, 1, columns)
-    drawn = max(1, min(samples, DRAWN, CHUNK // width(model, x)))
-    pieces = []
-    for size, times in ((drawn, samples // drawn), (samples % drawn, 1)):
-        if size and times:
-            each = Rowwise(partial(_weights_of_datum, samples=size, columns=columns), size * width(model, x))
-            pieces += [each(model, guide, x)[0] for _ in range(times)]
-    return torch.cat(pieces, dim=-1).movedim(0, -1)
-
-
-def _weights_of_datum(model: Program, guide: Program, x: Tensor, samples: int, columns: Tensor | None) -> tuple[Tensor]:
-    """Of x, shape (1, D): (K,), or (2, K) with columns."""
-    return (log_weights(model, guide, x, samples, columns)[..., 0],)
+    """:class:`LogWeights` of one pair of programs."""
+    return LogWeights(samples, columns)(model, guide, x)
 
 
 def score_weights(model: Program, guide: Program, x: Tensor, samples: int, columns: Tensor | None = None) -> Tensor:
-    """:func:`stream_log_weights`, or one exact row of a model that knows its evidence: a method ``log_evidence``."""
-    known = getattr(model, "log_evidence", None)
-    if known is None:
-        return stream_log_weights(model, guide, x, samples, columns)
-    rows: Tensor = known(x)[None]
-    return rows if columns is None else torch.stack([rows, known(x, columns)[None]])
+    """The same, exact where the model knows its evidence."""
+    return LogWeights(samples, columns).known(model, guide, x)
 
 
 def is_exact(model: Program, guide: Program, x: Tensor) -> bool:

@@ -53,7 +53,7 @@ class Rowwise:
         self.rows = 1 << max(0, (CACHE // numbers).bit_length() - 1)
         self._program: Replica | None = None  # which all others are like
         self._sizes: dict[str, int] = {}  # of the noise of a row
-        self._lifts = self._maps = True
+        self._lifts = self._maps = self._records = True
         self._graphs: dict[int, Callable[..., Outputs]] = {}  # by how many rows they are of
         self._patience = PATIENCE
 
@@ -111,10 +111,17 @@ class Rowwise:
         return tuple(torch.stack(column) for column in zip(*found, strict=True))
 
     def _at_once(self, weights: dict[str, Tensor], rows: Sequence[Tensor], keys: Sequence[int] | None) -> Outputs:
-        """Of all rows of a block; graphs are of a few sizes, and the first row fills up those that are larger."""
+        """Of all rows of a block, by Pyro the first times, and then by a graph."""
         self._patience -= 1
-        if self._patience > 0:
-            return self._mapped(weights, rows, standard_noise(keys, self._sizes, rows[0]))
+        if self._patience <= 0 and self._records:
+            try:
+                return self._by_graph(weights, rows, keys)
+            except Exception:  # what cannot be recorded, Pyro itself can run
+                self._records = False
+        return self._mapped(weights, rows, standard_noise(keys, self._sizes, rows[0]))
+
+    def _by_graph(self, weights: dict[str, Tensor], rows: Sequence[Tensor], keys: Sequence[int] | None) -> Outputs:
+        """Graphs are of a few sizes, and the first row fills up those that are larger."""
         count = len(rows[0])
         size = min(self.rows, max(1 << (count - 1).bit_length(), self.rows // 4))
         index = [*range(count), *[0] * (size - count)]

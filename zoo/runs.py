@@ -109,10 +109,11 @@ class Run:
         loaded, samples = self._loaded(x), count("samples", samples)
         x = self._inward(loaded)
 
+        of_draws = inference.LogWeights(samples)
+
         def score(model: Any, guide: Any) -> Tensor:
             blocks = inference.row_blocks(x, samples)
-            weights = (inference.score_weights(model, guide, rows, samples) for rows in blocks)
-            return torch.cat([inference.log_mean_exp(block) for block in weights])
+            return torch.cat([inference.log_mean_exp(of_draws.known(model, guide, rows)) for rows in blocks])
 
         evidence = self.each_seed(score, Stream.EVIDENCE, gaps=has_gaps(x))
         return torch.stack(evidence).numpy() - self.pair.view.log_volumes(loaded)
