@@ -20,7 +20,7 @@ demo: .venv/.installed  ## Train pairs on handwritten digits and on a table with
 		--data digits --binarize threshold --seeds 2 --samples 1000 --temperatures 20 --out $(DEMO)/digits --overwrite
 
 test: .venv/.installed  ## Run the tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4  # a worker a core: more threads wait for each other
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal  # a worker a core, whose tests share what modules make
 
 lint: .venv/.installed  ## Run the linter, the formatter's check and the type checker
 	$(BIN)/ruff check
