@@ -36,10 +36,11 @@ def python(*arguments, path, **given):
     return subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, **given)
 
 
-LISTED_TWICE = """
+LIST_AND_TRAIN = """
+import sys
 from zoo.command_line import app
-for more in [], ["--json"]:
-    app(["list", "round*", *more], standalone_mode=False)
+for words in ["list", "round*"], ["list", "round*", "--json"], sys.argv[1:]:
+    app(words, standalone_mode=False)
 """
 COMMAND = ("-c", "from zoo.command_line import main; main()")
 
@@ -64,12 +65,13 @@ def test_an_installed_package_is_listed_and_used_and_missed(package, tmp_path):
     place.mkdir()
     installed(package, place)
     data.write_text("a,b\n" + "\n".join(f"{i * 37 % 101 / 7:.3f},{i * 53 % 97 / 5:.3f}" for i in range(60)))
-    words, bracket, listed = python("-c", LISTED_TWICE, path=place).stdout.partition("[")
-    assert "(vae-zoo-round-top 0.1.0)" in words
-    (card,) = json.loads(bracket + listed)
-    assert (card["name"], card["package"]) == ("round-top", "vae-zoo-round-top 0.1.0")
     train = ("train", "round-top", "--data", str(data), "--steps", "5", "--seeds", "1", "--out", str(run), "--quiet")
-    assert python(*COMMAND, *train, path=place).returncode == 0
+    done = python("-c", LIST_AND_TRAIN, *train, path=place)
+    assert done.returncode == 0, done.stderr
+    words, bracket, more = done.stdout.partition("[")
+    assert "(vae-zoo-round-top 0.1.0)" in words
+    (card,), _ = json.JSONDecoder().raw_decode(bracket + more)
+    assert (card["name"], card["package"]) == ("round-top", "vae-zoo-round-top 0.1.0")
     assert python("-c", f"import zoo; zoo.load_run({str(run)!r})", path=place).returncode == 0
     missed = python(*COMMAND, "evaluate", str(run), path=tmp_path)
     assert missed.returncode == 2

@@ -1,4 +1,4 @@
-"""Every check of the kit, on every pair of the catalogue and every choice it offers."""
+"""Every check of the kit, on every pair of the catalogue and every choice it offers; what takes long is slow."""
 
 import pytest
 import torch
@@ -38,10 +38,20 @@ def subject(request):
     return make_subject(name, **options)
 
 
-@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("check", [check for check in CHECKS if check != "saving"])
 def test_pair_conforms(subject, check):
     outcome = CHECKS[check](subject)
     assert check != "engine" or outcome == "capture", "the step of every pair can be recorded"
+
+
+@pytest.mark.parametrize("name", zoo.list_pairs())
+def test_a_run_of_every_pair_comes_back(name):
+    CHECKS["saving"](make_subject(name))
+
+
+@pytest.mark.slow
+def test_a_run_with_every_choice_comes_back(subject):
+    CHECKS["saving"](subject)
 
 
 def test_what_is_not_known_of_a_pair_is_on_its_card(subject):
