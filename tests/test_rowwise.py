@@ -10,11 +10,13 @@ from torch import nn
 import zoo
 from zoo import inference, rowwise
 from zoo.context import Stream, seeded
+from zoo.evaluation.annealing import Annealer
 from zoo.evaluation.evidence import weigh
 from zoo.evaluation.weighing import Asked, Weigher
 from zoo.graphs import record, share_results
 from zoo.noise import Tape
 from zoo.rowwise import Rowwise
+from zoo.testing import make_subject
 
 MODEL, GUIDE = nn.Identity(), nn.Identity()
 X = torch.linspace(-2, 2, 21, dtype=torch.float64).reshape(7, 3)
@@ -151,3 +153,29 @@ def test_evidence_of_a_run_is_that_of_its_weights(iris):
     (weights,) = run.each_seed(lambda m, g: inference.stream_log_weights(m, g, x, 3000), Stream.POSTERIOR)
     off = (inference.log_mean_exp(weights) - found.evidence[0]).abs()
     assert (off < 6 * found.error + 1e-3).all()
+
+
+COUNTS = ("beta-binomial", "mixed", "negative-binomial", "poisson", "zero-inflated-negative-binomial")
+QUICK = ("gaussian-constrained", "gaussian-binned", "gmvae", "poisson")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in zoo.list_pairs()]
+)
+def test_the_scores_of_every_pair_are_recorded(name, monkeypatch):
+    monkeypatch.setattr(rowwise, "PATIENCE", 1)
+    subject = make_subject(name)
+    model, guide = subject.pair.model.requires_grad_(False), subject.pair.guide.requires_grad_(False)
+    x = subject.x[:6]
+    weigher = Weigher(Asked(40, features=len(x)), model, guide, x)
+    with seeded(0):
+        list(weigher(model, guide, x, x))
+    kernels = [kernel for kernel in weigher.kernels.values() if kernel._program]
+    if not weigher.exact:
+        annealer = Annealer(3, 16, 8)
+        with seeded(0):
+            annealer(model, guide, x)
+        kernels += [annealer.start, annealer.move]
+    # torch's draws of counts are not lifted out of a program
+    assert all(kernel._lifts or name in COUNTS for kernel in kernels)
+    assert all(kernel._maps and kernel._records for kernel in kernels)
