@@ -172,7 +172,7 @@ def test_learned_variance_on_digits_runs_away_and_the_warning_names_the_cause(di
 def test_bounded_pairs_do_not_run_away_on_digits(digits, name):
     with warnings.catch_warnings():
         warnings.simplefilter("error", DivergenceWarning)
-        run = zoo.fit(zoo.create(name, digits), digits, seeds=1, steps=400, **QUIET)
+        run = zoo.fit(zoo.create(name, digits), digits, seeds=1, steps=200, **QUIET)
     assert (run.tree["optimization"]["ran_away_at"] == -1).all()
 
 

@@ -87,7 +87,7 @@ def test_the_guide_beside_the_reference(chains, times, shift):
     np.testing.assert_allclose(beside.distance, np.hypot(moved, narrowed), atol=0.1)
 
 
-@pytest.mark.parametrize("latent_dim", [1, 2, 8])
+@pytest.mark.parametrize("latent_dim", [1, pytest.param(2, marks=pytest.mark.slow), 8])
 def test_a_halved_scale_is_caught_at_any_dimension(latent_dim):
     model = probabilistic_pca(16, latent_dim)
     guide = Perturbed(model, spread=0.5)

@@ -104,7 +104,7 @@ def test_every_pair_has_its_path(name, table):
     ],
 )  # fmt: skip
 def test_a_floor_ends_the_path_under_the_bound(name, table):
-    found = witness(zoo.create(name, table), TABLE)
+    found = witness(zoo.create(name, table), TABLE, sharpness=(16.0, 32.0, 64.0))
     assert math.isfinite(found.bound)
     assert not found.grows
     assert (found.log_likelihood <= found.bound).all()

@@ -44,13 +44,18 @@ def test_pair_conforms(subject, check):
     assert check != "engine" or outcome == "capture", "the step of every pair can be recorded"
 
 
-@pytest.mark.parametrize("name", zoo.list_pairs())
-def test_a_run_of_every_pair_comes_back(name):
+# of each family of models; the others, and every choice, come back in the slow tests
+SAVED = ["gaussian-constrained", "gaussian-two-stage", "gaussian-map", "gmm", "gmvae", "linear-diagonal", "log-normal",
+         "beta", "poisson", "categorical", "bernoulli", "mixed"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SAVED)
+def test_a_run_comes_back(name):
     CHECKS["saving"](make_subject(name))
 
 
 @pytest.mark.slow
-def test_a_run_with_every_choice_comes_back(subject):
+def test_a_run_of_every_pair_with_every_choice_comes_back(subject):
     CHECKS["saving"](subject)
 
 
