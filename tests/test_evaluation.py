@@ -9,6 +9,7 @@ from scipy import stats
 from torch import nn
 
 import zoo
+from zoo import rowwise
 from zoo.context import seeded
 from zoo.densities import columns_log_prob
 from zoo.evaluation import evidence
@@ -217,13 +218,17 @@ def watched():
     return VAE(Watching(), 2, LearnedNormal()), MeanFieldNormal(lambda x: x.new_zeros(len(x), 2, 2)), seen
 
 
-def test_no_memory_grows_with_the_number_of_draws(watched):
-    """The decoder never sees more than a chunk of draws at once."""
+def test_no_memory_grows_with_the_number_of_draws(watched, monkeypatch):
+    """The decoder never sees more than a thousand draws of a datum, nor more data than a cache holds of those."""
     model, guide, seen = watched
+    blocks = []
+    at_once = rowwise.Rowwise._at_once
+    monkeypatch.setattr(rowwise.Rowwise, "_at_once", lambda *of: (blocks.append(len(of[2][0])), at_once(*of))[1])
     with seeded(0):
-        weights = stream_log_weights(model, guide, torch.zeros(360, 64), 1000)
-    assert weights.shape == (1000, 360)
-    assert max(seen) * 64 <= 2**20 and sum(seen) == 360_000
+        weights = stream_log_weights(model, guide, torch.zeros(360, 64), 2500)
+    assert weights.shape == (2500, 360)
+    assert set(seen) == {1000, 500} and sum(blocks) == 3 * 360
+    assert max(blocks) * 1000 * 64 <= 2 * rowwise.CACHE  # those of 500 draws are of twice as many
 
 
 @pytest.fixture(scope="module")
