@@ -52,6 +52,15 @@ def torch_by_hand(problem: Problem, samples: int, rows: int) -> Tensor:
     return torch.cat(found)
 
 
+def products_alone(problem: Problem, samples: int) -> None:
+    """The floor: nothing but the decoder's matrix products."""
+    _, decoder = networks(problem)
+    first, second = (layer.weight.detach() for layer in decoder.modules() if isinstance(layer, torch.nn.Linear))
+    z = torch.randn(samples, problem.latent_dim)
+    for _ in problem.x:
+        torch.mm(torch.mm(z, first.T), second.T)
+
+
 def pyro_alone(problem: Problem, samples: int) -> None:
     """Pyro's importance weights, a row at a time: its trace is of all draws."""
     encoder, decoder = networks(problem)
@@ -87,6 +96,7 @@ def evidence(data: zoo.Data, run: zoo.Run, samples: int, rounds: int) -> list[di
         f"torch by hand, {rows} row(s) at a time": partial(torch_by_hand, problem, samples, rows)
         for rows in ROWS_AT_ONCE
     }
+    contestants["matrix products alone"] = partial(products_alone, problem, samples)
     contestants["zoo"] = lambda: run.log_evidence(data.test.values, samples=samples)
     contestants["Pyro's vectorized_importance_weights"] = partial(pyro_alone, problem, samples)
     if find_spec("pythae"):
