@@ -355,3 +355,24 @@ def test_memory_does_not_grow_with_the_rows(watched):
         draws = posterior_draws(model, guide, torch.zeros(3000, 64), 100)
     assert draws.latents["z"].shape == (100, 3000, 2)
     assert max(seen) * 64 <= 2**20
+
+
+def test_data_that_a_guide_loses_are_annealed_from_the_prior(iris):
+    """In every seed, also after others of its data were annealed from its guide."""
+    run = zoo.fit(zoo.create("gaussian-constrained", iris), iris, seeds=2, steps=30, progress=False)
+    weighed = evidence.weigh(run, iris, 30)
+    for scores in weighed.density:
+        scores.k[:], scores.lost[:5] = 1.0, True
+    starts = []
+    annealer = evidence.Annealer.__call__
+
+    def watched(self, model, start, *rows):
+        chains = annealer(self, model, start, *rows)
+        starts.append((type(start).__name__, {name.split(".")[1] for name in self.start._names}))
+        return chains
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evidence.Annealer, "__call__", watched)
+        evidence.heldout(run, iris, weighed, 3)
+    assert [name for name, _ in starts] == ["MeanFieldNormal", "_Prior"] * 2
+    assert all(("encoder" in parts) == (name == "MeanFieldNormal") for name, parts in starts)

@@ -155,6 +155,14 @@ def test_evidence_of_a_run_is_that_of_its_weights(iris):
     assert (off < 6 * found.error + 1e-3).all()
 
 
+def test_programs_of_another_kind_are_refused():
+    kernel = Rowwise(lambda model, guide, x: (model(x) + guide(x),), 3)
+    with seeded(0), torch.no_grad():
+        kernel(nn.Linear(3, 3).double(), nn.Identity(), X)
+        with pytest.raises(ValueError, match="not those that were met first"):
+            kernel(nn.Linear(3, 3).double(), nn.Linear(3, 3).double(), X)
+
+
 COUNTS = ("beta-binomial", "mixed", "negative-binomial", "poisson", "zero-inflated-negative-binomial")
 QUICK = ("gaussian-constrained", "gaussian-binned", "gmvae", "poisson")
 

@@ -52,6 +52,7 @@ class Rowwise:
         self.function = function
         self.rows = 1 << max(0, (CACHE // numbers).bit_length() - 1)
         self._program: Replica | None = None  # which all others are like
+        self._names: list[str] = []  # of parameters and buffers
         self._sizes: dict[str, int] = {}  # of the noise of a row
         self._lifts = self._maps = self._records = True
         self._graphs: dict[int, Callable[..., Outputs]] = {}  # by how many rows they are of
@@ -73,6 +74,9 @@ class Rowwise:
             self._program = program
             self._rehearse(program, [of[:1] for of in rows])
         weights = {name: t.detach() for name, t in [*program.named_parameters(), *program.named_buffers()]}
+        self._names = self._names or [*weights]
+        if self._names != [*weights]:  # functional_call would leave what is not named as the first program has it
+            raise ValueError("these programs are not those that were met first, with other parameters")
         found = []
         for start in range(0, len(rows[0]), self.rows):
             some = slice(start, start + self.rows)

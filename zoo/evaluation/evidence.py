@@ -202,7 +202,7 @@ def heldout(run: Run, data: Data, weighed: Weighed, temperatures: int) -> xarray
     of_seeds: list[Any] = [*weighed.mass] or [None] * len(run.seeds)
     pending = iter(zip(weighed.density, of_seeds, strict=True))
 
-    refine = _Refiner(weighed, temperatures, absent)
+    refine = _Refiner(weighed, temperatures, inference.width(run.pair.model, weighed.x), absent)
     refined = run.each_seed(lambda model, guide: refine(model, guide, *next(pending)), Stream.EVIDENCE, 1)
     density, mass = zip(*refined, strict=True)
     of = _stacked(density)
@@ -241,9 +241,9 @@ def heldout(run: Run, data: Data, weighed: Weighed, temperatures: int) -> xarray
 class _Refiner:
     """Anneals data whose weights are bad, for one seed after the other; notes why it cannot."""
 
-    def __init__(self, weighed: Weighed, temperatures: int, absent: dict[str, str]) -> None:
-        self.weighed, self.temperatures, self.absent = weighed, temperatures, absent
-        self._annealers: dict[str, Annealer] = {}
+    def __init__(self, weighed: Weighed, temperatures: int, width: int, absent: dict[str, str]) -> None:
+        self.weighed, self.temperatures, self.width, self.absent = weighed, temperatures, width, absent
+        self._annealers: dict[tuple[str, type], Annealer] = {}
 
     def __call__(self, model: Any, guide: Any, density: Scores, mass: Scores | None) -> tuple[Scores, Scores | None]:
         """The scores of a seed, from the guide or, where its numbers overflow, from the prior."""
@@ -266,7 +266,7 @@ class _Refiner:
         lens = asked.lens(model, asked.width) if asked.lens is Cells and (rows & and_mass).any() else None
         served = torch.zeros_like(rows)
         try:
-            chains = self._annealer("annealing", model)(model, start, x[rows], lens, at[rows])
+            chains = self._annealer("annealing", start)(model, start, x[rows], lens, at[rows])
         except Unknown as reason:
             self.absent["annealing"] = str(reason)
             return served
@@ -288,16 +288,18 @@ class _Refiner:
         assert asked.lens  # or there would be no mass
         lens = asked.lens(model, asked.width)
         try:
-            found = self._annealer(name, model)(lens, start, self.weighed.at[rows]).of_density()
+            found = self._annealer(name, start)(lens, start, self.weighed.at[rows]).of_density()
         except Unknown as reason:
             self.absent[name] = str(reason)
             return
         mass.evidence[0, rows], mass.error[rows], mass.method[rows] = found.log_evidence, found.error, ANNEALED
 
-    def _annealer(self, name: str, model: Any) -> Annealer:
-        if name not in self._annealers:
-            self._annealers[name] = Annealer(self.temperatures, inference.width(model, self.weighed.x))
-        return self._annealers[name]
+    def _annealer(self, name: str, start: Any) -> Annealer:
+        """One for each pair of programs: the prior is another one than the guide."""
+        programs = name, type(start)
+        if programs not in self._annealers:
+            self._annealers[programs] = Annealer(self.temperatures, self.width)
+        return self._annealers[programs]
 
 
 def _mass(
