@@ -26,7 +26,7 @@ import pyro
 import pyro.distributions as dist
 import torch
 import typer
-from benchmark import Problem, networks, processor
+from benchmark import Problem, networks, processor, pythae_model
 from pyro.infer.importance import vectorized_importance_weights
 from torch import Tensor
 
@@ -83,8 +83,6 @@ def pyro_alone(problem: Problem, samples: int) -> None:
 
 def in_pythae(problem: Problem, samples: int) -> None:
     """Pythae's estimate, whose importance draws are of one datum at a time."""
-    from benchmark import pythae_model
-
     with torch.no_grad():
         pythae_model(problem).get_nll(problem.x, n_samples=samples, batch_size=samples)
 

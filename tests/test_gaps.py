@@ -18,7 +18,7 @@ from zoo import fitting
 from zoo.context import pyro_context, seeded
 from zoo.densities import smallest_scale
 from zoo.errors import DataError, Unknown
-from zoo.inference import encode, log_mean_exp, log_weights, prior, score_weights
+from zoo.inference import LogWeights, encode, log_mean_exp, log_weights, prior
 from zoo.lenses import Gapped, Observed, Zeros, observed
 from zoo.models import VAE
 from zoo.models.emissions import PerColumn
@@ -96,7 +96,7 @@ def closed_form(model, x):
 def test_the_exact_evidence_is_the_closed_form_marginal(name, options):
     model, guide, x = scattered(name, GAPPY, **options)
     with seeded(0):
-        (found,) = score_weights(model, guide, x, 100)
+        (found,) = LogWeights(100).known(model, guide, x)
     np.testing.assert_allclose(found, closed_form(model.model, x.numpy()), atol=1e-8)
 
 
@@ -245,7 +245,7 @@ def test_nothing_depends_on_what_is_put_into_a_gap(name, options):
         filler = torch.full((4,), value, dtype=torch.float64)
         model.filler.copy_(filler)
         with seeded(0):
-            outcomes.append((Gapped(fn, filler).log_prob(x), score_weights(model, guide, x, 5)))
+            outcomes.append((Gapped(fn, filler).log_prob(x), LogWeights(5).known(model, guide, x)))
     assert all(a.isfinite().all() for a in outcomes[0])
     assert all(torch.equal(a, b) for outcome in outcomes[1:] for a, b in zip(outcomes[0], outcome, strict=True))
 

@@ -13,7 +13,7 @@ from zoo.evaluation.annealing import anneal
 from zoo.evaluation.evidence import heldout, weigh
 from zoo.evaluation.tails import pareto_k
 from zoo.guides import ClosedFormNormal
-from zoo.inference import log_mean_exp, score_weights, stream_log_weights
+from zoo.inference import LogWeights, log_mean_exp, stream_log_weights
 from zoo.models import FactorAnalysis as FactorModel
 from zoo.models import ProbabilisticPCA
 
@@ -124,7 +124,7 @@ def test_importance_weights_give_the_exact_evidence(kind, spread, shift):
 def test_a_model_that_knows_its_evidence_is_scored_by_it():
     model = random_model(ProbabilisticPCA, 4, 2)
     x = torch.zeros(3, 4)
-    np.testing.assert_array_equal(score_weights(model, ClosedFormNormal(model), x, 50), model.log_evidence(x)[None])
+    np.testing.assert_array_equal(LogWeights(50).known(model, ClosedFormNormal(model), x), model.log_evidence(x)[None])
     data = zoo.load_data("iris")
     run = zoo.fit(zoo.create("linear-shared", data, latent_dim=2), data, seeds=1, steps=20, progress=False)
     group = zoo.evaluate(run, data, samples=50)["heldout"].to_dataset()

@@ -58,7 +58,7 @@ def test_recorded_blocks_are_those_of_pyro(patience, monkeypatch, iris):
         with seeded(seed):
             (found,) = kernel(model, guide, x)
         with seeded(seed):
-            keys = rowwise.row_keys(rowwise.base_key(), len(x), len(x))[0]
+            keys = rowwise.row_keys(rowwise.base_key(), len(x))
         for row, key in enumerate(keys[:9]):
             noise = {
                 kind: of[0] for kind, of in rowwise.standard_noise([key], {"normal": 64, "uniform": 0}, x[:1]).items()

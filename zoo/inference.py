@@ -32,9 +32,10 @@ __all__ = [
     "Weighted",
     "draws_nothing",
     "encode",
-    "is_exact",
+    "known_evidence",
     "log_mean_exp",
     "log_weights",
+    "pieces",
     "posterior_draws",
     "predictive_draws",
     "prior",
@@ -42,7 +43,6 @@ __all__ = [
     "refuse_overflow",
     "responsibility",
     "row_blocks",
-    "score_weights",
     "stream_log_weights",
     "weighted_likelihood",
     "width",
@@ -133,17 +133,14 @@ class LogWeights:
         if draws_nothing(model, guide, x):
             return log_weights(model, guide, x, 1, self.columns)
         drawn = max(1, min(self.samples, DRAWN, CHUNK // width(model, x)))
-        sizes = [drawn] * (self.samples // drawn) + [self.samples % drawn] * (self.samples % drawn > 0)
-        pieces = [self._kernel(size, width(model, x))(model, guide, x)[0] for size in sizes]
-        return torch.cat(pieces, dim=-1).movedim(0, -1)
+        sizes = pieces(self.samples, drawn)
+        of_pieces = [self._kernel(size, width(model, x))(model, guide, x)[0] for size in sizes]
+        return torch.cat(of_pieces, dim=-1).movedim(0, -1)
 
     def known(self, model: Program, guide: Program, x: Tensor) -> Tensor:
-        """The same, or one exact row of a model that knows its evidence: a method ``log_evidence``."""
-        known = getattr(model, "log_evidence", None)
-        if known is None:
-            return self(model, guide, x)
-        rows: Tensor = known(x)[None]
-        return rows if self.columns is None else torch.stack([rows, known(x, self.columns)[None]])
+        """The same, or one exact row of a model that knows its evidence."""
+        rows = known_evidence(model, x, self.columns)
+        return self(model, guide, x) if rows is None else rows
 
     def _kernel(self, draws: int, numbers: int) -> Rowwise:
         if draws not in self._kernels:
@@ -160,14 +157,18 @@ def stream_log_weights(
     return LogWeights(samples, columns)(model, guide, x)
 
 
-def score_weights(model: Program, guide: Program, x: Tensor, samples: int, columns: Tensor | None = None) -> Tensor:
-    """The same, exact where the model knows its evidence."""
-    return LogWeights(samples, columns).known(model, guide, x)
+def pieces(draws: int, largest: int) -> list[int]:
+    """So many draws in pieces, all but the last of which are the largest."""
+    return [largest] * (draws // largest) + [draws % largest] * (draws % largest > 0)
 
 
-def is_exact(model: Program, guide: Program, x: Tensor) -> bool:
-    """Whether :func:`score_weights` are exact: the evidence is known, or every latent is summed out."""
-    return hasattr(model, "log_evidence") or draws_nothing(model, guide, x)
+def known_evidence(model: Program, x: Tensor, columns: Tensor | None = None) -> Tensor | None:
+    """The evidence in the place of log weights, (1, B) or (2, 1, B), of a model with a method ``log_evidence``."""
+    known = getattr(model, "log_evidence", None)
+    if known is None:
+        return None
+    rows: Tensor = known(x)[None]
+    return rows if columns is None else torch.stack([rows, known(x, columns)[None]])
 
 
 def draws_nothing(model: Program, guide: Program, x: Tensor) -> bool:

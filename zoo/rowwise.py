@@ -8,7 +8,7 @@ seed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -22,9 +22,9 @@ from zoo.graphs import arrange_products, record, share_results
 from zoo.noise import Tape
 from zoo.objectives import Program
 
-__all__ = ["CACHE", "Rowwise", "base_key", "row_keys", "standard_noise"]
+__all__ = ["CACHE", "Rowwise", "base_key", "keyed_blocks", "row_keys", "standard_noise"]
 
-CACHE = 2**19
+CACHE = 2**19  # numbers of the widest tensor of a block: 2 MiB in single precision
 PATIENCE = 16  # blocks after which recording pays
 Outputs = tuple[Tensor, ...]
 
@@ -60,7 +60,7 @@ class Rowwise:
 
     def __call__(self, model: Program, guide: Program, *data: Tensor) -> Outputs:
         """What the function returns of each row, (N, ...), drawn from torch's random state as it stands."""
-        return self.block(model, guide, data, row_keys(base_key(), len(data[0]), len(data[0]))[0])
+        return self.block(model, guide, data, row_keys(base_key(), len(data[0])))
 
     def block(
         self, model: Program, guide: Program, rows: Sequence[Tensor], keys: Sequence[int] | None = None
@@ -172,10 +172,16 @@ def standard_noise(keys: Sequence[int] | None, sizes: dict[str, int], like: Tens
     return noise
 
 
-def row_keys(key: int, count: int, at_once: int) -> list[list[int]]:
-    """A key for each of so many rows, in blocks."""
-    keys = [random_stream(key, Stream.NOISE, row) for row in range(count)]
-    return [keys[start : start + at_once] for start in range(0, count, at_once)]
+def row_keys(key: int, count: int) -> list[int]:
+    """A key for each of so many rows."""
+    return [random_stream(key, Stream.NOISE, row) for row in range(count)]
+
+
+def keyed_blocks(size: int, *data: Tensor) -> Iterator[tuple[list[Tensor], list[int]]]:
+    """Blocks of so many rows of some tensors, and a key for each row, drawn from torch's random state."""
+    keys = row_keys(base_key(), len(data[0]))
+    for start in range(0, len(keys), size):
+        yield [of[start : start + size] for of in data], keys[start : start + size]
 
 
 def _module(program: Program) -> nn.Module:

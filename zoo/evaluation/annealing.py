@@ -16,7 +16,7 @@ from zoo.context import Stream, random_stream
 from zoo.errors import Unknown
 from zoo.latents import Vector, log_density, real_vector
 from zoo.objectives import Program
-from zoo.rowwise import Rowwise, base_key, row_keys, standard_noise
+from zoo.rowwise import Rowwise, keyed_blocks, standard_noise
 
 __all__ = ["Annealed", "Annealer", "Chains", "anneal"]
 
@@ -123,9 +123,8 @@ class Annealer:
                 "a dequantised datum has another density at every call, and there is no annealing towards that"
             )
         size = max(1, self.move.rows // self.groups)
-        at = x if at is None else at
-        blocks = zip(x.split(size), at.split(size), row_keys(base_key(), len(x), size), strict=True)
-        found = [self._of_block(model, guide, rows, cells, keys, lens) for rows, cells, keys in blocks]
+        blocks = keyed_blocks(size, x, x if at is None else at)
+        found = [self._of_block(model, guide, rows, cells, keys, lens) for (rows, cells), keys in blocks]
         density, cells = zip(*found, strict=True)
         return Chains(torch.cat(density, dim=1), torch.cat(cells, dim=1) if lens else None)
 

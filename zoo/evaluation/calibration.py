@@ -84,7 +84,7 @@ def calibration(run: Run, data: Data, weighed: Weighed) -> xarray.Dataset:
     leave_one_out = weighed.features()
     view, samples = run.pair.view, min(weighed.asked.samples, DRAWS)
     scale, cells = view.scale, ~np.isnan(view.width)
-    x, as_cells = weighed.seen[: weighed.asked.features], weighed.asked.lens is Cells
+    x, as_cells = weighed.seen[: weighed.asked.features], weighed.asked.as_cells
     filler = torch.as_tensor(view.filler, dtype=torch.float32)
 
     def of_seed(model: Any, guide: Any) -> tuple[Any, ...]:

@@ -73,7 +73,7 @@ class Weighed:
     @property
     def seen(self) -> Tensor:
         """The data whose features are predicted."""
-        return self.at if self.asked.lens is Cells else self.x
+        return self.asked.seen(self.x, self.at)
 
     def features(self) -> list[Predicted]:
         """The predictions of each feature.
@@ -148,20 +148,21 @@ def _weighed(
 ) -> tuple[Scores, Scores | None, Predicted | None]:
     """The scores of the density and of cells, and predictions of features, for one seed."""
     asked = weigher.asked
-    known = getattr(model, "log_evidence", None)
     density, mass, predicted = _by_weights(weigher, model, guide, x, at)
-    if known:
-        rows = [known(x)[None]] if asked.columns is None else [known(x)[None], known(x, asked.columns)[None]]
-        density = _of_weights(torch.stack(rows), exact=True)
-    for scores in (density, mass):
-        if scores is None or not (lost := scores.evidence[0].isnan()).any():
-            continue
+    known = inference.known_evidence(model, x, asked.columns)
+    if known is not None:
+        density = _of_weights(known, exact=True)
+    lost = density.evidence[0].isnan() | (mass.evidence[0].isnan() if mass else False)
+    if lost.any():
         prior = inference.prior(model)
         of_prior = Weigher(replace(asked, features=0), model, prior, x)
-        found = _by_weights(of_prior, model, prior, x[lost], at[lost])
-        for into, values in zip(scores, found[0] if scores is density else found[1], strict=True):  # type: ignore[arg-type]
-            into[..., lost] = values
-        scores.lost[lost] = True
+        other_density, other_mass, _ = _by_weights(of_prior, model, prior, x[lost], at[lost])
+        for scores, others in ((density, other_density), (mass, other_mass)):
+            if scores and others:
+                missing = scores.evidence[0].isnan()
+                for into, values in zip(scores, others, strict=True):
+                    into[..., missing] = values[..., missing[lost]]
+                scores.lost[missing] = True
     return density, mass, predicted
 
 

@@ -152,7 +152,7 @@ class GapFinder:
     def __call__(self, model: Program, guide: Program, x: Tensor) -> Gaps:
         """The gaps of data x (B, D)."""
         start, key = _family_of(guide, x), base_key()
-        best, keys = self._best(model, x, start, key), row_keys(key, len(x), len(x))[0]
+        best, keys = self._best(model, x, start, key), row_keys(key, len(x))
         elbo, optimal = (
             self.elbo.block(model, start.among, [x, numbers], keys)[0] for numbers in (start.numbers, best)
         )
@@ -165,7 +165,7 @@ class GapFinder:
         optimiser = torch.optim.Adam([moved], lr=RATE)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self.steps)
         for step in range(self.steps):
-            (keys,) = row_keys(random_stream(key, Stream.NOISE, step + 1), len(x), len(x))
+            keys = row_keys(random_stream(key, Stream.NOISE, step + 1), len(x))
             (moved.grad,) = self.slope.block(model, start.among, [x, start.numbers, start.units, moved], keys)
             optimiser.step()
             schedule.step()

@@ -18,7 +18,7 @@ from zoo.evaluation.predictions import PREDICTIVE_DRAWS, Draws, Predictions, pre
 from zoo.evaluation.tails import pareto_k
 from zoo.lenses import Cells, Dequantized
 from zoo.objectives import Program
-from zoo.rowwise import Rowwise, base_key, row_keys
+from zoo.rowwise import Rowwise, keyed_blocks
 
 __all__ = ["Asked", "Predicted", "Weigher", "Weights", "joined", "leave_one_feature_out"]
 
@@ -45,6 +45,15 @@ class Asked:
     width: Tensor = field(default_factory=lambda: torch.zeros(0))
     features: int = 0
     filler: Tensor | None = None
+
+    @property
+    def as_cells(self) -> bool:
+        """Whether features are predicted as the cells that they are in."""
+        return self.lens is Cells
+
+    def seen(self, x: Tensor, at: Tensor) -> Tensor:
+        """The data whose features are predicted: x, or the middles of its cells."""
+        return at if self.as_cells else x
 
 
 class Weights(NamedTuple):
@@ -81,9 +90,9 @@ class Weigher:
         of_features = min(samples, DRAWS, max(1, NUMBERS // x.shape[1]))
         width = max(inference.width(model, x), x.shape[1])
         largest = min(samples, DRAWS, max(1, AT_ONCE // width))
-        predicting = [(draws, True) for draws in _pieces(of_features, largest)]
-        predicting += [(draws, False) for draws in _pieces(samples - of_features, largest)]
-        self.pieces = {True: predicting, False: [(draws, False) for draws in _pieces(samples, largest)]}
+        predicting = [(draws, True) for draws in inference.pieces(of_features, largest)]
+        predicting += [(draws, False) for draws in inference.pieces(samples - of_features, largest)]
+        self.pieces = {True: predicting, False: [(draws, False) for draws in inference.pieces(samples, largest)]}
         numbers = width * (PREDICTIVE_DRAWS if self.exact and asked.features else largest)
         self.kernels = {
             piece: Rowwise(lambda *given, piece=piece: self._of_datum(*given, *piece), numbers)
@@ -97,18 +106,18 @@ class Weigher:
     ) -> Iterator[tuple[Weights, Predicted | None]]:
         """Of data x (N, D), and of cells around ``at`` (N, D), some data at a time."""
         rows = next(iter(self.kernels.values())).rows
-        blocks = zip(x.split(rows), at.split(rows), row_keys(base_key(), len(x), rows), strict=True)
         weights: list[Tensor] = []
         found: list[tuple[Predictions, Tensor]] = []
         done = 0
-        for block in blocks:
+        for (of_x, of_cells), keys in keyed_blocks(rows, x, at):
             predicts = done < self.asked.features
-            of_block, draws = self._of_block(model, guide, *block, self.pieces[predicts])
-            done += len(block[0])
+            of_block, draws = self._of_block(model, guide, of_x, of_cells, keys, self.pieces[predicts])
+            done += len(of_block)
             weights.append(of_block)
             if draws is not None:
-                predictions, log_v = predicted(draws, self._whole(block[1]))
-                found.append((predictions.where_observed(block[1]), log_v[: max(0, self.fits - done + len(log_v))]))
+                seen = self.asked.seen(of_x, of_cells)
+                predictions, log_v = predicted(draws, self._whole(seen))
+                found.append((predictions.where_observed(seen), log_v[: max(0, self.fits - done + len(log_v))]))
             if done == len(x) or sum(map(len, weights)) + rows > self.at_once:
                 yield self._weights(torch.cat(weights)), self._predicted(found, x[done - sum(map(len, weights)) :])
                 weights, found = [], []
@@ -150,10 +159,10 @@ class Weigher:
             weights = weights.flatten(1, -2).logsumexp(1)
         if not predicts:
             return (weights,)
-        seen = at if asked.lens is Cells else x
-        one = each_feature_given_the_others(fn if asked.lens is Cells else likelihood, seen)
+        seen = asked.seen(x, at)
+        one = each_feature_given_the_others(fn if asked.as_cells else likelihood, seen)
         whole, features = self._whole(seen), seen.shape[-1]
-        log_w = (parts[-1] if asked.lens is Cells else given) + rest
+        log_w = (parts[-1] if asked.as_cells else given) + rest
         if self.exact:  # one evaluation of a component says all about it, one draw from it does not
             log_w = log_w.expand(*log_w.shape[:-2], PREDICTIVE_DRAWS, -1)
         batch = torch.Size((*log_w.shape, features))
@@ -199,8 +208,3 @@ def joined(blocks: Iterable[Predicted | None], rows: int) -> Predicted:
     of, k = zip(*(block for block in blocks if block), strict=True)
     together = (torch.cat(parts)[:rows] for parts in zip(*of, strict=True))
     return Predicted(Predictions._make(together), np.concatenate(k))
-
-
-def _pieces(draws: int, largest: int) -> list[int]:
-    """So many draws in pieces, all but the last of which are the largest."""
-    return [largest] * (draws // largest) + [draws % largest] * (draws % largest > 0)
