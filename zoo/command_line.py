@@ -45,6 +45,13 @@ __all__ = ["app", "main"]
 class Commands(TyperGroup):
     """A person's mistake, a warning and an interruption each become one line on stderr."""
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that was named, if several processes can run it together."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if name != "train" and _by_torchrun() and os.environ.get("WORLD_SIZE") != "1":
+            raise OptionError(f"torchrun is for `zoo train`, which divides its work: call `zoo {name}` without it.")
+        return name, command, rest
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command; a mistake exits with status 2, an interruption with 130."""
         with warnings.catch_warnings():
@@ -61,7 +68,9 @@ class Commands(TyperGroup):
             try:
                 return super().invoke(ctx)
             except ZooError as error:
-                _tell(f"error: {error}", "red")
+                # what is wrong with a call is the same everywhere; what ends a run may be known to one process alone
+                if _is_first("LOCAL_RANK") or isinstance(error, RunError):
+                    _tell(f"error: {error}", "red")
                 raise typer.Exit(2) from None
             except OSError as error:
                 if error.errno == errno.EPIPE:  # as `| head` does; typer knows what to do
@@ -476,7 +485,8 @@ def train(
 ) -> None:
     """Train a pair and save the run, or go on with one that was interrupted.
 
-    If no seed ever had a finite validation ELBO, the exit status is 1.
+    Started by torchrun, several processes train it together: seeds are divided among them or, where those are fewer,
+    the rows of each batch. If no seed ever had a finite validation ELBO, the exit status is 1.
     """
     _run_plugins(plugin)
     if resume:
@@ -491,13 +501,17 @@ def train(
         raise OptionError("say which pair and --out which directory, or --resume a run that was interrupted.")
     else:
         zoo.card(name)
-        _check_free(out, overwrite, f"`zoo train --resume {out}`")
+        if _is_first():
+            _check_free(out, overwrite, f"`zoo train --resume {out}`")
         seeds, settings = training.chosen_seeds, training.settings(**ALONE)
         pair = zoo.create(name, loading.load(), **dict(_assignment(text) for text in assignments or ()))
         plan = Plan(pair, seeds, settings, out, overwrite)
         _remark([plan])
         run = _train(plan, quiet)
     best = run.tree["validation"].to_dataset()["elbo"].max("check").values.tolist()
+    broken = not any(map(math.isfinite, best))
+    if not _is_first():
+        raise typer.Exit(int(broken))
     if as_json:
         scores = [elbo if math.isfinite(elbo) else None for elbo in best]
         about = {"run": str(out), "pair": run.pair.name, "seeds": run.seeds, "notes": run.pair.data.notes}
@@ -505,7 +519,7 @@ def train(
     else:
         typer.echo(f"Best validation ELBO, nats per datum: {', '.join(f'{elbo:.2f}' for elbo in best)}")
         typer.echo(out)
-    if not any(map(math.isfinite, best)):
+    if broken:
         _tell(
             f"error: every seed of {run.pair.name} broke before its first finite validation ELBO; saved all the same.",
             "red",
@@ -797,7 +811,7 @@ def _remark(plans: Iterable[Plan]) -> None:
 
 
 def _remark_on(datas: Iterable[Data]) -> None:
-    for note in _notes(datas):
+    for note in _notes(datas) if _is_first() else ():
         _tell(f"data: {note}", "dim")
 
 
@@ -820,12 +834,21 @@ def _train(plan: Plan, quiet: bool) -> Run:
             raise KeyboardInterrupt("nothing was written.") from None
         usable = f"{place / SO_FAR} is the run as it stood; " if (place / SO_FAR).is_dir() else ""
         raise KeyboardInterrupt(f"{usable}`zoo train --resume {place}` goes on.") from None
-    if place is None or not (place / RECIPE).is_file():
+    if _is_first() and (place is None or not (place / RECIPE).is_file()):
         try:
             run.save(plan.place)
         except RunError as error:
             raise RunError(f"{error} Once it can be, `zoo train --resume {plan.place}` goes on.") from error
     return run
+
+
+def _by_torchrun() -> bool:
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def _is_first(number: str = "RANK") -> bool:
+    """Whether this process speaks for all that torchrun started, or for those on its machine (LOCAL_RANK)."""
+    return not _by_torchrun() or os.environ[number] == "0"
 
 
 def _check_free(place: Path, overwrite: bool, resumed_by: str, resume: bool = False) -> None:
