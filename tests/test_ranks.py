@@ -2,8 +2,11 @@
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
+import time
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -174,3 +177,48 @@ def test_torchrun_is_for_training(tmp_path, monkeypatch):
     words = f"train gmm --data iris --steps 5 --seeds 1 --quiet --out {tmp_path / 'run'}"
     trained = CliRunner().invoke(app, words.split())
     assert trained.exit_code == 0 and trained.stdout.endswith(f"{tmp_path / 'run'}\n")
+
+
+def started_by_torchrun(rank, port, *words):
+    """One of two processes, with what torchrun would tell it, and without torchrun, which stops all for one."""
+    told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": SIZE, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+    env = os.environ | ALONE | {name: str(value) for name, value in told.items()} | {"TORCHELASTIC_RUN_ID": "none"}
+    command = [sys.executable, "-m", "zoo.command_line", *words]
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("seeds", "rank", "kind"),
+    [(1, 0, signal.SIGKILL), (1, 1, signal.SIGINT), (2, 1, signal.SIGKILL), (2, 0, signal.SIGINT)],
+)
+def test_a_process_that_ends_is_missed_in_one_line_and_torchrun_goes_on(seeds, rank, kind, iris, tmp_path):
+    place = tmp_path / "run"
+    words = f"train gaussian-constrained --data iris --steps 1000 --quiet --compile off --seeds {seeds} --out {place}"
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    processes = [started_by_torchrun(one, port, *words.split()) for one in range(SIZE)]
+    while len(list(place.glob("state-*"))) < 2 and all(process.poll() is None for process in processes):
+        time.sleep(0.01)
+    processes[rank].send_signal(kind)
+    told = [process.communicate(timeout=60) for process in processes]
+    other = 1 - rank
+    assert processes[other].returncode == 2 and processes[rank].returncode != 0
+    (line,) = [line for line in told[other][1].splitlines() if line.startswith("error:")]
+    assert "the processes cannot go on together; one of them may have ended (" in line
+    assert "Traceback" not in told[other][1]
+    if kind == signal.SIGINT:
+        assert f"interrupted: `zoo train --resume {place}` goes on." in told[rank][1]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(SIZE)]
+    again = [*torchrun, "-m", "zoo.command_line", "train", "--resume", place]
+    done = subprocess.run(again, env=os.environ | ALONE, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert [line[:20] for line in done.stdout.splitlines()] == ["Best validation ELBO", str(place)[:20]]
+    run = zoo.load_run(place)
+    alone = zoo.fit(zoo.create(run.pair.name, iris), iris, progress=False, **run.settings, seeds=seeds)
+    if seeds == SIZE:
+        assert run.differences(alone) == []
+    else:
+        for name, weight in alone.weights.items():
+            torch.testing.assert_close(run.weights[name], weight, rtol=1e-2, atol=1e-3)
