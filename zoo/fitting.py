@@ -200,7 +200,7 @@ def fit(
         progress: show a progress bar where a person is watching.
         checkpoint: a directory to train in. A fit that was stopped there, however it ended, is gone on with to the
             same bits as if it had not been; a finished one is returned; when done, the run is saved there. Ctrl-C
-            leaves the run as it stood in ``so-far`` there.
+            leaves the run as it stood in ``so-far`` there, but in several processes.
         checkpoint_every: steps between states on disk, of which two are kept; None writes one at each check.
 
     Returns:
