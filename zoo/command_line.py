@@ -79,7 +79,8 @@ class Commands(TyperGroup):
                 _tell(f"error: {': '.join(told)}", "red")
                 raise typer.Exit(2) from None
             except KeyboardInterrupt as interruption:
-                _tell(f"interrupted: {str(interruption) or 'nothing was written.'}", "red")
+                if _is_first("LOCAL_RANK"):
+                    _tell(f"interrupted: {str(interruption) or 'nothing was written.'}", "red")
                 raise typer.Exit(130) from None
 
 
@@ -833,7 +834,8 @@ def _train(plan: Plan, quiet: bool) -> Run:
         if place is None or not (place / FIT).is_file():
             raise KeyboardInterrupt("nothing was written.") from None
         usable = f"{place / SO_FAR} is the run as it stood; " if (place / SO_FAR).is_dir() else ""
-        raise KeyboardInterrupt(f"{usable}`zoo train --resume {place}` goes on.") from None
+        command = "torchrun ... -m zoo.command_line" if _by_torchrun() else "zoo"
+        raise KeyboardInterrupt(f"{usable}`{command} train --resume {place}` goes on.") from None
     if _is_first() and (place is None or not (place / RECIPE).is_file()):
         try:
             run.save(plan.place)
