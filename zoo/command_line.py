@@ -666,7 +666,10 @@ def compare(
     _print_study(study, todo.datas, as_json)
     for name, reason in study.failures.items():
         _tell(f"error: {name} failed: {reason}", "red")
-    if study.failures:
+    for name in study.unfinished:
+        told = "another shard is at it" if working.shard else "another process is at it: say --resume later"
+        _tell(f"{name} is not done: {told}.", "dim" if working.shard else "red")
+    if study.failures or (study.unfinished and not working.shard):
         raise typer.Exit(1)
 
 
@@ -756,7 +759,7 @@ def report(
     """Write the report on saved runs and print the path of its page."""
     studies = {run: zoo.load_study(run) for run in runs if (run / "study.json").is_file()}
     given = [one for run in runs for one in (studies[run].runs if run in studies else [run])]
-    failures = {name: why for study in studies.values() for name, why in study.failures.items()}
+    failures = {name: why for study in studies.values() for name, why in study.absent.items()}
     typer.echo(zoo.report(given, out, failures=failures))
 
 

@@ -42,15 +42,20 @@ class Split:
 
     @property
     def failures(self) -> dict[str, str]:
-        """Why there is no run of a pair, or no score, by the name of the pair."""
-        told = {}
-        for name, place in self.places.items():
-            try:
-                told[name] = failure_file(place).read_text(encoding="utf-8")
-            except FileNotFoundError:
-                if not complete(place):
-                    told[name] = "not done yet: the same call goes on"
-        return told
+        """Why pairs failed, by name."""
+        files = {name: failure_file(place) for name, place in self.places.items()}
+        return {name: file.read_text(encoding="utf-8") for name, file in files.items() if file.is_file()}
+
+    @property
+    def unfinished(self) -> list[str]:
+        """The pairs that have no run yet and have not failed."""
+        failed = self.failures
+        return [name for name, place in self.places.items() if not complete(place) and name not in failed]
+
+    @property
+    def absent(self) -> dict[str, str]:
+        """Why pairs are not in the ranking, by name."""
+        return self.failures | dict.fromkeys(self.unfinished, "not done yet: the same call goes on")
 
 
 @dataclass(frozen=True)
@@ -74,13 +79,21 @@ class Study:
 
     @property
     def failures(self) -> dict[str, str]:
-        """Why there is no score of a pair, by the name of the pair, and on several splits of its folder as well."""
-        several = len(self.splits) > 1
-        return {
-            f"{split.folder.name}/{name}" if several else name: why
-            for split in self.splits
-            for name, why in split.failures.items()
-        }
+        """Why pairs failed, by name, on several splits with that of the folder."""
+        return {self._named(split, name): why for split in self.splits for name, why in split.failures.items()}
+
+    @property
+    def unfinished(self) -> list[str]:
+        """The pairs that have no run yet and have not failed, named likewise."""
+        return [self._named(split, name) for split in self.splits for name in split.unfinished]
+
+    @property
+    def absent(self) -> dict[str, str]:
+        """Why pairs are not in the ranking, named likewise."""
+        return {self._named(split, name): why for split in self.splits for name, why in split.absent.items()}
+
+    def _named(self, split: Split, name: str) -> str:
+        return f"{split.folder.name}/{name}" if len(self.splits) > 1 else name
 
     @cached_property
     def tables(self) -> list[pd.DataFrame]:
@@ -123,7 +136,7 @@ class Study:
         """Write the report of each split, and what several say together as ``across_splits.csv``."""
         for split in self.splits:
             if split.runs:
-                report(split.runs, split.folder, ensembles=self.ensembles, failures=split.failures)
+                report(split.runs, split.folder, ensembles=self.ensembles, failures=split.absent)
         if len(self.splits) > 1 and self.table is not None:
             self.table.to_csv(self.out / "across_splits.csv")
 
