@@ -159,12 +159,13 @@ def _bars(progress: bool) -> Iterator[Callable[[Sequence[Task]], None]]:
             looked = time.monotonic()
             begun = [task for task in tasks if (task.place / FIT).is_file() or (task.place / RECIPE).is_file()]
             for task in begun:
-                steps, asked = steps_taken(task.place), task.settings["steps"]
-                total = round_of(steps).stop if asked == "auto" else asked
-                scored = (task.place / RECIPE).is_file()
-                bar = shown.setdefault(task, bars.add_task(task.name)) if task not in shown else shown[task]
-                told = f"{task.name}: scoring" if scored else task.name
-                bars.update(bar, description=told, completed=steps, total=None if scored else total)
+                if task not in shown:
+                    shown[task] = bars.add_task(task.name)
+                if (task.place / RECIPE).is_file():
+                    bars.update(shown[task], description=f"{task.name}: scoring", completed=1, total=1)
+                else:
+                    steps, asked = steps_taken(task.place), task.settings["steps"]
+                    bars.update(shown[task], completed=steps, total=round_of(steps).stop if asked == "auto" else asked)
             for task in [task for task in shown if task not in begun]:
                 bars.remove_task(shown.pop(task))
 
