@@ -14,9 +14,11 @@ import likelihoods
 import numpy as np
 import pytest
 from programs import draw_nothing, score_quickly
+from typer.testing import CliRunner
 
 import zoo
 from zoo import catalogue, planning, workers
+from zoo.command_line import app
 from zoo.errors import OptionError, RunError, UnknownPair
 from zoo.storage import locked
 from zoo.studies import failure_file
@@ -108,10 +110,23 @@ def test_dask_with_a_worker_killed(whole, tmp_path, monkeypatch):
     distributed = pytest.importorskip("distributed")
     monkeypatch.setenv(MARKS, str(tmp_path))
     cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50)
+    command = ["compare", "gmm-constrained", "--data", "iris", "--steps", "20", "--samples", "20", "--quiet"]
     with cluster, distributed.Client(cluster) as client:
+        typed = [*command, "--dask", cluster.scheduler_address, "--out", str(tmp_path / "typed")]
+        assert CliRunner().invoke(app, typed).exit_code == 0
         study = zoo.study(["gmm-constrained[components=2]", NAMES[1]], "iris", tmp_path, executor=client, **HOW)
     assert (tmp_path / "died").exists()
     same_bits(study, whole)
+
+
+def test_a_scheduler_that_does_not_answer_is_one_line(tmp_path, monkeypatch):
+    pytest.importorskip("distributed")
+    monkeypatch.setattr("zoo.command_line.DASK_SECONDS", 0.2)
+    command = ["compare", "gmm", "--data", "iris", "--dask", "tcp://127.0.0.1:9", "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 2
+    assert "error: --dask tcp://127.0.0.1:9: no scheduler answers there" in result.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_shards_share_the_tasks_and_leave_none(whole, tmp_path, monkeypatch):
