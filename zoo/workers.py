@@ -22,7 +22,7 @@ from zoo.tasks import Ended, Task, in_worker
 __all__ = ["Executor", "Future", "by_executor", "by_workers", "workers_for"]
 
 SMALL = 4000  # steps of all tasks, which take no longer than workers take to start
-WORKER_BYTES, COPIES = 2**30, 4  # of memory: what a worker takes, and how often it holds the data
+WORKER_BYTES, COPIES = 3 * 2**29, 4  # of memory: what a worker and its compiler take, and how often it holds the data
 BARREN = 2  # pools that broke before a task of theirs was done; from then on each task gets one of its own
 POLL, LOOK = 0.05, 1.0  # seconds from one look at the futures, and at the files, to the next
 
