@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from zoo.evaluation import evaluate
     from zoo.fitting import fit
     from zoo.parts import register_guide, register_objective, register_prior
+    from zoo.planning import study
     from zoo.reporting import report
     from zoo.runs import Run, load_run
     from zoo.sources import list_data, load_data
+    from zoo.studies import Study, load_study
     from zoo.wellposed import Ceiling, Witness, ceiling, witness
 
 __version__ = "0.1.0"
@@ -29,6 +31,7 @@ __all__ = [
     "Data",
     "Pair",
     "Run",
+    "Study",
     "Witness",
     "card",
     "ceiling",
@@ -42,6 +45,7 @@ __all__ = [
     "list_pairs",
     "load_data",
     "load_run",
+    "load_study",
     "objectives",
     "parts",
     "register",
@@ -49,6 +53,7 @@ __all__ = [
     "register_objective",
     "register_prior",
     "report",
+    "study",
     "testing",
     "witness",
 ]
@@ -61,10 +66,12 @@ _ROOMS = {
     "zoo.data": ["Data"],
     "zoo.evaluation": ["evaluate"],
     "zoo.fitting": ["fit"],
+    "zoo.planning": ["study"],
     "zoo.parts": ["register_guide", "register_objective", "register_prior"],
     "zoo.reporting": ["report"],
     "zoo.runs": ["Run", "load_run"],
     "zoo.sources": ["list_data", "load_data"],
+    "zoo.studies": ["Study", "load_study"],
     "zoo.wellposed": ["Ceiling", "Witness", "ceiling", "witness"],
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}

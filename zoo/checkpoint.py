@@ -17,14 +17,14 @@ from zoo.errors import OptionError, RunError
 from zoo.ranks import Ranks
 from zoo.storage import digest, locked, write_file
 
-__all__ = ["FIT", "SO_FAR", "Checkpoint", "begun"]
+__all__ = ["FIT", "SO_FAR", "Checkpoint", "begun", "steps_taken"]
 
 log = logging.getLogger("zoo")
 
 FORMAT = 5
 KEPT = 2  # states on disk: were the newest damaged, the one before it would still be there
 DIGITS = 16  # of the digest of a state, in its name
-FIT, STATE = "fit.json", re.compile(rf"state-\d+-[0-9a-f]{{{DIGITS}}}\.safetensors")
+FIT, STATE = "fit.json", re.compile(rf"state-(\d+)-[0-9a-f]{{{DIGITS}}}\.safetensors")
 SO_FAR = "so-far"  # beside the states, the run that an interruption leaves
 
 
@@ -126,6 +126,15 @@ class Checkpoint:
                 return state
             log.warning("%s cannot be read (it is damaged): going on from the checkpoint before it", file)
         return None
+
+
+def steps_taken(path: Path) -> int:
+    """How many steps the newest state in a place has behind it; none where there is no state."""
+    try:
+        found = [STATE.fullmatch(name.name) for name in path.iterdir()]
+    except OSError:
+        return 0
+    return max((int(state[1]) for state in found if state), default=0)
 
 
 def begun(path: Path) -> tuple[dict[str, Any], str]:

@@ -36,14 +36,14 @@ from zoo.lenses import Gapped
 from zoo.objectives import terms, traces
 from zoo.options import MAX_SEED, MOST, MOST_SEEDS, checked, count, location, switch
 from zoo.parts import OBJECTIVES
-from zoo.plugins import PACKAGE, origin
+from zoo.plugins import PACKAGE
 from zoo.portions import DividedEngine
 from zoo.ranks import Ranks, ranks_of
 from zoo.rounds import AUTO_STEPS, LIKELY_STEPS, Round, round_of, still_improving
 from zoo.runs import RECIPE, Run, load_run
 from zoo.storage import write_directory
 
-__all__ = ["SCHEDULES", "Settings", "fit"]
+__all__ = ["SCHEDULES", "Settings", "checked_seeds", "checked_settings", "fit"]
 
 log = logging.getLogger("zoo")
 
@@ -224,7 +224,7 @@ def fit(
     if objective is not None:
         given["objective"] = OBJECTIVES.spelled(objective)
     settings = checked_settings(given)
-    chosen_seeds, progress = _seeds(seeds), switch("progress", progress)
+    chosen_seeds, progress = checked_seeds(seeds), switch("progress", progress)
     _check_data(pair, data)
     settings = replace(
         settings,
@@ -623,7 +623,7 @@ def _attributes(
     arguments = asdict(settings) | {"compile": engine.mode}
     told = "".join(f", {name}={value!r}" for name, value in options.items())
     fitted = ", ".join(f"{name}={value!r}" for name, value in {"seeds": seeds, **arguments}.items())
-    elsewhere = [*origins(pair), *filter(None, [origin(OBJECTIVES.part(settings.objective).kind)])]
+    elsewhere = [*origins(pair), *filter(None, [OBJECTIVES.part(settings.objective).origin])]
     plugins = [one for one in elsewhere if not one.startswith(PACKAGE)]
     loaded = f"zoo.{data.origin}" if data.origin else f"...  # {data.name}, fingerprint {data.fingerprint[:12]}"
     return {
@@ -686,7 +686,8 @@ def _constants(data: Data, watch: Watch) -> dict[str, xarray.Dataset]:
     return {"constant_data": constant}
 
 
-def _seeds(seeds: Any) -> list[int]:
+def checked_seeds(seeds: Any) -> list[int]:
+    """The seeds themselves, if they are a count or different whole numbers."""
     try:
         chosen = list(range(count("seeds", seeds, most=MOST_SEEDS)))
     except OptionError:
