@@ -915,9 +915,11 @@ def _print_ranking(
     table: pd.DataFrame | None, failures: Mapping[str, str], page: Path | None, datas: Iterable[Data], as_json: bool
 ) -> None:
     """A table for each base measure and data set, the pairs that failed, the path of the report."""
+    careful = {} if table is None else zoo.cautions(table)
     if as_json:
         rows = [] if table is None else json.loads(table.reset_index().to_json(orient="records"))
-        _print_json({"rows": rows, "failures": failures, "report": page and str(page), "notes": _notes(datas)})
+        told = {"rows": rows, "cautions": careful, "failures": failures, "report": page and str(page)}
+        _print_json(told | {"notes": _notes(datas)})
         return
     for label, rows in [] if table is None else table.groupby("table", sort=False):
         cells = [
@@ -934,6 +936,8 @@ def _print_ranking(
         _print_table(
             ["rank", "pair", "held-out, nats", "difference ± data ± seeds", "weight", "verdict"], cells, str(label)
         )
+        for text in [*rows["choice"][rows["choice"] != ""].unique(), *careful.get(str(label), [])]:
+            typer.echo(f"{text}\n")
     if failures:
         _print_table(["pair", "reason"], list(failures.items()), "failed")
     if page:
