@@ -1,17 +1,22 @@
-"""What validation chooses among the options of a pair, what ArviZ warns of."""
+"""What validation chooses among the options of a pair, what ArviZ warns of, and both in the report."""
 
+import itertools
 import json
 import re
 import warnings
 
 import arviz_stats
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from synthetic_runs import replace, synthetic_run
 
 from zoo.comparison import across_splits, cautions, compare, elpd, families, outcomes
+from zoo.reporting import choices, report
+from zoo.reporting.ink import STYLE
 
 SEEDS = np.array([-0.1, 0.0, 0.1])  # around their mean: a standard deviation of 0.1, a standard error of 0.1 / sqrt(3)
 
@@ -277,6 +282,130 @@ def test_a_row_alone_or_apart_needs_no_caution():
     assert cautions(compare(scored("a", few))) == {}
     assert cautions(compare([scored("a", few), scored("b", np.full(9, np.nan))])) == {}
     assert [len(texts) for texts in cautions(compare([scored("a", few), scored("b", few - 1)])).values()] == [1]
+
+
+# -- the report --------------------------------------------------------------------------------------------------------
+
+
+def drawn(found, setting):
+    """A figure laid out, and its note."""
+    with mpl.rc_context(STYLE):
+        figure, note = choices.against(found, setting)
+        FigureCanvasAgg(figure).draw()
+    return figure, note
+
+
+def test_both_scores_are_drawn_against_each_option():
+    found = family(*grid())
+    assert found.settings == ("floor", "latent_dim")
+    figure, note = drawn(found, "latent_dim")
+    upper, lower = figure.axes
+    for ax, expected in (
+        (upper, {"floor=0.1": [-22, -21, -20.5], "floor=0.01": [-21.5, -18.5, -18]}),
+        (lower, {"floor=0.1": [-21, -19, -20], "floor=0.01": [-20.5, -17, -18]}),
+    ):
+        lines = {box.get_label(): box.lines[0] for box in ax.containers}
+        assert lines.keys() == expected.keys()
+        for name, values in expected.items():
+            assert lines[name].get_xdata().tolist() == [2, 8, 32]
+            np.testing.assert_allclose(lines[name].get_ydata(), values)
+    (ring,) = (line for line in lower.lines if line.get_markersize() == 10)
+    assert (ring.get_xdata().item(), ring.get_ydata().item()) == (8, pytest.approx(-17))
+    assert lower.get_xscale() == "log"
+    assert [label.get_text() for label in lower.get_xticklabels()] == ["2", "8", "32"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["floor=0.01", "floor=0.1"]
+    assert note.startswith("Nats per datum; the ring is what validation chooses; bars are one standard error")
+
+
+def test_bars_are_the_error_of_the_difference_to_the_chosen_one():
+    base, other = np.random.default_rng(0).normal(-9, [[1.0], [2.0]], (2, 40))
+    runs = [member(-9 - i, 0, floor=0.1 + i) for i in range(2)]
+    for tree, values in zip(runs, (base, other), strict=True):
+        replace(tree, "heldout", "log_evidence", np.repeat(values[None], 3, axis=0))
+    figure, _ = drawn(family(*runs), "floor")
+    (bars,) = figure.axes[0].containers[0].lines[2]
+    lengths = [np.ptp(segment[:, 1]) / 2 for segment in bars.get_segments()]
+    assert lengths == pytest.approx([0, np.std(base - other, ddof=1) / np.sqrt(40)])
+    (bars,) = figure.axes[1].containers[0].lines[2]
+    assert [np.ptp(segment[:, 1]) / 2 for segment in bars.get_segments()] == pytest.approx([0.1 / np.sqrt(3)] * 2)
+
+
+@pytest.mark.parametrize(
+    ("values", "numeric", "log"),
+    [
+        ([0.1, 0.01], True, True),
+        ([2, 3, 4], True, False),
+        ([0, 1, 100], True, False),
+        ([1, 2.5, 9], True, False),
+        (["constrained", "student-t"], False, False),
+        ([None, 0.1], False, False),
+        ([True, False], False, False),
+        ([[64], [64, 32]], False, False),
+    ],
+)
+def test_numbers_stand_where_they_are_and_all_else_side_by_side(values, numeric, log):
+    axis = choices.Axis.of(values)
+    assert (axis.numeric, axis.log) == (numeric, log)
+    assert list(axis.places.values()) == ([float(v) for v in sorted(values)] if numeric else [0, 1][: len(values)])
+
+
+@pytest.mark.parametrize(
+    "values", [[1, 2, 3, 1000], [0, 1, 2, 3, 100], [1e-9, 2e-9, 1e-3], list(range(1, 30)), ["constrained", "student-t"]]
+)
+def test_tick_labels_do_not_touch(values):
+    named = "real" if isinstance(values[0], str) else "floor"
+    found = family(*(member(-17 - i, -18, **{named: value}) for i, value in enumerate(values)))
+    figure, _ = drawn(found, named)
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    labels = [label for label in figure.axes[1].get_xticklabels() if label.get_text()]
+    boxes = [label.get_window_extent(renderer) for label in labels]
+    assert len(boxes) > 1
+    assert all(right.x0 - left.x1 >= 3 for left, right in itertools.pairwise(boxes))
+
+
+def test_long_names_are_turned():
+    long = ["normal", "vamp[components=50]", "mixture[components=10]"]
+    figure, _ = drawn(family(*(member(-17 - i, -18, prior=prior) for i, prior in enumerate(long))), "prior")
+    assert {label.get_rotation() for label in figure.axes[1].get_xticklabels()} == {20}
+    figure, _ = drawn(family(*(member(-17 - i, -18, prior=prior) for i, prior in enumerate("abc"))), "prior")
+    assert {label.get_rotation() for label in figure.axes[1].get_xticklabels()} == {0}
+
+
+def test_more_lines_than_colours_are_told():
+    found = family(*(member(-17 - i, -18, floor=i % 2, latent_dim=i // 2) for i in range(20)))
+    figure, note = drawn(found, "floor")
+    assert len(figure.axes[0].containers) == 8
+    assert "the best 8 of 10 combinations" in note
+
+
+@pytest.mark.usefixtures("blank_pictures")
+def test_the_report_says_and_draws_what_validation_chooses(tmp_path):
+    runs = [*grid()[:3], member(-1, -2, floor=0.001, ran_away=True), synthetic_run("gmm", steps=40, obs=20, extras=())]
+    failed = {"gaussian-constrained[floor=-1]": "OptionError: no", "gmm": "no"}
+    page = report(runs, tmp_path, failures=failed).read_text(encoding="utf-8")
+    words = " ".join(re.sub(r"<[^>]+>", " ", page).split())
+    assert '<section id="options">' in page
+    assert 'href="#options"' in page
+    assert "of 4, validation chooses floor=0.1, latent_dim=8, by its ELBO of −19.000 nats" in words
+    assert "not drawn: floor=0.001, latent_dim=2." in words
+    assert "Failed, and not among them: gaussian-constrained[floor=-1] ." in words.replace("].", "] .")
+    assert re.search(r"floor=0\.1, latent_dim=8\) −19\.000 ± 0\.058 −21\.00 ± 0\.\d+ chosen", words)
+    assert "left out" in words
+    assert "40 test data: with fewer than 100" in words
+    assert {path.name for path in (tmp_path / "figures").glob("options-*.png")} == {
+        "options-1-1-floor.png",
+        "options-1-2-latent-dim.png",
+    }
+    again = report(runs[-1], tmp_path).read_text(encoding="utf-8")
+    assert 'id="options"' not in again
+    assert not list((tmp_path / "figures").glob("options-*"))
+
+
+@pytest.mark.usefixtures("blank_pictures")
+def test_a_pair_that_always_ran_away_is_told_and_not_drawn(tmp_path):
+    page = report([member(-1, -2, floor=floor, ran_away=True) for floor in (0.1, 1.0)], tmp_path).read_text()
+    assert "validation chooses none; not floor=0.1 and floor=1.0, which ran away" in page
+    assert not list((tmp_path / "figures").glob("options-*"))
 
 
 def test_a_table_is_written_as_json():

@@ -46,6 +46,11 @@ class Family:
         return sorted(fit, key=lambda run: -float(run.validation.mean()))
 
     @property
+    def left_out(self) -> list[Outcome]:
+        """The runs that cannot be chosen."""
+        return [run for run in self.runs if run.label in self.excluded]
+
+    @property
     def chosen(self) -> Outcome | None:
         """The run that the validation part chooses, if there is one to be chosen."""
         return self.candidates[0] if self.candidates else None
