@@ -168,7 +168,16 @@ def test_a_run_that_was_not_evaluated_can_be_chosen():
 
 def test_the_elbo_of_a_density_whose_mass_is_ranked_says_so():
     runs = [by_mass(member(-3 - i, -5 + i, floor=0.1 + i)) for i in range(2)]
-    assert "(of its density, though masses are ranked, by a gap" in family(*runs).statement
+    assert "between them; of its density, though masses are ranked)" in family(*runs).statement
+
+
+def test_a_density_that_ran_away_is_left_out_and_its_mass_still_scores():
+    found = family(by_mass(member(-1, -2, floor=1e-9, ran_away=True)), by_mass(member(-17, -18)))
+    assert found.chosen.setting == "floor=0.1"
+    assert found.statement.endswith(
+        "On the test part it scores -48.00; the best there, floor=1e-09 with -32.00, chose itself on the test part and "
+        "is optimistic."
+    )
 
 
 def test_only_runs_of_one_pair_on_the_same_data_are_related():

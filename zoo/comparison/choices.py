@@ -87,10 +87,10 @@ class Family:
         values = self.chosen.validation
         error = standard_error(values)
         spread = "of one seed" if values.size == 1 else f"± {nats(error, places(error))} over {values.size} seeds"
-        density = self.chosen.has_mass and self.chosen.read("base_measure") != "mass"
-        of = "of its density, though masses are ranked" if density else "a lower bound on the log evidence"
-        of += ", by a gap that may differ between them"
-        return f"its ELBO of {nats(float(values.mean()), places(error))} nats {spread} ({of})"
+        told = "a lower bound on the log evidence, by a gap that may differ between them"
+        if self.chosen.has_mass and self.chosen.read("base_measure") != "mass":
+            told += "; of its density, though masses are ranked"
+        return f"its ELBO of {nats(float(values.mean()), places(error))} nats {spread} ({told})"
 
     def _ties(self) -> str:
         if not self.tied:
