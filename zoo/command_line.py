@@ -967,12 +967,13 @@ def _print_study(study: Study, datas: Iterable[Data], as_json: bool) -> None:
                 _plus_minus(row["difference"], row["difference_se"]),
                 f"{row['best']:.0f}",
                 f"{row['apart']:.0f}",
+                f"{row['chosen']:.0f}",
                 nats(row["worst"]),
             )
             for name, row in json.loads(rows.to_json(orient="index")).items()
         ]
-        columns = ["pair", "splits", "held-out, nats ± sd", "difference ± se", "best in", "apart in", "worst datum"]
-        _print_table(columns, cells, str(label))
+        names = ["splits", "held-out, nats ± sd", "difference ± se", "best in", "apart in", "chosen in", "worst datum"]
+        _print_table(["pair", *names], cells, str(label))
     if written:
         typer.echo(written)
 
