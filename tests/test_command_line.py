@@ -411,6 +411,19 @@ def test_compare_repeats_on_several_splits(tmp_path):
     assert len({run.tree.attrs["data_fingerprint"] for run in runs}) == 2
 
 
+@pytest.mark.usefixtures("blank_pictures")
+def test_compare_says_what_validation_chooses_and_what_arviz_warns_of(tmp_path):
+    options = ["gmm[components=2|3]", "--data", "iris", "--samples", 50, "--out", tmp_path, *QUICK]
+    out, _ = call("compare", *options)
+    assert out.count("gmm: of 2, validation chooses components=") == 1
+    assert out.count("30 test data: with fewer than 100, intervals") == 1
+    told = json.loads(call("compare", *options, "--resume", "--json")[0])
+    assert [len(texts) for texts in told["cautions"].values()] == [1]
+    (chosen,) = (row for row in told["rows"] if row["chosen"])
+    assert chosen["validation"] == max(row["validation"] for row in told["rows"])
+    assert chosen["choice"] in out
+
+
 def test_an_interruption_says_what_was_kept(tmp_path, monkeypatch):
     fit = zoo.fit
 

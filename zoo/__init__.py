@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from zoo import errors, objectives, parts, testing
     from zoo.cards import Card
     from zoo.catalogue import Pair, card, create, list_pairs, register
-    from zoo.comparison import compare, elpd
+    from zoo.comparison import cautions, compare, elpd
     from zoo.data import Data
     from zoo.evaluation import evaluate
     from zoo.fitting import fit
@@ -34,6 +34,7 @@ __all__ = [
     "Study",
     "Witness",
     "card",
+    "cautions",
     "ceiling",
     "compare",
     "create",
@@ -62,7 +63,7 @@ __all__ = [
 _ROOMS = {
     "zoo.cards": ["Card"],
     "zoo.catalogue": ["Pair", "card", "create", "list_pairs", "register"],
-    "zoo.comparison": ["compare", "elpd"],
+    "zoo.comparison": ["cautions", "compare", "elpd"],
     "zoo.data": ["Data"],
     "zoo.evaluation": ["evaluate"],
     "zoo.fitting": ["fit"],

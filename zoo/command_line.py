@@ -940,9 +940,11 @@ def _print_ranking(
     table: pd.DataFrame | None, failures: Mapping[str, str], page: Path | None, datas: Iterable[Data], as_json: bool
 ) -> None:
     """A table for each base measure and data set, the pairs that failed, the path of the report."""
+    careful = {} if table is None else zoo.cautions(table)
     if as_json:
         rows = [] if table is None else json.loads(table.reset_index().to_json(orient="records"))
-        _print_json({"rows": rows, "failures": failures, "report": page and str(page), "notes": _notes(datas)})
+        told = {"rows": rows, "cautions": careful, "failures": failures, "report": page and str(page)}
+        _print_json(told | {"notes": _notes(datas)})
         return
     for label, rows in [] if table is None else table.groupby("table", sort=False):
         cells = [
@@ -959,6 +961,8 @@ def _print_ranking(
         _print_table(
             ["rank", "pair", "held-out, nats", "difference ± data ± seeds", "weight", "verdict"], cells, str(label)
         )
+        for text in [*rows["choice"][rows["choice"] != ""].unique(), *careful.get(str(label), [])]:
+            typer.echo(f"{text}\n")
     if failures:
         _print_table(["pair", "reason"], list(failures.items()), "failed")
     if page:
@@ -988,12 +992,13 @@ def _print_study(study: Study, datas: Iterable[Data], as_json: bool) -> None:
                 _plus_minus(row["difference"], row["difference_se"]),
                 f"{row['best']:.0f}",
                 f"{row['apart']:.0f}",
+                f"{row['chosen']:.0f}",
                 nats(row["worst"]),
             )
             for name, row in json.loads(rows.to_json(orient="index")).items()
         ]
-        columns = ["pair", "splits", "held-out, nats ± sd", "difference ± se", "best in", "apart in", "worst datum"]
-        _print_table(columns, cells, str(label))
+        names = ["splits", "held-out, nats ± sd", "difference ± se", "best in", "apart in", "chosen in", "worst datum"]
+        _print_table(["pair", *names], cells, str(label))
     if written:
         typer.echo(written)
 

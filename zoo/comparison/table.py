@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from zoo.comparison.choices import families
 from zoo.comparison.difference import Difference, Floats, standard_error
 from zoo.comparison.outcome import BAD_K, Outcome, Source, outcomes, with_ensembles
 from zoo.comparison.verdicts import first, gift, height, listed_apart, remarks, verdict
@@ -22,7 +23,8 @@ OVERLAP = 1 / 4  # test rows over all other rows of a split
 COLUMNS = (
     "table", "rank", "title", "scored_as", "log_evidence", "se", "seed_sd", "seed_disagreement", "worst_seed", "median",
     "worst", "difference", "difference_se", "difference_seed_se", "weight", "weight_se", "bits_per_dim", "log_density",
-    "share_constant", "bad_k", "annealed", "exact", "seeds", "verdict",
+    "share_constant", "bad_k", "annealed", "exact", "seeds", "rows", "validation", "validation_sd", "chosen", "choice",
+    "verdict",
 )  # fmt: skip
 
 
@@ -53,10 +55,14 @@ def compare(runs: Source | Iterable[Source], *, ensembles: bool = False) -> pd.D
     data), ``bits_per_dim`` (of masses) and ``log_density`` (of densities ranked by their mass), ``share_constant``
     (nats that the columns constant in training give a density, NaN without such columns), ``bad_k`` (data with Pareto k
     above 0.7, in the worst seed; NA where a k is unknown), ``annealed`` (how many of them were annealed), ``exact``,
-    ``seeds`` (scored/trained: a frozen seed is not scored) and ``verdict``, a sentence. Noise is
-    the 95 % interval over data and seeds together (:class:`~zoo.comparison.difference.Difference`), and at least 0.01
-    nats; a difference within it is called none. Where one datum makes up more than half of the spread of the paired
-    differences, a trimmed mean, a twentieth of the data less at each end, decides beside the mean.
+    ``seeds`` (scored/trained: a frozen seed is not scored), ``rows`` (how many test data are scored), ``validation``
+    (validation ELBO of the weights that are scored, mean over the scored seeds: a lower bound on the log evidence, of
+    the pair's own density or mass) with ``validation_sd`` (over seeds), ``chosen`` (whether validation chooses it among
+    the runs of its pair that differ in options; NA without others) with ``choice`` (that in words, the same for all of
+    them; else empty), and ``verdict``, a sentence. Noise is the 95 % interval over data and seeds together
+    (:class:`~zoo.comparison.difference.Difference`), and at least 0.01 nats; a difference within it is called none.
+    Where one datum makes up more than half of the spread of the paired differences, a trimmed mean, a twentieth of the
+    data less at each end, decides beside the mean.
 
     With ``ensembles`` each run of several seeds has a second row, of the equal mixture of its seeds: the log of their
     mean density, another model than any of them and at least as good as their average.
@@ -97,9 +103,10 @@ def across_splits(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
     Columns: ``table``; ``splits`` (in which the pair has a score); ``log_evidence`` (mean over splits), ``split_sd``
     (standard deviation over them) and ``worst`` (the worst datum of all); ``difference`` to the pair with the highest
-    mean and ``difference_se``, paired by split; ``best`` and ``apart``, in how many splits it was ranked first and
-    listed apart. Splits share most of their rows, so the standard error is the corrected one of Nadeau & Bengio (2003),
-    https://doi.org/10.1023/A:1024068626366, for a test part of a fifth: s sqrt(1/R + 1/4).
+    mean and ``difference_se``, paired by split; ``best``, ``apart`` and ``chosen``, in how many splits it was ranked
+    first, listed apart, and what validation chose among the options of its pair. Splits share most of their rows, so
+    the standard error is the corrected one of Nadeau & Bengio (2003), https://doi.org/10.1023/A:1024068626366, for a
+    test part of a fifth: s sqrt(1/R + 1/4).
     """
     every = pd.concat([table.reset_index().assign(split=split) for split, table in enumerate(tables)])
     frames = []
@@ -115,6 +122,7 @@ def across_splits(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
                 "worst": by_pair["worst"].min(),
                 "best": by_pair["rank"].agg(lambda rank: int((rank == 1).sum())),
                 "apart": by_pair["rank"].agg(lambda rank: int(rank.isna().sum())),
+                "chosen": by_pair["chosen"].sum(),
             }
         ).sort_values("log_evidence", ascending=False)
         paired = scores[frame.index].sub(scores[frame.index[0]], axis=0)
@@ -157,7 +165,20 @@ def _table(label: str, rows: Sequence[Outcome]) -> pd.DataFrame:
     gifts = [gift(row, lower, best=row is ranked[0]) for row, lower in pairwise(ranked)] + [""]
     said = [*map(add, verdicts, gifts), *(apart[row.label] for row in below)]
     frame["verdict"] = [text + remarks(row, text) for text, row in zip(said, ranked + below, strict=True)]
+    _choose(frame, rows)
     return frame[list(COLUMNS)]
+
+
+def _choose(frame: pd.DataFrame, rows: Sequence[Outcome]) -> None:
+    """Write into the table what validation chooses of each pair's options."""
+    frame["chosen"], frame["choice"] = pd.array([pd.NA] * len(frame), dtype="boolean"), ""
+    for family in families(row for row in rows if not row.ensemble):
+        labels = [run.label for run in family.runs]
+        frame.loc[labels, ["chosen", "choice"]] = False, family.statement
+        if family.chosen:
+            at = [family.chosen.label]
+            frame.loc[at, "chosen"] = True
+            frame.loc[at, "verdict"] += f"; validation chooses it of {len(labels)}"
 
 
 def _behind(row: Outcome, best: Outcome) -> Difference:
@@ -191,6 +212,9 @@ def _row(run: Outcome) -> dict[str, Any]:
         "annealed": pd.NA if method is None else int((method == ANNEALED).sum(1).max()),
         "exact": run.exact,
         "seeds": f"{run.used.sum()}/{run.used.size}",
+        "rows": 0 if run.evidence is None else run.evidence.size,
+        "validation": float(run.validation.mean()) if run.validation.size else np.nan,
+        "validation_sd": _deviation(run.validation),
     }
 
 
