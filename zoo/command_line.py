@@ -274,6 +274,9 @@ class Scoring:
             show_default="0.1 where entries are missing in the data, else 0",
         ),
     ] = None
+    rows: Annotated[
+        int | None, SCORING(help="Test rows that are scored: a random subset of them.", show_default="all")
+    ] = None
 
     def settings(self) -> dict[str, Any]:
         """The arguments, found wrong before the first pair is trained and not after."""

@@ -6,6 +6,7 @@ from torch's generator as it stands.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import pyro
@@ -226,14 +227,17 @@ class _Prior(nn.Module):
             self.model(x)
 
 
-def refuse_overflow(model: Program, guide: Program, x: Tensor) -> None:
-    """Raise Unknown where a datum is so far out that its latents, or what they are decoded to, are not numbers."""
+def refuse_overflow(model: Program, guide: Program, x: Tensor, obs: Sequence[int]) -> None:
+    """Raise Unknown where a datum is so far out that its latents, or what they are decoded to, are not numbers.
+
+    ``obs`` (N,) are the numbers that the rows of x, (N, D), have in their source.
+    """
     with seeded(0):
         draws = posterior_draws(model, guide, x, 1)
     wrong = (draws.lp - draws.lq)[0].isnan()
     if wrong.any():
-        row = int(wrong.nonzero()[0])
-        raise Unknown(f"row {row} of the test part is so far out that the numbers of guide or decoder overflow there")
+        row = obs[int(wrong.nonzero()[0])]
+        raise Unknown(f"row {row}, of the test part, is so far out that the numbers of guide or decoder overflow there")
 
 
 def predictive_draws(model: Program, x: Tensor, samples: int, guide: Program | None = None) -> Tensor:

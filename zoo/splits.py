@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
@@ -13,7 +13,7 @@ from zoo.errors import DataError
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["PARTS", "Part", "Split", "SplitChoice", "split_rows", "subsample"]
+__all__ = ["PARTS", "Part", "Split", "SplitChoice", "split_rows", "subsample", "value_blocks"]
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Part = Literal["train", "validation", "test"]
@@ -25,6 +25,7 @@ FAR_MORE = 10  # times as many equal pairs as columns drawn independently would 
 SOME_ROWS, SOME_COLUMNS = 4096, 64  # enough to judge what chance does
 CHUNK = 4096  # rows hashed at once
 SUBSAMPLE_SEED = 0
+NUMBERS_AT_ONCE = 2**20
 
 
 class Split(NamedTuple):
@@ -107,6 +108,12 @@ def subsample(part: xarray.DataArray, most: int | None) -> xarray.DataArray:
     if most is None or n <= most:
         return part
     return part.isel(obs=np.sort(np.random.default_rng(SUBSAMPLE_SEED).choice(n, most, replace=False)))
+
+
+def value_blocks(part: xarray.DataArray) -> Iterator[Array]:
+    """The values of a part (N, D), some rows at a time: what is made of them takes the memory of those."""
+    size = max(1, NUMBERS_AT_ONCE // max(1, part.shape[1]))
+    return (part[start : start + size].values for start in range(0, len(part), size))
 
 
 def _fractions(split: Any, n: int) -> Array:
