@@ -6,7 +6,7 @@ python scripts/scale.py --rows 1000 --rows 10000    # these numbers of rows, and
 Tables are written as .npy files in single precision: noise around a curved surface of four dimensions. Each size is
 loaded, fitted (300 steps of `gaussian-constrained`, 50 checks) and evaluated (all test rows, K = 100) in a process of
 its own, whose peak memory is told; a report is of runs that differ in their evidence. "Steps" are the steps and checks
-alone, the fastest of three fits, without loading, scaling and starting from the data. An exponent is the slope of the
+alone, the fastest of five fits, without loading, scaling and starting from the data. An exponent is the slope of the
 logarithm of a figure in that of the size, over the larger half of the sizes; the work is linear, or less, in all of
 them.
 """
@@ -31,8 +31,8 @@ import typer
 
 ROWS, COLUMNS, SEEDS = 10_000, 20, 2  # of what does not grow
 WIDE_ROWS = 1000  # of tables whose columns grow
-STEPS, SAMPLES, TEMPERATURES, FITS = 300, 100, 10, 3
-SLOW = 20.0  # seconds of a fit, which is then not repeated
+STEPS, SAMPLES, TEMPERATURES, FITS = 300, 100, 10, 5
+SLOW = 60.0  # seconds of a fit, which is then not repeated
 MOST_EVALUATED, SOME = 10**6, 10_000  # rows of tables whose whole test part is scored; of a subset that is scored
 STEEP = 1.1
 AGREE = 0.1  # by which the steps may take longer in the larger of the two
