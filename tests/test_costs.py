@@ -63,7 +63,8 @@ def test_a_subset_is_told_and_never_compared_with_other_rows(runs, iris, tmp_pat
     some = [scored(run, iris, rows=9) for run in runs]
     verdicts = zoo.compare(some)["verdict"]
     assert verdicts.str.contains("scored on 9 of 30 test rows").all()
-    assert "scored on 9 of 30 test rows" in zoo.report(some[1], tmp_path / "report").read_text(encoding="utf-8")
+    page = zoo.report(some[1], tmp_path / "report").read_text(encoding="utf-8")
+    assert "scored on 9 of 30 test rows" in page and "test, 9 of them scored" in page
     every = scored(runs[0], iris)
     assert "scored on" not in zoo.compare(every)["verdict"].item()
     told = r"different test rows \(gaussian-constrained on 30 of 30, gmm-constrained on 9 of 30\).*the same rows="
@@ -143,3 +144,15 @@ def test_values_are_read_some_rows_at_a_time(iris, monkeypatch):
     blocks = [*value_blocks(iris.test)]
     assert {block.shape for block in blocks} == {(7, 4), (2, 4)}
     assert np.array_equal(np.concatenate(blocks), iris.test.values)
+
+
+def test_a_known_evidence_is_taken_some_rows_at_a_time(iris, monkeypatch):
+    model, met = zoo.create("linear-diagonal", iris).model.eval(), []
+    x, columns = torch.as_tensor(iris.scaled("test"), dtype=torch.float32), torch.tensor([0, 2])
+    whole = [model.log_evidence(x).detach(), model.log_evidence(x, columns).detach()]
+    log_evidence = model.log_evidence
+    monkeypatch.setattr(inference, "CHUNK", 28)
+    monkeypatch.setattr(model, "log_evidence", lambda rows, *of: met.append(len(rows)) or log_evidence(rows, *of))
+    with torch.no_grad():
+        torch.testing.assert_close(inference.known_evidence(model, x, columns)[:, 0], torch.stack(whole))
+    assert max(met) == 7 and sum(met) == 60

@@ -409,9 +409,12 @@ class Record:
         self.volume = pair.view.mean_log_volume(pair.data.train.values)
         self.validation_volume = pair.view.mean_log_volume(validation.values)
         seeds, device = len(engine.seeds), engine.x.device
-        self.validation, self.train = (
-            _repeated(_tensor(pair.view.inward(part.values), device)) for part in (validation, train)
-        )
+
+        def seen(part: xarray.DataArray) -> Tensor:
+            return _repeated(_tensor(pair.view.inward(part.values), device))
+
+        self.validation = seen(validation)
+        self.train = seen(train) if hasattr(engine.program.model, "settle") else None
         self.trace = torch.empty(0, len(engine.recorded), seeds, device=device)
         self.checked: list[int] = []
         self.elbo: list[np.ndarray[Any, Any]] = []
@@ -436,7 +439,7 @@ class Record:
 
     def check(self, step: int) -> None:
         """Take the validation ELBO and the decoder's scales, and keep the weights that are the best so far."""
-        if hasattr(self.engine.program.model, "settle"):
+        if self.train is not None:
             self.engine.call(_settle, self.engine.prepare, self.train)
         results = self.engine.call(_validate, self.validation)
         elbo = np.array([float(result.elbo) for result in results]) - self.validation_volume

@@ -168,8 +168,11 @@ def known_evidence(model: Program, x: Tensor, columns: Tensor | None = None) -> 
     known = getattr(model, "log_evidence", None)
     if known is None:
         return None
-    rows: Tensor = known(x)[None]
-    return rows if columns is None else torch.stack([rows, known(x, columns)[None]])
+
+    def of_all(*given: Tensor) -> Tensor:
+        return torch.cat([known(rows, *given) for rows in row_blocks(x, width(model, x))])[None]
+
+    return of_all() if columns is None else torch.stack([of_all(), of_all(columns)])
 
 
 def draws_nothing(model: Program, guide: Program, x: Tensor) -> bool:

@@ -13,7 +13,7 @@ import xarray
 from torch import Tensor
 
 from zoo import inference
-from zoo.context import Stream, pyro_context, seeded
+from zoo.context import Stream
 from zoo.data import Data
 from zoo.errors import DataError, RunError, Unknown
 from zoo.evaluation.calibration import calibration
@@ -179,8 +179,7 @@ def checked_effort(
 def _kept(run: Run, data: Data) -> tuple[xarray.DataArray, int]:
     """The test rows whose draws are kept, and how many draws of each."""
     one = _inward(run, data.test[:1])
-    with seeded(0), torch.no_grad(), pyro_context():
-        drawn = inference.posterior_draws(run.pair.model, run.pair.guide, one, 1)
+    drawn, *_ = run.each_seed(lambda model, guide: inference.posterior_draws(model, guide, one, 1), Stream.POSTERIOR)
     of_draw = len(run.seeds) * (len(drawn._fields[1:]) + sum(site.numel() for site in drawn.latents.values()))
     rows = max(PREDICTIVE_ROWS, KEPT // max(of_draw * POSTERIOR_DRAWS, data.features))
     kept = subsample(data.test, rows)
