@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 import zoo
 from zoo.catalogue import options_of
 from zoo.command_line import ALONE, Loading, Training, _assignment, app
-from zoo.errors import DivergenceWarning, RunError
+from zoo.errors import DivergenceWarning, OptionError, RunError
 from zoo.sources import DataCall
 
 pytestmark = pytest.mark.usefixtures("quick_scores")
@@ -598,6 +598,13 @@ def test_defaults_are_those_of_the_library(kind, function):
     theirs = inspect.signature(function).parameters
     settings = Training().settings(**ALONE) | {"seeds": Training().chosen_seeds} if kind is Training else ours
     assert settings == {name: theirs[name].default for name in settings}
+
+
+def test_all_validation_rows_are_none_to_the_library():
+    rows = [Training(validation_rows=text).settings(**ALONE)["validation_rows"] for text in ("all", "500")]
+    assert rows == [None, 500]
+    with pytest.raises(OptionError, match="validation_rows='few': input should be a valid integer"):
+        Training(validation_rows="few").settings(**ALONE)
 
 
 literals = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()

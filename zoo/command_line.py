@@ -233,6 +233,10 @@ class Training:
     ] = None
     warmup: Annotated[int, TRAINING(help="Steps until the KL term has its full weight.")] = 0
     clip: Annotated[float | None, TRAINING(help="Largest gradient norm.", show_default="none")] = None
+    validation_rows: Annotated[
+        str,
+        TRAINING(metavar="NUMBER|all", help="Validation rows that a check sees, at most: a random subset of more."),
+    ] = "4096"
     patience: Annotated[
         int | None, TRAINING(help="Stop a seed after so many checks without progress.", show_default="never")
     ] = None
@@ -256,8 +260,9 @@ class Training:
             if "[" in self.objective:
                 raise OptionError("say the objective's options in brackets or with --objective-set, and not with both.")
             settings["objective"] = f"{self.objective}[{', '.join(self.objective_set)}]"
-        if str(settings["steps"]).isdecimal():
-            settings["steps"] = int(settings["steps"])
+        settings |= {n: int(settings[n]) for n in ("steps", "validation_rows") if str(settings[n]).isdecimal()}
+        if settings["validation_rows"] == "all":
+            settings["validation_rows"] = None
         checked_settings(settings)
         return settings
 
@@ -286,6 +291,9 @@ class Scoring:
             help="Of the observed test entries, to be hidden and imputed; 0 for none.",
             show_default="0.1 where entries are missing in the data, else 0",
         ),
+    ] = None
+    rows: Annotated[
+        int | None, SCORING(help="Test rows that are scored: a random subset of them.", show_default="all")
     ] = None
 
     def settings(self) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from zoo.graphs import BrainFloatLayers, arrange_products, on_cuda, record
 from zoo.noise import Tape
 from zoo.objectives import Loss, refuse_other_data, traces
 from zoo.ranks import Ranks
+from zoo.shuffling import Shuffled
 
 if TYPE_CHECKING:
     from zoo.catalogue import Pair
@@ -54,6 +55,7 @@ Schedule = Callable[[int], tuple[float, float]]  # learning rate and KL weight o
 LinAlgError: type[RuntimeError] = torch.linalg.LinAlgError  # type: ignore[attr-defined]
 STEPS_AHEAD, NUMBERS_AHEAD = 16, 2**18  # steps whose inputs are made together, and of a seed their noise or rows
 LARGE = 2**17  # numbers of a parameter, over all seeds, that are kept apart: one row with the others is a copy
+DRAWN_ORDER = 2**20  # rows up to which the order of an epoch is drawn: of more it would take 8 bytes a row and seed
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # Adam's, as in Kingma & Ba (2015) and torch.optim.Adam
 
 
@@ -260,7 +262,9 @@ class Engine:
         of_epochs = ((self._permutation(seed, epoch), epoch * n) for epoch in epochs)
         return torch.cat([order[max(0, start - first) : stop - first] for order, first in of_epochs])
 
-    def _permutation(self, seed: int, epoch: int) -> Tensor:
+    def _permutation(self, seed: int, epoch: int) -> Tensor | Shuffled:
+        if len(self.x) > DRAWN_ORDER:
+            return Shuffled(len(self.x), random_stream(seed, Stream.ORDER, epoch), self.x.device)
         if (seed, epoch) not in self._permutations:
             self._permutations.pop((seed, epoch - 2), None)
             self._generator.manual_seed(random_stream(seed, Stream.ORDER, epoch))

@@ -41,6 +41,7 @@ from zoo.portions import DividedEngine
 from zoo.ranks import Ranks, ranks_of
 from zoo.rounds import AUTO_STEPS, LIKELY_STEPS, Round, round_of, still_improving
 from zoo.runs import RECIPE, Run, load_run
+from zoo.splits import subsample
 from zoo.storage import write_directory
 
 __all__ = ["SCHEDULES", "Settings", "checked_seeds", "checked_settings", "fit"]
@@ -52,7 +53,7 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
     "constant": lambda _: 1.0,
 }
-VALIDATION_ROWS, VALIDATION_VALUES = 4096, 2**22  # per pass, at most
+ROWS_AT_ONCE, VALUES_AT_ONCE = 4096, 2**22  # of a check's passes, at most
 COMPILING_TAKES = 20.0  # seconds, the first time
 FEW_STEPS = 50  # not worth recording
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -78,6 +79,7 @@ class Settings:
     clip: Annotated[float, Gt(0), Lt(math.inf)] | None = None
     same_batches: bool = False
     checks: Count = 50
+    validation_rows: Count | None = 4096
     keep: Literal["best", "last"] = "best"
     patience: Count | None = None
     compile: Literal["off", "capture", "inductor", "auto"] = "auto"
@@ -151,6 +153,7 @@ def fit(
     clip: float | None = None,
     same_batches: bool = False,
     checks: int = 50,
+    validation_rows: int | None = 4096,
     keep: str = "best",
     patience: int | None = None,
     compile: str = "auto",
@@ -188,6 +191,9 @@ def fit(
         clip: the largest gradient norm of a seed; None does not clip.
         same_batches: give all seeds the data in the same order, so that they differ by start and noise alone.
         checks: how often the validation ELBO is taken, in each round if there are several.
+        validation_rows: how many rows of the validation part a check sees at most, and of the training part what the
+            watch and a model that settles do: a random subset, the same for all seeds, pairs and machines; None takes
+            all.
         keep: "best" keeps the weights of the best validation ELBO, "last" those after the last step.
         patience: stop a seed whose validation ELBO has not improved for so many checks; None never does.
         compile: "off" runs Pyro as it is, "capture" replays a recorded graph, "inductor" compiles it, "auto"
@@ -278,7 +284,8 @@ def _train(
     """Train from the start, or from the last state in a place."""
     saved = place.begin() if place else None
     at = ranks.device
-    train, validation = (_tensor(pair.view.inward(part.values), at) for part in (data.train, data.validation))
+    train = _tensor(pair.view.inward(data.train.values), at)
+    some_train, validation = (subsample(part, settings.validation_rows) for part in (data.train, data.validation))
     width = _tensor(pair.view.width, at)
     assert settings.objective is not None  # fit has filled it in
     engine = (DividedEngine if ranks.divides_rows else Engine)(
@@ -301,9 +308,9 @@ def _train(
     else:
         log.info("%s, compile=%r, is run with %r", pair.name, settings.compile, engine.mode)
     record = Record(
-        engine, seeds, pair, validation, keep_last=settings.keep == "last", settles=settings.steps == "auto"
+        engine, seeds, pair, some_train, validation, keep_last=settings.keep == "last", settles=settings.steps == "auto"
     )
-    watch = Watch(pair, seeds)
+    watch = Watch(pair, seeds, some_train.values)
     first, before = 0, 0.0
     if saved is not None:
         record.restore(saved)
@@ -398,13 +405,22 @@ class Record:
         engine: what is trained in this process.
         seeds: all that are trained, in this process or another; what is known of checks is of all of them.
         pair: in whose data's units the traces are.
-        validation: the validation part in scaled units, shape (N, D).
+        train: what a model that settles is settled on, of the training part in the units as loaded, shape (N, D).
+        validation: what a check sees of the validation part in those units, shape (N, D).
         keep_last: keep the weights of the last check instead of those of the best.
         settles: whether seeds are to be trained until they improve no more.
     """
 
     def __init__(
-        self, engine: Engine, seeds: list[int], pair: Pair, validation: Tensor, *, keep_last: bool, settles: bool
+        self,
+        engine: Engine,
+        seeds: list[int],
+        pair: Pair,
+        train: xarray.DataArray,
+        validation: xarray.DataArray,
+        *,
+        keep_last: bool,
+        settles: bool,
     ) -> None:
         self.engine = engine
         self.seeds = seeds
@@ -412,12 +428,18 @@ class Record:
         self.pair = pair
         self.keep_last = keep_last
         self.settles = settles
-        self.obs = pair.data.validation["obs"].values
+        self.obs = validation["obs"].values
         # of a batch, the volume of whose rows is not known afterwards, that of a mean row
         self.volume = pair.view.mean_log_volume(pair.data.train.values)
-        self.validation_volume = pair.view.mean_log_volume(pair.data.validation.values)
-        self.validation, self.train = (_repeated(part) for part in (validation, engine.x))
-        self.trace = torch.empty(0, len(engine.recorded), len(engine.seeds), device=validation.device)
+        self.validation_volume = pair.view.mean_log_volume(validation.values)
+        device = engine.x.device
+
+        def seen(part: xarray.DataArray) -> Tensor:
+            return _repeated(_tensor(pair.view.inward(part.values), device))
+
+        self.validation = seen(validation)
+        self.train = seen(train) if hasattr(engine.program.model, "settle") else None
+        self.trace = torch.empty(0, len(engine.recorded), len(engine.seeds), device=device)
         self.checked: list[int] = []
         self.elbo: list[np.ndarray[Any, Any]] = []
         self.column_scale: list[np.ndarray[Any, Any]] = []
@@ -441,7 +463,7 @@ class Record:
 
     def check(self, step: int) -> None:
         """Take the validation ELBO and the decoder's scales, and keep the weights that are the best so far."""
-        if hasattr(self.engine.program.model, "settle"):
+        if self.train is not None:
             self.engine.call(_settle, self.engine.prepare, self.train)
         results = zip(*self.engine.call(_validate, self.validation), strict=True)
         elbos, smallest, rows, median = (self.ranks.whole(torch.stack(of)).cpu().numpy() for of in results)
@@ -564,17 +586,23 @@ class Record:
                 "scale_obs": (("chain", "check", "feature"), np.stack(self.scale_obs, axis=1)),
             },
             coords={"chain": chain, "step": ("check", self.checked), "feature": list(self.pair.data.names)},
+            attrs=_subset_note(len(self.obs), len(self.pair.data.validation)),
         )
         return {"optimization": optimization, "validation": validation}
 
 
+def _subset_note(rows: int, of: int) -> dict[str, str]:
+    return {"note": f"{rows:,} of {of:,} validation rows, the same for every seed"} if rows < of else {}
+
+
 def _repeated(x: Tensor) -> Tensor:
     """A small part several times over, for several draws a datum."""
-    return x.repeat(max(1, min(REPEATED_ROWS // len(x), REPEATED_VALUES // x.numel())), 1)
+    times = min(REPEATED_ROWS // len(x), REPEATED_VALUES // x.numel())
+    return x.repeat(times, 1) if times > 1 else x
 
 
 def _settle(model: Any, guide: Any, prepare: Any, x: Tensor) -> None:
-    """Let a model fix what it takes from the whole training part; ``Engine.call`` hands it its seed's buffers."""
+    """Let a model fix what it takes from training rows; ``Engine.call`` hands it its seed's buffers."""
     model.settle(guide, prepare(x))
 
 
@@ -595,7 +623,7 @@ def _validate(model: Any, guide: Any, x: Tensor) -> Validation:
     """What a check sees of x, shape (N, D), a block of rows at a time."""
     total, smallest = x.new_zeros(()), x.new_full((x.shape[-1],), math.inf)
     median, at = torch.full_like(smallest, math.nan), torch.full_like(smallest, -1, dtype=torch.long)
-    size = max(1, min(VALIDATION_ROWS, VALIDATION_VALUES // x.shape[-1]))
+    size = max(1, min(ROWS_AT_ONCE, VALUES_AT_ONCE // x.shape[-1]))
     for start, rows in zip(range(0, len(x), size), x.split(size), strict=True):
         try:
             p, q = traces(model, guide, rows)

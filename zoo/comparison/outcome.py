@@ -246,17 +246,18 @@ class Outcome:
             return np.arange(0 if self.evidence is None else self.evidence.size)
         return np.asarray(values["obs"])
 
+    @property
+    def scored_rows(self) -> tuple[int, int]:
+        """How many test rows were scored, and how many there are."""
+        return self.obs.size, int(self.summary.get("test") or self.obs.size)
+
     def far_away(self, at: int) -> tuple[str, float]:
         """The column in which a test datum is furthest from the training part's mean, in its standard deviations."""
-        x, center, spread = (
-            self.get(path) for path in ("observed_data/x", "constant_data/center", "constant_data/train_std")
-        )
-        if x is None or center is None or spread is None:
+        column, distance = (self.get(f"heldout/{name}") for name in ("farthest_column", "farthest"))
+        if column is None or distance is None:
             return "", 0.0
-        known = np.asarray(spread) > 0
-        distance = np.abs(np.asarray(x[at] - center, np.float64)) / np.where(known, spread, np.inf)
-        column = int(np.nan_to_num(distance).argmax())
-        return str(np.asarray(x["feature"])[column] if "feature" in x.coords else column), float(distance[column])
+        names = self.summary.get("columns") or range(self.features)
+        return str(names[int(column[at])]), float(distance[at])
 
     @property
     def checks(self) -> NDArray[Any]:

@@ -68,8 +68,8 @@ def compare(runs: Source | Iterable[Source], *, ensembles: bool = False) -> pd.D
     mean density, another model than any of them and at least as good as their average.
 
     ``runs`` are runs, DataTrees, or paths of a run's directory or netCDF file: one or several. Raises
-    ``RunError`` for a path without a run, a tree without its attributes, or evidence of unequal length on the
-    same data.
+    ``RunError`` for a path without a run, a tree without its attributes, or runs on the same data that were scored on
+    different test rows.
 
     >>> import numpy as np, xarray as xr
     >>> def run(pair, evidence):
@@ -139,10 +139,10 @@ def _table_label(run: Outcome) -> str:
 
 def _table(label: str, rows: Sequence[Outcome]) -> pd.DataFrame:
     """The rows of one table: ranked ones best first, then those listed apart."""
-    lengths = {row.label: row.evidence.size for row in rows if row.evidence is not None}
-    if len(set(lengths.values())) > 1:
-        counts = ", ".join(f"{name} {size}" for name, size in lengths.items())
-        raise RunError(f"unequal numbers of held-out data ({counts}): evaluate every run on the whole test part")
+    scored = [row for row in rows if row.evidence is not None]
+    if not all(_scored_alike(row, scored[0]) for row in scored):
+        counts = ", ".join(f"{row.label} on {'{:,} of {:,}'.format(*row.scored_rows)}" for row in scored)
+        raise RunError(f"runs were scored on different test rows ({counts}): evaluate them all with the same rows=")
     apart = listed_apart(rows)
     ranked = sorted((row for row in rows if row.label not in apart), key=height)
     below = sorted((row for row in rows if row.label in apart), key=lambda row: -np.nan_to_num(row.score, nan=-np.inf))
@@ -179,6 +179,12 @@ def _choose(frame: pd.DataFrame, rows: Sequence[Outcome]) -> None:
             at = [family.chosen.label]
             frame.loc[at, "chosen"] = True
             frame.loc[at, "verdict"] += f"; validation chooses it of {len(labels)}"
+
+
+def _scored_alike(row: Outcome, other: Outcome) -> bool:
+    """Whether two runs on the same data were scored on the same test rows; all of them are the same by their values."""
+    rows, of = row.scored_rows
+    return row.scored_rows == other.scored_rows and (rows == of or np.array_equal(row.obs, other.obs))
 
 
 def _behind(row: Outcome, best: Outcome) -> Difference:

@@ -104,7 +104,7 @@ def calibration(run: Run, data: Data, weighed: Weighed) -> xarray.Dataset:
     varies = data.train_std > 0
     volume = np.where(view.dense & ~(cells & as_cells), np.log(scale), 0.0)
     per_feature = ("chain", "kind", "feature")
-    train = torch.as_tensor(view.inward(data.train.values[:ROWS]), dtype=torch.float32)
+    train = torch.as_tensor(view.inward(data.train[:ROWS].values), dtype=torch.float32)
     reference = _of_marginals(train, x) * scale
     bad_k = _mean(np.where(np.isnan(k), np.nan, np.stack(k) > BAD_K), 1)
     p = np.where(varies, p_values(pit), np.nan)
@@ -128,7 +128,7 @@ def calibration(run: Run, data: Data, weighed: Weighed) -> xarray.Dataset:
     group = group.assign(band_low=("point", low), band_high=("point", high)).assign_coords(point=at)
     group["reconstruction_check"] = (("chain", "source", "statistic"), np.stack(check))
     draws = f"{samples} draws each, {PREDICTIVE_DRAWS} from the prior"
-    note = f"the first {len(x)} test rows, {draws}; Pareto k of the first {len(k[0])}"
+    note = f"the first {len(x)} scored test rows, {draws}; Pareto k of the first {len(k[0])}"
     absent = {"cells": weighed.absent["cells"]} if "cells" in weighed.absent else {}
     return group.assign_coords(source=list(SOURCES), statistic=list(STATISTICS)).assign_attrs(note=note, absent=absent)
 

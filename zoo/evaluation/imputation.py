@@ -80,7 +80,7 @@ def imputation(run: Run, data: Data, share: float, method: ImputationMethod = "g
     Raises:
         Unknown: what an entry is given others is not known of the likelihood.
     """
-    loaded = data.test.values[:ROWS]
+    loaded = data.test[:ROWS].values
     hidden = hidden_entries(loaded, share)
     if not hidden.any():
         raise Unknown(f"no entry of the test part was hidden: a share of {share:g} of {(~np.isnan(loaded)).sum()}")
@@ -152,7 +152,7 @@ def imputation(run: Run, data: Data, share: float, method: ImputationMethod = "g
         attrs={
             "share": share,
             "hidden": int(hidden.sum()),
-            "note": f"{hidden.sum()} entries hidden of the first {len(loaded)} test rows; "
+            "note": f"{hidden.sum()} entries hidden of the first {len(loaded)} scored test rows; "
             f"{CHAINS * KEPT} draws by {METHODS[method]}",
             "absent": absent,
         },
@@ -242,7 +242,7 @@ def _iterative(data: Data, given: Array) -> Array:
 
 def _by_scikit_learn(imputer: Any, data: Data, given: Array, *, last: bool) -> Array:
     """What an imputer of real numbers makes of a table: standardised numbers, categories as zeros and ones."""
-    imputer.fit(_as_numbers(data, data.train.values[:TRAINING_ROWS], last))
+    imputer.fit(_as_numbers(data, data.train[:TRAINING_ROWS].values, last))
     found, filled, at = imputer.transform(_as_numbers(data, given, last)), np.empty_like(given), 0
     for j, column in enumerate(data.columns):
         size = _indicators(column, last)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import islice
 
 import numpy as np
 import xarray
@@ -10,6 +11,7 @@ import xarray
 from zoo.data import Data, noisy
 from zoo.errors import OptionError, Unknown
 from zoo.runs import Run
+from zoo.splits import value_blocks
 from zoo.wellposed import ceiling, witness
 
 __all__ = ["wellposedness"]
@@ -29,10 +31,11 @@ def wellposedness(run: Run, data: Data) -> xarray.Dataset:
     Raises:
         Unknown: no path is known, as for a pair of one's own.
     """
-    complete = ~np.isnan(data.train.values).any(axis=1)
-    if not complete.any():
+    complete = (row for block in value_blocks(data.train) for row in block[~np.isnan(block).any(axis=1)])
+    rows = [*islice(complete, CEILING_ROWS)]
+    if not rows:
         raise Unknown("a path or a ceiling is that of rows without gaps, and no training row is one")
-    x = data.train.values[complete][:CEILING_ROWS]
+    x = np.stack(rows)
     x = noisy(x, np.random.default_rng(0).random(x.shape), data.noise, data.resolution)
     try:
         found = witness(run.pair, x[:PATH_ROWS])
