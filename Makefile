@@ -30,9 +30,10 @@ lint: .venv/.installed  ## Run the linter, the formatter's check and the type ch
 conformance: .venv/.installed  ## Hold every pair, compiled, to Pyro's own loss and gradients, and run the slow tests (minutes)
 	$(BIN)/pytest -m slow -n auto --maxprocesses 4
 
-bench: .venv/.installed  ## Measure the cost of a step and of a score against torch by hand, Pyro and others (minutes)
+bench: .venv/.installed  ## Measure steps and scores against torch by hand, Pyro and others, and studies by workers (minutes)
 	$(BIN)/python scripts/benchmark.py 64-128-8 784-400-20 --out benchmark
 	$(BIN)/python scripts/scoring_benchmark.py --out benchmark
+	$(BIN)/python scripts/workers.py 1 2 --out benchmark/workers
 
 claims: .venv/.installed  ## Put the seven claims of the question to computed tests, one page (minutes)
 	$(BIN)/python scripts/claims.py claims
