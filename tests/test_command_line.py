@@ -649,7 +649,7 @@ def test_a_table_as_people_have_it_goes_from_file_to_report(tmp_path, short_roun
     words = ["compare", "mixed", "mixed[real=constrained]", "--data", file, "--out", place]
     _, err = call(*words, status=2)
     assert "column 'visited' holds dates" in err and "--drop visited" in err
-    quick = ["--seeds", 1, "--samples", 50, "--temperatures", 0, "--compile", "off", "--quiet"]
+    quick = ["--seeds", 1, "--samples", 50, "--temperatures", 0, "--compile", "off", "--workers", 1, "--quiet"]
     out, _ = call(*words, "--drop", "visited", *quick)
     assert "mass, people" in out
     page = Path(out.split()[-1]).read_text(encoding="utf-8")

@@ -155,7 +155,11 @@ def test_an_interruption_stops_the_workers_and_loses_nothing(tmp_path):
     command = [sys.executable, "-m", "zoo.command_line", "compare", "gmm-constrained", "gaussian-identity"]
     command += ["--data", "iris", "--steps", "3000", "--compile", "off", "--quiet", "--workers", "2", "--out"]
     running = subprocess.Popen(
-        [*command, tmp_path / "study"], stderr=subprocess.PIPE, text=True, start_new_session=True
+        [*command, tmp_path / "study"],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # whatever started the tests
     )
     while len([*(tmp_path / "study").glob("*/state-*")]) < 2 and running.poll() is None:
         time.sleep(0.05)
