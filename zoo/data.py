@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property, reduce
@@ -21,7 +22,7 @@ from zoo.schema import read_table, schema_frame
 from zoo.splits import PARTS, Part, SplitChoice, split_rows
 from zoo.summaries import Moments
 from zoo.supports import SUPPORTS, Column, Support, common_support
-from zoo.tables import Rows, data_array, large
+from zoo.tables import Rows, large, looked_at
 
 if TYPE_CHECKING:
     import pandas
@@ -72,7 +73,8 @@ class Data:
     """A data set in three parts, with what a likelihood must know about it.
 
     ``train``, ``validation`` and ``test`` are DataArrays (obs, feature) in the units as loaded, entries that were not
-    observed NaN, categories by their number. They are
+    observed NaN, categories by their number. Of a part of more than 2^22 numbers the values are read as they are asked
+    for, from the source's own array or file: ``part[rows].values`` reads those rows alone. They are
     float64, which holds every number of a single-precision file and every integer up to 2^53 exactly (a larger one
     is refused if it would be rounded); training may round later. Coordinate
     ``obs`` is the row in the source, ``feature`` the column's name, ``label`` (obs) the class where there is
@@ -160,7 +162,8 @@ class Data:
         """Split, check and scale an array or data frame (N, D), or images (N, H, W) or (N, C, H, W).
 
         An entry that is NaN, None or masked was not observed; ``missing_values`` name numbers or words that stand for
-        that too. Text is one of some categories, and ``yes`` and ``no`` are 1 and 0; what no likelihood is a model of,
+        that too. An array of more than 2^22 numbers is not copied: leave it as it is. Text is one
+        of some categories, and ``yes`` and ``no`` are 1 and 0; what no likelihood is a model of,
         as dates, is refused by name, and ``drop`` leaves it out, or ``columns`` names what is wanted. ``names`` (D,)
         are for an array that has none.
 
@@ -293,6 +296,7 @@ class Data:
                 *_dependence_notes(told, exact),
                 *_nearly_notes(told, exact, nearly),
                 *_sample_notes(len(some), len(train), exact, nearly),
+                *_size_notes(train),
             ),
             missing_values=tuple(v.item() if isinstance(v, np.generic) else v for v in missing_values),
             dependent_columns=tuple(told[j] for j in exact.columns),
@@ -736,8 +740,22 @@ def _sample_notes(some: int, rows: int, *found: Dependencies) -> list[str]:
     return [f"Linear dependencies were looked for in {some} evenly spaced rows of the {rows} in the training part."]
 
 
+def _size_notes(train: Rows) -> list[str]:
+    """How a large training part is read, and what looks at some of it alone."""
+    if not large(train.shape):
+        return []
+    n, some, numbers = len(train), looked_at(train.shape), math.prod(train.shape)
+    return [
+        f"The {numbers:,} numbers of the training part are read as they are needed. What looks at all of them before "
+        "training, or while it is watched, as a mixture that starts from clusters does, looks at "
+        f"{some:,} of the {n:,} rows, drawn at random."
+    ]
+
+
 def _labelled(rows: Rows, columns: Sequence[str], index: Array, labels: Array | None) -> xarray.DataArray:
+    from zoo.lazy import data_array  # which loads xarray
+
     coords: dict[str, Any] = {"obs": index, "feature": list(columns)}
     if labels is not None:
         coords["label"] = ("obs", labels[index])
-    return data_array(rows, dims=("obs", "feature"), coords=coords, name="x")
+    return data_array(rows, ("obs", "feature"), coords, "x")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from zoo.catalogue import Pair, card
+from zoo.tables import some_rows
 
 __all__ = ["ALARM", "FALLING_CHECKS", "Watch"]
 
@@ -45,7 +46,7 @@ class Watch:
         deviation = data.train_std / pair.view.scale
         self.spread, self.repeats_below = np.where(deviation > 0, deviation, 1.0), np.zeros(data.features)
         if self.watches and not data.noise:  # noise that is drawn afresh lets no value repeat
-            x = pair.view.inward(data.train.values)
+            x = pair.view.inward(some_rows(data.train).values)
             columns = [np.sort(column[~np.isnan(column)]) for column in x.T]
             half = np.array([_shortest_half(column) for column in columns]) / HALF_OF_NORMAL
             self.spread = np.where((half > 0) & (deviation > 0), half, self.spread)

@@ -23,6 +23,7 @@ import xarray
 from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor
 
+from zoo.batches import Resident, Streamed, Training
 from zoo.cards import kept_weights
 from zoo.catalogue import Pair, origins
 from zoo.checkpoint import SO_FAR, Checkpoint
@@ -39,6 +40,7 @@ from zoo.plugins import PACKAGE, origin
 from zoo.rounds import AUTO_STEPS, LIKELY_STEPS, Round, round_of, still_improving
 from zoo.runs import RECIPE, Run, load_run
 from zoo.storage import write_directory
+from zoo.tables import large, some_rows
 
 __all__ = ["SCHEDULES", "Settings", "fit"]
 
@@ -57,6 +59,8 @@ OF_STEP = tuple(field.name for field in fields(State))
 OF_SEEDS = ("best_elbo", "best_step", "stopped_at", "settled_at")  # what a Record knows of each seed, and of each check
 OF_DENSITY = ("elbo", "log_likelihood", "objective")  # of what a step records: nats in the units of the data
 OF_CHECKS = ("elbo", "column_scale", "median_scale", "scale_obs")
+NUMBER, SHARE = 4, 8  # bytes of a number, and the share of a card's free memory that data may take
+SCALED_AT_ONCE = 2**16  # numbers, which stay in a cache meanwhile
 REPEATED_ROWS, REPEATED_VALUES = 1024, 2**20  # a smaller part is drawn several times to quieten its mean
 
 Count = Annotated[int, Ge(1), Le(MOST)]
@@ -261,13 +265,12 @@ def _train(
     """Train from the start, or from the last state in a place."""
     saved = place.begin() if place else None
     at = _device(settings.device)
-    train, validation = (_tensor(pair.view.inward(part.values), at) for part in (data.train, data.validation))
     width = _tensor(pair.view.width, at)
     assert settings.objective is not None  # fit has filled it in
     engine = Engine(
         pair,
         seeds,
-        train,
+        _training(pair, data.train, at),
         objective=OBJECTIVES.make(settings.objective),
         schedule=settings.at,
         batch_size=settings.batch_size,
@@ -282,7 +285,9 @@ def _train(
         log.warning("%s, compile=%r, is run with %r: %s", pair.name, settings.compile, engine.mode, engine.note)
     else:
         log.info("%s, compile=%r, is run with %r", pair.name, settings.compile, engine.mode)
-    record = Record(engine, pair, validation, keep_last=settings.keep == "last", settles=settings.steps == "auto")
+    record = Record(
+        engine, pair, some_rows(data.validation), keep_last=settings.keep == "last", settles=settings.steps == "auto"
+    )
     watch = Watch(pair, seeds)
     first, before = 0, 0.0
     if saved is not None:
@@ -375,22 +380,25 @@ class Record:
     Args:
         engine: what is trained.
         pair: in whose data's units the traces are.
-        validation: the validation part in scaled units, shape (N, D).
+        validation: the validation part, or rows of it, shape (N, D).
         keep_last: keep the weights of the last check instead of those of the best.
         settles: whether seeds are to be trained until they improve no more.
     """
 
-    def __init__(self, engine: Engine, pair: Pair, validation: Tensor, *, keep_last: bool, settles: bool) -> None:
+    def __init__(
+        self, engine: Engine, pair: Pair, validation: xarray.DataArray, *, keep_last: bool, settles: bool
+    ) -> None:
         self.engine = engine
         self.pair = pair
         self.keep_last = keep_last
         self.settles = settles
-        self.obs = pair.data.validation["obs"].values
+        self.obs = validation["obs"].values
         # of a batch, the volume of whose rows is not known afterwards, that of a mean row
-        self.volume = pair.view.mean_log_volume(pair.data.train.values)
-        self.validation_volume = pair.view.mean_log_volume(pair.data.validation.values)
-        self.validation, self.train = (_repeated(part) for part in (validation, engine.x))
-        seeds, device = len(engine.seeds), validation.device
+        self.volume = pair.view.mean_log_volume(pair.data.train)
+        self.validation_volume = pair.view.mean_log_volume(validation)
+        seeds, device = len(engine.seeds), engine.x.device
+        self.validation = _repeated(_tensor(pair.view.inward(validation.values), device))
+        self.train = _repeated(engine.x)
         self.trace = torch.empty(0, len(engine.recorded), seeds, device=device)
         self.checked: list[int] = []
         self.elbo: list[np.ndarray[Any, Any]] = []
@@ -691,6 +699,27 @@ def _device(name: str) -> torch.device:
 
 def _tensor(array: Any, device: torch.device) -> Tensor:
     return torch.as_tensor(np.asarray(array), dtype=torch.float32, device=device)
+
+
+def _training(pair: Pair, train: xarray.DataArray, device: torch.device) -> Training:
+    """The training part in the pair's units: on the device, unless it is large and the device has no room to spare."""
+    if not large(train.shape) or NUMBER * train.size < _room(device):
+        return Resident(_tensor(pair.view.inward(train.values), device))
+
+    def read(rows: Any) -> Tensor:
+        x = torch.empty(len(rows), train.shape[1])
+        values = train.isel(obs=rows).values
+        size = max(1, SCALED_AT_ONCE // train.shape[1])
+        for piece in (slice(at, at + size) for at in range(0, len(rows), size)):
+            x[piece] = torch.as_tensor(pair.view.inward(values[piece]))
+        return x
+
+    return Streamed(read, len(train), _tensor(pair.view.inward(some_rows(train).values), device))
+
+
+def _room(device: torch.device) -> int:
+    """Bytes of a device's own memory that data may take."""
+    return int(torch.cuda.mem_get_info(device)[0]) // SHARE if device.type == "cuda" else 0
 
 
 def _mode(settings: Settings, pair: Pair, seeds: int) -> Mode:

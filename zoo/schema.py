@@ -9,7 +9,7 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast, get_args
 
 import numpy as np
 
@@ -22,7 +22,18 @@ from zoo.tables import Rows, Source
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["OPPOSITES", "Raw", "Refused", "Table", "few", "numbered", "read_table", "schema_frame", "spellings"]
+__all__ = [
+    "OPPOSITES",
+    "Raw",
+    "Refused",
+    "Stored",
+    "Table",
+    "few",
+    "numbered",
+    "read_table",
+    "schema_frame",
+    "spellings",
+]
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -42,6 +53,8 @@ SHORT.maxstring = SHORT.maxlong = 60
 WORDS = {"yes": 1, "no": 0, "true": 1, "false": 0, "y": 1, "n": 0, "t": 1, "f": 0}
 NO_ENTRY = "has no entry that was observed"
 DATES = "holds dates written as numbers; the days since a first date, say, can be used in its place"
+BEYOND = "beyond what float64 holds exactly"
+ANOTHER_UNIT = "use another unit, or leave the column out if it numbers the rows"
 NOTHING: Array = np.empty(0)
 OPPOSITES = ({"yes", "no"}, {"true", "false"}, {"y", "n"}, {"t", "f"})
 NUMBERING = {"id", "index", "row", "row_id", "rowid", "level_0", ""}  # names of columns that number the rows
@@ -72,11 +85,7 @@ class Raw(NamedTuple):
     reason: str = ""
 
 
-class Stored(NamedTuple):
-    """A table in a file, and what is known of its columns before their values are looked at, without these."""
-
-    source: Source
-    kinds: Sequence[Raw]
+TRUTHS = Raw(NOTHING, ("False", "True"), reason="true or false")
 
 
 @dataclass(frozen=True)
@@ -84,6 +93,16 @@ class Refused(Exception):
     """Why a column cannot be used."""
 
     why: str
+
+
+class Stored(NamedTuple):
+    """A table of plain numbers that stays where it is, and what is known of its columns if that is not their type's.
+
+    A kind has no values; what no number stands for is refused if it is not left out.
+    """
+
+    source: Source
+    kinds: Sequence[Raw | Refused] = ()
 
 
 def read_table(
@@ -238,10 +257,12 @@ def _columns(
     chosen = [j for j, name in enumerate(given) if name in wanted]
     plainly = "iuf" if len(missing_values) else "iufb"  # a code for missing entries may be one of false and true
     if not framed and getattr(array.dtype, "kind", "O") in plainly:  # plain numbers are left where they are
-        kinds = x.kinds if isinstance(x, Stored) else [Raw(NOTHING, single=array.dtype == np.float32)] * features
-        plain = {given[j]: kinds[j] for j in chosen}
+        plain = [Raw(NOTHING, single=array.dtype == np.float32)] * features
+        kinds = {given[j]: ((isinstance(x, Stored) and x.kinds) or plain)[j] for j in chosen}
+        if unusable := {name: kind.why for name, kind in kinds.items() if isinstance(kind, Refused)}:
+            _refuse_columns(unusable)
         rows = Rows(array, columns=None if len(chosen) == len(given) else np.array(chosen))
-        return _numeric(rows, [*plain], missing_values), plain, shape
+        return _numeric(rows, [*kinds], missing_values), cast(dict[str, Raw], kinds), shape
     if not framed:
         array = array.reshape(len(array), -1)
     values = np.empty((len(x) if framed else len(array), len(chosen)))
@@ -264,11 +285,20 @@ def _columns(
 def _numeric(rows: Rows, names: Sequence[str], missing_values: Sequence[Any]) -> Rows:
     """Plain numbers of which some stand for entries that were not observed."""
     if rows.source.dtype.kind in "iu" and rows.source.dtype.itemsize == 8:
-        remedy = "use another unit, or leave the column out if it numbers the rows"
-        given = ((at, rows.given(at)) for at in rows.pieces())
-        _refuse(given, _beyond_floats, names, "beyond what float64 holds exactly", remedy)
+        _refuse(((at, rows.given(at)) for at in rows.pieces()), _beyond_floats, names, BEYOND, ANOTHER_UNIT)
     codes = [float(value) for value in spellings(missing_values) if isinstance(value, Real)]
     return rows.changed(lambda x: np.where(np.isin(x, codes), np.nan, x)) if codes else rows
+
+
+def exact(name: str, values: Array, start: int = 0) -> Array:
+    """The values (N,) of a column, from some row on, if float64 holds them.
+
+    Raises:
+        DataError: integers among which float64 has gaps.
+    """
+    at = slice(start, start + len(values))
+    _refuse([(at, values[:, None])], _beyond_floats, [name], BEYOND, ANOTHER_UNIT)
+    return values
 
 
 def _refuse_unusable(summary: Summary, names: Sequence[str]) -> None:
@@ -305,7 +335,7 @@ def numbered(name: str, column: Any, missing_values: Sequence[Any]) -> Raw:
         raise Refused(NO_ENTRY)
     if pd.api.types.is_bool_dtype(series.dtype):
         values = np.where(gone, np.nan, series.where(~gone, False).astype(bool).to_numpy())
-        return Raw(values.astype(np.float64), ("False", "True"), reason="true or false")
+        return TRUTHS._replace(values=values.astype(np.float64))
     if series.dtype.kind in "iuf":
         plain = series.where(~gone, series[~gone].iloc[0]).to_numpy(dtype=_plain(series.dtype))
         if _beyond_floats(plain).any():
@@ -381,7 +411,7 @@ def _read_text(name: str, cells: Array, gone: Array) -> Raw:
     if all(isinstance(cell, bool | np.bool_) for cell in known):
         values = np.full(len(cells), np.nan)
         values[~gone] = known.astype(np.float64)
-        return Raw(values, ("False", "True"), reason="true or false")
+        return TRUTHS._replace(values=values)
     if any(isinstance(cell, list | dict | set | tuple | np.ndarray) for cell in known[:SOME]):
         raise Refused("holds lists or other objects in its cells")
     # each different text is looked at once; a 1 and a True would be told for one
@@ -743,8 +773,7 @@ def _refuse_cells(name: str, cells: Array, known: Array) -> None:
     remedy = f"leave the column out, encode it, or, if it holds the classes, say labels={name!r}"
     told = [str(value) for value in cells[bad][:SOME]] if bad.any() else [""]
     if isinstance(cells[row], Real):
-        complaint = "beyond what float64 holds exactly"
-        remedy = "use another unit, or leave the column out if it numbers the rows"
+        complaint, remedy = BEYOND, ANOTHER_UNIT
     elif written := notation(told):
         complaint, remedy = f"not a number but {written.name}", written.mend(name, told)
     elif row == 0 and len(cells) > 2 and bad.sum() == 1 and isinstance(cells[0], str):

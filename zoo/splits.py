@@ -180,7 +180,8 @@ def _together(equal: Array, groups: Array | None) -> Array:
 def _drawn(fractions: Array, units: Array, labels: Array | None, rng: np.random.Generator) -> dict[Part, Array]:
     of, size = _numbered(units)
     order = rng.permutation(len(size))
-    order = order[np.argsort(size[order], kind="stable")]
+    if size.max() > 1:  # else they are in order as they are, and there may be many
+        order = order[np.argsort(size[order], kind="stable")]
     if labels is not None:
         label = _most_frequent(labels, of)
         order = order[np.argsort(label[order], kind="stable")]
@@ -206,6 +207,8 @@ def _drawn(fractions: Array, units: Array, labels: Array | None, rng: np.random.
 def _numbered(units: Array) -> tuple[Array, Array]:
     """The number of each row's unit, (N,), in order of their first rows, and how many rows each unit has."""
     size = np.bincount(units)
+    if size.all():  # each row is a unit
+        return units, size
     number = np.cumsum(size > 0) - 1
     return number[units], size[size > 0]
 

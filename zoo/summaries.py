@@ -143,12 +143,9 @@ class Summary:
             self.stride[columns] = _common(self.stride[columns], distance, np.ones(len(columns), dtype=bool))
 
     def _add_decimals(self, x: Array) -> None:
-        """Whole numbers are the same in both precisions: those of single precision begin where they end."""
-        whole = self.double.place == 0
-        before = self.double.divisor[whole]
+        """In single precision once a column is not whole: whole numbers are multiples of all steps that follow."""
         with np.errstate(over="ignore"):
             self.double.add(x, self.double.place <= PLACES)
-            self.rounded.place[whole], self.rounded.divisor[whole] = 0, before
             self.rounded.add(x, (self.double.place > 0) & (self.single | self.fits_single))
 
     def extent(self, j: int) -> Extent:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import mmap
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol, TypeAlias, cast
@@ -18,13 +18,26 @@ from zoo.errors import DataError
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["LARGE", "Mapped", "Rows", "Source", "data_array", "large", "row_keys", "some_rows", "unpacked"]
+__all__ = [
+    "InFile",
+    "Rows",
+    "Source",
+    "blocks",
+    "hashed",
+    "large",
+    "looked_at",
+    "odd_numbers",
+    "row_keys",
+    "rows_at_once",
+    "some_rows",
+    "unpacked",
+]
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 LARGE = 2**22  # numbers: a table of more stays where it is, and is read by rows
 BLOCK = 2**22  # numbers that are read at once
-SCATTERED = 1024  # rows of one mapping: a page fault maps 64 KiB of a cached file, whatever a row takes
+SPAN, WORTH = 2**22, 2**13  # bytes that are read for close rows, and that take as long as to ask for a row alone
 
 
 class Source(Protocol):
@@ -43,11 +56,11 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Mapped:
+class InFile:
     """An array (N, ...) in a file, row after row from an offset on.
 
-    Each piece is mapped anew: what was mapped counts as resident for as long as the mapping lives, and a table that is
-    larger than memory would come to fill it.
+    It is read, and not mapped: pages that are mapped count as resident, and with each that is asked for the kernel maps
+    those around it, up to megabytes. Reading scattered rows one by one also takes less time than mapping them does.
     """
 
     file: Path | IO[bytes]
@@ -57,21 +70,55 @@ class Mapped:
 
     def __getitem__(self, rows: slice | Array) -> Array:
         if isinstance(rows, slice):
-            return self._mapped(mmap.MADV_SEQUENTIAL)[rows].copy()
+            start, stop, step = rows.indices(self.shape[0])
+            if step != 1:
+                return self[np.arange(start, stop, step)]
+            found = np.empty((max(stop - start, 0), *self.shape[1:]), self.dtype)
+            with self._opened() as file:
+                self._fill(found, start, file)
+            return found
         found = np.empty((len(rows), *self.shape[1:]), self.dtype)
-        for at in range(0, len(rows), SCATTERED):
-            piece = rows[at : at + SCATTERED]
-            self._mapped(mmap.MADV_RANDOM).take(piece, axis=0, out=found[at : at + SCATTERED], mode="clip")
+        size = self.dtype.itemsize * math.prod(self.shape[1:])
+        with self._opened() as file:
+            for at in range(0, len(rows), piece := max(1, SPAN // (size + WORTH))):
+                self._gather(found[at : at + piece], rows[at : at + piece], size, file)
         return found
 
-    def _mapped(self, order: int) -> Array:
+    def _gather(self, found: Array, rows: Array, size: int, file: int) -> None:
+        """Scattered rows one by one, close ones with what lies between them."""
+        first, last = int(rows.min()), int(rows.max())
+        if (last - first + 1) * size <= len(rows) * (size + WORTH):
+            span = np.empty((last - first + 1, *self.shape[1:]), self.dtype)
+            self._fill(span, first, file)
+            span.take(rows - first, axis=0, out=found, mode="clip")
+            return
+        view, read = _bytes(found), os.preadv
+        for at, row in zip(range(0, len(view), size), rows.tolist(), strict=True):
+            if read(file, [view[at : at + size]], self.offset + row * size) < size:
+                raise DataError(f"{self.file} ends before row {row}: it has been cut short")
+
+    def _fill(self, found: Array, row: int, file: int) -> None:
+        """Read consecutive rows from one on into an array."""
+        size = self.dtype.itemsize * math.prod(self.shape[1:])
+        left, at = _bytes(found), self.offset + row * size
+        while len(left):
+            taken = os.preadv(file, [left], at)
+            if not taken:
+                raise DataError(f"{self.file} ends before row {row + len(found) - 1}: it has been cut short")
+            left, at = left[taken:], at + taken
+
+    @contextmanager
+    def _opened(self) -> Iterator[int]:
         if isinstance(self.file, Path):
-            with self.file.open("rb") as file:
-                mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            with self.file.open("rb", buffering=0) as file:
+                yield file.fileno()
         else:
-            mapping = mmap.mmap(self.file.fileno(), 0, access=mmap.ACCESS_READ)
-        mapping.madvise(order)
-        return np.ndarray(self.shape, self.dtype, mapping, self.offset)
+            yield self.file.fileno()
+
+
+def _bytes(x: Array) -> memoryview:
+    """Those of an array, to be written to."""
+    return x.reshape(-1).view(np.uint8).data if x.size else memoryview(b"")
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,8 +177,7 @@ class Rows:
 
     def pieces(self) -> Iterator[slice]:
         """All rows in order, as many as are read at once."""
-        n, d = self.shape
-        size = max(1, BLOCK // max(d, 1))
+        n, size = len(self), rows_at_once(self.shape[1])
         return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
     def blocks(self) -> Iterator[tuple[slice, Array]]:
@@ -144,42 +190,33 @@ class Rows:
         return self[:: max(1, len(self) // most, -(-len(self) * wide // LARGE))]
 
 
+def rows_at_once(features: int) -> int:
+    """How many rows of so many numbers are read together."""
+    return max(1, BLOCK // max(features, 1))
+
+
 def large(shape: Sequence[int]) -> bool:
     """Whether a table (N, D) is left where it is."""
     return math.prod(shape) > LARGE
 
 
-def data_array(rows: Rows, **described: Any) -> xarray.DataArray:
-    """An ``xarray.DataArray`` of a table; of a large one, its values are read as they are asked for."""
-    import xarray
-
-    if not large(rows.shape):
-        return xarray.DataArray(rows[:], **described)
-    from xarray.backends import BackendArray
-    from xarray.core import indexing
-
-    class Lazy(BackendArray):
-        shape, dtype = rows.shape, np.dtype(np.float64)
-
-        def __getitem__(self, key: Any) -> Any:
-            support = indexing.IndexingSupport.OUTER
-            return indexing.explicit_indexing_adapter(key, self.shape, support, self._read)
-
-        def _read(self, key: tuple[Any, Any]) -> Any:
-            of_rows, of_columns = key
-            if isinstance(of_rows, int | np.integer):
-                return rows[np.array([of_rows])][0, of_columns]
-            return rows[of_rows][:, of_columns]
-
-    return xarray.DataArray(xarray.Variable(described.pop("dims"), indexing.LazilyIndexedArray(Lazy())), **described)
+def looked_at(shape: Sequence[int]) -> int:
+    """How many rows of a table (N, D) stand for all of them where these are not looked at one by one."""
+    return max(1, LARGE // shape[1]) if large(shape) else shape[0]
 
 
-def some_rows(part: xarray.DataArray, most: int = LARGE, seed: int = 0) -> xarray.DataArray:
-    """A part of a data set, (N, D), or rows of it drawn by a seed, in order, if it holds more numbers than so many."""
-    keep = max(1, most // part.shape[1])
-    if len(part) <= keep:
+def some_rows(part: xarray.DataArray) -> xarray.DataArray:
+    """A part of a data set, (N, D), or, of a large one, rows drawn at random, always the same, in order."""
+    keep = looked_at(part.shape)
+    if keep == len(part):
         return part
-    return part.isel(obs=np.sort(np.random.default_rng(seed).choice(len(part), keep, replace=False, shuffle=False)))
+    return part.isel(obs=np.sort(np.random.default_rng(0).choice(len(part), keep, replace=False, shuffle=False)))
+
+
+def blocks(part: xarray.DataArray) -> Iterator[Array]:
+    """The values (n, D) of a part of a data set, some rows at a time."""
+    size = rows_at_once(part.shape[1])
+    return (part[start : start + size].values for start in range(0, len(part), size))
 
 
 def row_keys(x: Array, salt: int = 0) -> Array:
@@ -203,29 +240,27 @@ def hashed(x: Array, odd: Array) -> Array:
     return bits ^ (bits >> np.uint64(32))
 
 
-def unpacked(blocks: Iterable[Array], shape: tuple[int, ...], dtype: np.dtype[Any], path: Path) -> Mapped:
+def unpacked(blocks: Iterable[Array], shape: tuple[int, ...], dtype: np.dtype[Any], path: Path) -> InFile:
     """What a packed file holds, row after row in a file without a name, which is gone with the process.
 
-    It lies in the folder of the packed one, where there is room for data of that size, or in that for temporary files.
+    It lies in the folder of the packed one, which has room for such data, or else in that for temporary files.
 
     Raises:
         DataError: there is not enough room.
     """
     needed = math.prod(shape) * dtype.itemsize
-    folders = [path.parent, Path(tempfile.gettempdir())]
-    for folder in folders:
-        if os.access(folder, os.W_OK) and _room(folder) > needed:
-            break
-    else:
+    folders = (path.resolve().parent, Path(tempfile.gettempdir()))
+    folder = next((one for one in folders if os.access(one, os.W_OK) and _room(one) > needed), None)
+    if folder is None:
         raise DataError(
             f"its rows are packed, and unpacked they take {needed:,} bytes on disk, for which neither {folders[0]} nor "
-            f"{folders[1]} (TMPDIR) has room: save the table as .npy, whose rows are read where they are"
+            f"{folders[1]} (TMPDIR) has room: make room, or save the table as .npy, whose rows are read where they are"
         )
     file = cast(IO[bytes], tempfile.TemporaryFile(dir=folder))  # noqa: SIM115 (closed with the table)
     for block in blocks:
-        np.ascontiguousarray(block, dtype).tofile(file)
+        file.write(_bytes(np.ascontiguousarray(block, dtype)))
     file.flush()
-    return Mapped(file, 0, shape, dtype)
+    return InFile(file, 0, shape, dtype)
 
 
 def _room(folder: Path) -> int:

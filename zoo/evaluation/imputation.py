@@ -20,6 +20,7 @@ from zoo.imputation import SWEEPS, center, given_latents, states
 from zoo.options import ImputationMethod
 from zoo.runs import Run
 from zoo.supports import Column
+from zoo.tables import some_rows
 
 __all__ = ["HIDDEN", "IMPUTERS", "hidden_entries", "imputation"]
 
@@ -80,7 +81,7 @@ def imputation(run: Run, data: Data, share: float, method: ImputationMethod = "g
     Raises:
         Unknown: what an entry is given others is not known of the likelihood.
     """
-    loaded = data.test.values[:ROWS]
+    loaded = data.test[:ROWS].values
     hidden = hidden_entries(loaded, share)
     if not hidden.any():
         raise Unknown(f"no entry of the test part was hidden: a share of {share:g} of {(~np.isnan(loaded)).sum()}")
@@ -213,7 +214,7 @@ def _errors(center: Array, truth: Array, nominal: Array) -> Array:
 
 def _constant(data: Data, given: Array) -> Array:
     """The mean of each column of the training part, or its most frequent value."""
-    train = data.train.values
+    train = some_rows(data.train).values
     center = [_mode(v) if c.kind.nominal else np.nanmean(v) for c, v in zip(data.columns, train.T, strict=True)]
     return np.asarray(np.broadcast_to(center, given.shape))
 
@@ -242,7 +243,7 @@ def _iterative(data: Data, given: Array) -> Array:
 
 def _by_scikit_learn(imputer: Any, data: Data, given: Array, *, last: bool) -> Array:
     """What an imputer of real numbers makes of a table: standardised numbers, categories as zeros and ones."""
-    imputer.fit(_as_numbers(data, data.train.values[:TRAINING_ROWS], last))
+    imputer.fit(_as_numbers(data, data.train[:TRAINING_ROWS].values, last))
     found, filled, at = imputer.transform(_as_numbers(data, given, last)), np.empty_like(given), 0
     for j, column in enumerate(data.columns):
         size = _indicators(column, last)
