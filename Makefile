@@ -1,7 +1,7 @@
 # `make demo` and `make test` set everything up by themselves; PYTHON=... chooses the interpreter.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint conformance bench claims truth null gaps published parts memory faults fuzz check clean
+.PHONY: help demo test lint conformance bench claims truth null gaps published parts scale memory faults fuzz check clean
 
 BIN := .venv/bin
 PYTHONS := $(or $(PYTHON),python3.11 python3.12 python3.13 python3)
@@ -30,9 +30,10 @@ lint: .venv/.installed  ## Run the linter, the formatter's check and the type ch
 conformance: .venv/.installed  ## Hold every pair, compiled, to Pyro's own loss and gradients, and run the slow tests (minutes)
 	$(BIN)/pytest -m slow -n auto --maxprocesses 4
 
-bench: .venv/.installed  ## Measure the cost of a step and of a score against torch by hand, Pyro and others (minutes)
+bench: .venv/.installed  ## Measure steps and scores against torch by hand, Pyro and others, and studies by workers (minutes)
 	$(BIN)/python scripts/benchmark.py 64-128-8 784-400-20 --out benchmark
 	$(BIN)/python scripts/scoring_benchmark.py --out benchmark
+	$(BIN)/python scripts/workers.py 1 2 --out benchmark/workers
 
 claims: .venv/.installed  ## Put the seven claims of the question to computed tests, one page (minutes)
 	$(BIN)/python scripts/claims.py claims
@@ -51,6 +52,9 @@ published: .venv/.installed  ## Print orderings that papers report, ours beside 
 
 parts: .venv/.installed  ## Measure guides, priors and objectives where the truth is known (minutes)
 	$(BIN)/python scripts/parts.py
+
+scale: .venv/.installed  ## Measure how time and memory grow with rows, columns, seeds and runs (an hour)
+	$(BIN)/python scripts/scale.py
 
 memory: .venv/.installed  ## Train on a table of 20 GB, which is written first, within 2 GB of memory (minutes)
 	$(BIN)/python scripts/memory.py

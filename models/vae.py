@@ -30,7 +30,7 @@ class VAE(nn.Module):
     - ``initialise(x)``: start from the training part, shape (N, D), before the first step.
     - ``count(rows)``: how many training data there are, where they are so many that ``initialise`` was given some of
       them, and ``settle`` will be.
-    - ``settle(guide, x)``: before each validation, fix in buffers what is taken from the whole training part.
+    - ``settle(guide, x)``: before each validation, fix in buffers what is taken from training rows.
     - ``log_density_bound(features)``: the least upper bound of log p(x | z); a pair that is called bounded has to.
     - ``log_prior()``: log p(theta) per datum, for the objective "penalized" and the path of the penalised likelihood.
     - ``log_evidence(x, columns=None)``: log p(x) in closed form, (B,), of all columns or of some: no sampling then.
@@ -102,7 +102,7 @@ class OptimalVAE(VAE):
     r"""A VAE whose one variance is, at every step, the best there is for the batch.
 
     In training the mean of :class:`~zoo.models.emissions.OptimalNormal` is over the batch; a density that is to score a
-    datum must not depend on the data beside it, so :meth:`settle` fixes sigma to the mean over the training part, and
+    datum must not depend on the data beside it, so :meth:`settle` fixes sigma to the mean over training rows, and
     that is what validation and scores use.
 
     Args:

@@ -1,6 +1,8 @@
-"""Train pairs on the same data and rank them by held-out log evidence.
+"""Train pairs on the same data, as many at a time as there are cores, and rank them by held-out log evidence.
 
-python scripts/compare.py digits comparison gaussian-learned gaussian-constrained gmm-constrained
+python scripts/compare.py digits comparison gaussian-learned "gaussian-constrained[floor=0.1|0.01]" gmm-constrained
+
+Stopped at any time, the same command goes on.
 """
 
 from pathlib import Path
@@ -11,16 +13,12 @@ import zoo
 
 
 def main(source: str, out: Path, names: list[str], steps: int = 2000, seeds: int = 4) -> None:
-    data = zoo.load_data(source)
-    runs = []
-    for name in names:
-        run = zoo.fit(zoo.create(name, data), data, seeds=seeds, steps=steps, on_divergence="warn")
-        zoo.evaluate(run, data)
-        run.save(out / name)
-        runs.append(run)
-
-    print(zoo.compare(runs)[["rank", "log_evidence", "se", "difference", "verdict"]])
-    print(zoo.report(runs, out))
+    study = zoo.study(names, source, out, seeds=seeds, steps=steps, workers="auto")
+    if study.table is not None:
+        print(study.table[["rank", "log_evidence", "se", "difference", "verdict"]])
+    for name, reason in study.failures.items():
+        print(f"{name} failed: {reason}")
+    print(*study.pages)
 
 
 if __name__ == "__main__":

@@ -3,13 +3,15 @@
 python scripts/faults.py      # some minutes
 
 Processes that train are killed at random moments, by SIGKILL, SIGTERM or SIGINT, in every compile mode, and gone on
-with until they are done; what comes out is compared, bit by bit, with a fit that nobody stopped. Files of a run and of
+with until they are done; what comes out is compared, bit by bit, with a fit that nobody stopped. So are the workers of
+studies, in a pool, as shards on one directory, and of a Dask cluster, and whoever sent them. Files of a run and of
 data are cut short and have bits flipped: each has to be read right or refused with a clear error. Runs and reports are
 written to a small file system with less and less space: what is there has to be whole, and once there is space again
 the fit has to end in the same bits. Last, public functions are called with arguments that are wrong at random: each
 call has to work, or to be refused with one clear error and nothing written.
 """
 
+import contextlib
 import json
 import logging
 import math
@@ -68,6 +70,75 @@ def killed(folder: Path, kills: int, rng: random.Random) -> tuple[int, int]:
         run = zoo.fit(zoo.create("gaussian-constrained", data), data, checkpoint=begun, compile=mode, **how)
         lost += bool(whole.differences(run))
     return done, lost
+
+
+STUDY = """
+import sys, zoo
+from contextlib import nullcontext
+
+def main(way, out):
+    client = nullcontext()
+    if way == "dask":
+        from distributed import Client, LocalCluster
+        client = Client(LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50))
+    with client as executor:
+        how = {"shard": way} if "/" in way else {"executor": executor} if executor else {"workers": 2}
+        study = zoo.study(%(names)r, "iris", out, progress=False, **how, **%(how)r)
+    sys.exit(bool(study.absent))
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
+"""
+
+
+def killed_studies(folder: Path, kills: int, rng: random.Random) -> tuple[int, list[str]]:
+    """How many processes of studies were killed, and what was lost."""
+    names = ["gmm-constrained[components=2|3|5]", "gaussian-constrained"]
+    how = {name: value for name, value in HOW.items() if name != "progress"} | {"samples": 100, "temperatures": 2}
+    whole = zoo.study(names, "iris", folder / "one-process", progress=False, **how)
+    script = folder / "study.py"
+    script.write_text(STUDY % {"names": names, "how": how})
+    done, lost, number = 0, [], 0
+    for ways, share in ((["pool"], 0.4), (["1/2", "2/2"], 0.3), (["dask"], 0.3)):
+        wanted = done + round(share * kills)
+        while done < wanted:
+            number += 1
+            out = folder / f"study-{number}"
+            running = {way: _begun(script, way, out) for way in ways}
+            while running:
+                time.sleep(rng.uniform(0.5, 8))
+                for way, process in list(running.items()):
+                    if process.poll() is not None:
+                        running.pop(way)
+                        if process.returncode and not any(other.poll() is None for other in running.values()):
+                            running[way] = _begun(script, way, out)
+                    elif done < wanted and rng.random() < 0.5:
+                        everyone = [process.pid, *_descendants(process.pid)]
+                        with contextlib.suppress(ProcessLookupError):
+                            os.kill(rng.choice(everyone), signal.SIGKILL)
+                            done += 1
+            left = zoo.load_study(out)
+            if left.absent:
+                lost.append(f"{'/'.join(ways)}: {left.absent}")
+            for run, of_one in zip(left.runs, whole.runs, strict=not left.absent):
+                here, there = zoo.load_run(run), zoo.load_run(of_one)
+                same = here.tree["heldout"].to_dataset().identical(there.tree["heldout"].to_dataset())
+                if here.differences(there) or not same:
+                    lost.append(f"{run} has other bits than one process")
+    return done, lost
+
+
+def _begun(script: Path, way: str, out: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, script, way, out], stderr=subprocess.DEVNULL)
+
+
+def _descendants(process: int) -> list[int]:
+    """The processes that a process started, and those that they did."""
+    try:
+        children = [*map(int, Path(f"/proc/{process}/task/{process}/children").read_text().split())]
+    except OSError:
+        return []
+    return [one for child in children for one in (child, *_descendants(child))]
 
 
 def damaged(folder: Path, files: int, rng: random.Random) -> tuple[Counter[str], int, list[str]]:
@@ -215,7 +286,9 @@ def mistyped(folder: Path, times: int, rng: random.Random) -> tuple[int, int, li
     return worked, refused, wrong
 
 
-def main(kills: int = 50, files: int = 500, fills: int = 50, mistakes: int = 3000, seed: int = 0) -> None:
+def main(
+    kills: int = 50, workers: int = 15, files: int = 500, fills: int = 50, mistakes: int = 3000, seed: int = 0
+) -> None:
     rng = random.Random(seed)
     folder = Path(tempfile.mkdtemp(prefix="zoo-faults-"))
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -224,6 +297,9 @@ def main(kills: int = 50, files: int = 500, fills: int = 50, mistakes: int = 300
     try:
         done, lost = killed(folder, kills, rng) if kills else (0, 0)
         print(f"killed {done} times in three compile modes; fits that did not end in the same bits: {lost}", flush=True)
+        ended, losses_of_studies = killed_studies(folder, workers, rng) if workers else (0, [])
+        print(f"killed {ended} processes of studies, in pools, as shards, by Dask; losses: {len(losses_of_studies)}",
+              flush=True)  # fmt: skip
         read, refused, damages = damaged(folder, files, rng)
         print(f"damaged files: {files}; refused with a clear error: {refused}; read all the same: "
               f"{told(read)}; anything else: {len(damages)}", flush=True)  # fmt: skip
@@ -232,7 +308,7 @@ def main(kills: int = 50, files: int = 500, fills: int = 50, mistakes: int = 300
         worked, refused, surprises = mistyped(folder, mistakes, rng)
         print(f"bad inputs: {mistakes}; refused with a clear error: {refused}; "
               f"right all the same: {worked}; anything else: {len(surprises)}")  # fmt: skip
-        wrong = damages + losses + surprises
+        wrong = losses_of_studies + damages + losses + surprises
         for line in wrong[:20]:
             print("  " + line)
     finally:

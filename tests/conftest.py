@@ -42,10 +42,9 @@ def quick_scores(monkeypatch):
 
 @pytest.fixture
 def blank_pictures(monkeypatch):
-    """Figures are made and not rendered, for tests that ask of a report only what its words say."""
-    canvas = "zoo.reporting.ink.FigureCanvas"
-    monkeypatch.setattr(f"{canvas}SVG.print_svg", lambda _, text, **__: text.write("<svg></svg>"))
-    monkeypatch.setattr(f"{canvas}Agg.print_png", lambda _, file, **__: file.touch())
+    from programs import draw_nothing
+
+    draw_nothing(monkeypatch)
 
 
 @pytest.fixture
@@ -53,7 +52,7 @@ def catalogue(monkeypatch):
     """The catalogue, put back after the test."""
     from zoo import catalogue
 
-    entries = dict(catalogue._entries())
+    entries = dict(catalogue.entries())
     monkeypatch.setattr(catalogue, "_ENTRIES", entries)
     return entries
 

@@ -112,6 +112,7 @@ def test_another_fit_is_refused_with_the_difference(finished, iris, tmp_path, mo
         ({"steps": 61}, "steps 60, not 61"),
         ({"seeds": [0, 4]}, r"seeds \[0, 3\], not \[0, 4\]"),
         ({"batch_size": 16}, "batch_size 128, not 16"),
+        ({"validation_rows": None}, "validation_rows 4096, not None"),
     ):
         with pytest.raises(OptionError, match=told):
             zoo.fit(pair, iris, checkpoint=tmp_path / "run", **HOW | changed)

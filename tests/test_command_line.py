@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 import zoo
 from zoo.catalogue import options_of
 from zoo.command_line import ALONE, Loading, Training, _assignment, app
-from zoo.errors import DivergenceWarning, RunError
+from zoo.errors import DivergenceWarning, OptionError, RunError
 from zoo.sources import DataCall
 
 pytestmark = pytest.mark.usefixtures("quick_scores")
@@ -57,7 +57,7 @@ def call(*arguments, status=0):
 
 @pytest.fixture
 def forbid_training(monkeypatch):
-    monkeypatch.setattr(zoo, "fit", lambda *_, **__: pytest.fail("training began"))
+    monkeypatch.setattr("zoo.tasks.fit", lambda *_, **__: pytest.fail("training began"))
 
 
 @pytest.fixture
@@ -262,7 +262,7 @@ def test_a_run_is_replaced_only_if_asked(tmp_path, monkeypatch):
     call(*arguments)
     written = (tmp_path / "run/run.json").stat().st_mtime_ns
     with monkeypatch.context() as patch:
-        patch.setattr(zoo, "fit", lambda *_, **__: pytest.fail("training began"))
+        patch.setattr("zoo.tasks.fit", lambda *_, **__: pytest.fail("training began"))
         assert "--overwrite" in call(*arguments, status=2)[1]
         compared = ["compare", "run", "--out", tmp_path, "--data", "iris", "--overwrite"]
         (tmp_path / "gmm").mkdir()
@@ -307,7 +307,7 @@ def test_a_run_in_which_every_seed_broke_is_saved_and_says_so(tmp_path, monkeypa
         run.tree["validation"] = xarray.DataTree(validation.assign(elbo=validation["elbo"] * float("nan")))
         return run
 
-    monkeypatch.setattr(zoo, "fit", broken_fit)
+    monkeypatch.setattr("zoo.tasks.fit", broken_fit)
     arguments = ["train", "gmm-constrained", "--data", "iris", *QUICK]
     _, err = call(*arguments, "--out", tmp_path / "a", status=1)
     assert err.startswith(f"{NOTE}error: every seed of gmm-constrained broke")
@@ -411,6 +411,19 @@ def test_compare_repeats_on_several_splits(tmp_path):
     assert len({run.tree.attrs["data_fingerprint"] for run in runs}) == 2
 
 
+@pytest.mark.usefixtures("blank_pictures")
+def test_compare_says_what_validation_chooses_and_what_arviz_warns_of(tmp_path):
+    options = ["gmm[components=2|3]", "--data", "iris", "--samples", 50, "--out", tmp_path, *QUICK]
+    out, _ = call("compare", *options)
+    assert out.count("gmm: of 2, validation chooses components=") == 1
+    assert out.count("30 test data: with fewer than 100, intervals") == 1
+    told = json.loads(call("compare", *options, "--resume", "--json")[0])
+    assert [len(texts) for texts in told["cautions"].values()] == [1]
+    (chosen,) = (row for row in told["rows"] if row["chosen"])
+    assert chosen["validation"] == max(row["validation"] for row in told["rows"])
+    assert chosen["choice"] in out
+
+
 def test_an_interruption_says_what_was_kept(tmp_path, monkeypatch):
     fit = zoo.fit
 
@@ -419,7 +432,7 @@ def test_an_interruption_says_what_was_kept(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return fit(pair, *arguments, **settings)
 
-    monkeypatch.setattr(zoo, "fit", interrupted)
+    monkeypatch.setattr("zoo.tasks.fit", interrupted)
     arguments = ["--data", "iris", "--out", tmp_path, *QUICK]
     _, err = call("compare", "gmm-constrained", "gmm", *arguments, status=130)
     assert err == f"{NOTE}interrupted: kept {tmp_path / 'gmm-constrained'}; no report was written. {RESUME}\n"
@@ -506,7 +519,7 @@ def test_a_comparison_trains_until_pairs_settle_unless_told_otherwise(tmp_path, 
         asked.append((settings["steps"], settings["on_divergence"]))
         raise RunError("enough is known")
 
-    monkeypatch.setattr(zoo, "fit", fit)
+    monkeypatch.setattr("zoo.tasks.fit", fit)
     command = ["compare", "gmm", "--data", "iris", "--quiet", "--out"]
     call(*command, tmp_path / "a", status=1)
     call(*command, tmp_path / "b", "--steps", "70", "--on-divergence", "stop", status=1)
@@ -529,12 +542,11 @@ def test_training_until_it_settles_is_gone_on_with_and_repeated(tmp_path, monkey
 def test_compare_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
     command = ["compare", "gmm-constrained", "gmm", "--data", "iris", "--samples", 50, *QUICK, "--json"]
     whole, _ = call(*command, "--out", tmp_path / "whole")
-    monkeypatch.setattr(zoo, "evaluate", counted := Counted(zoo.evaluate))
+    monkeypatch.setattr("zoo.tasks.evaluate", counted := Counted(zoo.evaluate))
     with monkeypatch.context() as patch:
         fit = zoo.fit
         patch.setattr(
-            zoo,
-            "fit",
+            "zoo.tasks.fit",
             lambda pair, *a, **k: (
                 break_at(patch, 15, KeyboardInterrupt) if pair.name == "gmm" else None,
                 fit(pair, *a, **k),
@@ -568,7 +580,7 @@ def test_a_divergence_is_one_line_and_other_warnings_are_untouched(tmp_path, mon
         warnings.warn("of another kind", RuntimeWarning, stacklevel=1)
         return fit(*arguments, **settings)
 
-    monkeypatch.setattr(zoo, "fit", diverging)
+    monkeypatch.setattr("zoo.tasks.fit", diverging)
     with pytest.warns(RuntimeWarning, match="of another kind"):
         _, err = call("train", "gmm-constrained", "--data", "iris", "--out", tmp_path / "run", *QUICK)
     assert err == NOTE + "warning: seed 0 runs away\nwarning: seed 1 runs away\n"
@@ -586,6 +598,13 @@ def test_defaults_are_those_of_the_library(kind, function):
     theirs = inspect.signature(function).parameters
     settings = Training().settings(**ALONE) | {"seeds": Training().chosen_seeds} if kind is Training else ours
     assert settings == {name: theirs[name].default for name in settings}
+
+
+def test_all_validation_rows_are_none_to_the_library():
+    rows = [Training(validation_rows=text).settings(**ALONE)["validation_rows"] for text in ("all", "500")]
+    assert rows == [None, 500]
+    with pytest.raises(OptionError, match="validation_rows='few': input should be a valid integer"):
+        Training(validation_rows="few").settings(**ALONE)
 
 
 literals = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()

@@ -160,12 +160,13 @@ def test_a_wild_test_row_is_named_with_its_column():
     evidence = normal(60, -3, 0.5)
     evidence[7] = -4e9
     tree = run("a", evidence)
-    x = tree["observed_data"]["x"].values.copy()
-    x[7, 20] = tree["constant_data"]["center"].values[20] + 1e6 * tree["constant_data"]["train_std"].values[20]
-    replace(tree, "observed_data", "x", x)
+    tree["heldout"] = (
+        tree["heldout"].to_dataset().assign(farthest_column=("obs", [20] * 60), farthest=("obs", [1e6] * 60))
+    )
     verdict = compare([tree, run("b", normal(60, -5))]).loc["a", "verdict"]
     assert (
-        "row 7 (column 20: 1e+06 standard deviations from the training mean) moves its mean by -6.7e7 nats" in verdict
+        "row 7 (column pixel_2_4: 1e+06 standard deviations from the training mean) moves its mean by -6.7e7 nats"
+        in verdict
     )
     assert "its median is -3." in verdict
 
@@ -515,7 +516,7 @@ def test_mistakes_are_answered_in_words(tmp_path):
         compare([3])
     with pytest.raises(RunError, match=r"base_measure.*missing"):
         compare(xr.DataTree(xr.Dataset(attrs={"pair": "a"})))
-    with pytest.raises(RunError, match="a 3, b 2"):
+    with pytest.raises(RunError, match="a on 3 of 3, b on 2 of 2"):
         compare([run("a", [[1.0, 2.0, 3.0]]), run("b", [[1.0, 2.0]])])
 
 

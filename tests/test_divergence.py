@@ -18,7 +18,7 @@ def made(x, **options):
 
 
 def watching(data, name="gaussian-learned"):
-    return Watch(zoo.create(name, data), [0])
+    return Watch(zoo.create(name, data), [0], data.train.values)
 
 
 def rings(watch, relative, *, elbo=None, column=0, median=1.0):
@@ -47,6 +47,14 @@ def test_the_alarm_wants_a_scale_that_is_small_and_falling(iris):
     assert rings(watching(iris), [a / 2] * 5) == [False] * 5
     assert rings(watching(iris), [9 * a, 8 * a, 7 * a, 6 * a, 5 * a]) == [False] * 5
     assert rings(watching(iris), [a / 2, a / 3, a / 4, a / 5, a / 6]).count(True) == 1
+
+
+def test_a_column_of_which_the_rows_it_is_given_hold_nothing_has_its_deviation_for_a_spread(continuous):
+    x = continuous.train.values[:50].copy()
+    x[:, 1] = np.nan
+    watch = Watch(zoo.create("gaussian-learned", continuous), [0], x)
+    assert watch.spread[1] == pytest.approx(1) and watch.repeats_below[1] == 0
+    np.testing.assert_allclose(watch.spread, watching(continuous).spread, rtol=0.3)
 
 
 def test_a_bounded_pair_is_not_watched(iris):

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pyro.distributions as dist
@@ -12,6 +13,7 @@ import zoo
 from zoo.errors import DataError, DivergenceWarning, OptionError
 from zoo.models import VAE
 from zoo.pairs import VAEOptions, decoder, guide
+from zoo.splits import subsample
 
 QUIET = {"progress": False}
 
@@ -41,8 +43,6 @@ def test_the_scored_weights_are_those_of_the_best_validation_elbo(pair, iris):
 
 
 def test_the_test_part_is_untouched(pair, iris):
-    from dataclasses import replace
-
     spoilt = replace(iris, test=iris.test * np.nan)
     run, again = (zoo.fit(pair, data, seeds=1, steps=20, **QUIET) for data in (iris, spoilt))
     assert np.array_equal(run.tree["validation"]["elbo"], again.tree["validation"]["elbo"])
@@ -165,7 +165,7 @@ def test_every_validation_row_counts_alike(monkeypatch, iris):
     from zoo import fitting
 
     run = zoo.fit(zoo.create("gmm", iris), iris, seeds=1, steps=6, **QUIET)
-    monkeypatch.setattr(fitting, "VALIDATION_ROWS", 7)
+    monkeypatch.setattr(fitting, "ROWS_AT_ONCE", 7)
     monkeypatch.setattr(fitting, "REPEATED_ROWS", 0)
     in_blocks = zoo.fit(zoo.create("gmm", iris), iris, seeds=1, steps=6, **QUIET)
     np.testing.assert_allclose(in_blocks.tree["validation/elbo"], run.tree["validation/elbo"], rtol=1e-5)
@@ -285,3 +285,31 @@ def test_the_median_scale_is_over_rows_and_a_mixtures_components_have_none(iris)
 def test_the_learning_rate_of_every_step_is_recorded(pair, iris):
     run = zoo.fit(pair, iris, seeds=1, steps=4, learning_rate=0.1, **QUIET)
     np.testing.assert_allclose(run.tree["optimization/learning_rate"], 0.05 * (1 + np.cos(np.pi * np.arange(4) / 4)))
+
+
+@pytest.mark.parametrize("name", ["gaussian-learned", "gmm"])
+def test_a_check_sees_a_seeded_subset_of_the_validation_part_and_nothing_else(iris, name):
+    pair, how = zoo.create(name, iris), QUIET | {"seeds": 2, "steps": 10, "checks": 10, "compile": "off"}
+    some, every, more = (zoo.fit(pair, iris, validation_rows=rows, **how) for rows in (6, None, 500))
+    seen = subsample(iris.validation, 6)["obs"]
+    spoilt = replace(iris, validation=iris.validation.where(iris.validation["obs"].isin(seen), 1e4))
+    same = zoo.fit(pair, spoilt, validation_rows=6, **how)
+    assert np.array_equal(same.tree["validation/elbo"], some.tree["validation/elbo"])
+    assert not np.isclose(every.tree["validation/elbo"], some.tree["validation/elbo"]).any()
+    assert every.differences(more) == [] == zoo.fit(pair, iris, **how).differences(every)
+    assert some.tree["validation"].attrs["note"] == "6 of 15 validation rows, the same for every seed"
+    assert "note" not in every.tree["validation"].attrs
+    if name == "gaussian-learned":
+        assert np.isin(some.tree["validation/scale_obs"], seen).all()
+    assert some.tree.attrs["validation_rows"] == some.settings["validation_rows"] == 6
+    assert every.settings["validation_rows"] is None and "validation_rows=None" in every.tree.attrs["repeat"]
+
+
+def test_what_settles_settles_on_as_many_training_rows(iris, monkeypatch):
+    from zoo.models import OptimalVAE
+
+    met, settle = [], OptimalVAE.settle
+    monkeypatch.setattr(OptimalVAE, "settle", lambda self, guide, x: met.append(len(x)) or settle(self, guide, x))
+    pair = zoo.create("gaussian-shared", iris, optimal=True)
+    zoo.fit(pair, iris, seeds=1, steps=10, validation_rows=30, **QUIET)
+    assert set(met) == {1020}, "30 rows, several times over"

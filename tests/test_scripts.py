@@ -109,3 +109,31 @@ def test_gaps(script, monkeypatch):
     assert len(pixels) == 2 and np.isfinite(pixels[["importance", "gibbs", "pseudo-gibbs"]]).all(axis=None)
     assert list(errors["error"]) == ["RMSE of numbers"] * 2
     assert all(table.columns[-1] == "as promised" for table in (evidence, pixels, errors))
+
+
+def test_scale_prints_figures_of_each_size_and_their_exponents(script, capsys, monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPTS)  # as a script finds its neighbours
+    scale = script("scale")
+    monkeypatch.setattr(scale, "measured", lambda size: {"fit": 2.0, "load": size.rows**1.5, "memory": 7.0 * size.rows})
+    scale.main(rows=[10, 100, 1000, 10_000])
+    told = capsys.readouterr().out
+    assert "| | 10 | 100 | 1,000 | 10,000 | exponent |" in told
+    assert "| fit, s | 2 | 2 | 2 | 2 | 0.00 |" in told
+    assert "| peak memory, MiB | 70 | 700 | 7,000 | 7e+04 | 1.00 |" in told
+    assert "Exponents above 1.1: load against rows 1.50." in told
+    monkeypatch.setattr(scale, "measured", lambda size: {"steps": 1.2} if size.rows == 10**7 else {"steps": 1.0})
+    scale.main(rows=[10**5, 10**7])
+    assert "take 1.20 times what they take with 100,000: more than promised" in capsys.readouterr().out
+    monkeypatch.setattr(scale, "measured", lambda size: "out of memory" if size.seeds > 1 else {"fit": 1.0})
+    scale.main(seeds=[1, 64])
+    assert "64: out of memory" in capsys.readouterr().out
+
+
+def test_scale_measures_a_size(script, tmp_path, monkeypatch):
+    scale = script("scale")
+    for name, value in {"STEPS": 3, "FITS": 1, "SAMPLES": 10, "TEMPERATURES": 0, "SOME": 20}.items():
+        monkeypatch.setattr(scale, name, value)
+    figures = scale.of_table(scale.Size(rows=200, columns=3), tmp_path)
+    assert list(figures) == ["load", "fit", "steps", "evaluate 20 rows", "evaluate"]
+    table = np.load(tmp_path / "200x3.npy")
+    assert table.dtype == np.float32 and np.isfinite(table).all()

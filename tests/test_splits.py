@@ -14,7 +14,7 @@ import zoo
 from zoo.command_line import Loading
 from zoo.data import PARTS, Data
 from zoo.errors import DataError
-from zoo.splits import split_rows
+from zoo.splits import split_rows, subsample
 from zoo.tables import Rows, row_keys
 
 RNG = np.random.default_rng(0)
@@ -37,6 +37,17 @@ def with_copies(n=400, copies=120, columns=4, seed=0):
 
 
 FEW = settings(max_examples=25)
+
+
+def test_a_subsample_is_of_different_rows_in_order_each_as_likely_as_any_other(digits):
+    for most in (None, len(digits.test), 10**6):
+        assert subsample(digits.test, most) is digits.test
+    some = subsample(digits.test, 100)
+    assert some.identical(digits.test.sel(obs=some["obs"])) and len(set(some["obs"].values)) == 100
+    assert (np.diff(some["obs"]) > 0).all()
+    assert some.identical(subsample(digits.test, 100)), "whatever was drawn in between"
+    place = np.flatnonzero(np.isin(digits.test["obs"], some["obs"]))
+    assert scipy.stats.kstest(place / len(digits.test), "uniform").pvalue > 0.05
 
 
 def told(data):

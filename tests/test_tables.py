@@ -13,7 +13,7 @@ import xarray
 
 import zoo
 from zoo import batches, fitting, sources, tables
-from zoo.batches import Order, permuted
+from zoo.batches import Order
 from zoo.data import PARTS
 from zoo.errors import DataError
 from zoo.lazy import data_array
@@ -347,9 +347,7 @@ def test_a_fit_takes_the_same_steps_wherever_its_data_are(tmp_path, left_in_plac
     left_in_place()
     monkeypatch.setattr(batches, "NUMBERS_AHEAD", 3 * 2 * 37 * 5)  # three steps
     data = replace(zoo.load_data(path, **options), columns=resident.columns)  # without what rounds otherwise
-    validation = data.validation.load()
     assert lazy(data.train)
-    monkeypatch.setattr("zoo.fitting.some_rows", lambda part: part if part is validation else tables.some_rows(part))
     run = zoo.fit(zoo.create(name, data), data, **how)
     for weights, values in whole.weights.items():
         assert torch.equal(run.weights[weights], values), weights
@@ -396,27 +394,8 @@ def test_what_looks_at_all_data_looks_at_some(tmp_path, left_in_place, name):
     assert f"looks at 60 of the {len(data.train)} rows" in data.notes[-1]
 
 
-@pytest.mark.parametrize("n", [2, 3, 5, 64, 100, 1000, 4097])
-def test_a_permutation_without_room_for_it_is_one(n):
-    for key in range(3):
-        assert sorted(permuted(np.arange(n, dtype=np.uint64), n, key).tolist()) == list(range(n))
-
-
-def test_a_permutation_without_room_for_it_looks_random():
-    from scipy.stats import chisquare
-
-    n, keys = 5, range(1500)
-    found = np.array([permuted(np.arange(n, dtype=np.uint64), n, key) for key in keys]).astype(int)
-    for at in range(n):
-        assert chisquare(np.bincount(found[:, at], minlength=n)).pvalue > 1e-4
-    pairs = np.bincount(found[:, 0] * n + found[:, 1], minlength=n * n).reshape(n, n)
-    assert chisquare(pairs[~np.eye(n, dtype=bool)]).pvalue > 1e-4
-    many = permuted(np.arange(10**5, dtype=np.uint64), 10**5, 1).astype(float)
-    assert abs(np.corrcoef(many[1:], many[:-1])[0, 1]) < 0.02 and abs(np.corrcoef(many, np.arange(10**5))[0, 1]) < 0.02
-
-
 def test_an_order_of_many_rows_uses_each_once_an_epoch(monkeypatch):
-    monkeypatch.setattr(batches, "MANY", 50)
+    monkeypatch.setattr(batches, "DRAWN_ORDER", 50)
     order = Order(77, 10, [4, 0, 4], torch.device("cpu"))
     rows = torch.cat([order.of_steps(start, start + 7) for start in range(0, 77, 7)], dim=1).flatten(1)
     assert torch.equal(rows[0], rows[2]) and not torch.equal(rows[0], rows[1])

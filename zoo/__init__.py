@@ -12,14 +12,16 @@ if TYPE_CHECKING:
     from zoo import errors, objectives, parts, testing
     from zoo.cards import Card
     from zoo.catalogue import Pair, card, create, list_pairs, register
-    from zoo.comparison import compare, elpd
+    from zoo.comparison import cautions, compare, elpd
     from zoo.data import Data
     from zoo.evaluation import evaluate
     from zoo.fitting import fit
     from zoo.parts import register_guide, register_objective, register_prior
+    from zoo.planning import study
     from zoo.reporting import report
     from zoo.runs import Run, load_run
     from zoo.sources import list_data, load_data
+    from zoo.studies import Study, load_study
     from zoo.wellposed import Ceiling, Witness, ceiling, witness
 
 __version__ = "0.1.0"
@@ -29,8 +31,10 @@ __all__ = [
     "Data",
     "Pair",
     "Run",
+    "Study",
     "Witness",
     "card",
+    "cautions",
     "ceiling",
     "compare",
     "create",
@@ -42,6 +46,7 @@ __all__ = [
     "list_pairs",
     "load_data",
     "load_run",
+    "load_study",
     "objectives",
     "parts",
     "register",
@@ -49,6 +54,7 @@ __all__ = [
     "register_objective",
     "register_prior",
     "report",
+    "study",
     "testing",
     "witness",
 ]
@@ -57,14 +63,16 @@ __all__ = [
 _ROOMS = {
     "zoo.cards": ["Card"],
     "zoo.catalogue": ["Pair", "card", "create", "list_pairs", "register"],
-    "zoo.comparison": ["compare", "elpd"],
+    "zoo.comparison": ["cautions", "compare", "elpd"],
     "zoo.data": ["Data"],
     "zoo.evaluation": ["evaluate"],
     "zoo.fitting": ["fit"],
+    "zoo.planning": ["study"],
     "zoo.parts": ["register_guide", "register_objective", "register_prior"],
     "zoo.reporting": ["report"],
     "zoo.runs": ["Run", "load_run"],
     "zoo.sources": ["list_data", "load_data"],
+    "zoo.studies": ["Study", "load_study"],
     "zoo.wellposed": ["Ceiling", "Witness", "ceiling", "witness"],
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}

@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 from zoo.context import Stream, random_stream
+from zoo.shuffling import Shuffled
 
-__all__ = ["Order", "Resident", "Streamed", "Training"]
+__all__ = ["STEPS_AHEAD", "Order", "Resident", "Streamed", "Training"]
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 STEPS_AHEAD, ROWS_AHEAD = 16, 2**18  # steps whose rows are made together, and of a seed their rows
 NUMBERS_AHEAD = 2**22  # that are read together, over all seeds
-MANY = 2**22  # rows whose permutation is not kept, but found row by row
-ROUNDS = 8  # of a Feistel network; four make it look random (Luby & Rackoff 1988)
+DRAWN_ORDER = 2**20  # rows up to which the order of an epoch is drawn: of more it would take 8 bytes a row and seed
 
 
 class Order:
@@ -51,46 +51,14 @@ class Order:
     def _piece(self, seed: int, epoch: int, first: int, last: int) -> Tensor:
         """Some of the rows, in the order of an epoch."""
         key = random_stream(seed, Stream.ORDER, epoch)
-        if self.rows > MANY:
-            shuffled = permuted(np.arange(first, last, dtype=np.uint64), self.rows, key)
-            return torch.as_tensor(shuffled.astype(np.int64), device=self._generator.device)
+        if self.rows > DRAWN_ORDER:
+            return Shuffled(self.rows, key, self._generator.device)[first:last]
         if (seed, epoch) not in self._permutations:
             self._permutations.pop((seed, epoch - 2), None)
             self._generator.manual_seed(key)
             order = torch.randperm(self.rows, generator=self._generator, device=self._generator.device)
             self._permutations[seed, epoch] = order
         return self._permutations[seed, epoch][first:last]
-
-
-def permuted(at: Array, n: int, key: int) -> Array:
-    """Where a permutation of n numbers puts some of them, as uint64: one that a key chooses, without room for all.
-
-    A Feistel network permutes the next power of four; what it puts beyond n is put again, until it is not.
-
-    >>> sorted(permuted(np.arange(10, dtype=np.uint64), 10, key=3).tolist()) == list(range(10))
-    True
-    """
-    half = np.uint64(max(1, (int(n - 1).bit_length() + 1) // 2))
-    low = (np.uint64(1) << half) - np.uint64(1)
-    keys = np.random.default_rng(key).integers(2**64, size=ROUNDS, dtype=np.uint64)
-
-    def once(x: Array) -> Array:
-        left, right = x >> half, x & low
-        for of_round in keys:
-            left, right = right, left ^ (_mixed(right ^ of_round) & low)
-        return np.asarray((left << half) | right)
-
-    found = once(at)
-    while len(beyond := np.flatnonzero(found >= n)):
-        found[beyond] = once(found[beyond])
-    return found
-
-
-def _mixed(x: Array) -> Array:
-    """A number in which each bit depends on all of x (Stafford's variant of MurmurHash3's last steps)."""
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
-    return np.asarray(x ^ (x >> np.uint64(31)))
 
 
 class Training(Protocol):
@@ -109,6 +77,9 @@ class Training(Protocol):
 
     def given(self, step: int) -> Tensor:
         """What step number ``step`` takes as an input, a row for each seed."""
+
+    def probed(self, rows: Tensor) -> Tensor:
+        """What a step would take that trains on rows (S, B) of ``some``."""
 
     def batch(self, given: Tensor) -> Tensor:
         """The batches (S, B, D) of a step, inside of it, from its input."""
@@ -139,6 +110,10 @@ class Resident:
             self._rows = self._order.of_steps(block * self._ahead, (block + 1) * self._ahead).unbind(1)
             self._block = block
         return self._rows[at]
+
+    def probed(self, rows: Tensor) -> Tensor:
+        """The rows themselves."""
+        return rows
 
     def batch(self, given: Tensor) -> Tensor:
         """The batches, (S, B, D)."""
@@ -183,6 +158,10 @@ class Streamed:
 
     def _read(self, rows: Tensor) -> Tensor:
         return self.read(rows.flatten().numpy()).view(*rows.shape, -1)
+
+    def probed(self, rows: Tensor) -> Tensor:
+        """Their values, (S, B, D)."""
+        return self.some[rows]
 
     def batch(self, given: Tensor) -> Tensor:
         """The batches, as they were given."""

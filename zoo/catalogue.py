@@ -16,7 +16,7 @@ from zoo.cards import Card
 from zoo.errors import DataError, OptionError, UnknownPair
 from zoo.names import Name
 from zoo.options import MAX_SEED, checked, count, switch
-from zoo.parts import GUIDES, OBJECTIVES, PRIORS
+from zoo.parts import GUIDES, OBJECTIVES, PRIORS, Part
 from zoo.plugins import PACKAGE, load_installed, origin
 from zoo.supports import MIXED, SUPPORTS, Support, models
 from zoo.words import html_facts
@@ -27,7 +27,19 @@ if TYPE_CHECKING:
     from zoo.data import Data
     from zoo.views import View
 
-__all__ = ["Pair", "card", "create", "list_pairs", "options_of", "origins", "package_of", "register"]
+__all__ = [
+    "Entry",
+    "Pair",
+    "adopt",
+    "card",
+    "create",
+    "entries",
+    "list_pairs",
+    "options_of",
+    "origins",
+    "package_of",
+    "register",
+]
 
 Builder = Callable[["Data", Any], "tuple[nn.Module, nn.Module]"]
 B = TypeVar("B", bound=Builder)
@@ -36,10 +48,11 @@ P = ParamSpec("P")
 
 @dataclass(frozen=True)
 class Entry:
-    """A card and the function that builds what it describes."""
+    """A card, the function that builds what it describes, and what registered it (:func:`zoo.plugins.origin`)."""
 
     card: Card
     build: Builder
+    origin: str
 
 
 NORMAL, OWN = "normal", "own"  # priors: N(0, I), and what is no part by itself
@@ -74,7 +87,7 @@ def _registering(make_card: Callable[P, Card]) -> Callable[P, Callable[[B], B]]:
                 raise OptionError(
                     f"a pair is called {card.name!r} already, by {taken.build.__module__}: choose another name."
                 )
-            _ENTRIES[card.name] = Entry(card, build)
+            _ENTRIES[card.name] = Entry(card, build, origin(build))
             return build
 
         return add
@@ -109,7 +122,7 @@ def list_pairs(pattern: str = "*", *, support: Support | None = None, bounded: b
     return sorted(
         (
             name
-            for name, entry in _entries().items()
+            for name, entry in entries().items()
             if fnmatchcase(name, pattern)
             and (support is None or entry.card.takes_support(support))
             and (bounded is None or entry.card.bounded == bounded)
@@ -388,16 +401,21 @@ def _observed(card: Card, data: Data, model: nn.Module, guide: nn.Module) -> tup
 
 def origins(pair: Pair) -> list[str]:
     """What registered a pair and its parts, where that is not the zoo itself: packages with their versions, files."""
-    things: list[Any] = [_entry(pair.name).build]
-    things += [GUIDES.part(pair.guide_name).kind] if pair.guide_name != pair.card.guide else []
-    things += [PRIORS.part(pair.prior_name).kind] if pair.prior_name != OWN else []
-    return [*filter(None, dict.fromkeys(map(origin, things)))]
+    things: list[Entry | Part] = [_entry(pair.name)]
+    things += [GUIDES.part(pair.guide_name)] if pair.guide_name != pair.card.guide else []
+    things += [PRIORS.part(pair.prior_name)] if pair.prior_name != OWN else []
+    return [*filter(None, dict.fromkeys(thing.origin for thing in things))]
 
 
 def package_of(name: str) -> str:
     """The installed package that registers a pair, with its version, or nothing."""
-    told = origin(_entry(name).build)
+    told = _entry(name).origin
     return told.removeprefix(PACKAGE) if told.startswith(PACKAGE) else ""
+
+
+def adopt(entry: Entry) -> None:
+    """Add a pair that another process registered, unless there is one of its name."""
+    entries().setdefault(entry.card.name, entry)
 
 
 def _own() -> dict[str, Entry]:
@@ -406,20 +424,21 @@ def _own() -> dict[str, Entry]:
     return _ENTRIES
 
 
-def _entries() -> dict[str, Entry]:
-    entries = _own()
+def entries() -> dict[str, Entry]:
+    """Every pair by its name."""
+    own = _own()
     load_installed()  # what these import needs the zoo's own
-    return entries
+    return own
 
 
 def _entry(name: str) -> Entry:
     base = Name.parse(name).pair
-    entries = _entries()
-    if base not in entries:
-        near = difflib.get_close_matches(base, entries, 3, 0.4)
-        hint = f"Nearest: {', '.join(near)}." if near else f"There are: {', '.join(sorted(entries))}."
+    known = entries()
+    if base not in known:
+        near = difflib.get_close_matches(base, known, 3, 0.4)
+        hint = f"Nearest: {', '.join(near)}." if near else f"There are: {', '.join(sorted(known))}."
         raise UnknownPair(f"no pair is called {base!r}. {hint}")
-    return entries[base]
+    return known[base]
 
 
 def _natural(name: str) -> list[Any]:

@@ -14,16 +14,17 @@ import safetensors.torch
 from torch import Tensor
 
 from zoo.errors import OptionError, RunError
+from zoo.ranks import Ranks
 from zoo.storage import digest, locked, write_file
 
-__all__ = ["FIT", "SO_FAR", "Checkpoint", "begun"]
+__all__ = ["FIT", "SO_FAR", "Checkpoint", "begun", "steps_taken"]
 
 log = logging.getLogger("zoo")
 
 FORMAT = 5
 KEPT = 2  # states on disk: were the newest damaged, the one before it would still be there
 DIGITS = 16  # of the digest of a state, in its name
-FIT, STATE = "fit.json", re.compile(rf"state-\d+-[0-9a-f]{{{DIGITS}}}\.safetensors")
+FIT, STATE = "fit.json", re.compile(rf"state-(\d+)-[0-9a-f]{{{DIGITS}}}\.safetensors")
 SO_FAR = "so-far"  # beside the states, the run that an interruption leaves
 
 
@@ -34,26 +35,30 @@ class Checkpoint:
         path: the directory; made if it is not there.
         identity: all that decides the numbers of the fit, ready for JSON.
         origin: the call that loads the data, if there is one; another does, so long as the data are the same.
+        ranks: of several processes the first one reads and writes, and tells the others.
 
     Raises:
         RunError: another process writes there, the place cannot be written, or holds something else.
         OptionError: another fit was begun there; the message shows what differs.
     """
 
-    def __init__(self, path: Path, identity: dict[str, Any], origin: str = "") -> None:
+    def __init__(self, path: Path, identity: dict[str, Any], origin: str = "", ranks: Ranks | None = None) -> None:
         self.path = path
+        self.ranks = ranks or Ranks()
         self.origin = origin
         self.identity = json.loads(json.dumps({"format": FORMAT} | identity))
         self._begun = self._failing = False
 
     def __enter__(self) -> Checkpoint:
         self._lock = locked(self.path)
-        self._lock.__enter__()
+        self.ranks.first(self._lock.__enter__)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
+        if not self.ranks.leads:
+            return
         with suppress(OSError):
             if error is not None and self._begun and not self._states():  # nothing that could be gone on with
                 (self.path / FIT).unlink(missing_ok=True)
@@ -62,6 +67,9 @@ class Checkpoint:
 
     def begin(self) -> dict[str, Tensor] | None:
         """The last state of the very same fit, or None where it has to start; then the place is marked as its own."""
+        return self.ranks.first(self._begin)
+
+    def _begin(self) -> dict[str, Tensor] | None:
         if (self.path / FIT).is_file():
             self.refuse_another(begun(self.path)[0])
             self._begun = True
@@ -85,6 +93,8 @@ class Checkpoint:
 
     def save(self, step: int, state: dict[str, Tensor]) -> None:
         """Write the state after so many steps, and forget all but the one before it."""
+        if not self.ranks.leads:
+            return
         content = safetensors.torch.save(state)
         try:
             write_file(self.path / f"state-{step:09d}-{digest(content)[:DIGITS]}.safetensors", content)
@@ -116,6 +126,15 @@ class Checkpoint:
                 return state
             log.warning("%s cannot be read (it is damaged): going on from the checkpoint before it", file)
         return None
+
+
+def steps_taken(path: Path) -> int:
+    """How many steps the newest state in a place has behind it; none where there is no state."""
+    try:
+        found = [STATE.fullmatch(name.name) for name in path.iterdir()]
+    except OSError:
+        return 0
+    return max((int(state[1]) for state in found if state), default=0)
 
 
 def begun(path: Path) -> tuple[dict[str, Any], str]:

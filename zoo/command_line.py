@@ -8,14 +8,10 @@ import inspect
 import json
 import math
 import os
-import re
-import shutil
 import sys
-import time
-import traceback
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
 from functools import partial, wraps
 from pathlib import Path
@@ -27,7 +23,7 @@ from typer.core import TyperGroup
 
 import zoo
 from zoo.cards import Card
-from zoo.errors import DataError, DivergenceWarning, OptionError, RunError, UnknownPair, ZooError
+from zoo.errors import DataError, DivergenceWarning, OptionError, RunError, UnknownPair, ZooError, one_line
 from zoo.names import alternatives, literal
 from zoo.options import MOST_SEEDS, ImputationMethod, count, location
 from zoo.supports import MIXED, ColumnSupport, Support
@@ -38,12 +34,20 @@ if TYPE_CHECKING:
     from zoo.catalogue import Pair
     from zoo.data import Data
     from zoo.runs import Run
+    from zoo.studies import Study
 
 __all__ = ["app", "main"]
 
 
 class Commands(TyperGroup):
     """A person's mistake, a warning and an interruption each become one line on stderr."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that was named, if several processes can run it together."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if name != "train" and _by_torchrun() and os.environ.get("WORLD_SIZE") != "1":
+            raise OptionError(f"torchrun is for `zoo train`, which divides its work: call `zoo {name}` without it.")
+        return name, command, rest
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; a mistake exits with status 2, an interruption with 130."""
@@ -61,7 +65,9 @@ class Commands(TyperGroup):
             try:
                 return super().invoke(ctx)
             except ZooError as error:
-                _tell(f"error: {error}", "red")
+                # what is wrong with a call is the same everywhere; what ends a run may be known to one process alone
+                if _is_first("LOCAL_RANK") or isinstance(error, RunError):
+                    _tell(f"error: {error}", "red")
                 raise typer.Exit(2) from None
             except OSError as error:
                 if error.errno == errno.EPIPE:  # as `| head` does; typer knows what to do
@@ -70,7 +76,8 @@ class Commands(TyperGroup):
                 _tell(f"error: {': '.join(told)}", "red")
                 raise typer.Exit(2) from None
             except KeyboardInterrupt as interruption:
-                _tell(f"interrupted: {str(interruption) or 'nothing was written.'}", "red")
+                if _is_first("LOCAL_RANK"):
+                    _tell(f"interrupted: {str(interruption) or 'nothing was written.'}", "red")
                 raise typer.Exit(130) from None
 
 
@@ -78,11 +85,12 @@ app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False, pret
 main = app  # what the installed command calls
 
 WIDTH_IN_A_PIPE = 180
-UNSAFE = re.compile(r"[^\w.=-]+")  # in the name of a folder
 
 DATA = partial(Option, rich_help_panel="Data")
 TRAINING = partial(Option, rich_help_panel="Training")
 SCORING = partial(Option, rich_help_panel="Scoring")
+WORKING = partial(Option, rich_help_panel="Workers")
+DASK_SECONDS = 10
 
 Plugins = Annotated[
     list[Path] | None,
@@ -184,10 +192,20 @@ class Loading:
             dequantize=self.dequantize and card.support == "real",
         )
 
+    def by_pair(self) -> Callable[[Card, int], Data]:
+        """The data for a card and the seed of a split, loaded once for all pairs that see the same."""
+        loaded: dict[str, Data] = {}
 
-# arguments of zoo.fit unless they are said: a ranking is of pairs that have settled, and of those that ran away too
-ALONE: dict[str, Any] = {"steps": 2000, "on_divergence": "stop"}
-COMPARED: dict[str, Any] = {"steps": "auto", "on_divergence": "warn"}
+        def load(card: Card, seed: int) -> Data:
+            wanted = replace(self.for_pair(card), split_seed=seed)
+            if repr(wanted) not in loaded:
+                loaded[repr(wanted)] = wanted.load()
+            return loaded[repr(wanted)]
+
+        return load
+
+
+ALONE: dict[str, Any] = {"steps": 2000, "on_divergence": "stop"}  # arguments of zoo.fit unless they are said
 
 
 @dataclass(frozen=True)
@@ -215,6 +233,10 @@ class Training:
     ] = None
     warmup: Annotated[int, TRAINING(help="Steps until the KL term has its full weight.")] = 0
     clip: Annotated[float | None, TRAINING(help="Largest gradient norm.", show_default="none")] = None
+    validation_rows: Annotated[
+        str,
+        TRAINING(metavar="NUMBER|all", help="Validation rows that a check sees, at most: a random subset of more."),
+    ] = "4096"
     patience: Annotated[
         int | None, TRAINING(help="Stop a seed after so many checks without progress.", show_default="never")
     ] = None
@@ -238,8 +260,9 @@ class Training:
             if "[" in self.objective:
                 raise OptionError("say the objective's options in brackets or with --objective-set, and not with both.")
             settings["objective"] = f"{self.objective}[{', '.join(self.objective_set)}]"
-        if str(settings["steps"]).isdecimal():
-            settings["steps"] = int(settings["steps"])
+        settings |= {n: int(settings[n]) for n in ("steps", "validation_rows") if str(settings[n]).isdecimal()}
+        if settings["validation_rows"] == "all":
+            settings["validation_rows"] = None
         checked_settings(settings)
         return settings
 
@@ -269,12 +292,59 @@ class Scoring:
             show_default="0.1 where entries are missing in the data, else 0",
         ),
     ] = None
+    rows: Annotated[
+        int | None, SCORING(help="Test rows that are scored: a random subset of them.", show_default="all")
+    ] = None
 
     def settings(self) -> dict[str, Any]:
         """The arguments, found wrong before the first pair is trained and not after."""
         from zoo.evaluation import checked_effort
 
         return checked_effort(**asdict(self))
+
+
+@dataclass(frozen=True)
+class Working:
+    """What the command line says about who does the work: arguments of ``Plan.run``."""
+
+    workers: Annotated[
+        str,
+        WORKING(
+            metavar="NUMBER|auto",
+            help="Processes, each with a pair at a time; auto is one a core if there is work for them and memory.",
+        ),
+    ] = "auto"
+    threads: Annotated[int, WORKING(help="Of torch in each; another number gives other last bits.")] = 1
+    shard: Annotated[
+        str | None,
+        WORKING(
+            metavar="I/N",
+            help="Do the I-th of N shares, then what no other process is at: for job arrays on shared files.",
+            show_default="all",
+        ),
+    ] = None
+    dask: Annotated[
+        str | None, WORKING(metavar="ADDRESS", help="Have the workers of this Dask scheduler do it instead.")
+    ] = None
+
+    @property
+    def count(self) -> int | Literal["auto"]:
+        """How many processes."""
+        return "auto" if self.workers == "auto" else count("--workers", literal(self.workers))
+
+    def executor(self) -> AbstractContextManager[Any]:
+        """What does the work instead of processes here, if anything does."""
+        if self.dask is None:
+            return nullcontext()
+        try:
+            from distributed import Client
+        except ImportError:
+            raise OptionError("--dask needs Dask: pip install 'vae-zoo[dask]'.") from None
+        try:
+            client: AbstractContextManager[Any] = Client(self.dask, timeout=DASK_SECONDS)
+        except (OSError, ValueError) as error:
+            raise OptionError(f"--dask {self.dask}: no scheduler answers there ({error}).") from None
+        return client
 
 
 def _spread(command: Callable[..., None]) -> Callable[..., None]:
@@ -476,7 +546,8 @@ def train(
 ) -> None:
     """Train a pair and save the run, or go on with one that was interrupted.
 
-    If no seed ever had a finite validation ELBO, the exit status is 1.
+    Started by torchrun, several processes train it together: seeds are divided among them or, where those are fewer,
+    the rows of each batch. If no seed ever had a finite validation ELBO, the exit status is 1.
     """
     _run_plugins(plugin)
     if resume:
@@ -491,13 +562,16 @@ def train(
         raise OptionError("say which pair and --out which directory, or --resume a run that was interrupted.")
     else:
         zoo.card(name)
-        _check_free(out, overwrite, f"`zoo train --resume {out}`")
+        if _is_first():
+            _check_free(out, overwrite)
         seeds, settings = training.chosen_seeds, training.settings(**ALONE)
         pair = zoo.create(name, loading.load(), **dict(_assignment(text) for text in assignments or ()))
-        plan = Plan(pair, seeds, settings, out, overwrite)
-        _remark([plan])
-        run = _train(plan, quiet)
+        _remark_on([pair.data])
+        run = _train(Fit(pair, seeds, settings, out, overwrite), quiet)
     best = run.tree["validation"].to_dataset()["elbo"].max("check").values.tolist()
+    broken = not any(map(math.isfinite, best))
+    if not _is_first():
+        raise typer.Exit(int(broken))
     if as_json:
         scores = [elbo if math.isfinite(elbo) else None for elbo in best]
         about = {"run": str(out), "pair": run.pair.name, "seeds": run.seeds, "notes": run.pair.data.notes}
@@ -505,7 +579,7 @@ def train(
     else:
         typer.echo(f"Best validation ELBO, nats per datum: {', '.join(f'{elbo:.2f}' for elbo in best)}")
         typer.echo(out)
-    if not any(map(math.isfinite, best)):
+    if broken:
         _tell(
             f"error: every seed of {run.pair.name} broke before its first finite validation ELBO; saved all the same.",
             "red",
@@ -543,6 +617,7 @@ def compare(
     loading: Loading,
     training: Training,
     scoring: Scoring,
+    working: Working,
     out: Annotated[Path, Option(metavar="DIR", help="Directory for a run of each pair and the report.")],
     assignments: Annotated[
         list[str] | None,
@@ -566,102 +641,60 @@ def compare(
     stop the others; the exit status is then 1. With --repeats, each split has its own
     runs and report in a folder of DIR, and what they say together is printed and written as across_splits.csv.
     """
+    from zoo import planning, tasks
+
     _run_plugins(plugin)
     names = [one for name in names for one in alternatives(name)]
-    splits = [loading.split_seed + repeat for repeat in range(count("repeats", repeats, most=1000))]
-    folders = [out / f"split-{seed}" for seed in splits] if repeats > 1 else [out]
-    plans = [
-        _plan(names, replace(loading, split_seed=seed), training, assignments, folder, overwrite, resume)
-        for seed, folder in zip(splits, folders, strict=True)
-    ]
-    settings = scoring.settings()
-    results = []
-    for plan, folder in zip(plans, folders, strict=True):
-        runs, failures = _fulfil(plan, settings, quiet)
-        page = zoo.report(runs, folder, ensembles=ensembles, failures=failures) if runs else None
-        results.append((zoo.compare(runs, ensembles=ensembles) if runs else None, failures, page))
-    datas = [plan.pair.data for split in plans for plan in split.values()]
-    if repeats == 1:
-        _print_ranking(*results[0], datas, as_json)
-    else:
-        tables = [table for table, _, _ in results if table is not None]
-        _print_splits(
-            tables,
-            {f.name: failures for f, (_, failures, _) in zip(folders, results, strict=True)},
-            out,
-            datas,
-            as_json,
-        )
-    for name, reason in (failure for _, failures, _ in results for failure in failures.items()):
-        _tell(f"error: {name} failed: {reason}", "red")
-    if any(failures for _, failures, _ in results):
-        raise typer.Exit(1)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A pair that is to be trained: on what, how and where to."""
-
-    pair: Pair
-    seeds: int | list[int]
-    settings: dict[str, Any]
-    place: Path
-    overwrite: bool = False
-
-
-def _plan(
-    names: Sequence[str],
-    loading: Loading,
-    training: Training,
-    assignments: Iterable[str] | None,
-    out: Path,
-    overwrite: bool,
-    resume: bool,
-) -> dict[str, Plan]:
-    """What is to be done for each pair on one split, with every mistake found before the first is trained."""
     cards = {name: zoo.card(name) for name in names}
     if loading.binarize is not None and all(card.support != "binary" for card in cards.values()):
         raise OptionError(f"--binarize is for pairs of binary data, and of {', '.join(names)} none is one.")
-    options = _options_by_pair(names, assignments or ())
-    places = {name: out / UNSAFE.sub("-", name).rstrip("-") for name in names}
-    for place, named in Counter(places[name] for name in names).items():
-        if named > 1:
-            raise OptionError(f"{place.name} is named more than once: each pair has one run.")
-        _check_free(place, overwrite, "--resume", resume)
-    seeds, settings = training.chosen_seeds, training.settings(**COMPARED)
-    loadings = {name: loading.for_pair(card) for name, card in cards.items()}
-    data = {told: wanted.load() for told, wanted in {repr(wanted): wanted for wanted in loadings.values()}.items()}
-    return {
-        name: Plan(zoo.create(name, data[repr(loadings[name])], **options[name]), seeds, settings, place, overwrite)
-        for name, place in places.items()
-    }
-
-
-def _fulfil(plans: Mapping[str, Plan], effort: Mapping[str, Any], quiet: bool) -> tuple[list[Run], dict[str, str]]:
-    """Train, score and save each pair; the runs, and why others failed."""
-    from zoo.evaluation import call_of
-
-    runs: dict[str, Run] = {}
-    failures: dict[str, str] = {}
-    _remark(plans.values())
-    for name, plan in plans.items():
-        started = time.perf_counter()
+    if overwrite and (resume or working.shard):
+        raise OptionError("--overwrite starts again, --resume and --shard go on: leave one of them out.")
+    remedies = "say --overwrite to replace it, --resume to go on with it, or "
+    todo = planning.plan(
+        names,
+        loading.by_pair(),
+        out,
+        seeds=training.chosen_seeds,
+        repeats=repeats,
+        split_seed=loading.split_seed,
+        options=_options_by_pair(names, assignments or ()),
+        threads=working.threads,
+        ensembles=ensembles,
+        overwrite=overwrite,
+        check=partial(
+            tasks.check_place,
+            overwrite=overwrite,
+            resume=resume or working.shard is not None,
+            argument="--out",
+            remedies=remedies,
+        ),
+        **training.settings(**planning.COMPARED),
+        **scoring.settings(),
+    )
+    _remark_on(todo.datas)
+    with working.executor() as executor:
         try:
-            runs[name] = _train(plan, quiet)
-            if not runs[name].tree.attrs["repeat"].endswith(call_of(effort)):  # else an earlier command scored it
-                zoo.evaluate(runs[name], plan.pair.data, **effort)
-                runs[name].save(plan.place)
+            study = todo.run(
+                workers=working.count,
+                executor=executor,
+                shard=working.shard,
+                progress=not quiet,
+                tell=None if quiet else planning.said,
+            )
         except KeyboardInterrupt:
-            kept = ", ".join(str(plans[done].place) for done in runs) or "no run"
+            kept = ", ".join(map(str, todo.study.runs)) or "no run"
             raise KeyboardInterrupt(
                 f"kept {kept}; no report was written. The same command with --resume goes on."
             ) from None
-        except Exception as error:  # the other pairs have a right to their turn
-            failures[name] = _reason(error)
-        if not quiet:
-            outcome = "failed" if name in failures else "trained, scored and saved"
-            _tell(f"{name}: {outcome} ({time.perf_counter() - started:.0f} s)", "dim")
-    return list(runs.values()), failures
+    _print_study(study, todo.datas, as_json)
+    for name, reason in study.failures.items():
+        _tell(f"error: {name} failed: {reason}", "red")
+    for name in study.unfinished:
+        told = "another shard is at it" if working.shard else "another process is at it: say --resume later"
+        _tell(f"{name} is not done: {told}.", "dim" if working.shard else "red")
+    if study.failures or (study.unfinished and not working.shard):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -724,12 +757,12 @@ def repeat(
     first = _load_run(run)
     if "interrupted_at" in first.tree.attrs:
         raise RunError(f"{run} is a run that was interrupted: finish it with `zoo train --resume {run.parent}`.")
-    _check_free(out, overwrite=False, resumed_by=f"`zoo train --resume {out}`")
+    _check_free(out, overwrite=False)
     now = _load_again(run, first.tree.attrs.get("data_call", ""), data)
     if now.fingerprint != first.tree.attrs["data_fingerprint"]:
         raise DataError(f"{now.origin} gives other data than {run} was trained on.")
     pair = zoo.create(first.pair.name, now, **first.pair.choices)
-    again = _train(Plan(pair, list(first.seeds), first.settings, out), quiet)
+    again = _train(Fit(pair, list(first.seeds), first.settings, out), quiet)
     differing = first.differences(again)
     if not differing:
         typer.echo(f"{out} is {run} to the last bit.")
@@ -744,11 +777,14 @@ def repeat(
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], Argument(help="Directories of runs.")],
+    runs: Annotated[list[Path], Argument(help="Directories of runs, or of what `zoo compare` left, finished or not.")],
     out: Annotated[Path, Option(metavar="DIR", help="Directory for the page and its figures.")],
 ) -> None:
     """Write the report on saved runs and print the path of its page."""
-    typer.echo(zoo.report(list(runs), out))
+    studies = {run: zoo.load_study(run) for run in runs if (run / "study.json").is_file()}
+    given = [one for run in runs for one in (studies[run].runs if run in studies else [run])]
+    failures = {name: why for study in studies.values() for name, why in study.absent.items()}
+    typer.echo(zoo.report(given, out, failures=failures))
 
 
 def _load_run(place: Path) -> Run:
@@ -773,7 +809,18 @@ def _load_again(place: Path, text: str, now: str | None) -> Data:
         raise DataError(f"{error}; if the data have moved, say where they are with --data.") from error
 
 
-def _begun(place: Path, now: str | None) -> Plan:
+@dataclass(frozen=True)
+class Fit:
+    """A pair that is to be trained: how and where to."""
+
+    pair: Pair
+    seeds: int | list[int]
+    settings: dict[str, Any]
+    place: Path
+    overwrite: bool = False
+
+
+def _begun(place: Path, now: str | None) -> Fit:
     """What was begun in a place and not finished."""
     from zoo.checkpoint import begun
     from zoo.fitting import Settings
@@ -788,16 +835,12 @@ def _begun(place: Path, now: str | None) -> Plan:
         zoo.card(name)
     except UnknownPair as error:
         raise UnknownPair(f"{error} Name the file that registers it with --plugin.") from error
-    return Plan(zoo.create(name, _load_again(place, origin, now), **options), seeds, settings, place)
-
-
-def _remark(plans: Iterable[Plan]) -> None:
-    """What has to be known of the data, before anything is trained on them."""
-    _remark_on(plan.pair.data for plan in plans)
+    return Fit(zoo.create(name, _load_again(place, origin, now), **options), seeds, settings, place)
 
 
 def _remark_on(datas: Iterable[Data]) -> None:
-    for note in _notes(datas):
+    """What has to be known of the data, before anything is trained on them."""
+    for note in _notes(datas) if _is_first() else ():
         _tell(f"data: {note}", "dim")
 
 
@@ -805,54 +848,37 @@ def _notes(datas: Iterable[Data]) -> list[str]:
     return list(dict.fromkeys(note for data in datas for note in data.notes))
 
 
-def _train(plan: Plan, quiet: bool) -> Run:
-    """Train in the plan's place; what is to be replaced there stays until its successor is complete."""
+def _train(wanted: Fit, quiet: bool) -> Run:
+    """Train in its place; an interruption says how to go on."""
     from zoo.checkpoint import FIT, SO_FAR
-    from zoo.runs import RECIPE
+    from zoo.tasks import train
 
-    place = None if plan.overwrite and (plan.place / RECIPE).is_file() else plan.place
+    place = wanted.place
+    again = f"`{'torchrun ... -m zoo.command_line' if _by_torchrun() else 'zoo'} train --resume {place}`"
     try:
-        run = zoo.fit(
-            plan.pair, plan.pair.data, seeds=plan.seeds, progress=not quiet, checkpoint=place, **plan.settings
-        )
+        return train(wanted.pair, wanted.seeds, wanted.settings, place, wanted.overwrite, not quiet, again)
     except KeyboardInterrupt:
-        if place is None or not (place / FIT).is_file():
+        if not (place / FIT).is_file():
             raise KeyboardInterrupt("nothing was written.") from None
         usable = f"{place / SO_FAR} is the run as it stood; " if (place / SO_FAR).is_dir() else ""
-        raise KeyboardInterrupt(f"{usable}`zoo train --resume {place}` goes on.") from None
-    if place is None or not (place / RECIPE).is_file():
-        try:
-            run.save(plan.place)
-        except RunError as error:
-            raise RunError(f"{error} Once it can be, `zoo train --resume {plan.place}` goes on.") from error
-    return run
+        raise KeyboardInterrupt(f"{usable}{again} goes on.") from None
 
 
-def _check_free(place: Path, overwrite: bool, resumed_by: str, resume: bool = False) -> None:
-    """Refuse a place that a run could not be saved in, before hours are spent on training it."""
-    from zoo.checkpoint import FIT
-    from zoo.runs import RECIPE
+def _by_torchrun() -> bool:
+    return "TORCHELASTIC_RUN_ID" in os.environ
 
-    if overwrite and resume:
-        raise OptionError("--overwrite starts again and --resume goes on: leave one of them out.")
-    if location("--out", place).is_file():
-        raise RunError(f"{place} is a file: choose another --out.")
-    finished, begun = ((place / name).is_file() for name in (RECIPE, FIT))
-    if overwrite and begun and not finished:
-        shutil.rmtree(place)  # half a fit is nothing that could be kept
-    if (
-        place.is_dir()
-        and any(place.iterdir())
-        and not (overwrite and finished)
-        and not (resume and (finished or begun))
-    ):
-        remedies = f"say --overwrite to replace it, {resumed_by} to go on with it, or " if finished or begun else ""
-        raise RunError(f"{place} exists: {remedies}choose another --out.")
-    nearest = next(folder for folder in place.absolute().parents if folder.exists())
-    if not nearest.is_dir():
-        raise RunError(f"cannot write {place}: {nearest} is a file.")
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise RunError(f"cannot write {place}: no permission in {nearest}.")
+
+def _is_first(number: str = "RANK") -> bool:
+    """Whether this process speaks for all that torchrun started, or for those on its machine (LOCAL_RANK)."""
+    return not _by_torchrun() or os.environ[number] == "0"
+
+
+def _check_free(place: Path, overwrite: bool) -> None:
+    """Refuse a place that no run could be saved in."""
+    from zoo.tasks import check_place
+
+    remedies = f"say --overwrite to replace it, `zoo train --resume {place}` to go on with it, or "
+    check_place(place, overwrite=overwrite, resume=False, argument="--out", remedies=remedies)
 
 
 def _assignment(text: str) -> tuple[str, Any]:
@@ -905,22 +931,9 @@ def _run_plugins(paths: Iterable[Path] | None) -> dict[str, Path]:
         try:
             spec.loader.exec_module(module)
         except Exception as error:
-            raise OptionError(f"--plugin {path}: {_reason(error, path)}") from error
+            raise OptionError(f"--plugin {path}: {one_line(error, path)}") from error
         registered |= dict.fromkeys(set(zoo.list_pairs()) - set(known), path.resolve())
     return registered
-
-
-def _reason(error: Exception, within: Path | None = None) -> str:
-    """One line on an exception: what it says and, if it is not the zoo's own, where it was raised."""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if within is None or Path(f.filename) == within]
-    if isinstance(error, SyntaxError):
-        where: tuple[Any, Any] | None = error.filename, error.lineno
-    else:
-        where = (frames[-1].filename, frames[-1].lineno) if frames else None
-    told, *_ = str(error).splitlines() or [""]  # Pyro appends the shapes of every site
-    text = str(error) if isinstance(error, ZooError) else f"{type(error).__name__}: {told}"
-    own = isinstance(error, ZooError) and within is None
-    return text if own or where is None else f"{text} ({where[0]}, line {where[1]})"
 
 
 def _type_text(hint: Any) -> str:
@@ -935,9 +948,11 @@ def _print_ranking(
     table: pd.DataFrame | None, failures: Mapping[str, str], page: Path | None, datas: Iterable[Data], as_json: bool
 ) -> None:
     """A table for each base measure and data set, the pairs that failed, the path of the report."""
+    careful = {} if table is None else zoo.cautions(table)
     if as_json:
         rows = [] if table is None else json.loads(table.reset_index().to_json(orient="records"))
-        _print_json({"rows": rows, "failures": failures, "report": page and str(page), "notes": _notes(datas)})
+        told = {"rows": rows, "cautions": careful, "failures": failures, "report": page and str(page)}
+        _print_json(told | {"notes": _notes(datas)})
         return
     for label, rows in [] if table is None else table.groupby("table", sort=False):
         cells = [
@@ -954,31 +969,27 @@ def _print_ranking(
         _print_table(
             ["rank", "pair", "held-out, nats", "difference ± data ± seeds", "weight", "verdict"], cells, str(label)
         )
+        for text in [*rows["choice"][rows["choice"] != ""].unique(), *careful.get(str(label), [])]:
+            typer.echo(f"{text}\n")
     if failures:
         _print_table(["pair", "reason"], list(failures.items()), "failed")
     if page:
         typer.echo(page)
 
 
-def _print_splits(
-    tables: Sequence[pd.DataFrame],
-    failures: Mapping[str, Mapping[str, str]],
-    out: Path,
-    datas: Iterable[Data],
-    as_json: bool,
-) -> None:
-    """What several splits say together, a table for each base measure and data set, and where it was written."""
-    from zoo.comparison import across_splits
+def _print_study(study: Study, datas: Iterable[Data], as_json: bool) -> None:
+    """The ranking, or what several splits say together, a table for each base measure and data set; where it lies."""
     from zoo.words import nats
 
-    across = across_splits(tables) if tables else None
-    written = out / "across_splits.csv"
-    if across is not None:
-        across.to_csv(written)
+    if len(study.splits) == 1:
+        _print_ranking(study.table, study.failures, next(iter(study.pages), None), datas, as_json)
+        return
+    across = study.table
+    written = None if across is None else str(study.out / "across_splits.csv")
     if as_json:
         rows = [] if across is None else json.loads(across.reset_index().to_json(orient="records"))
-        where = None if across is None else str(written)
-        _print_json({"rows": rows, "failures": failures, "written": where, "notes": _notes(datas)})
+        failures = {split.folder.name: split.failures for split in study.splits}
+        _print_json({"rows": rows, "failures": failures, "written": written, "notes": _notes(datas)})
         return
     for label, rows in [] if across is None else across.groupby("table", sort=False):
         cells = [
@@ -989,13 +1000,14 @@ def _print_splits(
                 _plus_minus(row["difference"], row["difference_se"]),
                 f"{row['best']:.0f}",
                 f"{row['apart']:.0f}",
+                f"{row['chosen']:.0f}",
                 nats(row["worst"]),
             )
             for name, row in json.loads(rows.to_json(orient="index")).items()
         ]
-        columns = ["pair", "splits", "held-out, nats ± sd", "difference ± se", "best in", "apart in", "worst datum"]
-        _print_table(columns, cells, str(label))
-    if across is not None:
+        names = ["splits", "held-out, nats ± sd", "difference ± se", "best in", "apart in", "chosen in", "worst datum"]
+        _print_table(["pair", *names], cells, str(label))
+    if written:
         typer.echo(written)
 
 

@@ -747,7 +747,7 @@ def _size_notes(train: Rows) -> list[str]:
     n, some, numbers = len(train), looked_at(train.shape), math.prod(train.shape)
     return [
         f"The {numbers:,} numbers of the training part are read as they are needed. What looks at all of them before "
-        "training, or while it is watched, as a mixture that starts from clusters does, looks at "
+        "training, as a mixture that starts from clusters does, looks at "
         f"{some:,} of the {n:,} rows, drawn at random."
     ]
 

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from zoo.catalogue import Pair, card
-from zoo.tables import some_rows
 
 __all__ = ["ALARM", "FALLING_CHECKS", "Watch"]
 
@@ -36,9 +35,14 @@ class Watch:
     The spread is the length of the shortest half of the training values, over that of a standard normal: the standard
     deviation of normal data, and on skewed ones the width of where most values are, not of their tail. Where that is
     zero it is the standard deviation, and on a constant column one scaled unit.
+
+    Args:
+        pair: what is trained.
+        seeds: for which.
+        train: training rows in the units as loaded, (N, D), that tell the spread of a column and what repeats in it.
     """
 
-    def __init__(self, pair: Pair, seeds: list[int]) -> None:
+    def __init__(self, pair: Pair, seeds: list[int], train: np.ndarray[Any, Any]) -> None:
         self.data = data = pair.data
         self.seeds = seeds
         self.pair = pair
@@ -46,7 +50,7 @@ class Watch:
         deviation = data.train_std / pair.view.scale
         self.spread, self.repeats_below = np.where(deviation > 0, deviation, 1.0), np.zeros(data.features)
         if self.watches and not data.noise:  # noise that is drawn afresh lets no value repeat
-            x = pair.view.inward(some_rows(data.train).values)
+            x = pair.view.inward(train)
             columns = [np.sort(column[~np.isnan(column)]) for column in x.T]
             half = np.array([_shortest_half(column) for column in columns]) / HALF_OF_NORMAL
             self.spread = np.where((half > 0) & (deviation > 0), half, self.spread)
@@ -152,9 +156,9 @@ OF_SEEDS = ("ran_away_at", "smallest", "obs", "asked", "best_elbo", "best_step")
 
 
 def _shortest_half(x: np.ndarray[Any, Any]) -> float:
-    """The length of the shortest interval that holds half of one column's sorted values, (N,)."""
+    """The length of the shortest interval that holds half of one column's sorted values, (N,); 0 of none at all."""
     span = len(x) // 2
-    return float((x[span:] - x[: len(x) - span]).min())
+    return float((x[span:] - x[: len(x) - span]).min()) if len(x) else 0.0
 
 
 def _repeats_below(x: np.ndarray[Any, Any]) -> float:

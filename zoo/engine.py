@@ -29,11 +29,23 @@ from zoo.errors import OptionError
 from zoo.graphs import BrainFloatLayers, arrange_products, on_cuda, record
 from zoo.noise import Tape
 from zoo.objectives import Loss, refuse_other_data, traces
+from zoo.ranks import Ranks
 
 if TYPE_CHECKING:
     from zoo.catalogue import Pair
 
-__all__ = ["Engine", "LinAlgError", "Mode", "Objective", "Precision", "Replica", "Schedule", "State"]
+__all__ = [
+    "Engine",
+    "Inputs",
+    "LinAlgError",
+    "Mode",
+    "Objective",
+    "Precision",
+    "Replica",
+    "Schedule",
+    "State",
+    "close",
+]
 
 Mode = Literal["off", "capture", "inductor"]
 Precision = Literal["float32", "bfloat16"]
@@ -46,7 +58,7 @@ LARGE = 2**17  # numbers of a parameter, over all seeds, that are kept apart: on
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # Adam's, as in Kingma & Ba (2015) and torch.optim.Adam
 
 
-def _close(a: Tensor, b: Tensor) -> bool:
+def close(a: Tensor, b: Tensor) -> bool:
     """Equal but for rounding, as vectors."""
     a, b = a.double().nan_to_num(), b.double().nan_to_num()
     return bool((a - b).norm() <= 1e-4 * b.norm())
@@ -126,6 +138,10 @@ class Engine:
             with "off", and ``note`` says why.
         precision: of the products of layers while training; everything else stays in that of the data.
         onednn_from: how large a product oneDNN gets, as an engine before this one found it; None measures it if needed.
+        ranks: which of the seeds are trained in this process; None for all.
+
+    Raises:
+        OptionError: the pair or the objective cannot be trained.
 
     ``lifts_noise`` says whether every random number of the programs is an input of the step, ``recorded`` what a step
     returns, by name.
@@ -146,10 +162,12 @@ class Engine:
         mode: Mode = "capture",
         precision: Precision = "float32",
         onednn_from: float | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
-        self.seeds = list(seeds)
         self.data = Resident(x) if isinstance(x, Tensor) else x
         self.x = self.data.some
+        self.ranks = ranks or Ranks(self.x.device)
+        self.seeds = list(seeds)[self.ranks.part]
         self.objective = objective
         self.schedule = schedule
         self.batch_size = min(batch_size, len(self.data))
@@ -164,7 +182,7 @@ class Engine:
         self.program = replicas[0]
         trained = {name: p.shape for name, p in self.program.named_parameters() if p.requires_grad}
         self.names, self.shapes = list(trained), list(trained.values())
-        self.pieces = _pieces([prod(shape) for shape in self.shapes], len(self.seeds))
+        self.pieces = _pieces([prod(shape) for shape in self.shapes], len(seeds))
         tensors = [dict([*replica.named_parameters(), *replica.named_buffers()]) for replica in replicas]
         theta = torch.stack([torch.cat([of[name].detach().flatten() for name in trained]) for of in tensors])
         fixed = [name for name in tensors[0] if name not in trained]
@@ -178,16 +196,17 @@ class Engine:
 
         started = time.perf_counter()
         self.note = ""
-        self.mode: Mode = mode
+        self.mode: Mode = "off"
         self.lifts_noise = self._rehearse(pair.card.base_measure)
+        self._advance = self._as_it_is()
         if not self.lifts_noise and mode != "off":
-            self.mode, self.note = "off", "it draws random numbers that cannot be lifted out of the step"
-        self._advance: Callable[..., Tensor] = self._step
-        if self.mode != "off":
+            self.note = "it draws random numbers that cannot be lifted out of the step"
+        elif mode != "off":
+            self.mode = mode
             try:
-                self._advance = self._compiled()
+                self._advance = self._recorded()
             except Exception as error:  # whatever a program does that cannot be recorded, Pyro itself can run it
-                self.mode, self.note, self._advance = "off", _first_line(error), self._step
+                self.mode, self.note, self._advance = "off", _first_line(error), self._as_it_is()
         self.compile_seconds = time.perf_counter() - started
 
     # -- one step ------------------------------------------------------------------------------------------------
@@ -242,20 +261,33 @@ class Engine:
         return torch.split(rows, [sum(piece) for piece in self.pieces], dim=-1)
 
     def _step(self, *tensors: Tensor) -> Tensor:
-        """Adam on every row, in place, but only where the loss and its gradient are finite.
+        """A step of every seed: takes what it changes, in pieces, and its inputs."""
+        *held, rows, normal, uniform, rates = tensors
+        return self._update(*held, rates, *self._gradients(*held[: len(self.pieces)], rows, normal, uniform, rates))
 
-        Takes what it changes, in pieces, and its inputs.
-        """
-        *held, still_alive, rows, normal, uniform, rates = tensors
-        theta, first, second = (held[i : i + len(self.pieces)] for i in range(0, len(held), len(self.pieces)))
-        rate, epsilon, kl_weight = rates.unbind()
+    def _gradients(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Gradients in pieces and, of the loss, its value and what is recorded, (T, S); of parameters and inputs."""
+        *theta, rows, normal, uniform, rates = tensors
+        _, _, kl_weight = rates.unbind()
         per_seed = self._vmapped if self.mode != "off" else self._one_by_one
         with self.arithmetic():
             gradients, loss = per_seed(theta, self.data.batch(rows), normal, uniform, kl_weight)
+        told = [loss.value, *(loss.diagnostics[name].to(loss.value) for name in self.recorded[:-1])]
+        return *gradients, torch.stack(told)
+
+    def _update(self, *tensors: Tensor) -> Tensor:
+        """Adam on every row, in place, but only where the loss and its gradient are finite.
+
+        Takes what it changes, the rates, and what :meth:`_gradients` gives.
+        """
+        count = len(self.pieces)
+        held, still_alive, rates = tensors[: 3 * count], tensors[3 * count], tensors[3 * count + 1]
+        theta, first, second = (held[i : i + count] for i in range(0, len(held), count))
+        *gradients, told = tensors[3 * count + 2 :]
+        rate, epsilon, _ = rates.unbind()
         norm = torch.stack([gradient.norm(dim=1) for gradient in gradients]).norm(dim=0)
-        alive = still_alive & loss.value.isfinite() & norm.isfinite()
-        told = [*(loss.diagnostics[name].to(norm) for name in self.recorded[:-1]), norm]
-        statistics = torch.where(alive, torch.stack(told), torch.nan)
+        alive = still_alive & told[0].isfinite() & norm.isfinite()
+        statistics = torch.where(alive, torch.cat([told[1:], norm[None]]), torch.nan)
         share = alive[:, None].to(rates.dtype)  # nothing of the step reaches a seed that is frozen
         if self.clip is not None:
             shrunk = (self.clip / norm).clamp(max=1.0)[:, None]
@@ -394,39 +426,53 @@ class Engine:
         self._steps_ahead = max(1, min(STEPS_AHEAD, NUMBERS_AHEAD // most))
         return liftable
 
-    def _compiled(self) -> Callable[..., Tensor]:
-        """The step as a graph; one that does not repeat the step it was not recorded from is refused."""
+    def _as_it_is(self) -> Callable[..., Tensor]:
+        """The step through Pyro: a function of what it changes, in pieces, and of its inputs."""
+        return self._step
+
+    def _recorded(self) -> Callable[..., Tensor]:
+        """The same as a graph."""
+        return self._compiled(self._step, self._in_pieces, self.inputs)
+
+    def _compiled(
+        self,
+        function: Callable[..., Tensor],
+        held: Callable[[State], tuple[Tensor, ...]],
+        inputs: Callable[[int], tuple[Tensor, ...]],
+        results: Callable[[Tensor], tuple[Tensor, ...]] = lambda result: (result,),
+    ) -> Callable[..., Tensor]:
+        """A function of what it holds and of a step's inputs as a graph; one that does not repeat it is refused."""
         s = self.state
 
-        def inputs(step: int) -> tuple[Tensor, ...]:
+        def given(step: int) -> tuple[Tensor, ...]:
             copy = State(s.theta.clone(), s.first.clone(), s.second.clone(), s.alive.clone())
-            return *self._in_pieces(copy), *self.inputs(step)
+            return *held(copy), *inputs(step)
 
         with pyro_context():
-            graph = record(self._step, *inputs(0))
+            graph = record(function, *given(0))
             graph.graph.eliminate_dead_code()
             self.onednn_from = arrange_products(graph.graph, self.onednn_from)
             graph.recompile()
-            by_graph, by_pyro = inputs(1), inputs(1)
-            statistics = graph(*by_graph), self._step(*by_pyro)
+            by_graph, by_pyro = given(1), given(1)
+            found, expected = results(graph(*by_graph)), results(function(*by_pyro))
         # first moments, not parameters: Adam's step is all sign where a gradient is all but zero
-        first = slice(len(self.pieces), 2 * len(self.pieces))
-        if not (all(map(_close, by_graph[first], by_pyro[first])) and _close(*statistics)):
+        first = slice(len(self.pieces), min(2 * len(self.pieces), len(held(s))))
+        if not all(map(close, (*by_graph[first], *found), (*by_pyro[first], *expected))):
             raise RuntimeError("its forward depends on more than parameters, data and Pyro's draws")
         advance: Callable[..., Tensor] = graph
         if self.mode == "inductor":
             from torch._inductor import compile as inductor  # loads a compiler, so only when it is wanted
 
-            for given in graph.graph.find_nodes(op="placeholder"):
-                del given.meta["val"]  # of the recording; the compiler takes the inputs themselves
+            for placeholder in graph.graph.find_nodes(op="placeholder"):
+                del placeholder.meta["val"]  # of the recording; the compiler takes the inputs themselves
             try:
                 with quiet_compiler():  # a GPU's calls are recorded, so only those on the CPU are worth compiling too
-                    advance = inductor(graph, list(inputs(0)), options={"cpp_wrapper": self.x.device.type == "cpu"})
+                    advance = inductor(graph, list(given(0)), options={"cpp_wrapper": self.x.device.type == "cpu"})
             except Exception as error:  # no C++ compiler, say: the recorded graph still runs
                 self.mode, self.note = "capture", f"the compiler failed ({_first_line(error)})"
         if self.x.device.type == "cuda":
             try:
-                return on_cuda(advance, self._held, *(inputs(step)[len(self._held) :] for step in (0, 1)))
+                return on_cuda(advance, held(s), inputs(0), inputs(1))
             except RuntimeError as error:  # kernel by kernel it still runs, if the card still does
                 self.note = f"no CUDA graph: {_first_line(error)}"
                 try:

@@ -1,5 +1,10 @@
 """Errors and warnings written for people: what was wrong, where, and what to do about it."""
 
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+
 __all__ = [
     "DataError",
     "Diverged",
@@ -9,6 +14,7 @@ __all__ = [
     "Unknown",
     "UnknownPair",
     "ZooError",
+    "one_line",
 ]
 
 
@@ -45,3 +51,20 @@ class Diverged(ZooError, RuntimeError):
 
 class DivergenceWarning(UserWarning):
     """A decoder scale is running to zero, or a seed was frozen at its last finite state."""
+
+
+def one_line(error: Exception, within: Path | None = None) -> str:
+    """What an exception says and, if it is not the zoo's own, where it was raised: within a file, or at all.
+
+    >>> one_line(OptionError("floor=-1: too small."))
+    'floor=-1: too small.'
+    """
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if within is None or Path(f.filename) == within]
+    if isinstance(error, SyntaxError):
+        where = (error.filename, error.lineno)
+    else:
+        where = (frames[-1].filename, frames[-1].lineno) if frames else (None, None)
+    told, *_ = str(error).splitlines() or [""]  # Pyro appends the shapes of every site
+    text = str(error) if isinstance(error, ZooError) else f"{type(error).__name__}: {told}"
+    own = isinstance(error, ZooError) and within is None
+    return text if own or where[0] is None else f"{text} ({where[0]}, line {where[1]})"

@@ -32,17 +32,21 @@ from zoo.densities import column_scale
 from zoo.divergence import FALLING_CHECKS, Watch
 from zoo.engine import Engine, LinAlgError, Mode, Precision, State
 from zoo.errors import DataError, Diverged, DivergenceWarning, OptionError, RunError
+from zoo.graphs import measured_onednn_from
 from zoo.lenses import Gapped
 from zoo.objectives import terms, traces
 from zoo.options import MAX_SEED, MOST, MOST_SEEDS, checked, count, location, switch
 from zoo.parts import OBJECTIVES
-from zoo.plugins import PACKAGE, origin
+from zoo.plugins import PACKAGE
+from zoo.portions import DividedEngine
+from zoo.ranks import Ranks, ranks_of
 from zoo.rounds import AUTO_STEPS, LIKELY_STEPS, Round, round_of, still_improving
 from zoo.runs import RECIPE, Run, load_run
+from zoo.splits import subsample
 from zoo.storage import write_directory
-from zoo.tables import large, some_rows
+from zoo.tables import large, looked_at
 
-__all__ = ["SCHEDULES", "Settings", "fit"]
+__all__ = ["SCHEDULES", "Settings", "checked_seeds", "checked_settings", "fit"]
 
 log = logging.getLogger("zoo")
 
@@ -51,7 +55,7 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
     "constant": lambda _: 1.0,
 }
-VALIDATION_ROWS, VALIDATION_VALUES = 4096, 2**22  # per pass, at most
+ROWS_AT_ONCE, VALUES_AT_ONCE = 4096, 2**22  # of a check's passes, at most
 COMPILING_TAKES = 20.0  # seconds, the first time
 FEW_STEPS = 50  # not worth recording
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -79,6 +83,7 @@ class Settings:
     clip: Annotated[float, Gt(0), Lt(math.inf)] | None = None
     same_batches: bool = False
     checks: Count = 50
+    validation_rows: Count | None = 4096
     keep: Literal["best", "last"] = "best"
     patience: Count | None = None
     compile: Literal["off", "capture", "inductor", "auto"] = "auto"
@@ -152,6 +157,7 @@ def fit(
     clip: float | None = None,
     same_batches: bool = False,
     checks: int = 50,
+    validation_rows: int | None = 4096,
     keep: str = "best",
     patience: int | None = None,
     compile: str = "auto",
@@ -166,6 +172,11 @@ def fit(
 
     Each seed has its own initial weights, noise and order of the data, and its numbers do not depend on the seeds
     beside it. The weights of the best validation ELBO are kept unless asked otherwise; the test part is not touched.
+
+    Several processes make one fit together: all those that torchrun started, or that are in an initialised process
+    group of ``torch.distributed``, if all make this call. Where there are as many seeds as processes, each trains some
+    of them; else each trains all by some rows of every batch, to the same numbers but for rounding. Each gets the whole
+    run, and the first one alone writes the checkpoint and shows progress.
 
     Args:
         pair: from :func:`zoo.create`.
@@ -184,6 +195,9 @@ def fit(
         clip: the largest gradient norm of a seed; None does not clip.
         same_batches: give all seeds the data in the same order, so that they differ by start and noise alone.
         checks: how often the validation ELBO is taken, in each round if there are several.
+        validation_rows: how many rows of the validation part a check sees at most, and of the training part what the
+            watch and a model that settles do: a random subset, the same for all seeds, pairs and machines; None takes
+            all.
         keep: "best" keeps the weights of the best validation ELBO, "last" those after the last step.
         patience: stop a seed whose validation ELBO has not improved for so many checks; None never does.
         compile: "off" runs Pyro as it is, "capture" replays a recorded graph, "inductor" compiles it, "auto"
@@ -196,18 +210,19 @@ def fit(
         progress: show a progress bar where a person is watching.
         checkpoint: a directory to train in. A fit that was stopped there, however it ended, is gone on with to the
             same bits as if it had not been; a finished one is returned; when done, the run is saved there. Ctrl-C
-            leaves the run as it stood in ``so-far`` there.
+            leaves the run as it stood in ``so-far`` there, but in several processes.
         checkpoint_every: steps between states on disk, of which two are kept; None writes one at each check.
 
     Returns:
         A :class:`zoo.Run` with groups ``optimization``, ``validation`` and ``constant_data``.
 
     Raises:
-        OptionError: an argument of the wrong type or range.
+        OptionError: an argument of the wrong type or range, or a batch that cannot be divided over processes.
         DataError: data of another shape or support than the pair was created for.
         Diverged: a seed ran away and ``on_divergence="raise"``.
         RunError: the checkpoint's directory is in use, cannot be written, or holds something else. Once training has
-            begun, a full disk is a warning, and the run is returned all the same.
+            begun, a full disk is a warning, and the run is returned all the same. Of several processes, one has ended
+            or was asked for another fit.
 
     >>> import zoo
     >>> data = zoo.load_data("iris")
@@ -219,18 +234,13 @@ def fit(
     if objective is not None:
         given["objective"] = OBJECTIVES.spelled(objective)
     settings = checked_settings(given)
-    chosen_seeds, progress = _seeds(seeds), switch("progress", progress)
+    chosen_seeds, progress = checked_seeds(seeds), switch("progress", progress)
     _check_data(pair, data)
     settings = replace(
         settings,
         objective=settings.objective or pair.card.objective,
         learning_rate=settings.learning_rate or pair.card.learning_rate,
     )
-    if checkpoint is None:
-        if checkpoint_every is not None:
-            raise OptionError("fit: checkpoint_every says how often and checkpoint where: name a directory too.")
-        return _train(pair, data, chosen_seeds, settings, progress)
-    every = None if checkpoint_every is None else count("checkpoint_every", checkpoint_every)
     identity = {
         "pair": pair.name,
         "options": pair.choices,
@@ -239,17 +249,29 @@ def fit(
         **asdict(settings),
         "torch": torch.__version__,
     }
-    with Checkpoint(location("checkpoint", checkpoint), identity, data.origin) as place:
-        if (place.path / RECIPE).is_file():
+    if checkpoint is None and checkpoint_every is not None:
+        raise OptionError("fit: checkpoint_every says how often and checkpoint where: name a directory too.")
+    ranks = ranks_of(json.dumps(identity), chosen_seeds, _device(settings.device))
+    if checkpoint is None:
+        return _train(pair, data, chosen_seeds, settings, progress, ranks)
+    every = None if checkpoint_every is None else count("checkpoint_every", checkpoint_every)
+    if ranks.divides_rows:
+        identity["processes"] = ranks.size  # by which gradients are summed
+    with Checkpoint(location("checkpoint", checkpoint), identity, data.origin, ranks) as place:
+        if ranks.first(lambda: {} if (place.path / RECIPE).is_file() else None) is not None:
             run = load_run(place.path)
             place.refuse_another(json.loads(run.tree.attrs.get("fit", "{}")))
             return run
-        run = _train(pair, data, chosen_seeds, settings, progress, place, every)
+        run = _train(pair, data, chosen_seeds, settings, progress, ranks, place, every)
         run.tree.attrs["fit"] = json.dumps(place.identity)
-        try:
-            write_directory(place.path, run.files())
-        except RunError as error:  # the run is worth more than its place
-            log.warning("%s The run is in memory alone.", error)
+
+        def write() -> None:
+            try:
+                write_directory(place.path, run.files())
+            except RunError as error:  # the run is worth more than its place
+                log.warning("%s The run is in memory alone.", error)
+
+        ranks.first(write)
     return run
 
 
@@ -259,15 +281,17 @@ def _train(
     seeds: list[int],
     settings: Settings,
     progress: bool,
+    ranks: Ranks,
     place: Checkpoint | None = None,
     save_every: int | None = None,
 ) -> Run:
     """Train from the start, or from the last state in a place."""
     saved = place.begin() if place else None
-    at = _device(settings.device)
+    at = ranks.device
+    some_train, validation = (subsample(part, settings.validation_rows) for part in (data.train, data.validation))
     width = _tensor(pair.view.width, at)
     assert settings.objective is not None  # fit has filled it in
-    engine = Engine(
+    engine = (DividedEngine if ranks.divides_rows else Engine)(
         pair,
         seeds,
         _training(pair, data.train, at),
@@ -279,16 +303,17 @@ def _train(
         same_batches=settings.same_batches,
         mode=_mode(settings, pair, len(seeds)) if saved is None else MODES[int(saved["mode"])],
         precision=settings.precision,
-        onednn_from=None if saved is None or saved["onednn_from"].isnan() else float(saved["onednn_from"]),
+        onednn_from=_onednn_from(saved, ranks),
+        ranks=ranks,
     )
-    if engine.note:
+    if engine.note and ranks.leads:
         log.warning("%s, compile=%r, is run with %r: %s", pair.name, settings.compile, engine.mode, engine.note)
     else:
         log.info("%s, compile=%r, is run with %r", pair.name, settings.compile, engine.mode)
     record = Record(
-        engine, pair, some_rows(data.validation), keep_last=settings.keep == "last", settles=settings.steps == "auto"
+        engine, seeds, pair, some_train, validation, keep_last=settings.keep == "last", settles=settings.steps == "auto"
     )
-    watch = Watch(pair, seeds)
+    watch = Watch(pair, seeds, some_train.values)
     first, before = 0, 0.0
     if saved is not None:
         record.restore(saved)
@@ -298,7 +323,7 @@ def _train(
     started = time.perf_counter()
     done = first
     try:
-        with _progress(f"{pair.name} ({engine.mode})", shown=progress) as tell:
+        with _progress(f"{pair.name} ({engine.mode})", shown=progress and ranks.leads) as tell:
             for step in range(first, settings.most_steps if record.alive().any() else first):
                 if step >= len(record.trace):
                     record.reserve(settings.round(step).stop)
@@ -316,7 +341,7 @@ def _train(
                     )
                     if alarmed.any() and settings.on_divergence == "raise":
                         raise Diverged(watch.message(alarmed))
-                    if alarmed.any():
+                    if alarmed.any() and ranks.leads:
                         warnings.warn(watch.message(alarmed), DivergenceWarning, stacklevel=3)
                     late = record.checks_without_progress() >= (settings.patience or math.inf)
                     record.stop(step + 1, late | (alarmed & (settings.on_divergence == "stop")))
@@ -337,6 +362,8 @@ def _train(
         saved = place.latest() if place else None
         if place is None or saved is None:
             raise
+        if ranks.size > 1:  # the others, too, may be anywhere: there is no telling them to put a run together
+            raise KeyboardInterrupt(f"{place.path} holds the first {done} steps: the same call goes on.") from None
         record.restore(saved)  # an interruption may come at any time, and a state is whole
         watch.restore(saved)
         kept = ""
@@ -356,17 +383,17 @@ def _run(
     pair: Pair, data: Data, settings: Settings, engine: Engine, record: Record, watch: Watch, seconds: float
 ) -> Run:
     """What was trained, with the cause for which seeds were frozen."""
-    seeds = engine.seeds
-    faults: dict[str, str] = {}
-    for row in np.flatnonzero(record.frozen_at() >= 0):
-        step = int(record.frozen_at()[row])
-        faults[str(seeds[row])] = f"at step {step} {engine.fault(int(row), step - 1)}"
+    seeds, frozen_at = record.seeds, record.frozen_at()
+    here = enumerate(frozen_at[engine.ranks.part].tolist())
+    found = [f"at step {step} {engine.fault(row, step - 1)}" if step >= 0 else "" for row, step in here]
+    faults = {str(seed): fault for seed, fault in zip(seeds, engine.ranks.texts(found), strict=True) if fault}
+    for seed, fault in faults.items() if engine.ranks.leads else ():
         warnings.warn(
-            f"{pair.name}, seed {seeds[row]}: {faults[str(seeds[row])]}; the seed was frozen at its last finite state.",
+            f"{pair.name}, seed {seed}: {fault}; the seed was frozen at its last finite state.",
             DivergenceWarning,
             stacklevel=4,
         )
-    attrs = _attributes(pair, data, settings, engine, seconds) | {"faults": json.dumps(faults)}
+    attrs = _attributes(pair, data, settings, engine, seeds, seconds) | {"faults": json.dumps(faults)}
     root = xarray.Dataset(attrs=attrs)
     tree = xarray.DataTree.from_dict({"/": root, **record.groups(watch.ran_away_at), **_constants(data, watch)})
     return Run(pair, tuple(seeds), record.best_weights(), tree)
@@ -378,17 +405,29 @@ class Record:
     A step leaves a few numbers a seed, for which there is room as far as was asked for by ``reserve``.
 
     Args:
-        engine: what is trained.
+        engine: what is trained in this process.
+        seeds: all that are trained, in this process or another; what is known of checks is of all of them.
         pair: in whose data's units the traces are.
-        validation: the validation part, or rows of it, shape (N, D).
+        train: what a model that settles is settled on, of the training part in the units as loaded, shape (N, D).
+        validation: what a check sees of the validation part in those units, shape (N, D).
         keep_last: keep the weights of the last check instead of those of the best.
         settles: whether seeds are to be trained until they improve no more.
     """
 
     def __init__(
-        self, engine: Engine, pair: Pair, validation: xarray.DataArray, *, keep_last: bool, settles: bool
+        self,
+        engine: Engine,
+        seeds: list[int],
+        pair: Pair,
+        train: xarray.DataArray,
+        validation: xarray.DataArray,
+        *,
+        keep_last: bool,
+        settles: bool,
     ) -> None:
         self.engine = engine
+        self.seeds = seeds
+        self.ranks = engine.ranks
         self.pair = pair
         self.keep_last = keep_last
         self.settles = settles
@@ -396,10 +435,14 @@ class Record:
         # of a batch, the volume of whose rows is not known afterwards, that of a mean row
         self.volume = pair.view.mean_log_volume(pair.data.train)
         self.validation_volume = pair.view.mean_log_volume(validation)
-        seeds, device = len(engine.seeds), engine.x.device
-        self.validation = _repeated(_tensor(pair.view.inward(validation.values), device))
-        self.train = _repeated(engine.x)
-        self.trace = torch.empty(0, len(engine.recorded), seeds, device=device)
+        device = engine.x.device
+
+        def seen(part: xarray.DataArray) -> Tensor:
+            return _repeated(_tensor(pair.view.inward(part.values), device))
+
+        self.validation = seen(validation)
+        self.train = seen(train) if hasattr(engine.program.model, "settle") else None
+        self.trace = torch.empty(0, len(engine.recorded), len(engine.seeds), device=device)
         self.checked: list[int] = []
         self.elbo: list[np.ndarray[Any, Any]] = []
         self.column_scale: list[np.ndarray[Any, Any]] = []
@@ -407,10 +450,10 @@ class Record:
         self.scale_obs: list[np.ndarray[Any, Any]] = []
         self.best_theta = engine.state.theta.clone()
         self.best_buffers = {name: buffer.clone() for name, buffer in engine.buffers.items()}
-        self.best_elbo = np.full(seeds, -math.inf)
-        self.best_step = np.zeros(seeds, dtype=np.int64)
-        self.stopped_at = np.full(seeds, -1)
-        self.settled_at = np.full(seeds, -1)
+        self.best_elbo = np.full(len(seeds), -math.inf)
+        self.best_step = np.zeros(len(seeds), dtype=np.int64)
+        self.stopped_at = np.full(len(seeds), -1)
+        self.settled_at = np.full(len(seeds), -1)
 
     def reserve(self, steps: int) -> None:
         """Make room for the traces of so many steps in all."""
@@ -423,26 +466,27 @@ class Record:
 
     def check(self, step: int) -> None:
         """Take the validation ELBO and the decoder's scales, and keep the weights that are the best so far."""
-        if hasattr(self.engine.program.model, "settle"):
+        if self.train is not None:
             self.engine.call(_settle, self.engine.prepare, self.train)
-        results = self.engine.call(_validate, self.validation)
-        elbo = np.array([float(result.elbo) for result in results]) - self.validation_volume
+        results = zip(*self.engine.call(_validate, self.validation), strict=True)
+        elbos, smallest, rows, median = (self.ranks.whole(torch.stack(of)).cpu().numpy() for of in results)
+        elbo = elbos.astype(np.float64) - self.validation_volume
         self.checked.append(step)
         self.elbo.append(np.where(self.alive(), elbo, math.nan))
-        self.column_scale.append(np.stack([result.smallest.cpu().numpy() for result in results]))
-        self.median_scale.append(np.stack([result.median.cpu().numpy() for result in results]))
-        rows = np.stack([result.row.cpu().numpy() for result in results])
+        self.column_scale.append(smallest)
+        self.median_scale.append(median)
         self.scale_obs.append(np.where(rows < 0, -1, self.obs[rows % len(self.obs)]).astype(np.int32))
         better = self.alive() & ((elbo > self.best_elbo) | self.keep_last)
         self.best_elbo = np.where(better, elbo, self.best_elbo)
         self.best_step = np.where(better, step, self.best_step)
-        self.best_theta[better] = self.engine.state.theta[better]
+        here = better[self.ranks.part]
+        self.best_theta[here] = self.engine.state.theta[here]
         for name, buffer in self.best_buffers.items():
-            buffer[better] = self.engine.buffers[name][better]
+            buffer[here] = self.engine.buffers[name][here]
 
     def alive(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Which seeds are still trained."""
-        return self.engine.state.alive.cpu().numpy()
+        return self.ranks.whole(self.engine.state.alive).cpu().numpy()
 
     def checks_without_progress(self) -> np.ndarray[Any, Any]:
         """For each seed, how many checks ago its best validation ELBO was."""
@@ -451,7 +495,7 @@ class Record:
     def stop(self, step: int, which: np.ndarray[Any, np.dtype[np.bool_]]) -> None:
         """Train these seeds no further."""
         self.stopped_at[which & self.alive()] = step
-        self.engine.freeze(which)
+        self.engine.freeze(which[self.ranks.part])
 
     def still_improving(self, start: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Which seeds would gain by more steps than they have taken, in view of what they gained since a step."""
@@ -465,23 +509,28 @@ class Record:
 
     def frozen_at(self) -> np.ndarray[Any, Any]:
         """The step, counted from 1, at which a seed's loss was not finite, or -1."""
-        broken = ~self.trace[:, -1].isfinite().cpu().numpy() & (np.arange(len(self.trace)) < self.checked[-1])[:, None]
+        finite = self.ranks.whole(self.trace[:, -1].isfinite(), -1).cpu().numpy()
+        broken = ~finite & (np.arange(len(self.trace)) < self.checked[-1])[:, None]
         return np.where(broken.any(0) & (self.stopped_at < 0), broken.argmax(0) + 1, -1)
 
     def best_weights(self) -> dict[str, Tensor]:
         """Parameters of the best validation ELBO and the buffers, each with a leading seed axis."""
-        weights = self.engine.parameters(self.best_theta) | self.best_buffers
+        buffers = {name: self.ranks.whole(buffer) for name, buffer in self.best_buffers.items()}
+        weights = self.engine.parameters(self.ranks.whole(self.best_theta)) | buffers
         return {name: tensor.cpu().contiguous() for name, tensor in weights.items()}
 
     def state(self, steps: int) -> dict[str, Tensor]:
         """All that is known after so many steps."""
         of_checks = {name: torch.as_tensor(np.stack(getattr(self, name))) for name in OF_CHECKS if getattr(self, name)}
-        tensors = {
+        here = {
             **{f"engine.{name}": getattr(self.engine.state, name) for name in OF_STEP},
             **{f"buffer.{name}": buffer for name, buffer in self.engine.buffers.items()},
             **{f"best_buffer.{name}": buffer for name, buffer in self.best_buffers.items()},
             "best_theta": self.best_theta,
-            "trace": self.trace[:steps],
+        }
+        tensors = {
+            **{name: self.ranks.whole(tensor) for name, tensor in here.items()},
+            "trace": self.ranks.whole(self.trace[:steps], -1),
             "checked": torch.tensor(self.checked, dtype=torch.long),
             **{name: torch.as_tensor(getattr(self, name)) for name in OF_SEEDS},
             **of_checks,
@@ -493,13 +542,14 @@ class Record:
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Go back to what :meth:`state` returned; in place, since a recorded step holds on to its buffers."""
+        here = self.ranks.part
         for name in OF_STEP:
-            getattr(self.engine.state, name).copy_(state[f"engine.{name}"])
+            getattr(self.engine.state, name).copy_(state[f"engine.{name}"][here])
         for name, buffer in self.engine.buffers.items():
-            buffer.copy_(state[f"buffer.{name}"])
-            self.best_buffers[name].copy_(state[f"best_buffer.{name}"])
-        self.best_theta.copy_(state["best_theta"])
-        self.trace = state["trace"].to(self.trace.device)
+            buffer.copy_(state[f"buffer.{name}"][here])
+            self.best_buffers[name].copy_(state[f"best_buffer.{name}"][here])
+        self.best_theta.copy_(state["best_theta"][here])
+        self.trace = state["trace"][..., here].to(self.trace.device)
         self.checked = state["checked"].tolist()
         for name in OF_SEEDS:
             setattr(self, name, state[name].numpy().copy())
@@ -509,10 +559,11 @@ class Record:
     def groups(self, ran_away_at: np.ndarray[Any, Any]) -> dict[str, xarray.Dataset]:
         """The groups ``optimization`` and ``validation``, in the units of the data as loaded."""
         steps = self.checked[-1]
-        told = dict(zip(self.engine.recorded, self.trace[:steps].cpu().numpy().transpose(1, 2, 0), strict=True))
+        trace = self.ranks.whole(self.trace[:steps], -1).cpu().numpy()
+        told = dict(zip(self.engine.recorded, trace.transpose(1, 2, 0), strict=True))
         rate, kl_weight = np.array([self.engine.schedule(step) for step in range(steps)]).T
         per_step, per_seed = ("chain", "step"), ("chain",)
-        chain = ("chain", self.engine.seeds)
+        chain = ("chain", self.seeds)
         nats, scaled = {"units": "nats per datum"}, {"units": "scaled units"}
         optimization = xarray.Dataset(
             {
@@ -538,17 +589,23 @@ class Record:
                 "scale_obs": (("chain", "check", "feature"), np.stack(self.scale_obs, axis=1)),
             },
             coords={"chain": chain, "step": ("check", self.checked), "feature": list(self.pair.data.names)},
+            attrs=_subset_note(len(self.obs), len(self.pair.data.validation)),
         )
         return {"optimization": optimization, "validation": validation}
 
 
+def _subset_note(rows: int, of: int) -> dict[str, str]:
+    return {"note": f"{rows:,} of {of:,} validation rows, the same for every seed"} if rows < of else {}
+
+
 def _repeated(x: Tensor) -> Tensor:
     """A small part several times over, for several draws a datum."""
-    return x.repeat(max(1, min(REPEATED_ROWS // len(x), REPEATED_VALUES // x.numel())), 1)
+    times = min(REPEATED_ROWS // len(x), REPEATED_VALUES // x.numel())
+    return x.repeat(times, 1) if times > 1 else x
 
 
 def _settle(model: Any, guide: Any, prepare: Any, x: Tensor) -> None:
-    """Let a model fix what it takes from the whole training part; ``Engine.call`` hands it its seed's buffers."""
+    """Let a model fix what it takes from training rows; ``Engine.call`` hands it its seed's buffers."""
     model.settle(guide, prepare(x))
 
 
@@ -569,7 +626,7 @@ def _validate(model: Any, guide: Any, x: Tensor) -> Validation:
     """What a check sees of x, shape (N, D), a block of rows at a time."""
     total, smallest = x.new_zeros(()), x.new_full((x.shape[-1],), math.inf)
     median, at = torch.full_like(smallest, math.nan), torch.full_like(smallest, -1, dtype=torch.long)
-    size = max(1, min(VALIDATION_ROWS, VALIDATION_VALUES // x.shape[-1]))
+    size = max(1, min(ROWS_AT_ONCE, VALUES_AT_ONCE // x.shape[-1]))
     for start, rows in zip(range(0, len(x), size), x.split(size), strict=True):
         try:
             p, q = traces(model, guide, rows)
@@ -589,13 +646,15 @@ def _validate(model: Any, guide: Any, x: Tensor) -> Validation:
     return Validation(total, smallest, at, median)
 
 
-def _attributes(pair: Pair, data: Data, settings: Settings, engine: Engine, seconds: float) -> dict[str, Any]:
+def _attributes(
+    pair: Pair, data: Data, settings: Settings, engine: Engine, seeds: list[int], seconds: float
+) -> dict[str, Any]:
     """What identifies a run and repeats it; structures as JSON text, since netCDF takes no others."""
     options = pair.choices
     arguments = asdict(settings) | {"compile": engine.mode}
     told = "".join(f", {name}={value!r}" for name, value in options.items())
-    fitted = ", ".join(f"{name}={value!r}" for name, value in {"seeds": engine.seeds, **arguments}.items())
-    elsewhere = [*origins(pair), *filter(None, [origin(OBJECTIVES.part(settings.objective).kind)])]
+    fitted = ", ".join(f"{name}={value!r}" for name, value in {"seeds": seeds, **arguments}.items())
+    elsewhere = [*origins(pair), *filter(None, [OBJECTIVES.part(settings.objective).origin])]
     plugins = [one for one in elsewhere if not one.startswith(PACKAGE)]
     loaded = f"zoo.{data.origin}" if data.origin else f"...  # {data.name}, fingerprint {data.fingerprint[:12]}"
     return {
@@ -614,14 +673,15 @@ def _attributes(pair: Pair, data: Data, settings: Settings, engine: Engine, seco
         "data_fingerprint": data.fingerprint,
         "mass_fingerprint": data.mass_fingerprint,
         "data_summary": json.dumps(data.summary()),
-        "seeds": json.dumps(engine.seeds),
+        "seeds": json.dumps(seeds),
         **{name: json.dumps(v) if v is None or isinstance(v, bool) else v for name, v in arguments.items()},
         "compile_note": engine.note,
         "compile_seconds": engine.compile_seconds,
         "train_seconds": seconds,
         "parameters": engine.state.theta.shape[1],
         "versions": json.dumps({name: version(name) for name in ("vae-zoo", "torch", "pyro-ppl", "arviz", "xarray")}),
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {engine.x.device}",
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {engine.x.device}"
+        + (f", {engine.ranks.size} processes" if engine.ranks.size > 1 else ""),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "registered_by": json.dumps(elsewhere),
         "repeat": "".join(f"# first run {plugin}, which registers {pair.name}\n" for plugin in plugins)
@@ -657,7 +717,8 @@ def _constants(data: Data, watch: Watch) -> dict[str, xarray.Dataset]:
     return {"constant_data": constant}
 
 
-def _seeds(seeds: Any) -> list[int]:
+def checked_seeds(seeds: Any) -> list[int]:
+    """The seeds themselves, if they are a count or different whole numbers."""
     try:
         chosen = list(range(count("seeds", seeds, most=MOST_SEEDS)))
     except OptionError:
@@ -714,7 +775,8 @@ def _training(pair: Pair, train: xarray.DataArray, device: torch.device) -> Trai
             x[piece] = torch.as_tensor(pair.view.inward(values[piece]))
         return x
 
-    return Streamed(read, len(train), _tensor(pair.view.inward(some_rows(train).values), device))
+    some = subsample(train, looked_at(train.shape))
+    return Streamed(read, len(train), _tensor(pair.view.inward(some.values), device))
 
 
 def _room(device: torch.device) -> int:
@@ -734,6 +796,13 @@ def _mode(settings: Settings, pair: Pair, seeds: int) -> Mode:
     steps = LIKELY_STEPS if settings.steps == "auto" else settings.steps
     saved = steps * (1e-3 + 4e-9 * parameters)
     return "inductor" if saved > COMPILING_TAKES else "capture" if steps >= FEW_STEPS else "off"
+
+
+def _onednn_from(saved: dict[str, Tensor] | None, ranks: Ranks) -> float | None:
+    """How large a product oneDNN gets, if it is known: several processes have to agree before it is needed."""
+    if saved is None and ranks.size > 1:
+        saved = ranks.first(lambda: {"onednn_from": torch.tensor(measured_onednn_from(), dtype=torch.float64)})
+    return None if saved is None or saved["onednn_from"].isnan() else float(saved["onednn_from"])
 
 
 @contextmanager

@@ -17,7 +17,14 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["BrainFloatLayers", "arrange_products", "on_cuda", "record", "share_results"]
+__all__ = [
+    "BrainFloatLayers",
+    "arrange_products",
+    "measured_onednn_from",
+    "on_cuda",
+    "record",
+    "share_results",
+]
 
 ONEDNN_FROM, ONEDNN_FROM_IF_TWICE_AS_FAST = 2**24, 2**22  # operations of a product from which it overtakes MKL
 WIDE = 16  # columns of a product that MKL takes at a time
@@ -45,7 +52,7 @@ def arrange_products(graph: torch.fx.Graph, onednn_from: float | None = None) ->
             continue
         operations = 2 * rows * inner * columns if left.dtype == torch.float32 else 0  # that oneDNN could have
         if onednn_from is None and operations >= ONEDNN_FROM_IF_TWICE_AS_FAST:
-            onednn_from = _onednn_from()
+            onednn_from = measured_onednn_from()
         if onednn_from is not None and operations >= onednn_from:
             node.target = torch.ops.zoo.bmm.default
             if left.stride(-1) != 1:  # oneDNN would lay it out anew itself, and slower than a compiler does
@@ -65,7 +72,7 @@ def arrange_products(graph: torch.fx.Graph, onednn_from: float | None = None) ->
 
 
 @functools.cache
-def _onednn_from() -> float:
+def measured_onednn_from() -> float:
     """Operations of a product from which oneDNN is faster than MKL on this processor.
 
     Its calls cost more. On processors on which its products are twice as fast (AMD's of family 26, whose widest

@@ -6,6 +6,7 @@ from torch's generator as it stands.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import pyro
@@ -167,8 +168,11 @@ def known_evidence(model: Program, x: Tensor, columns: Tensor | None = None) -> 
     known = getattr(model, "log_evidence", None)
     if known is None:
         return None
-    rows: Tensor = known(x)[None]
-    return rows if columns is None else torch.stack([rows, known(x, columns)[None]])
+
+    def of_all(*given: Tensor) -> Tensor:
+        return torch.cat([known(rows, *given) for rows in row_blocks(x, width(model, x))])[None]
+
+    return of_all() if columns is None else torch.stack([of_all(), of_all(columns)])
 
 
 def draws_nothing(model: Program, guide: Program, x: Tensor) -> bool:
@@ -226,14 +230,17 @@ class _Prior(nn.Module):
             self.model(x)
 
 
-def refuse_overflow(model: Program, guide: Program, x: Tensor) -> None:
-    """Raise Unknown where a datum is so far out that its latents, or what they are decoded to, are not numbers."""
+def refuse_overflow(model: Program, guide: Program, x: Tensor, obs: Sequence[int]) -> None:
+    """Raise Unknown where a datum is so far out that its latents, or what they are decoded to, are not numbers.
+
+    ``obs`` (N,) are the numbers that the rows of x, (N, D), have in their source.
+    """
     with seeded(0):
         draws = posterior_draws(model, guide, x, 1)
     wrong = (draws.lp - draws.lq)[0].isnan()
     if wrong.any():
-        row = int(wrong.nonzero()[0])
-        raise Unknown(f"row {row} of the test part is so far out that the numbers of guide or decoder overflow there")
+        row = obs[int(wrong.nonzero()[0])]
+        raise Unknown(f"row {row}, of the test part, is so far out that the numbers of guide or decoder overflow there")
 
 
 def predictive_draws(model: Program, x: Tensor, samples: int, guide: Program | None = None) -> Tensor:

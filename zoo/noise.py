@@ -18,9 +18,10 @@ from torch import Tensor
 from torch.distributions import Dirichlet
 from torch.overrides import TorchFunctionMode
 
+from zoo.errors import Unknown
 from zoo.models.operators import elementwise
 
-__all__ = ["Tape", "dirichlet", "standard_gamma"]
+__all__ = ["Tape", "dirichlet", "of_rows", "standard_gamma"]
 
 PROPOSALS = 7  # for a gamma draw: all are rejected with a probability of 6e-10 at most
 
@@ -68,9 +69,10 @@ _DATA = torch.Tensor.data.__get__  # type: ignore[attr-defined]
 class Tape(TorchFunctionMode):
     """Feeds the draws of ``torch.distributions`` from flat tensors of standard noise, in the order they are asked for.
 
-    Without tensors it counts: ``used`` then holds how many numbers of each kind a run takes. A draw into a tensor that
-    is then used in place of the draw cannot be lifted; counting, that tensor is left not a number. Nor can what torch
-    draws by itself and ``_LIFTS`` does not name, such as ``torch.poisson`` and ``torch.multinomial``.
+    Without tensors it counts: ``used`` then holds how many numbers of each kind a run takes, and ``drawn`` the kind and
+    shape of each draw. A draw into a tensor that is then used in place of the draw cannot be lifted; counting, that
+    tensor is left not a number. Nor can what torch draws by itself and ``_LIFTS`` does not name, such as
+    ``torch.poisson`` and ``torch.multinomial``.
 
     A site of a Pyro program that draws a Beta or a Dirichlet, also as the base of another distribution, draws gammas
     instead: torch's own Dirichlet is a Function of autograd, of a kind that torch.func refuses.
@@ -80,6 +82,7 @@ class Tape(TorchFunctionMode):
         super().__init__()
         self.noise = noise
         self.used = {"normal": 0, "uniform": 0}
+        self.drawn: list[tuple[str, tuple[int, ...]]] = []
         self._sites = _DirichletsByGammas(self)
 
     def __enter__(self) -> Tape:
@@ -117,9 +120,46 @@ class Tape(TorchFunctionMode):
 
     def _next(self, kind: str, shape: Sequence[int], like: Tensor) -> Tensor:
         start, self.used[kind] = self.used[kind], self.used[kind] + prod(shape)
+        self.drawn.append((kind, tuple(shape)))
         if self.noise:
             return self.noise[kind][start : self.used[kind]].reshape(shape)
         return torch.full(shape, 0.5, dtype=like.dtype, device=like.device)
+
+
+def of_rows(whole: Tape, part: Tape, rows: slice) -> dict[str, Tensor]:
+    """Which numbers of a batch's noise are those of some of its rows, by kind, from what was counted on both.
+
+    A dimension that grows with the batch is that of its rows; a draw without one is of all rows together.
+
+    Args:
+        whole: what was counted on the batch.
+        part: what was counted on as many data as there are rows.
+        rows: of the batch, next to each other.
+
+    Raises:
+        Unknown: it cannot be told.
+
+    >>> tapes = Tape(), Tape()
+    >>> for tape, size in zip(tapes, (3, 2)):
+    ...     _ = tape.normal((2, size), torch.zeros(0))
+    >>> of_rows(*tapes, slice(1, 3))["normal"]
+    tensor([1, 2, 4, 5])
+    """
+    unknown = Unknown("it cannot be told which random numbers are which row's")
+    if [(kind, len(shape)) for kind, shape in whole.drawn] != [(kind, len(shape)) for kind, shape in part.drawn]:
+        raise unknown
+    taken: dict[str, list[Tensor]] = {kind: [torch.empty(0, dtype=torch.long)] for kind in whole.used}
+    start = dict.fromkeys(whole.used, 0)
+    for (kind, shape), (_, smaller) in zip(whole.drawn, part.drawn, strict=True):
+        numbers = torch.arange(start[kind], start[kind] + prod(shape)).reshape(shape)
+        start[kind] += prod(shape)
+        for dim in [dim for dim, size in enumerate(shape) if size != smaller[dim]]:
+            each = smaller[dim] // (rows.stop - rows.start)
+            if numbers.shape != shape or each * (rows.stop - rows.start) != smaller[dim]:
+                raise unknown
+            numbers = numbers.narrow(dim, rows.start * each, smaller[dim])
+        taken[kind].append(numbers.flatten())
+    return {kind: torch.cat(parts) for kind, parts in taken.items()}
 
 
 # -- gamma draws -------------------------------------------------------------------------------------------------------

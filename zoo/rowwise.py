@@ -172,16 +172,17 @@ def standard_noise(keys: Sequence[int] | None, sizes: dict[str, int], like: Tens
     return noise
 
 
-def row_keys(key: int, count: int) -> list[int]:
-    """A key for each of so many rows."""
-    return [random_stream(key, Stream.NOISE, row) for row in range(count)]
+def row_keys(key: int, count: int, first: int = 0) -> list[int]:
+    """A key for each of so many rows, the first of which has this number."""
+    return [random_stream(key, Stream.NOISE, row) for row in range(first, first + count)]
 
 
 def keyed_blocks(size: int, *data: Tensor) -> Iterator[tuple[list[Tensor], list[int]]]:
     """Blocks of so many rows of some tensors, and a key for each row, drawn from torch's random state."""
-    keys = row_keys(base_key(), len(data[0]))
-    for start in range(0, len(keys), size):
-        yield [of[start : start + size] for of in data], keys[start : start + size]
+    key = base_key()
+    for start in range(0, len(data[0]), size):
+        rows = [of[start : start + size] for of in data]
+        yield rows, row_keys(key, len(rows[0]), start)
 
 
 def _module(program: Program) -> nn.Module:

@@ -29,7 +29,7 @@ from zoo.imputation import SWEEPS, center, impute
 from zoo.lenses import observed
 from zoo.options import MAX_SEED, ImputationMethod, count, location
 from zoo.plugins import how_to_get
-from zoo.storage import digest, locked, read_tree, regular, write_directory
+from zoo.storage import digest, locked, netcdf, read_tree, regular, write_directory
 
 __all__ = ["RECIPE", "Run", "load_run"]
 
@@ -279,11 +279,7 @@ class Run:
             "seeds": self.seeds,
             "data": self.pair.data.outline(),
         }
-        # made in memory: on a disk that fills up while it writes, HDF5's library brings the process down
-        files = {
-            WEIGHTS: safetensors.torch.save(self.weights),
-            TREE: bytes(self.tree.to_netcdf(engine="h5netcdf")),
-        }
+        files = {WEIGHTS: safetensors.torch.save(self.weights), TREE: netcdf(self.tree)}
         recipe["sha256"] = {name: digest(content) for name, content in files.items()}
         recipe["sha256"][RECIPE] = digest(json.dumps(recipe).encode())
         return files | {RECIPE: json.dumps(recipe, indent=1).encode()}

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 
 from zoo.errors import DataError
 from zoo.tables import Rows, hashed, odd_numbers
 
-__all__ = ["PARTS", "Part", "Split", "SplitChoice", "split_rows"]
+if TYPE_CHECKING:
+    import xarray
+
+__all__ = ["PARTS", "Part", "Split", "SplitChoice", "split_rows", "subsample", "value_blocks"]
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Part = Literal["train", "validation", "test"]
@@ -22,6 +25,8 @@ FRACTIONS = (0.7, 0.1, 0.2)
 FAR_MORE = 10  # times as many equal pairs as columns drawn independently would give
 SOME_ROWS, SOME_COLUMNS = 4096, 64  # enough to judge what chance does
 MOST_ROWS = 2**18  # in which rows that differ in one column alone are counted; of more, an even share
+SUBSAMPLE_SEED = 0
+NUMBERS_AT_ONCE = 2**20
 
 
 class Split(NamedTuple):
@@ -95,6 +100,28 @@ def split_rows(
         are = "is" if repeats == 1 else "are"
         notes.append(f"{repeats} of {n} rows {are} equal to an earlier one: equal rows were kept in one part.")
     return Split(parts, tuple(notes))
+
+
+def subsample(part: xarray.DataArray, most: int | None) -> xarray.DataArray:
+    """At most so many rows of a part (N, D), drawn without replacement and left in their order; None takes all.
+
+    Which ones follows from N and their number alone, so that all seeds and pairs meet the same, on every machine.
+
+    >>> import xarray as xr
+    >>> part = xr.DataArray(np.eye(9), dims=("obs", "feature"), coords={"obs": np.arange(100, 109)})
+    >>> subsample(part, 4)["obs"].values.tolist()
+    [102, 104, 105, 107]
+    """
+    n = part.sizes["obs"]
+    if most is None or n <= most:
+        return part
+    return part.isel(obs=np.sort(np.random.default_rng(SUBSAMPLE_SEED).choice(n, most, replace=False)))
+
+
+def value_blocks(part: xarray.DataArray) -> Iterator[Array]:
+    """The values of a part (N, D), some rows at a time: what is made of them takes the memory of those."""
+    size = max(1, NUMBERS_AT_ONCE // max(1, part.shape[1]))
+    return (part[start : start + size].values for start in range(0, len(part), size))
 
 
 def _fractions(split: Any, n: int) -> Array:

@@ -9,9 +9,10 @@ import os
 import resource
 import shutil
 import stat
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
@@ -21,12 +22,14 @@ if TYPE_CHECKING:
     import xarray
 
 __all__ = [
+    "InUse",
     "check_memory",
     "check_packed",
     "check_promise",
     "digest",
     "free_memory",
     "locked",
+    "netcdf",
     "pieces",
     "read_tree",
     "regular",
@@ -39,14 +42,21 @@ DEFLATED = 1032  # the most that zlib packs into a byte
 NEVER_TOO_MUCH = 2**26  # bytes
 
 
+class InUse(RunError):
+    """Another process is writing there."""
+
+
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, purpose: str = "") -> Iterator[None]:
     """Keep other processes from writing to a place; the lock lies beside it and is gone with the process.
 
+    Who holds it for one purpose does not keep out who wants it for another.
+
     Raises:
-        RunError: another process is writing there, or nothing can be written beside it.
+        InUse: another process is writing there.
+        RunError: nothing can be written beside it.
     """
-    name = path.parent / f".{path.name}.lock"
+    name = path.parent / f".{path.name}{purpose and f'.{purpose}'}.lock"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = name.open("w")
@@ -59,7 +69,7 @@ def locked(path: Path) -> Iterator[None]:
             if not os.path.samestat(os.fstat(lock.fileno()), name.stat()):
                 raise FileExistsError
         except OSError:
-            raise RunError(f"another process is writing {path}: wait for it, or choose another place.") from None
+            raise InUse(f"another process is writing {path}: wait for it, or choose another place.") from None
         try:
             yield
         finally:
@@ -168,6 +178,16 @@ def read_tree(file: Path) -> xarray.DataTree:
     with xarray.open_datatree(regular(file), engine="h5netcdf") as tree:
         check_promise(sum(group.to_dataset(inherit=False).nbytes for group in tree.subtree), file)
         return tree.load()
+
+
+def netcdf(tree: xarray.DataTree) -> bytes:
+    """The netCDF file of a tree; in memory, since HDF5 brings the process down on a disk that fills up meanwhile."""
+    with ExitStack() as stack:
+        if "distributed" in sys.modules:  # where xarray would have its scheduler lock a file that has no name
+            import dask
+
+            stack.enter_context(dask.config.set(scheduler="threads"))
+        return bytes(tree.to_netcdf(engine="h5netcdf"))
 
 
 def digest(content: bytes) -> str:

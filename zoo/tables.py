@@ -9,27 +9,22 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol, TypeAlias, cast
+from typing import IO, Any, Protocol, TypeAlias, cast
 
 import numpy as np
 
 from zoo.errors import DataError
 
-if TYPE_CHECKING:
-    import xarray
-
 __all__ = [
     "InFile",
     "Rows",
     "Source",
-    "blocks",
     "hashed",
     "large",
     "looked_at",
     "odd_numbers",
     "row_keys",
     "rows_at_once",
-    "some_rows",
     "unpacked",
 ]
 
@@ -203,20 +198,6 @@ def large(shape: Sequence[int]) -> bool:
 def looked_at(shape: Sequence[int]) -> int:
     """How many rows of a table (N, D) stand for all of them where these are not looked at one by one."""
     return max(1, LARGE // shape[1]) if large(shape) else shape[0]
-
-
-def some_rows(part: xarray.DataArray) -> xarray.DataArray:
-    """A part of a data set, (N, D), or, of a large one, rows drawn at random, always the same, in order."""
-    keep = looked_at(part.shape)
-    if keep == len(part):
-        return part
-    return part.isel(obs=np.sort(np.random.default_rng(0).choice(len(part), keep, replace=False, shuffle=False)))
-
-
-def blocks(part: xarray.DataArray) -> Iterator[Array]:
-    """The values (n, D) of a part of a data set, some rows at a time."""
-    size = rows_at_once(part.shape[1])
-    return (part[start : start + size].values for start in range(0, len(part), size))
 
 
 def row_keys(x: Array, salt: int = 0) -> Array:

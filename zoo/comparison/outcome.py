@@ -41,13 +41,14 @@ Source: TypeAlias = xr.DataTree | HasTree | str | Path
 class Outcome:
     """What one run says about itself: attributes read from JSON, evidence averaged over the seeds that count.
 
-    ``label`` is the pair's name and ``title`` the name for tables, both unique among the runs it was read with. An
-    ``ensemble`` is scored as the mixture of its seeds.
+    ``label`` is the pair's name and ``title`` the name for tables, both unique among the runs it was read with, by the
+    ``setting`` in which it differs from others of its pair. An ``ensemble`` is scored as the mixture of its seeds.
     """
 
     label: str
     title: str
     tree: xr.DataTree
+    setting: str = ""
     ensemble: bool = False
 
     def read(self, name: str, default: Any = None) -> Any:
@@ -62,6 +63,12 @@ class Outcome:
         """The variable at ``group/name``, or None where the run has none."""
         group, name = path.split("/")
         return self.tree[group].data_vars.get(name) if group in self.tree.children else None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Its options, and of how it was trained what tells two runs of a pair apart."""
+        trained = {name: self.read(name) for name in ("guide", "data", "steps", "learning_rate")}
+        return trained | dict(self.read("options") or {})
 
     @property
     def features(self) -> int:
@@ -172,6 +179,15 @@ class Outcome:
             return np.ones(0 if evidence is None else evidence.sizes["chain"], bool)
         return np.asarray(~(frozen >= 0))
 
+    @cached_property
+    def validation(self) -> Floats:
+        """(S,) validation ELBO of the scored weights of the scored seeds, nats per datum; (0,) of none or a mixture."""
+        elbo, kept = self.get("validation/elbo"), self.get("optimization/best_step")
+        if elbo is None or self.ensemble:
+            return np.zeros(0)
+        of_kept = elbo if kept is None else elbo.where(self.tree["validation"]["step"] == kept)
+        return np.asarray(of_kept.max("check"), np.float64)[self.used]
+
     def pointwise(self, name: str) -> Floats | None:
         """(S, N) values of the group ``heldout``, of the seeds that are scored, or None."""
         values = self.get(f"heldout/{name}")
@@ -230,17 +246,18 @@ class Outcome:
             return np.arange(0 if self.evidence is None else self.evidence.size)
         return np.asarray(values["obs"])
 
+    @property
+    def scored_rows(self) -> tuple[int, int]:
+        """How many test rows were scored, and how many there are."""
+        return self.obs.size, int(self.summary.get("test") or self.obs.size)
+
     def far_away(self, at: int) -> tuple[str, float]:
         """The column in which a test datum is furthest from the training part's mean, in its standard deviations."""
-        x, center, spread = (
-            self.get(path) for path in ("observed_data/x", "constant_data/center", "constant_data/train_std")
-        )
-        if x is None or center is None or spread is None:
+        column, distance = (self.get(f"heldout/{name}") for name in ("farthest_column", "farthest"))
+        if column is None or distance is None:
             return "", 0.0
-        known = np.asarray(spread) > 0
-        distance = np.abs(np.asarray(x[at] - center, np.float64)) / np.where(known, spread, np.inf)
-        column = int(np.nan_to_num(distance).argmax())
-        return str(np.asarray(x["feature"])[column] if "feature" in x.coords else column), float(distance[column])
+        names = self.summary.get("columns") or range(self.features)
+        return str(names[int(column[at])]), float(distance[at])
 
     @property
     def checks(self) -> NDArray[Any]:
@@ -274,28 +291,24 @@ def outcomes(runs: Source | Iterable[Source]) -> list[Outcome]:
     pairs = [str(tree.attrs["pair"]) for tree in trees]
     titles = [str(tree.attrs.get("title", pair)) for tree, pair in zip(trees, pairs, strict=True)]
     plain = [Outcome(pair, title, tree) for pair, title, tree in zip(pairs, titles, trees, strict=True)]
-    settings = [
-        {name: run.read(name) for name in ("guide", "data", "steps", "learning_rate")} | dict(run.read("options") or {})
-        for run in plain
-    ]
-    suffixes = []
-    for run, own in zip(plain, settings, strict=True):
-        twins = [other for twin, other in zip(plain, settings, strict=True) if twin.label == run.label]
+    suffixes, named = [], []
+    for run in plain:
+        own = run.settings
+        twins = [twin.settings for twin in plain if twin.label == run.label]
         differing = [key for key in own if any(other.get(key) != own[key] for other in twins)]
-        told_apart = ", ".join(str(own[key]) if key == "data" else f"{key}={own[key]}" for key in differing)
-        suffixes.append(f" ({told_apart})" if told_apart else "")
+        named.append(", ".join(str(own[key]) if key == "data" else f"{key}={own[key]}" for key in differing))
+        suffixes.append(f" ({named[-1]})" if named[-1] else "")
     numbered = [pair + suffix for pair, suffix in zip(pairs, suffixes, strict=True)]
     total = Counter(numbered)
-    counts = [numbered[:i].count(name) + 1 for i, name in enumerate(numbered)]
-    suffixes = [
-        suffix + f" #{n}" * (total[name] > 1) for suffix, name, n in zip(suffixes, numbered, counts, strict=True)
-    ]
+    numbers = [f" #{numbered[:i].count(name) + 1}" * (total[name] > 1) for i, name in enumerate(numbered)]
+    suffixes = [suffix + number for suffix, number in zip(suffixes, numbers, strict=True)]
+    settings = [(setting + number).strip() for setting, number in zip(named, numbers, strict=True)]
     shared = {
         title for title in titles if len({pair for pair, of in zip(pairs, titles, strict=True) if of == title}) > 1
     }
     return [
-        Outcome(pair + suffix, title + f" ({pair})" * (title in shared) + suffix, tree)
-        for pair, title, suffix, tree in zip(pairs, titles, suffixes, trees, strict=True)
+        Outcome(pair + suffix, title + f" ({pair})" * (title in shared) + suffix, tree, setting)
+        for pair, title, suffix, tree, setting in zip(pairs, titles, suffixes, trees, settings, strict=True)
     ]
 
 

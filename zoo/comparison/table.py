@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from zoo.comparison.choices import families
 from zoo.comparison.difference import Difference, Floats, standard_error
 from zoo.comparison.outcome import BAD_K, Outcome, Source, outcomes, with_ensembles
 from zoo.comparison.verdicts import first, gift, height, listed_apart, remarks, verdict
@@ -22,7 +23,8 @@ OVERLAP = 1 / 4  # test rows over all other rows of a split
 COLUMNS = (
     "table", "rank", "title", "scored_as", "log_evidence", "se", "seed_sd", "seed_disagreement", "worst_seed", "median",
     "worst", "difference", "difference_se", "difference_seed_se", "weight", "weight_se", "bits_per_dim", "log_density",
-    "share_constant", "bad_k", "annealed", "exact", "seeds", "verdict",
+    "share_constant", "bad_k", "annealed", "exact", "seeds", "rows", "validation", "validation_sd", "chosen", "choice",
+    "verdict",
 )  # fmt: skip
 
 
@@ -53,17 +55,21 @@ def compare(runs: Source | Iterable[Source], *, ensembles: bool = False) -> pd.D
     data), ``bits_per_dim`` (of masses) and ``log_density`` (of densities ranked by their mass), ``share_constant``
     (nats that the columns constant in training give a density, NaN without such columns), ``bad_k`` (data with Pareto k
     above 0.7, in the worst seed; NA where a k is unknown), ``annealed`` (how many of them were annealed), ``exact``,
-    ``seeds`` (scored/trained: a frozen seed is not scored) and ``verdict``, a sentence. Noise is
-    the 95 % interval over data and seeds together (:class:`~zoo.comparison.difference.Difference`), and at least 0.01
-    nats; a difference within it is called none. Where one datum makes up more than half of the spread of the paired
-    differences, a trimmed mean, a twentieth of the data less at each end, decides beside the mean.
+    ``seeds`` (scored/trained: a frozen seed is not scored), ``rows`` (how many test data are scored), ``validation``
+    (validation ELBO of the weights that are scored, mean over the scored seeds: a lower bound on the log evidence, of
+    the pair's own density or mass) with ``validation_sd`` (over seeds), ``chosen`` (whether validation chooses it among
+    the runs of its pair that differ in options; NA without others) with ``choice`` (that in words, the same for all of
+    them; else empty), and ``verdict``, a sentence. Noise is the 95 % interval over data and seeds together
+    (:class:`~zoo.comparison.difference.Difference`), and at least 0.01 nats; a difference within it is called none.
+    Where one datum makes up more than half of the spread of the paired differences, a trimmed mean, a twentieth of the
+    data less at each end, decides beside the mean.
 
     With ``ensembles`` each run of several seeds has a second row, of the equal mixture of its seeds: the log of their
     mean density, another model than any of them and at least as good as their average.
 
     ``runs`` are runs, DataTrees, or paths of a run's directory or netCDF file: one or several. Raises
-    ``RunError`` for a path without a run, a tree without its attributes, or evidence of unequal length on the
-    same data.
+    ``RunError`` for a path without a run, a tree without its attributes, or runs on the same data that were scored on
+    different test rows.
 
     >>> import numpy as np, xarray as xr
     >>> def run(pair, evidence):
@@ -97,9 +103,10 @@ def across_splits(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
     Columns: ``table``; ``splits`` (in which the pair has a score); ``log_evidence`` (mean over splits), ``split_sd``
     (standard deviation over them) and ``worst`` (the worst datum of all); ``difference`` to the pair with the highest
-    mean and ``difference_se``, paired by split; ``best`` and ``apart``, in how many splits it was ranked first and
-    listed apart. Splits share most of their rows, so the standard error is the corrected one of Nadeau & Bengio (2003),
-    https://doi.org/10.1023/A:1024068626366, for a test part of a fifth: s sqrt(1/R + 1/4).
+    mean and ``difference_se``, paired by split; ``best``, ``apart`` and ``chosen``, in how many splits it was ranked
+    first, listed apart, and what validation chose among the options of its pair. Splits share most of their rows, so
+    the standard error is the corrected one of Nadeau & Bengio (2003), https://doi.org/10.1023/A:1024068626366, for a
+    test part of a fifth: s sqrt(1/R + 1/4).
     """
     every = pd.concat([table.reset_index().assign(split=split) for split, table in enumerate(tables)])
     frames = []
@@ -115,6 +122,7 @@ def across_splits(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
                 "worst": by_pair["worst"].min(),
                 "best": by_pair["rank"].agg(lambda rank: int((rank == 1).sum())),
                 "apart": by_pair["rank"].agg(lambda rank: int(rank.isna().sum())),
+                "chosen": by_pair["chosen"].sum(),
             }
         ).sort_values("log_evidence", ascending=False)
         paired = scores[frame.index].sub(scores[frame.index[0]], axis=0)
@@ -131,10 +139,10 @@ def _table_label(run: Outcome) -> str:
 
 def _table(label: str, rows: Sequence[Outcome]) -> pd.DataFrame:
     """The rows of one table: ranked ones best first, then those listed apart."""
-    lengths = {row.label: row.evidence.size for row in rows if row.evidence is not None}
-    if len(set(lengths.values())) > 1:
-        counts = ", ".join(f"{name} {size}" for name, size in lengths.items())
-        raise RunError(f"unequal numbers of held-out data ({counts}): evaluate every run on the whole test part")
+    scored = [row for row in rows if row.evidence is not None]
+    if not all(_scored_alike(row, scored[0]) for row in scored):
+        counts = ", ".join(f"{row.label} on {'{:,} of {:,}'.format(*row.scored_rows)}" for row in scored)
+        raise RunError(f"runs were scored on different test rows ({counts}): evaluate them all with the same rows=")
     apart = listed_apart(rows)
     ranked = sorted((row for row in rows if row.label not in apart), key=height)
     below = sorted((row for row in rows if row.label in apart), key=lambda row: -np.nan_to_num(row.score, nan=-np.inf))
@@ -157,7 +165,26 @@ def _table(label: str, rows: Sequence[Outcome]) -> pd.DataFrame:
     gifts = [gift(row, lower, best=row is ranked[0]) for row, lower in pairwise(ranked)] + [""]
     said = [*map(add, verdicts, gifts), *(apart[row.label] for row in below)]
     frame["verdict"] = [text + remarks(row, text) for text, row in zip(said, ranked + below, strict=True)]
+    _choose(frame, rows)
     return frame[list(COLUMNS)]
+
+
+def _choose(frame: pd.DataFrame, rows: Sequence[Outcome]) -> None:
+    """Write into the table what validation chooses of each pair's options."""
+    frame["chosen"], frame["choice"] = pd.array([pd.NA] * len(frame), dtype="boolean"), ""
+    for family in families(row for row in rows if not row.ensemble):
+        labels = [run.label for run in family.runs]
+        frame.loc[labels, ["chosen", "choice"]] = False, family.statement
+        if family.chosen:
+            at = [family.chosen.label]
+            frame.loc[at, "chosen"] = True
+            frame.loc[at, "verdict"] += f"; validation chooses it of {len(labels)}"
+
+
+def _scored_alike(row: Outcome, other: Outcome) -> bool:
+    """Whether two runs on the same data were scored on the same test rows; all of them are the same by their values."""
+    rows, of = row.scored_rows
+    return row.scored_rows == other.scored_rows and (rows == of or np.array_equal(row.obs, other.obs))
 
 
 def _behind(row: Outcome, best: Outcome) -> Difference:
@@ -191,6 +218,9 @@ def _row(run: Outcome) -> dict[str, Any]:
         "annealed": pd.NA if method is None else int((method == ANNEALED).sum(1).max()),
         "exact": run.exact,
         "seeds": f"{run.used.sum()}/{run.used.size}",
+        "rows": 0 if run.evidence is None else run.evidence.size,
+        "validation": float(run.validation.mean()) if run.validation.size else np.nan,
+        "validation_sd": _deviation(run.validation),
     }
 
 

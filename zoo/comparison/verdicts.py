@@ -251,6 +251,7 @@ def _by_most_rows(row: Outcome, best: Outcome, behind: Difference) -> str:
 def remarks(row: Outcome, verdict: str) -> str:
     """What has to be known of a row beside its verdict, which may say it already."""
     said = (
+        _subset,
         _unrepeated,
         _stray,
         _early,
@@ -262,6 +263,12 @@ def remarks(row: Outcome, verdict: str) -> str:
         _one_datum,
     )
     return "".join(f"; {text}" for remark in said if (text := remark(row)) and text not in verdict)
+
+
+def _subset(row: Outcome) -> str:
+    """Which part of the test part was scored, if not all of it."""
+    rows, of = row.scored_rows
+    return f"scored on {rows:,} of {of:,} test rows" if row.evidence is not None and rows < of else ""
 
 
 def _unrepeated(row: Outcome) -> str:

@@ -106,5 +106,6 @@ def _stacked(labels: Sequence[str], table: Floats) -> dict[str, float]:
     heldout = {label: _elpd(values) for label, values in zip(labels, table, strict=True)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # ArviZ 0 uses what pandas 3 deprecates
+        warnings.simplefilter("ignore", UserWarning)  # of many rows: zoo.comparison.cautions has it in words
         weights = arviz_stats.compare(heldout, **exactly)["weight"]
     return {label: float(weights[label]) for label in labels}

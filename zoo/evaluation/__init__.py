@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,11 +24,14 @@ from zoo.evaluation.spread import spread
 from zoo.evaluation.wellposedness import wellposedness
 from zoo.options import count, share
 from zoo.runs import Run
+from zoo.splits import subsample
 
 __all__ = ["call_of", "checked_effort", "evaluate"]
 
-# Predictive groups hold pictures and marginals, not data: caps on what is kept of them.
+# Groups of draws hold pictures and marginals, not data: caps on what is kept of them.
 POSTERIOR_DRAWS, PREDICTIVE_DRAWS, PREDICTIVE_ROWS, RECONSTRUCTION_DRAWS = 100, 20, 64, 32
+FIRST = "the first {} rows of observed_data"
+KEPT = 10**7  # numbers of the draws of all seeds, and of the data that they are of
 
 
 def evaluate(
@@ -38,6 +42,7 @@ def evaluate(
     temperatures: int = 50,
     reference: int = 0,
     hide: float | None = None,
+    rows: int | None = None,
 ) -> xarray.DataTree:
     r"""Fill ``run.tree`` with what the trained pair says about the test part, and return it.
 
@@ -62,16 +67,24 @@ def evaluate(
     Args:
         run: from :func:`zoo.fit` or :func:`zoo.load_run`.
         data: the very data it was trained on, or its test part would not be held out.
-        samples: K, importance draws per datum. Memory: about 100 MiB beside what is returned, whatever K and N.
+        samples: K, importance draws per datum.
         temperatures: of annealing, for data whose k is above 0.7; 0 leaves them as they are.
         reference: how many test rows get a reference posterior by NUTS, which takes seconds for each seed.
         hide: the share of observed test entries that is hidden and imputed, 0 for none; None is a tenth where entries
             are missing in the data, else none.
+        rows: how many test rows are scored: a random subset, the same for all pairs on the same split; None scores all.
+
+    ``heldout`` has all rows that are scored. The draws of ``posterior`` and ``sample_stats``, and ``observed_data``,
+    are of all or, beyond ten million numbers, of a random subset, and say so in ``attrs["note"]``; predictive groups
+    are of the first of those.
+
+    Memory: about 100 MiB beside what is returned and the scored rows in single precision (twice where they are
+    dequantized), whatever K and N.
 
     Raises:
         RunError: other data than the run was trained on.
-        OptionError: ``samples`` is not a positive integer, ``temperatures`` or ``reference`` a negative one, or
-            ``hide`` no share.
+        OptionError: ``samples`` or ``rows`` is not a positive integer, ``temperatures`` or ``reference`` a negative
+            one, or ``hide`` no share.
 
     >>> import zoo
     >>> data = zoo.load_data("iris")
@@ -80,8 +93,8 @@ def evaluate(
     >>> tree["heldout"]["log_evidence"].sizes
     Frozen({'chain': 2, 'obs': 30})
     """
-    effort = checked_effort(samples, temperatures, reference, hide)
-    samples, temperatures, reference, hide = (effort[name] for name in ("samples", "temperatures", "reference", "hide"))
+    effort = checked_effort(samples, temperatures, reference, hide, rows)
+    samples, temperatures, reference, hide, rows = effort.values()
     if not isinstance(run, Run):
         raise RunError(f"evaluate: run is a {type(run).__name__}; give one of zoo.fit or zoo.load_run.")
     if not isinstance(data, Data):
@@ -94,10 +107,11 @@ def evaluate(
             f"({run.tree.attrs['data']}, {trained_on[:12]}): its test part may have been trained on. Load the data "
             "as they were loaded for training, with the same split and seed."
         )
-    x = torch.as_tensor(run.pair.view.inward(data.test.values), dtype=torch.float32)
+    data = replace(data, test=subsample(data.test, rows))
     weighed = weigh(run, data, samples)
-    evidence = heldout(run, data, weighed, temperatures)
-    first = x[:PREDICTIVE_ROWS]
+    x, evidence = weighed.x, heldout(run, data, weighed, temperatures)
+    kept, draws = _kept(run, data)
+    first = kept[: min(PREDICTIVE_ROWS, max(1, KEPT // (len(run.seeds) * PREDICTIVE_DRAWS * data.features)))]
     makers: dict[tuple[str, ...], Callable[[], tuple[xarray.Dataset, ...]]] = {
         ("heldout",): lambda: (evidence,),
         ("calibration",): lambda: (calibration(run, data, weighed),),
@@ -105,11 +119,11 @@ def evaluate(
         ("reference_posterior",): lambda: (reference_posterior(run, x[:reference]),) if reference else (),
         ("imputation",): lambda: (imputation(run, data, hide),) if hide else (),
         ("wellposedness",): lambda: (wellposedness(run, data),),
-        ("posterior", "sample_stats"): lambda: _posterior(run, x, run.pair.view.log_volumes(data.test.values)),
+        ("posterior", "sample_stats"): lambda: _posterior(run, kept, draws, len(data.test)),
         ("posterior_predictive",): lambda: (_posterior_predictive(run, first),),
         ("prior_predictive",): lambda: (_prior_predictive(run, first),),
         ("reconstruction",): lambda: (_reconstruction(run, first),),
-        ("observed_data",): lambda: (xarray.Dataset({"x": data.test}),),
+        ("observed_data",): lambda: (xarray.Dataset({"x": kept}, attrs=_note(len(kept), len(data.test))),),
     }
     groups: dict[str, xarray.Dataset] = {}
     absent: dict[str, str] = {}
@@ -149,21 +163,42 @@ def call_of(effort: Mapping[str, Any]) -> str:
     return f"zoo.evaluate(run, data, {', '.join(told)})"
 
 
-def checked_effort(samples: int, temperatures: int, reference: int, hide: float | None) -> dict[str, Any]:
-    """The arguments of :func:`evaluate` by name, if they are counts and a share; all but the samples may be 0."""
+def checked_effort(
+    samples: int, temperatures: int, reference: int, hide: float | None, rows: int | None
+) -> dict[str, Any]:
+    """The arguments of :func:`evaluate` by name, if they are counts and a share; all but samples and rows may be 0."""
     return {
         "samples": count("samples", samples),
         "temperatures": count("temperatures", temperatures, least=0),
         "reference": count("reference", reference, least=0),
         "hide": None if hide is None else share("hide", hide),
+        "rows": None if rows is None else count("rows", rows),
     }
 
 
-def _posterior(run: Run, x: Tensor, volume: np.ndarray[Any, Any]) -> tuple[xarray.Dataset, xarray.Dataset]:
-    """Draws of the latents of every test row, and their log densities."""
-    draws = run.each_seed(
-        lambda model, guide: inference.posterior_draws(model, guide, x, POSTERIOR_DRAWS), Stream.POSTERIOR
-    )
+def _kept(run: Run, data: Data) -> tuple[xarray.DataArray, int]:
+    """The test rows whose draws are kept, and how many draws of each."""
+    one = _inward(run, data.test[:1])
+    drawn, *_ = run.each_seed(lambda model, guide: inference.posterior_draws(model, guide, one, 1), Stream.POSTERIOR)
+    of_draw = len(run.seeds) * (len(drawn._fields[1:]) + sum(site.numel() for site in drawn.latents.values()))
+    rows = max(PREDICTIVE_ROWS, KEPT // max(of_draw * POSTERIOR_DRAWS, data.features))
+    kept = subsample(data.test, rows)
+    return kept, max(2, min(POSTERIOR_DRAWS, KEPT // (of_draw * len(kept))))
+
+
+def _note(rows: int, of: int, told: str = "") -> dict[str, str]:
+    which = f"{rows:,} of {of:,} scored test rows, a random subset" if rows < of else f"the {of:,} scored test rows"
+    return {"note": f"{told}{which}"}
+
+
+def _inward(run: Run, rows: xarray.DataArray) -> Tensor:
+    return torch.as_tensor(run.pair.view.inward(rows.values), dtype=torch.float32)
+
+
+def _posterior(run: Run, rows: xarray.DataArray, count: int, of: int) -> tuple[xarray.Dataset, xarray.Dataset]:
+    """So many draws of the latents of some test rows, and their log densities."""
+    x, volume = _inward(run, rows), run.pair.view.log_volumes(rows.values)
+    draws = run.each_seed(lambda model, guide: inference.posterior_draws(model, guide, x, count), Stream.POSTERIOR)
     dims = ("chain", "draw", "obs")
     posterior: dict[str, Any] = {}
     for site in draws[0].latents:
@@ -175,43 +210,52 @@ def _posterior(run: Run, x: Tensor, volume: np.ndarray[Any, Any]) -> tuple[xarra
         if known := [probability for probability in found if probability is not None]:
             posterior["responsibility"] = (("chain", "obs", "component"), torch.stack(known).numpy())
     lp, lq = (torch.stack([getattr(seed, name) for seed in draws]).numpy() for name in ("lp", "lq"))
-    stats = xarray.Dataset({"lp": (dims, lp - volume), "lq": (dims, lq)})
+    about: dict[str, Any] = {
+        "coords": {"obs": rows["obs"].values},
+        "attrs": _note(len(rows), of, f"{count} draws for each of "),
+    }
+    stats = xarray.Dataset({"lp": (dims, lp - volume), "lq": (dims, lq)}, **about)
     # built in one piece: `component` is both a variable and a dimension, which xarray keeps as a coordinate
-    return xarray.Dataset(posterior), stats
+    return xarray.Dataset(posterior, **about), stats
 
 
-def _posterior_predictive(run: Run, x: Tensor) -> xarray.Dataset:
-    """Draws of x given latents of the first test rows, in the units as loaded."""
+def _posterior_predictive(run: Run, rows: xarray.DataArray) -> xarray.Dataset:
+    """Draws of x given latents of some test rows, in the units as loaded."""
+    x = _inward(run, rows)
 
     def draw(model: Any, guide: Any) -> Tensor:
-        inference.refuse_overflow(model, guide, x)
+        inference.refuse_overflow(model, guide, x, rows["obs"].values.tolist())
         return inference.predictive_draws(model, x, PREDICTIVE_DRAWS, guide)
 
-    draws = run.each_seed(draw, Stream.PREDICTIVE)
-    return _drawn(run, draws, f"the first {len(x)} test rows, {PREDICTIVE_DRAWS} draws each")
+    note = f"{FIRST.format(len(rows))}, {PREDICTIVE_DRAWS} draws each"
+    return _drawn(run, rows, run.each_seed(draw, Stream.PREDICTIVE), note)
 
 
-def _prior_predictive(run: Run, x: Tensor) -> xarray.Dataset:
+def _prior_predictive(run: Run, rows: xarray.DataArray) -> xarray.Dataset:
     """Draws of x of no datum, in the units as loaded."""
+    x = _inward(run, rows)
     draws = run.each_seed(
         lambda model, _: inference.predictive_draws(model, x, PREDICTIVE_DRAWS), Stream.PREDICTIVE, step=2
     )
-    return _drawn(run, draws, f"{PREDICTIVE_DRAWS} x {len(x)} draws, of no datum")
+    return _drawn(run, rows, draws, f"{PREDICTIVE_DRAWS} x {len(rows)} draws, of no datum")
 
 
-def _drawn(run: Run, draws: list[Tensor], note: str) -> xarray.Dataset:
+def _drawn(run: Run, rows: xarray.DataArray, draws: list[Tensor], note: str) -> xarray.Dataset:
     unscaled = run.pair.view.outward(torch.stack(draws).numpy()).astype(np.float32)
-    return xarray.Dataset({"x": (("chain", "draw", "obs", "feature"), unscaled)}, attrs={"note": note})
+    values = {"x": (("chain", "draw", "obs", "feature"), unscaled)}
+    return xarray.Dataset(values, {"obs": rows["obs"].values}, {"note": note})
 
 
-def _reconstruction(run: Run, x: Tensor) -> xarray.Dataset:
-    """Mean and standard deviation of x given latents of the first test rows, in the units as loaded."""
+def _reconstruction(run: Run, rows: xarray.DataArray) -> xarray.Dataset:
+    """Mean and standard deviation of x given latents of some test rows, in the units as loaded."""
+    x = _inward(run, rows)
     seeds = run.each_seed(
         lambda model, guide: inference.reconstruct(model, guide, x, RECONSTRUCTION_DRAWS), Stream.PREDICTIVE, step=1
     )
     mean, scale = (torch.stack(column).numpy() for column in zip(*seeds, strict=True))
-    dims = ("chain", "obs", "feature")
+    dims, view = ("chain", "obs", "feature"), run.pair.view
     return xarray.Dataset(
-        {"mean": (dims, run.pair.view.outward(mean)), "scale": (dims, scale * run.pair.view.scale)},
-        attrs={"note": f"the first {len(x)} test rows, over {RECONSTRUCTION_DRAWS} draws"},
+        {"mean": (dims, view.outward(mean)), "scale": (dims, scale * view.scale)},
+        {"obs": rows["obs"].values},
+        {"note": f"{FIRST.format(len(rows))}, over {RECONSTRUCTION_DRAWS} draws"},
     )

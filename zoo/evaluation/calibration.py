@@ -128,7 +128,7 @@ def calibration(run: Run, data: Data, weighed: Weighed) -> xarray.Dataset:
     group = group.assign(band_low=("point", low), band_high=("point", high)).assign_coords(point=at)
     group["reconstruction_check"] = (("chain", "source", "statistic"), np.stack(check))
     draws = f"{samples} draws each, {PREDICTIVE_DRAWS} from the prior"
-    note = f"the first {len(x)} test rows, {draws}; Pareto k of the first {len(k[0])}"
+    note = f"the first {len(x)} scored test rows, {draws}; Pareto k of the first {len(k[0])}"
     absent = {"cells": weighed.absent["cells"]} if "cells" in weighed.absent else {}
     return group.assign_coords(source=list(SOURCES), statistic=list(STATISTICS)).assign_attrs(note=note, absent=absent)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +21,7 @@ from zoo.evaluation.tails import BAD_K, ROUNDING, pareto_k
 from zoo.evaluation.weighing import Asked, Predicted, Weigher, joined
 from zoo.lenses import Cells, Dequantized
 from zoo.runs import Run
+from zoo.splits import value_blocks
 from zoo.words import nats
 
 __all__ = ["Weighed", "heldout", "weigh"]
@@ -88,11 +91,12 @@ class Weighed:
 
 def weigh(run: Run, data: Data, samples: int) -> Weighed:
     """Draw from the guides of a run, and weigh the test data, their cells and their features, all at the same draws."""
-    loaded, view = data.test.values, run.pair.view
-    x = torch.as_tensor(view.inward(loaded), dtype=torch.float32)
+    view = run.pair.view
+    x = _single(data.test, view.inward)
     width = torch.as_tensor(view.width, dtype=torch.float32)
     cut = not width.isnan().all() and not np.isnan(data.resolution).all()
-    at = torch.as_tensor(view.inward(data.on_levels(loaded)), dtype=torch.float32) if cut else x
+    spread_out = cut and data.noise == "dequantize"  # or the values are the middles of their cells
+    at = _single(data.test, lambda loaded: view.inward(data.on_levels(loaded))) if spread_out else x
     constant = data.train_std == 0
     wanted = Asked(
         samples,
@@ -110,7 +114,7 @@ def weigh(run: Run, data: Data, samples: int) -> Weighed:
         if weigher is None:
             weigher = Weigher(_known(wanted, model, guide, x, at, absent), model, guide, x)
         try:
-            inference.refuse_overflow(model, guide, x[: wanted.features])
+            inference.refuse_overflow(model, guide, x[: wanted.features], data.test["obs"].values.tolist())
         except Unknown as reason:
             absent["features"] = str(reason)
         return _weighed(weigher, model, guide, x, at)
@@ -118,6 +122,16 @@ def weigh(run: Run, data: Data, samples: int) -> Weighed:
     density, mass, predicted = zip(*run.each_seed(of_seed, Stream.EVIDENCE), strict=True)
     assert weigher is not None  # a run has a seed
     return Weighed(weigher.asked, x, at, [*density], [m for m in mass if m], [p for p in predicted if p], absent)
+
+
+def _single(part: xarray.DataArray, change: Callable[[Any], Any]) -> Tensor:
+    """A part (N, D) changed and in single precision: in double precision there are only some rows of it at a time."""
+    values = np.empty(part.shape, np.float32)
+    start = 0
+    for block in value_blocks(part):
+        values[start : start + len(block)] = change(block)
+        start += len(block)
+    return torch.from_numpy(values)
 
 
 def _known(asked: Asked, model: Any, guide: Any, x: Tensor, at: Tensor, absent: dict[str, str]) -> Asked:
@@ -198,7 +212,7 @@ def heldout(run: Run, data: Data, weighed: Weighed, temperatures: int) -> xarray
     ``attrs["absent"]`` says by name what is not there and why: "varying", the ``log_evidence_varying`` of data with
     constant columns; "annealing" and "annealing of the mass"; "cells", a mass without dequantisation.
     """
-    loaded, view, asked = data.test.values, run.pair.view, weighed.asked
+    view, asked = run.pair.view, weighed.asked
     absent = {name: reason for name, reason in weighed.absent.items() if name != "features"}
     of_seeds: list[Any] = [*weighed.mass] or [None] * len(run.seeds)
     pending = iter(zip(weighed.density, of_seeds, strict=True))
@@ -208,7 +222,8 @@ def heldout(run: Run, data: Data, weighed: Weighed, temperatures: int) -> xarray
     density, mass = zip(*refined, strict=True)
     of = _stacked(density)
     exact = bool((of.method == EXACT).all())
-    volume = view.log_volumes(loaded)
+    volume = _by_datum(data.test, view.log_volumes)
+    column, distance = _by_datum(data.test, lambda loaded: _farthest(loaded, data)).T
     group = xarray.Dataset(
         {
             "log_evidence": (PER_DATUM, of.evidence[:, 0] - volume, NATS),
@@ -216,6 +231,8 @@ def heldout(run: Run, data: Data, weighed: Weighed, temperatures: int) -> xarray
             "pareto_k": (PER_DATUM, of.k),
             "ess": (PER_DATUM, of.size),
             "method": (PER_DATUM, of.method, METHOD),
+            "farthest_column": ("obs", column.astype(np.int32)),
+            "farthest": ("obs", distance, {"units": "standard deviations of the training part"}),
         },
         attrs={
             "samples": 1 if exact else asked.samples,
@@ -227,7 +244,8 @@ def heldout(run: Run, data: Data, weighed: Weighed, temperatures: int) -> xarray
     if not exact:
         group["log_evidence_importance"] = (PER_DATUM, of.importance - volume, NATS)
     if asked.columns is not None:
-        of_columns = view.log_volumes(np.where(data.train_std == 0, np.nan, loaded))
+        varies = np.where(data.train_std == 0, np.nan, 0.0)
+        of_columns = _by_datum(data.test, lambda loaded: view.log_volumes(loaded + varies))
         group["log_evidence_varying"] = (PER_DATUM, of.evidence[:, 1] - of_columns, NATS)
     if not np.isnan(data.resolution).all():
         try:
@@ -237,6 +255,18 @@ def heldout(run: Run, data: Data, weighed: Weighed, temperatures: int) -> xarray
                 raise
             absent["mass"] = str(reason)
     return group.assign_attrs(absent=absent)
+
+
+def _by_datum(part: xarray.DataArray, told: Callable[[Any], Any]) -> np.ndarray[Any, Any]:
+    """What is told of the values of some rows (B, ...), of all rows of a part, (N, ...)."""
+    return np.concatenate([told(block) for block in value_blocks(part)])
+
+
+def _farthest(loaded: np.ndarray[Any, Any], data: Data) -> np.ndarray[Any, Any]:
+    """The column in which each row is farthest from the training part's centre, and by how many deviations, (B, 2)."""
+    unit = np.where(data.train_std > 0, data.train_std, np.inf)
+    distance = np.nan_to_num(np.abs(loaded - data.scaling.center) / unit)
+    return np.stack([distance.argmax(1), distance.max(1)], axis=1)
 
 
 class _Refiner:
@@ -325,7 +355,7 @@ def _mass(
     if weighed.asked.lens is None:
         raise Unknown(weighed.absent["mass"])
     of = _stacked(seeds)
-    log_mass = of.evidence[:, 0] - view.log_volumes(data.on_levels(data.test.values), cells=True)
+    log_mass = of.evidence[:, 0] - _by_datum(data.test, partial(view.log_volumes, cells=True))
     _refuse_above_one(log_mass, of.error, data)
     return xarray.Dataset(
         {

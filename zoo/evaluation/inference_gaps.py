@@ -54,7 +54,7 @@ def inference_gaps(run: Run, x: Tensor, heldout: xarray.Dataset) -> xarray.Datas
     }
     return xarray.Dataset(
         {name: (("chain", "obs"), values, NATS) for name, values in of_datum.items()},
-        attrs={"gap_note": f"the first {len(x)} test rows, {STEPS} steps of Adam, {ELBO_DRAWS} draws"},
+        attrs={"gap_note": f"the first {len(x)} scored test rows, {STEPS} steps of Adam, {ELBO_DRAWS} draws"},
     )
 
 

@@ -76,7 +76,8 @@ def reference_posterior(
         },
         coords={"seed": list(run.seeds), "chain": range(z.shape[1])},
         attrs={
-            "note": f"the first {len(x)} test rows, {chains} chains of {warmup} + {draws} draws, started at the prior"
+            "note": f"the first {len(x)} scored test rows, {chains} chains of {warmup} + {draws} draws, "
+            "started at the prior"
         },
     )
 

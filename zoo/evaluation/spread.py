@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import pyro
@@ -78,15 +79,14 @@ def _of_latents(run: Run, x: Tensor) -> xarray.Dataset:
 
     def of_seed(model: Any, guide: Any) -> tuple[Tensor, ...]:
         prior = site(poutine.uncondition(model), x.new_zeros(PRIOR_ROWS, x.shape[-1]), 1)
-        posterior = site(guide, x, OUTER_DRAWS)
+        posterior = _summary(guide, x, OUTER_DRAWS)
         _, prior_variance = total(prior.mean[0], prior.variance[0])
-        mean, variance = total(posterior.mean, posterior.variance)
-        contraction = 1 - variance.mean(0) / prior_variance
-        of_draws = posterior.mean.var(0).mean(0) / OUTER_DRAWS  # 0 where each draw says the same
+        contraction = 1 - posterior.variance.mean(0) / prior_variance
+        of_draws = posterior.of_draws.mean(0) / OUTER_DRAWS  # 0 where each draw says the same
         return (
             contraction,
-            (mean.var(0, correction=min(1, len(mean) - 1)) - of_draws).clamp(min=0),
-            *aggregate_mmd(posterior.value[0, :MMD_ROWS], prior.value[0]),
+            (posterior.mean.var(0, correction=min(1, len(x) - 1)) - of_draws).clamp(min=0),
+            *aggregate_mmd(posterior.value[:MMD_ROWS], prior.value[0]),
         )
 
     columns = zip(*run.each_seed(of_seed, Stream.POSTERIOR, 1), strict=True)
@@ -98,7 +98,7 @@ def _of_latents(run: Run, x: Tensor) -> xarray.Dataset:
             "aggregate_mmd": ("chain", mmd),
             "aggregate_mmd_null": ("chain", null),
         },
-        attrs={"mmd_note": f"one draw for each of the first {min(len(x), MMD_ROWS)} test rows"},
+        attrs={"mmd_note": f"one draw for each of the first {min(len(x), MMD_ROWS)} scored test rows"},
     )
 
 
@@ -110,12 +110,31 @@ class Site(NamedTuple):
     variance: Tensor
 
 
-def site(program: Program, x: Tensor, draws: int) -> Site:
-    """Site z of a program on x, shape (B, D), a block of rows at a time."""
+class Summary(NamedTuple):
+    """A latent of each datum, (N, L): a draw, mean and variance, and how much the mean varies over its own draws."""
+
+    value: Tensor
+    mean: Tensor
+    variance: Tensor
+    of_draws: Tensor
+
+
+def _summary(program: Program, x: Tensor, draws: int) -> Summary:
+    """Of site z of a program on x, shape (N, D), a block of rows at a time: all draws of all data are never there."""
     blocks = [
-        _site_block(program, rows, draws) for rows in inference.row_blocks(x, draws * inference.width(program, x))
+        Summary(of.value[0], *total(of.mean, of.variance), of.mean.var(0)) for of in _site_blocks(program, x, draws)
     ]
-    return Site(*(torch.cat(parts, dim=1) for parts in zip(*blocks, strict=True)))
+    return Summary(*(torch.cat(parts) for parts in zip(*blocks, strict=True)))
+
+
+def site(program: Program, x: Tensor, draws: int) -> Site:
+    """Site z of a program on x, shape (B, D)."""
+    return Site(*(torch.cat(parts, dim=1) for parts in zip(*_site_blocks(program, x, draws), strict=True)))
+
+
+def _site_blocks(program: Program, x: Tensor, draws: int) -> Iterator[Site]:
+    """The same, a block of rows at a time."""
+    return (_site_block(program, rows, draws) for rows in inference.row_blocks(x, draws * inference.width(program, x)))
 
 
 def _site_block(program: Program, x: Tensor, draws: int) -> Site:
@@ -188,9 +207,12 @@ def _of_components(run: Run, x: Tensor) -> xarray.Dataset:
 
     def of_seed(model: Any, guide: Any) -> tuple[Tensor, Tensor]:
         weight = poutine.trace(model).get_trace(x[:1]).nodes[CATEGORY]["fn"].probs.double().flatten()
-        responsibility = inference.responsibility(guide, x)
-        assert responsibility is not None  # or there would be nothing to say
-        return information(responsibility, weight), weight
+        certainty = torch.zeros((), dtype=torch.float64)
+        for rows in inference.row_blocks(x, len(weight) * inference.width(guide, x)):
+            responsibility = inference.responsibility(guide, rows)
+            assert responsibility is not None  # or there would be nothing to say
+            certainty += information(responsibility, weight) * len(rows) / len(x)
+        return certainty, weight
 
     columns = zip(*run.each_seed(of_seed, Stream.POSTERIOR, 1), strict=True)
     certainty, weight = (torch.stack(column).numpy() for column in columns)

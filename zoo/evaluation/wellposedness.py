@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, TypeAlias
+from itertools import islice
 
 import numpy as np
 import xarray
@@ -11,12 +11,10 @@ import xarray
 from zoo.data import Data, noisy
 from zoo.errors import OptionError, Unknown
 from zoo.runs import Run
-from zoo.tables import blocks
+from zoo.splits import value_blocks
 from zoo.wellposed import ceiling, witness
 
 __all__ = ["wellposedness"]
-
-Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 PATH_ROWS, CEILING_ROWS = 50, 200  # of the training part: enough for a curve, and for matrices of rows x rows
 SAMPLES = 1000
@@ -33,9 +31,11 @@ def wellposedness(run: Run, data: Data) -> xarray.Dataset:
     Raises:
         Unknown: no path is known, as for a pair of one's own.
     """
-    x = _without_gaps(data.train)
-    if not len(x):
+    complete = (row for block in value_blocks(data.train) for row in block[~np.isnan(block).any(axis=1)])
+    rows = [*islice(complete, CEILING_ROWS)]
+    if not rows:
         raise Unknown("a path or a ceiling is that of rows without gaps, and no training row is one")
+    x = np.stack(rows)
     x = noisy(x, np.random.default_rng(0).random(x.shape), data.noise, data.resolution)
     try:
         found = witness(run.pair, x[:PATH_ROWS])
@@ -68,14 +68,3 @@ def wellposedness(run: Run, data: Data) -> xarray.Dataset:
     group["train_evidence"] = ("chain", evidence, {"units": "nats"})
     group["parsimony_gap"] = ("chain", (top.certified - evidence) / len(x), {"units": "nats per datum"})
     return group.assign_coords(chain=np.array(run.seeds))
-
-
-def _without_gaps(train: xarray.DataArray) -> Array:
-    """The first rows without gaps, as many as a ceiling is of."""
-    found, missing = [], CEILING_ROWS
-    for x in blocks(train):
-        found.append(x[~np.isnan(x).any(axis=1)][:missing])
-        missing -= len(found[-1])
-        if not missing:
-            break
-    return np.concatenate(found)

@@ -147,6 +147,7 @@ class FreeBits:
     """
 
     nats: Annotated[float, Gt(0), Lt(math.inf)] = 0.25
+    couples_rows: ClassVar[bool] = True  # by the mean of what is then held against lambda
 
     def __call__(self, model: Program, guide: Program, x: Tensor, kl_weight: Weight = 1.0) -> Loss:
         """Minus the objective of a batch x, (B, D)."""

@@ -18,7 +18,7 @@ from typing import Any, TypeVar, cast
 from zoo.errors import OptionError
 from zoo.names import parse_part
 from zoo.options import checked
-from zoo.plugins import load_installed
+from zoo.plugins import load_installed, origin
 
 __all__ = ["GUIDES", "OBJECTIVES", "PRIORS", "Part", "Parts", "register_guide", "register_objective", "register_prior"]
 
@@ -35,6 +35,7 @@ class Part:
         summary: one line for a reader who chooses.
         reference: authors, year and title of the source.
         link: where to read it.
+        origin: what registered it (:func:`zoo.plugins.origin`); nothing for the zoo's own.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Part:
     summary: str
     reference: str = ""
     link: str = ""
+    origin: str = ""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -88,7 +90,7 @@ class Parts:
                 raise OptionError(
                     f"the {self.sort} {name!r} is {taken.kind.__qualname__} already: choose another name."
                 )
-            self._parts[name] = Part(name, kind, summary, reference, link)
+            self._parts[name] = Part(name, kind, summary, reference, link, origin(kind))
             return kind
 
         return add
@@ -97,6 +99,11 @@ class Parts:
         """Every part, in the order of registration."""
         self._load()
         return iter(self._parts.values())
+
+    def adopt(self, part: Part) -> None:
+        """Add a part that another process registered, unless there is one of its name."""
+        self._load()
+        self._parts.setdefault(part.name, part)
 
     def _load(self) -> None:
         import_module(self.home)

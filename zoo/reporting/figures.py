@@ -105,6 +105,8 @@ def traces(run: Outcome, colour: str) -> tuple[Figure, str]:
             curves.append(seed[1:] if seed.size > 1 else seed)
     low, high = _view(curves)
     remarks = [f"training smoothed over {window} steps" if window > 1 else "training unsmoothed"]
+    if "validation" in run.tree.children and (note := run.tree["validation"].attrs.get("note")):
+        remarks.append(f"checked on {note}")
     bound = run.bound
     if np.isfinite(bound):
         if bound <= high + (high - low):

@@ -17,10 +17,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from zoo.comparison import COLLAPSED, Outcome, Source, compare, outcomes, with_ensembles
+from zoo.comparison import COLLAPSED, Outcome, Source, cautions, compare, families, outcomes, with_ensembles
 from zoo.errors import OptionError, RunError
 from zoo.options import location, switch
-from zoo.reporting import calibration, figures, imputation, latents, posedness
+from zoo.reporting import calibration, choices, figures, imputation, latents, posedness
 from zoo.reporting.figures import power_of_ten
 from zoo.reporting.ink import MINUS, PALETTE, STYLE, TIMES, Panel, panel
 from zoo.reporting.tables import Cell, Table
@@ -32,7 +32,7 @@ SECTIONS = (
     "wellposed", "elbo", "scale", "columns", "spread", "aggregate", "reference", "predictive", "calibration",
     "imputation",
 )  # fmt: skip
-DRAWN_HERE = re.compile(rf"(ranking-\d+|({'|'.join(SECTIONS)})-\d+-[a-z0-9-]*)\.(png|svg)")
+DRAWN_HERE = re.compile(rf"(ranking-\d+|({'|'.join(SECTIONS)}|options)-\d+-[a-z0-9-]*)\.(png|svg)")
 
 
 def report(
@@ -97,7 +97,8 @@ def _page(runs: list[Outcome], failures: Mapping[str, str], pictures: Path, ense
         mpl.rcParams.update(STYLE)
         warnings.simplefilter("ignore", RuntimeWarning)  # of means over seeds that hold no finite value
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # the page's own font may have it
-        content = _content(runs, pictures, ensembles) | {"failures": failures}
+        content = _content(runs, pictures, ensembles)
+        content |= {"failures": failures, "families": list(_families(runs, content["hue"], failures, pictures))}
         return _environment().get_template("page.html.j2").render(content)
 
 
@@ -172,7 +173,7 @@ def _of_one_data_set(runs: list[Outcome]) -> list[list[Outcome]]:
 
 def _tables(table: pd.DataFrame, runs: list[Outcome], hue: dict[str, int], folder: Path) -> Iterator[dict[str, Any]]:
     """Each table's rows, ranked and apart, with its picture and what kind of number it ranks."""
-    by_label = {run.label: run for run in runs}
+    by_label, careful = {run.label: run for run in runs}, cautions(table)
     for i, (label, rows) in enumerate(table.groupby("table", sort=False)):
         colours = {name: PALETTE[number] for name, number in hue.items()}
         picture = None
@@ -189,10 +190,36 @@ def _tables(table: pd.DataFrame, runs: list[Outcome], hue: dict[str, int], folde
             "base_measure": by_label[str(rows.index[0])].table[0],
             "ranked": [row for row in records if not row["apart"]],
             "apart": [row for row in records if row["apart"]],
+            "cautions": careful.get(str(label), []),
             "picture": picture,
             "constant": bool(rows["share_constant"].notna().any()),
             "bits": bool(rows["bits_per_dim"].notna().any()),
         }
+
+
+def _families(
+    runs: list[Outcome], hue: dict[str, int], failures: Mapping[str, str], folder: Path
+) -> Iterator[dict[str, Any]]:
+    """The runs of each pair that differ in options: what validation chooses, in words, numbers and pictures."""
+    for i, family in enumerate(families(runs)):
+        first = family.runs[0]
+        drawn = {name: choices.against(family, name) for name in (family.settings if family.chosen else ())}
+        yield {
+            "title": f"{first.read('title', first.read('pair'))}, {first.data_name}",
+            "statement": family.statement,
+            "failed": [name for name in failures if re.split(r"[:\[]", name)[0].strip() == first.read("pair")],
+            "sheet": choices.numbers(family),
+            "panels": [
+                panel(figure, folder, f"options-{i + 1}-{j + 1}-{_slug(name)}", title=name, note=note,
+                      alt=f"Held-out score and validation ELBO against {name}. {note}", colour=hue[first.label])
+                for j, (name, (figure, note)) in enumerate(drawn.items())
+            ],
+        }  # fmt: skip
+
+
+def _slug(text: str) -> str:
+    """A text as part of a file's name."""
+    return re.sub(r"[^a-z0-9-]+", "-", text.lower())[:40]
 
 
 def _weights(row: "pd.Series[Any]") -> str:
@@ -217,10 +244,7 @@ def _panels(runs: list[Outcome], hue: dict[str, int], folder: Path) -> dict[str,
     sections: dict[str, dict[str, Panel]] = {section: {} for section in SECTIONS}
     limits = figures.scale_limits(runs)
     for i, run in enumerate(runs):
-        colour, stem = (
-            PALETTE[hue[run.label]],
-            f"{i + 1}-{re.sub(r'[^a-z0-9-]+', '-', run.label.lower())[:40]}",
-        )
+        colour, stem = PALETTE[hue[run.label]], f"{i + 1}-{_slug(run.label)}"
 
         def add(section: str, drawn: tuple[Figure, str], alt: str, run: Outcome = run, stem: str = stem) -> None:
             figure, note = drawn

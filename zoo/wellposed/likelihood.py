@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from functools import singledispatch
 from typing import Any
 
@@ -33,9 +34,8 @@ def log_likelihood(model: Any, x: Tensor, positions: Tensor) -> Tensor:
     """
     _check_prior(model, x)
     nodes, log_weights = _quadrature(positions)
-    fn = _along(model, nodes, x)
-    blocks = inference.row_blocks(x, len(nodes) * x.shape[1])
-    return torch.cat([(fn.log_prob(rows[:, None]) + log_weights).logsumexp(1) for rows in blocks])
+    of_blocks = _log_probs(_along(model, nodes, x), x, len(nodes))
+    return torch.cat([(log_p + log_weights).logsumexp(1) for log_p in of_blocks])
 
 
 @log_likelihood.register
@@ -56,6 +56,11 @@ def _along(model: Any, nodes: Tensor, x: Tensor) -> Any:
     z = torch.zeros(len(nodes), latent_width(model, x), dtype=torch.float64)
     z[:, 0] = nodes
     return site(model, z, x[:1].expand(len(nodes), -1))
+
+
+def _log_probs(fn: Any, x: Tensor, nodes: int) -> Iterator[Tensor]:
+    """Log p(x | z) of some data at a time at all values of z, (B, M)."""
+    return (fn.log_prob(rows[:, None]) for rows in inference.row_blocks(x, nodes * x.shape[1]))
 
 
 def _check_prior(model: nn.Module, x: Tensor) -> None:
@@ -83,7 +88,8 @@ def _gaussian_elbo(model: Any, x: Tensor, mean: float, variance: float) -> Tenso
     """E log p(x | z) - KL of each datum under q(z_1) = N(mean, variance), the other latents as in the prior."""
     deviation = variance**0.5
     nodes, log_weights = _quadrature(torch.tensor([-mean / deviation]))  # where the decoder's step is
-    expected: Tensor = _along(model, mean + deviation * nodes, x).log_prob(x[:, None]) @ log_weights.exp()
+    of_blocks = _log_probs(_along(model, mean + deviation * nodes, x), x, len(nodes))
+    expected = torch.cat([log_p @ log_weights.exp() for log_p in of_blocks])
     return expected - (variance + mean**2 - 1 - math.log(variance)) / 2
 
 

@@ -1,0 +1,158 @@
+"""What is scored of many rows, what is kept of them, and what is held in memory at once."""
+
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import zoo
+from zoo import evaluation, inference, rowwise, splits
+from zoo.errors import OptionError, RunError
+from zoo.evaluation import weighing
+from zoo.runs import Run
+from zoo.splits import subsample, value_blocks
+
+pytestmark = pytest.mark.usefixtures("quick_scores")
+PAIRS = {"gaussian-constrained": {"latent_dim": 2, "hidden": (8,)}, "gmm-constrained": {"components": 3}}
+PARTIAL = ("posterior", "sample_stats", "observed_data")
+PREDICTIVE = ("posterior_predictive", "prior_predictive", "reconstruction")
+
+
+@pytest.fixture(scope="module")
+def runs(iris):
+    pairs = [zoo.create(name, iris, **options) for name, options in PAIRS.items()]
+    return [zoo.fit(pair, iris, seeds=2, steps=30, compile="off", progress=False) for pair in pairs]
+
+
+def scored(run, data, **how):
+    """The run, scored in a tree of its own."""
+    own = Run(run.pair, run.seeds, run.weights, run.tree.copy(deep=True))
+    zoo.evaluate(own, data, **{"samples": 50, "temperatures": 0} | how)
+    return own
+
+
+def of_size(data, rows):
+    """The data with as many test rows as wanted, whatever their fingerprint says."""
+    test = data.test.isel(obs=np.resize(np.arange(len(data.test)), rows))
+    return replace(data, test=test.assign_coords(obs=np.arange(rows)))
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_rows_scores_a_seeded_subset_of_the_test_part_and_meets_no_other_row(runs, iris, which):
+    expected = subsample(iris.test, 9)
+    some = scored(runs[which], iris, rows=9)
+    spoilt = replace(iris, test=iris.test.where(iris.test["obs"].isin(expected["obs"]), 1e6))
+    same = scored(runs[which], spoilt, rows=9)
+    for name in ("heldout", "calibration", "spread", *PARTIAL, *PREDICTIVE):
+        group = some.tree[name].to_dataset()
+        assert group.equals(same.tree[name].to_dataset()), name
+        if "obs" in group.dims:
+            assert group["obs"].values.tolist() == expected["obs"].values.tolist(), name
+    assert "rows=9" in some.tree.attrs["repeat"]
+    every, beyond = scored(runs[which], iris), scored(runs[which], iris, rows=31)
+    assert every.tree["heldout"].to_dataset().identical(beyond.tree["heldout"].to_dataset())
+    if which:  # exact, so that a row's score owes nothing to the rows beside it
+        of_all = every.tree["heldout/log_evidence"].sel(obs=expected["obs"])
+        np.testing.assert_allclose(some.tree["heldout/log_evidence"], of_all, rtol=1e-5)
+
+
+def test_a_subset_is_told_and_never_compared_with_other_rows(runs, iris, tmp_path):
+    some = [scored(run, iris, rows=9) for run in runs]
+    verdicts = zoo.compare(some)["verdict"]
+    assert verdicts.str.contains("scored on 9 of 30 test rows").all()
+    page = zoo.report(some[1], tmp_path / "report").read_text(encoding="utf-8")
+    assert "scored on 9 of 30 test rows" in page and "test, 9 of them scored" in page
+    every = scored(runs[0], iris)
+    assert "scored on" not in zoo.compare(every)["verdict"].item()
+    told = r"different test rows \(gaussian-constrained on 30 of 30, gmm-constrained on 9 of 30\).*the same rows="
+    with pytest.raises(RunError, match=told):
+        zoo.compare([every, some[1]])
+    moved = some[1].tree["heldout"].to_dataset()
+    some[1].tree["heldout"] = moved.assign_coords(obs=moved["obs"] + 1)
+    with pytest.raises(RunError, match="different test rows"):
+        zoo.compare(some)
+
+
+def test_rows_is_a_count(runs, iris):
+    with pytest.raises(OptionError, match="rows=0; give an integer"):
+        zoo.evaluate(runs[0], iris, rows=0)
+
+
+def test_groups_of_draws_keep_some_rows_and_say_which(runs, iris, monkeypatch):
+    run = runs[0]  # two seeds, two latents and two log densities: 800 numbers a row
+    monkeypatch.setattr(evaluation, "PREDICTIVE_ROWS", 5)
+    monkeypatch.setattr(evaluation, "KEPT", 8000)
+    tree = scored(run, iris).tree
+    kept = subsample(iris.test, 10)
+    for name in PARTIAL:
+        assert tree[name]["obs"].values.tolist() == kept["obs"].values.tolist()
+    assert tree["posterior/z"].size + tree["sample_stats/lp"].size + tree["sample_stats/lq"].size == 8000
+    assert tree["observed_data/x"].equals(kept)
+    for name in PREDICTIVE:
+        assert tree[name]["obs"].values.tolist() == kept["obs"].values[:5].tolist()
+    assert tree["posterior"].attrs["note"] == "100 draws for each of 10 of 30 scored test rows, a random subset"
+    assert tree["heldout"].sizes["obs"] == 30
+    monkeypatch.setattr(evaluation, "KEPT", 1000)  # the rows of the predictive groups at least, and fewer draws
+    tree = scored(run, iris).tree
+    assert tree["posterior/z"].shape == (2, 25, 5, 2)
+    assert tree["posterior"].attrs["note"].startswith("25 draws for each of 5 of 30")
+
+
+def test_the_farthest_column_of_every_row_is_noted(runs, iris):
+    held = scored(runs[1], iris).tree["heldout"]
+    distance = np.abs(iris.test.values - iris.train.values.mean(0)) / iris.train.values.std(0)
+    assert held["farthest_column"].values.tolist() == distance.argmax(1).tolist()
+    np.testing.assert_allclose(held["farthest"], distance.max(1))
+
+
+class Sizes(TorchDispatchMode):
+    """How many numbers the tensors have that operations return."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        returned = function(*args, **(kwargs or {}))
+        several = returned if isinstance(returned, tuple | list) else [returned]
+        self.found |= {tensor.numel() for tensor in several if isinstance(tensor, torch.Tensor)}
+        return returned
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_no_tensor_grows_with_the_rows_but_their_values_and_what_is_told_of_each(runs, iris, which, monkeypatch):
+    """All that is drawn for a row goes block by block."""
+    block = 2**11
+    for module, name in ((inference, "CHUNK"), (rowwise, "CACHE"), (weighing, "AT_ONCE")):
+        monkeypatch.setattr(module, name, block)
+    monkeypatch.setattr(evaluation, "KEPT", 2**13)
+    monkeypatch.setattr(evaluation.evidence, "ROWS", 50)
+    monkeypatch.setattr(sys.modules["zoo.evaluation.spread"], "MMD_ROWS", 50)
+    sizes = []
+    for rows in (150, 350):  # more than those that are looked at more closely
+        with Sizes() as of:
+            scored(runs[which], of_size(iris, rows), samples=20, temperatures=1)
+        sizes.append(of.found)
+    assert max(sizes[1] - sizes[0]) <= 2 * block, "the last block is another, and the values are 4 x 350"
+
+
+def test_values_are_read_some_rows_at_a_time(iris, monkeypatch):
+    monkeypatch.setattr(splits, "NUMBERS_AT_ONCE", 30)
+    blocks = [*value_blocks(iris.test)]
+    assert {block.shape for block in blocks} == {(7, 4), (2, 4)}
+    assert np.array_equal(np.concatenate(blocks), iris.test.values)
+
+
+def test_a_known_evidence_is_taken_some_rows_at_a_time(iris, monkeypatch):
+    model, met = zoo.create("linear-diagonal", iris).model.eval(), []
+    x, columns = torch.as_tensor(iris.scaled("test"), dtype=torch.float32), torch.tensor([0, 2])
+    whole = [model.log_evidence(x).detach(), model.log_evidence(x, columns).detach()]
+    log_evidence = model.log_evidence
+    monkeypatch.setattr(inference, "CHUNK", 28)
+    monkeypatch.setattr(model, "log_evidence", lambda rows, *of: met.append(len(rows)) or log_evidence(rows, *of))
+    with torch.no_grad():
+        torch.testing.assert_close(inference.known_evidence(model, x, columns)[:, 0], torch.stack(whole))
+    assert max(met) == 7 and sum(met) == 60

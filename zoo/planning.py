@@ -1,0 +1,309 @@
+"""A study: pairs with their options, on one split of the data or several, trained, scored, compared and reported."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, fields, replace
+from functools import cache, cached_property, partial
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from zoo.cards import Card
+from zoo.carrying import packed
+from zoo.catalogue import card, create
+from zoo.data import Data
+from zoo.errors import DivergenceWarning, OptionError
+from zoo.evaluation import checked_effort, evaluate
+from zoo.fitting import Settings, checked_seeds, checked_settings
+from zoo.names import alternatives
+from zoo.options import MAX_SEED, count, location, switch
+from zoo.parts import OBJECTIVES
+from zoo.sources import DataCall, load_data
+from zoo.storage import InUse, locked, write_file
+from zoo.studies import PLAN, Split, Study, failure_file
+from zoo.tasks import Ended, LoadedHere, Task, check_place
+from zoo.workers import Executor, by_executor, by_workers, workers_for
+
+__all__ = ["COMPARED", "Plan", "plan", "said", "study"]
+
+UNSAFE = re.compile(r"[^\w.=-]+")  # in the name of a folder
+MOST_SPLITS = 1000
+COMPARED: dict[str, Any] = {"steps": "auto", "on_divergence": "warn"}  # a ranking is of pairs that have settled
+
+EFFORT = {
+    name: parameter.default
+    for name, parameter in inspect.signature(evaluate).parameters.items()
+    if parameter.kind is parameter.KEYWORD_ONLY
+}
+MOST_THREADS = 1024
+
+Loader: TypeAlias = Callable[[Card, int], Data]
+Teller: TypeAlias = Callable[[Task, Ended], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study is to do.
+
+    Attributes:
+        study: what there will be.
+        tasks: each of a pair on a split.
+    """
+
+    study: Study
+    tasks: tuple[Task, ...]
+
+    @cached_property
+    def datas(self) -> list[Data]:
+        """What is trained on, each once."""
+        return list({id(task.source.data): task.source.data for task in self.tasks}.values())
+
+    def run(
+        self,
+        *,
+        workers: int | Literal["auto"] = 1,
+        executor: Executor | None = None,
+        shard: str | None = None,
+        progress: bool = True,
+        tell: Teller | None = None,
+    ) -> Study:
+        """Do it, and write the report once nothing is left to others; arguments as for :func:`study`.
+
+        Args:
+            workers: how many processes.
+            executor: what runs the tasks instead.
+            shard: which tasks come first here.
+            progress: show bars where a person is watching.
+            tell: is called with each task as it ends.
+        """
+        first, shards = _shard(shard)
+        if workers == "auto":
+            largest = max(sum(part.nbytes for part in (data.train, data.validation, data.test)) for data in self.datas)
+            workers = workers_for(self.tasks, largest)
+        else:
+            workers = count("workers", workers, most=MOST_THREADS)
+        tasks = [task for start in range(shards) for task in self.tasks[(first + start) % shards :: shards]]
+        self.study.write_plan()
+        elsewhere = False
+        for task, ended in self._ends(tasks, workers, executor, switch("progress", progress)):
+            for text in ended.warned:
+                warnings.warn(text, DivergenceWarning, stacklevel=2)
+            elsewhere |= ended.elsewhere
+            if ended.died:  # before it could write that down itself
+                with suppress(OSError):
+                    write_file(failure_file(task.place), ended.failure.encode())
+            if tell:
+                tell(task, ended)
+        if not elsewhere or shards == 1:
+            try:
+                with locked(self.study.out / PLAN):
+                    self.study.write()
+            except InUse:  # by another shard that found everything done
+                pass
+        return self.study
+
+    def _ends(
+        self, tasks: Sequence[Task], workers: int, executor: Executor | None, progress: bool
+    ) -> Iterator[tuple[Task, Ended]]:
+        if executor is None and workers == 1:
+            return ((task, task.run(progress)) for task in tasks)
+        own = packed()
+        tasks = [replace(task, own=own) for task in tasks]
+        return by_workers(tasks, workers, progress) if executor is None else by_executor(executor, tasks, progress)
+
+
+def plan(
+    names: str | Iterable[str],
+    data: Any,
+    out: Any,
+    *,
+    seeds: int | Iterable[int] = 4,
+    repeats: int = 1,
+    split_seed: int | None = None,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    threads: int = 1,
+    ensembles: bool = False,
+    overwrite: bool = False,
+    check: Callable[[Path], None] | None = None,
+    **arguments: Any,
+) -> Plan:
+    """What :func:`study` would do, with every mistake found that can be found before the first step.
+
+    Args:
+        names: as for :func:`study`, as is all that is not told of here.
+        data: likewise.
+        out: likewise.
+        seeds: likewise.
+        repeats: likewise.
+        split_seed: likewise.
+        options: of pairs, beside those in their names, by name.
+        threads: likewise.
+        ensembles: likewise.
+        overwrite: likewise.
+        check: raises RunError where a run cannot be saved in a place.
+        **arguments: likewise.
+    """
+    settings, effort = _arguments(arguments)
+    chosen = [one for name in ([names] if isinstance(names, str) else names) for one in alternatives(name)]
+    if not chosen:
+        raise OptionError("study: name at least one pair.")
+    cards = {name: card(name) for name in chosen}
+    options = {name: dict((options or {}).get(name, {})) for name in chosen}
+    folder, told_seeds = location("out", out), checked_seeds(seeds)
+    threads, overwrite = count("threads", threads, most=MOST_THREADS), switch("overwrite", overwrite)
+    load, first = _loader(data, split_seed, count("repeats", repeats, most=MOST_SPLITS))
+    splits = []
+    for seed in range(first, first + repeats):
+        own = folder / f"split-{seed}" if repeats > 1 else folder
+        splits.append(Split(own, {name: own / UNSAFE.sub("-", name).rstrip("-") for name in chosen}))
+        for place, named in Counter(splits[-1].places[name] for name in chosen).items():
+            if named > 1:
+                raise OptionError(f"{place.name} is named more than once: each pair has one run.")
+            (check or partial(check_place, overwrite=overwrite, resume=True))(place)
+    tasks = []
+    for seed, split in zip(range(first, first + repeats), splits, strict=True):
+        for name, place in split.places.items():
+            of_pair = load(cards[name], seed)
+            create(name, of_pair, **options[name])
+            source = LoadedHere(of_pair)
+            tasks.append(Task(name, options[name], source, told_seeds, settings, effort, place, overwrite, threads))
+    return Plan(Study(folder, tuple(splits), switch("ensembles", ensembles)), tuple(tasks))
+
+
+def study(
+    names: str | Iterable[str],
+    data: Any,
+    out: Any,
+    *,
+    seeds: int | Iterable[int] = 4,
+    repeats: int = 1,
+    split_seed: int | None = None,
+    workers: int | Literal["auto"] = 1,
+    threads: int = 1,
+    executor: Executor | None = None,
+    shard: str | None = None,
+    ensembles: bool = False,
+    overwrite: bool = False,
+    progress: bool = True,
+    **arguments: Any,
+) -> Study:
+    """Train, score, compare and report pairs on the same data; the same call goes on with what was stopped.
+
+    Each pair on each split is a task, which ends in the same bits wherever it runs. One that fails is a row of the
+    report, and does not stop the others.
+
+    Args:
+        names: pairs, ``PAIR[:GUIDE][OPTION=VALUE, ...]``; ``VALUE|VALUE`` makes a pair of each.
+        data: a :class:`zoo.Data`; a name, file or array that :func:`zoo.load_data` takes; or a function that gives the
+            data for a card and the seed of a split.
+        out: directory for a run of each pair and the report.
+        seeds: how many, counted from 0, or the seeds themselves.
+        repeats: of all of it, each on another split of the data, with a run of each pair and a report of its own.
+        split_seed: of the first split; those after it count on. None takes that of the data.
+        workers: processes. "auto" is one for each core if there is work for them and memory.
+        threads: of torch, in each process; another number gives other last bits.
+        executor: runs the tasks instead, wherever it likes: anything with ``submit(function, argument)`` that gives
+            something with ``result()``, as ``dask.distributed.Client`` and ``concurrent.futures`` do. The workers have
+            to see the same files.
+        shard: "2/4" does the second of four shares, then what nobody else is at: for four processes that know nothing
+            of each other, any of which may die. The last one writes the report.
+        ensembles: rank the mixture of each pair's seeds, too.
+        overwrite: start again where runs are there.
+        progress: say on stderr how far it is.
+        **arguments: of :func:`zoo.fit` and :func:`zoo.evaluate`. ``steps`` is "auto" and ``on_divergence`` "warn"
+            unless said.
+
+    Returns:
+        A :class:`Study`, whose ``table`` is the ranking, ``failures`` say what there is not, and ``pages`` are reports.
+
+    Raises:
+        UnknownPair: no such pair.
+        OptionError: an argument that there is not, or of the wrong type or range; or another fit was begun there.
+        DataError: data that cannot be loaded, or that a pair is no model of.
+        RunError: a place that cannot be written, or holds something else.
+
+    >>> import tempfile, zoo
+    >>> names = ["gmm-constrained[components=2|3]", "gaussian-identity"]
+    >>> with tempfile.TemporaryDirectory() as out:
+    ...     study = zoo.study(names, "iris", out, seeds=1, steps=20, samples=50, temperatures=0, progress=False)
+    ...     print(len(study.runs), study.failures, study.pages[0].name)
+    3 {} index.html
+    """
+    todo = plan(
+        names,
+        data,
+        out,
+        seeds=seeds,
+        repeats=repeats,
+        split_seed=split_seed,
+        threads=threads,
+        ensembles=ensembles,
+        overwrite=overwrite,
+        **arguments,
+    )
+    tell = said if switch("progress", progress) else None
+    return todo.run(workers=workers, executor=executor, shard=shard, progress=progress, tell=tell)
+
+
+def said(task: Task, ended: Ended) -> None:
+    """One line on stderr on how a task ended."""
+    from rich.console import Console
+
+    outcome = "failed" if ended.failure else "with another process" if ended.elsewhere else "trained, scored and saved"
+    told = task.place if task.place.parent.name.startswith("split-") else task.name
+    Console(stderr=True, markup=False, highlight=False).print(
+        f"{told}: {outcome} ({ended.seconds:.0f} s)", style="dim", soft_wrap=True
+    )
+
+
+def _arguments(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Those of fit, and those of evaluate."""
+    of_fit = [field.name for field in fields(Settings)]
+    for name in given:
+        if name not in of_fit and name not in EFFORT:
+            known = [*of_fit, *EFFORT]
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else "."
+            raise OptionError(
+                f"study: no argument is called {name!r}{hint} Those of fit and evaluate: {', '.join(known)}."
+            )
+    settings = COMPARED | {name: value for name, value in given.items() if name in of_fit}
+    if settings.get("objective") is not None:
+        settings["objective"] = OBJECTIVES.spelled(settings["objective"])
+    checked_settings(settings)
+    return settings, checked_effort(**EFFORT | {name: value for name, value in given.items() if name in EFFORT})
+
+
+def _loader(data: Any, split_seed: int | None, repeats: int) -> tuple[Loader, int]:
+    """What gives the data for a card and the seed of a split, each once, and the seed of the first split."""
+    seed = None if split_seed is None else count("split_seed", split_seed, least=0, most=MAX_SEED - MOST_SPLITS)
+    if callable(data):
+        return data, seed or 0
+    loaded = data if isinstance(data, Data) else load_data(data) if seed is None else load_data(data, seed=seed)
+    if repeats == 1 and (seed is None or loaded is not data):
+        return lambda *_: loaded, seed or 0
+    if not loaded.origin:
+        raise OptionError(
+            f"study: {loaded.name} came from memory and can not be split again: give a file or a name, or a function "
+            "that gives the data for a card and the seed of a split."
+        )
+    call = DataCall.parse(loaded.origin)
+    first = call.options.get("seed", 0) if seed is None else seed
+    of_split = cache(lambda seed: replace(call, options=call.options | {"seed": seed}).load())
+    return lambda _, seed: of_split(seed), first
+
+
+def _shard(told: str | None) -> tuple[int, int]:
+    """Which of how many, counted from 0."""
+    if told is None:
+        return 0, 1
+    which, _, of = str(told).partition("/")
+    if which.isdecimal() and of.isdecimal() and 1 <= int(which) <= int(of) <= MOST_SPLITS:
+        return int(which) - 1, int(of)
+    raise OptionError(f"shard={told!r}: write I/N, such as 1/4 for the first of four.")

@@ -1,0 +1,153 @@
+"""The options of one pair: their scores on the validation and on the test part, in a table and against each option."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from zoo.comparison import Family, Outcome
+from zoo.comparison.difference import Difference, standard_error
+from zoo.reporting.figures import CHARACTERS, Floats, sentence, short
+from zoo.reporting.ink import DASH, INK, MINUS, PALETTE, WIDTH
+from zoo.reporting.tables import Cell, Table
+from zoo.words import nats, places
+
+__all__ = ["against", "numbers"]
+
+COLUMNS = ("validation ELBO", "held out", "choice of validation")
+LEGEND = 44  # characters that a legend has room for side by side, marks not counted
+DECADE = 10.0  # from this ratio of the largest to the smallest value on, numbers stand on a logarithmic axis
+
+
+def numbers(family: Family) -> Table:
+    """What each run scores on both parts, with standard errors, over seeds and over data; as validation ranks them."""
+    said = {run.label: "tied" for run in family.tied} | {run.label: "left out" for run in family.left_out}
+    if family.chosen:
+        said[family.chosen.label] = "chosen"
+    rows = []
+    for run in family.candidates + family.left_out:
+        on_test = np.zeros(0) if run.evidence is None else run.evidence
+        rows.append((run.label, [_cell(run.validation), _cell(on_test), (said.get(run.label, ""), "")]))
+    return Table(COLUMNS, rows)
+
+
+def against(family: Family, setting: str) -> tuple[Figure, str]:
+    """Held-out score and validation ELBO of what can be chosen against one setting, a line for each of the others."""
+    chosen, lines = family.candidates[0], _lines(family, setting)
+    shown = dict(zip(lines, PALETTE, strict=False))
+    axis = Axis.of([run.settings.get(setting) for run in family.runs])
+    place = {run.label: axis.places[str(run.settings.get(setting))] for run in family.runs}
+    columns = max(1, LEGEND // (4 + max(map(len, shown))))
+    above = -(-len(shown) // columns) if any(shown) else 0
+    figure = Figure(figsize=(WIDTH, 3.2 + 0.22 * above + 0.5 * axis.turned))
+    axes = figure.subplots(2, 1, sharex=True)
+    for ax, (part, point) in zip(axes, {"held out": _held_out, "validation ELBO": _validation}.items(), strict=True):
+        for name, colour in shown.items():
+            runs = sorted(lines[name], key=lambda run: place[run.label])
+            y, errors = np.array([point(run, chosen) for run in runs]).T
+            x = [place[run.label] for run in runs]
+            ax.errorbar(x, y, errors, color=colour, lw=1.4, elinewidth=1, marker="o", ms=4.5, label=name)
+        ax.plot(place[chosen.label], point(chosen, chosen)[0], "o", color=INK, mfc="none", ms=10, mew=1.2)
+        ax.set_ylabel(part)
+        ax.locator_params(axis="y", nbins=4)
+        ax.margins(x=0.08)
+    axis.mark(axes[1])
+    axes[1].set_xlabel(setting)
+    figure.align_ylabels()
+    if above:
+        bars = axes[0].containers
+        figure.legend(bars, [*shown], loc="outside upper left", ncols=columns, frameon=False, fontsize=10,
+                      handlelength=1.2, columnspacing=1.2)  # fmt: skip
+    remarks = ["nats per datum; the ring is what validation chooses",
+               "bars are one standard error, above of the difference to the ring, below over seeds"]  # fmt: skip
+    if len(shown) < len(lines):
+        remarks.append(f"the best {len(shown)} of {len(lines)} combinations")
+    if family.left_out:
+        remarks.append(f"not drawn: {' and '.join(run.setting for run in family.left_out)}")
+    return figure, sentence(remarks)
+
+
+def _lines(family: Family, setting: str) -> dict[str, list[Outcome]]:
+    """The runs that can be chosen by all their settings but one, the best combination first."""
+    others = [name for name in family.settings if name != setting]
+    lines: dict[str, list[Outcome]] = {}
+    for run in family.candidates:
+        lines.setdefault(", ".join(f"{name}={run.settings.get(name)}" for name in others), []).append(run)
+    return lines
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Where the values of a setting stand, by their text: numbers where they are, others side by side."""
+
+    places: dict[str, float]
+    numeric: bool
+
+    @classmethod
+    def of(cls, values: Sequence[Any]) -> Axis:
+        """The axis of these values."""
+        numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+        if numeric:
+            return cls({str(value): float(value) for value in sorted(values)}, numeric)
+        return cls({text: float(i) for i, text in enumerate(dict.fromkeys(map(str, values)))}, numeric)
+
+    @property
+    def log(self) -> bool:
+        """Whether it is logarithmic."""
+        least, most = min(self.places.values()), max(self.places.values())
+        return self.numeric and 0 < DECADE * least <= most
+
+    @property
+    def turned(self) -> bool:
+        """Whether its names have no room side by side."""
+        return not self.numeric and sum(map(len, self.places)) > CHARACTERS
+
+    def mark(self, ax: Axes) -> None:
+        """Set ticks at the values themselves: of numbers as many as have room, names side by side or turned."""
+        places, labels = np.array([*self.places.values()]), np.array([*self.places])
+        if self.numeric:
+            if self.log:
+                ax.set_xscale("log")
+            kept = _apart(np.log(places) if self.log else places, [len(label) for label in labels])
+            ax.set_xticks(places[kept], labels[kept])
+            ax.minorticks_off()
+        else:
+            ax.set_xticks(places, [short(label, 24) for label in labels])
+            ax.set_xlim(-0.4, len(labels) - 0.6)
+            ax.tick_params(axis="x", labelrotation=20 * self.turned)
+
+
+def _apart(places: Floats, lengths: Sequence[int]) -> list[int]:
+    """Of ascending places those whose labels, so many characters long, do not touch."""
+    kept = [0]
+    for i in range(1, len(places)):
+        share = (places[i] - places[kept[-1]]) / (places[-1] - places[0])
+        if share * CHARACTERS > 1 + (lengths[i] + lengths[kept[-1]]) / 2:
+            kept.append(i)
+    return kept
+
+
+def _held_out(run: Outcome, chosen: Outcome) -> tuple[float, float]:
+    """Its score, and the standard error of how far it is from the chosen one."""
+    if run.by_datum is None or chosen.by_datum is None or not np.isfinite(run.score):
+        return float("nan"), 0.0
+    return run.score, float(np.nan_to_num(Difference.between(run.by_datum, chosen.by_datum).error))
+
+
+def _validation(run: Outcome, chosen: Outcome) -> tuple[float, float]:  # noqa: ARG001 (both parts are asked alike)
+    """Its validation ELBO, and the standard error over seeds."""
+    return float(run.validation.mean()), float(np.nan_to_num(standard_error(run.validation)))
+
+
+def _cell(values: Floats) -> Cell:
+    """A mean with its standard error, if it is known."""
+    if not values.size:
+        return DASH, ""
+    error = standard_error(values)
+    told, beside = (nats(value, places(error)).replace("-", MINUS) for value in (float(values.mean()), error))
+    return told, "" if np.isnan(error) else f"± {beside}"

@@ -1,0 +1,169 @@
+"""What a study leaves in a directory: a run of every pair on every split, or why there is none, and reports."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.comparison import across_splits, compare
+from zoo.errors import RunError
+from zoo.options import location
+from zoo.reporting import report
+from zoo.storage import write_file
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["PLAN", "Split", "Study", "complete", "failure_file", "load_study"]
+
+PLAN = "study.json"
+
+
+@dataclass(frozen=True)
+class Split:
+    """What there is of every pair on one split of the data.
+
+    Attributes:
+        folder: of the runs and their report.
+        places: the directory of each pair's run, by the name of the pair as it was given.
+    """
+
+    folder: Path
+    places: Mapping[str, Path]
+
+    @property
+    def runs(self) -> list[Path]:
+        """The directories of runs that are complete, whether scored or not."""
+        return [place for place in self.places.values() if complete(place)]
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """Why pairs failed, by name."""
+        files = {name: failure_file(place) for name, place in self.places.items()}
+        return {name: file.read_text(encoding="utf-8") for name, file in files.items() if file.is_file()}
+
+    @property
+    def unfinished(self) -> list[str]:
+        """The pairs that have no run yet and have not failed."""
+        failed = self.failures
+        return [name for name, place in self.places.items() if not complete(place) and name not in failed]
+
+    @property
+    def absent(self) -> dict[str, str]:
+        """Why pairs are not in the ranking, by name."""
+        return self.failures | dict.fromkeys(self.unfinished, "not done yet: the same call goes on")
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study left in a directory; read again by ``load_study``.
+
+    Attributes:
+        out: the directory.
+        splits: one, or as many as the study was repeated on.
+        ensembles: whether the mixture of each run's seeds is ranked, too.
+    """
+
+    out: Path
+    splits: tuple[Split, ...]
+    ensembles: bool = False
+
+    @property
+    def runs(self) -> list[Path]:
+        """The directories of all runs that are complete."""
+        return [run for split in self.splits for run in split.runs]
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """Why pairs failed, by name, on several splits with that of the folder."""
+        return {self._named(split, name): why for split in self.splits for name, why in split.failures.items()}
+
+    @property
+    def unfinished(self) -> list[str]:
+        """The pairs that have no run yet and have not failed, named likewise."""
+        return [self._named(split, name) for split in self.splits for name in split.unfinished]
+
+    @property
+    def absent(self) -> dict[str, str]:
+        """Why pairs are not in the ranking, named likewise."""
+        return {self._named(split, name): why for split in self.splits for name, why in split.absent.items()}
+
+    def _named(self, split: Split, name: str) -> str:
+        return f"{split.folder.name}/{name}" if len(self.splits) > 1 else name
+
+    @cached_property
+    def tables(self) -> list[pd.DataFrame]:
+        """The comparison of each split that has a run (:func:`zoo.compare`)."""
+        return [compare(split.runs, ensembles=self.ensembles) for split in self.splits if split.runs]
+
+    @cached_property
+    def table(self) -> pd.DataFrame | None:
+        """The comparison, best first; of several splits what they say together; None without a run."""
+        if len(self.splits) > 1:
+            return across_splits(self.tables) if self.tables else None
+        return self.tables[0] if self.tables else None
+
+    @property
+    def pages(self) -> list[Path]:
+        """The page of each split's report."""
+        return [page for split in self.splits if (page := split.folder / "index.html").is_file()]
+
+    def write_plan(self) -> None:
+        """Write down where everything goes.
+
+        Raises:
+            RunError: the directory cannot be written.
+        """
+        out = self.out
+        splits = [
+            {
+                "folder": str(split.folder.relative_to(out)),
+                "places": {name: str(place.relative_to(out)) for name, place in split.places.items()},
+            }
+            for split in self.splits
+        ]
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            write_file(out / PLAN, json.dumps({"splits": splits, "ensembles": self.ensembles}, indent=1).encode())
+        except OSError as error:
+            raise RunError(f"cannot write {out}: {error.strerror}.") from error
+
+    def write(self) -> None:
+        """Write the report of each split, and what several say together as ``across_splits.csv``."""
+        for split in self.splits:
+            if split.runs:
+                report(split.runs, split.folder, ensembles=self.ensembles, failures=split.absent)
+        if len(self.splits) > 1 and self.table is not None:
+            self.table.to_csv(self.out / "across_splits.csv")
+
+
+def load_study(out: Any) -> Study:
+    """What a study left in a directory, finished or not.
+
+    Raises:
+        RunError: no study was begun there.
+    """
+    folder = location("out", out)
+    try:
+        there = json.loads((folder / PLAN).read_text(encoding="utf-8"))
+        splits = [
+            Split(folder / split["folder"], {name: folder / place for name, place in split["places"].items()})
+            for split in there["splits"]
+        ]
+        return Study(folder, tuple(splits), bool(there["ensembles"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{folder} is not the directory of a study: there is no {PLAN} that can be read.") from error
+
+
+def complete(place: Path) -> bool:
+    """Whether there is a run in a place, which is written whole."""
+    return any(place.glob("*.nc"))
+
+
+def failure_file(place: Path) -> Path:
+    """The file, beside the directory of a run, that says why there is none, or no score."""
+    return place.with_name(f"{place.name}.failed.txt")
