@@ -1,7 +1,7 @@
 # `make demo` and `make test` set everything up by themselves; PYTHON=... chooses the interpreter.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint conformance bench claims truth null gaps published parts scale faults fuzz check clean
+.PHONY: help demo test lint conformance bench claims truth null gaps published parts scale memory faults fuzz check clean
 
 BIN := .venv/bin
 PYTHONS := $(or $(PYTHON),python3.11 python3.12 python3.13 python3)
@@ -55,6 +55,9 @@ parts: .venv/.installed  ## Measure guides, priors and objectives where the trut
 
 scale: .venv/.installed  ## Measure how time and memory grow with rows, columns, seeds and runs (an hour)
 	$(BIN)/python scripts/scale.py
+
+memory: .venv/.installed  ## Train on a table of 20 GB, which is written first, within 2 GB of memory (minutes)
+	$(BIN)/python scripts/memory.py
 
 faults: .venv/.installed  ## Kill training and damage files, and count what is lost (minutes)
 	$(BIN)/python scripts/faults.py

@@ -235,8 +235,12 @@ class PenalizedMixture(GaussianMixture):
     def initialise(self, x: Tensor) -> None:
         """Start as a mixture does, and learn Lambda and how many data the one prior belongs to from x, (N, D)."""
         super().initialise(x)
-        self.rows.fill_(len(x))
+        self.count(len(x))
         self.scale.copy_(x.var(0, correction=0).clamp(min=self.smallest) / len(self.means) ** (2 / x.shape[1]))
+
+    def count(self, rows: int) -> None:
+        """Learn the number of data, of which x were some."""
+        self.rows.fill_(rows)
 
     def log_prior(self) -> Tensor:
         """Log p(Sigma) per datum, without its constant."""

@@ -28,6 +28,8 @@ class VAE(nn.Module):
     those called ``z`` (real) and ``component`` (categorical) have groups of their own. It may also have, and need not:
 
     - ``initialise(x)``: start from the training part, shape (N, D), before the first step.
+    - ``count(rows)``: how many training data there are, where they are so many that ``initialise`` was given some of
+      them, and ``settle`` will be.
     - ``settle(guide, x)``: before each validation, fix in buffers what is taken from training rows.
     - ``log_density_bound(features)``: the least upper bound of log p(x | z); a pair that is called bounded has to.
     - ``log_prior()``: log p(theta) per datum, for the objective "penalized" and the path of the penalised likelihood.
@@ -158,7 +160,11 @@ class PenalizedVAE(VAE):
     def initialise(self, x: Tensor) -> None:
         """Learn how many data the one prior belongs to, from x, shape (N, D)."""
         super().initialise(x)
-        self.rows.fill_(len(x))
+        self.count(len(x))
+
+    def count(self, rows: int) -> None:
+        """Learn it by the number of data, of which x were some."""
+        self.rows.fill_(rows)
 
     def log_prior(self) -> Tensor:
         """Log p(theta) per datum, without its constant: -|theta|^2 / 2n."""

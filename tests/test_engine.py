@@ -77,7 +77,7 @@ def test_adam_is_torchs(iris, x):
 @pytest.mark.parametrize("drawn", [True, False])
 def test_every_datum_is_used_once_an_epoch_in_an_order_of_the_seeds_own(iris, x, drawn, monkeypatch):
     if not drawn:
-        monkeypatch.setattr("zoo.engine.DRAWN_ORDER", 0)
+        monkeypatch.setattr("zoo.batches.DRAWN_ORDER", 0)
     batches = engine(zoo.create("gmm", iris), [0, 1], x, batch_size=10, mode="off")
     n = len(x)
     steps = math.lcm(n, 10) // 10

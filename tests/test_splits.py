@@ -15,6 +15,7 @@ from zoo.command_line import Loading
 from zoo.data import PARTS, Data
 from zoo.errors import DataError
 from zoo.splits import split_rows, subsample
+from zoo.tables import Rows, row_keys
 
 RNG = np.random.default_rng(0)
 
@@ -242,7 +243,8 @@ def test_copies_are_told_from_chance(x, kept):
 
 def test_equal_rows_are_found_by_their_values_alone():
     x = np.array([[0.0, 1.5], [-0.0, 1.5], [1.5, 0.0], [0.3, 2.0], [0.1 + 0.2, 2.0], [4.0, 4.5]] * 2)
-    notes = split_rows(x + 0.0, ["train"] * 6 + ["validation", "test"] * 3, None, None, False, RNG).notes
+    split = ["train"] * 6 + ["validation", "test"] * 3
+    notes = split_rows(Rows(x), row_keys(x + 0.0), split, None, None, False, RNG).notes
     assert notes == (
         "3 of 3 test rows and 3 of 3 validation rows also stand in the training part: the part of every row was given.",
     )

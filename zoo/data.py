@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from functools import cached_property
+from functools import cached_property, reduce
 from numbers import Real
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
+from operator import add
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, cast, get_args
 
 import numpy as np
 
@@ -18,7 +20,9 @@ from zoo.frames import coded
 from zoo.options import MAX_SEED, count, switch
 from zoo.schema import read_table, schema_frame
 from zoo.splits import PARTS, Part, SplitChoice, split_rows
+from zoo.summaries import Moments
 from zoo.supports import SUPPORTS, Column, Support, common_support
+from zoo.tables import Rows, large, looked_at
 
 if TYPE_CHECKING:
     import pandas
@@ -69,7 +73,8 @@ class Data:
     """A data set in three parts, with what a likelihood must know about it.
 
     ``train``, ``validation`` and ``test`` are DataArrays (obs, feature) in the units as loaded, entries that were not
-    observed NaN, categories by their number. They are
+    observed NaN, categories by their number. Of a part of more than 2^22 numbers the values are read as they are asked
+    for, from the source's own array or file: ``part[rows].values`` reads those rows alone. They are
     float64, which holds every number of a single-precision file and every integer up to 2^53 exactly (a larger one
     is refused if it would be rounded); training may round later. Coordinate
     ``obs`` is the row in the source, ``feature`` the column's name, ``label`` (obs) the class where there is
@@ -157,7 +162,8 @@ class Data:
         """Split, check and scale an array or data frame (N, D), or images (N, H, W) or (N, C, H, W).
 
         An entry that is NaN, None or masked was not observed; ``missing_values`` name numbers or words that stand for
-        that too. Text is one of some categories, and ``yes`` and ``no`` are 1 and 0; what no likelihood is a model of,
+        that too. An array of more than 2^22 numbers is not copied: leave it as it is. Text is one
+        of some categories, and ``yes`` and ``no`` are 1 and 0; what no likelihood is a model of,
         as dates, is refused by name, and ``drop`` leaves it out, or ``columns`` names what is wanted. ``names`` (D,)
         are for an array that has none.
 
@@ -206,15 +212,14 @@ class Data:
             keep=columns,
             drop=drop,
         )
-        values, recorded, shape = table.values, table.columns, table.image_shape
-        labels = _checked_names("label", labels, len(values))
-        groups = _checked_names("group", groups, len(values))
+        rows, recorded, shape = table.rows, table.columns, table.image_shape
+        summary = table.scan.summary
+        labels = _checked_names("label", labels, len(rows))
+        groups = _checked_names("group", groups, len(rows))
         rng = np.random.default_rng(count("seed", seed, least=0, most=MAX_SEED))
-        discrete = all(column.kind.discrete for column in recorded) or bool(
-            np.all((values == np.rint(values)) | np.isnan(values))
-        )
-        rows, split_notes = split_rows(values, split, groups, labels, discrete, rng)
-        rows, unobserved_notes = _observed_rows(rows, values)
+        discrete = all(column.kind.discrete for column in recorded) or bool(summary.whole.all())
+        index, split_notes = split_rows(rows, table.scan.keys, split, groups, labels, discrete, rng)
+        index, unobserved_notes = _observed_rows(index, table.scan.empty)
 
         if kind == "auto":
             common = common_support(recorded)
@@ -223,7 +228,7 @@ class Data:
         noise: Noise | None = None
         notes = list(table.notes)
         if binarize is not None:
-            values, noise, how = _binarized(values, recorded, binarize)
+            rows, noise, how = _binarized(rows, recorded, binarize)
             name = f"{name} (binarized {how})"
             recorded = tuple(
                 Column(name=c.name, support="binary", resolution=1.0, reason=f"binarized {how}") for c in recorded
@@ -240,31 +245,36 @@ class Data:
                 "a lower bound on the log mass minus the logarithms of the widths (Theis et al. 2016)."
             )
         width = _resolutions(recorded)
-        parts = {part: values[index] for part, index in rows.items()}
+        parts = {part: _kept(rows.take(at)) for part, at in index.items()}
         undithered = dict(parts)
         if noise:
             for part in PARTS[1:]:
-                parts[part] = noisy(parts[part], rng.random(parts[part].shape), noise, width)
+                parts[part] = Rows(noisy(parts[part][:], rng.random(parts[part].shape), noise, width))
             notes.append(f"Training draws anew at every step; validation and test were drawn once, seed {seed}.")
 
         train, told = parts["train"], [column.name for column in recorded]
-        _refuse_unobserved(train, told)
+        amounts = np.array([not (column.categories and column.kind.nominal) for column in recorded])
+        options = [[*map(_identity, recorded)], kind, shape, noise]
+        of_masses = [told, width.tolist()]
+        seen = _seen(parts, [options] if noise == "dequantize" else [options, of_masses], amounts)
+        masses = _seen(undithered, [of_masses], amounts) if noise == "dequantize" else seen
+        _refuse_unobserved(seen.train.count, told)
         added = np.zeros(len(told))
         if noise == "binarize":
-            added = np.nanmean(train * (1 - train), axis=0)
+            added = _moments(train.changed(lambda x: x * (1 - x))).mean
         elif noise:
             added = width**2 / 12
-        center, train_std = _moments(train, added, told)
-        constant = train_std == 0
-        exact, nearly = (Dependencies(),) * 2 if noise else _dependencies(train, recorded)
-        varying = tuple(np.array(told)[constant & _differs(parts["test"], center)].tolist())
-        arrays = {part: _labelled(parts[part], told, index, labels) for part, index in rows.items()}
-        scaled = _scaled(kind, recorded, train, added, center, train_std)
+        constant = (seen.train.least == seen.train.most) & (added == 0)
+        center, train_std = _centered(seen.train, added, constant, told)
+        some = train.spread(len(train))
+        exact, nearly = (Dependencies(),) * 2 if noise else _dependencies(some, recorded)
+        varying = tuple(np.array(told)[constant & _differs(parts["test"], center, constant)].tolist())
+        arrays = {part: _labelled(parts[part], told, at, labels) for part, at in index.items()}
+        scaled = _scaled(kind, amounts, seen.together, added, center, train_std)
         described = tuple(
             replace(column, center=float(c), scale=float(s), missing=int(m), constant=bool(k))
-            for column, c, s, m, k in zip(recorded, *scaled, np.isnan(values).sum(0), constant, strict=True)
+            for column, c, s, m, k in zip(recorded, *scaled, summary.rows - summary.count, constant, strict=True)
         )
-        options = [[*map(_identity, described)], kind, shape, noise]
         return cls(
             name=name,
             train=arrays["train"],
@@ -276,8 +286,8 @@ class Data:
             noise=noise,
             train_std=train_std,
             varying_in_test=varying,
-            fingerprint=_fingerprint(parts, options),
-            mass_fingerprint=_mass_fingerprint(undithered if noise == "dequantize" else parts, told, width),
+            fingerprint=seen.fingerprints[0],
+            mass_fingerprint="" if np.isnan(width).all() else masses.fingerprints[-1],
             notes=(
                 *notes,
                 *split_notes,
@@ -285,6 +295,8 @@ class Data:
                 *_constant_notes(recorded, constant, varying),
                 *_dependence_notes(told, exact),
                 *_nearly_notes(told, exact, nearly),
+                *_sample_notes(len(some), len(train), exact, nearly),
+                *_size_notes(train),
             ),
             missing_values=tuple(v.item() if isinstance(v, np.generic) else v for v in missing_values),
             dependent_columns=tuple(told[j] for j in exact.columns),
@@ -454,7 +466,7 @@ class Data:
         kept["columns"] = tuple(Column(**whole(column)) for column in outline["columns"])
         kept["train_std"] = np.array(kept["train_std"])
         names = [column.name for column in kept["columns"]]
-        empty = _labelled(np.empty((0, len(names))), names, np.empty(0, dtype=np.int64), None)
+        empty = _labelled(Rows(np.empty((0, len(names)))), names, np.empty(0, dtype=np.int64), None)
         return cls(train=empty, validation=empty, test=empty, **kept)
 
 
@@ -508,7 +520,7 @@ def _checked_names(told: Literal["label", "group"], names: Any, n: int) -> Array
     return array if array.dtype.kind in "biufU" else array.astype(str)
 
 
-def _binarized(x: Array, columns: Sequence[Column], how: Binarize | float) -> tuple[Array, Noise | None, str]:
+def _binarized(rows: Rows, columns: Sequence[Column], how: Binarize | float) -> tuple[Rows, Noise | None, str]:
     """Zeros and ones, or the intensities to draw them from; the noise; how it was done, in words."""
     support, ends = common_support(columns), np.array([column.range() for column in columns])
     grid = [(c.levels[0], c.levels[-1]) for c in columns if c.levels]
@@ -518,14 +530,14 @@ def _binarized(x: Array, columns: Sequence[Column], how: Binarize | float) -> tu
             "bring them into [0, 1], or name their levels"
         )
     low, high = (min(g[0] for g in grid), max(g[1] for g in grid)) if grid else (0.0, 1.0)
-    intensity = (x - low) / (high - low)
+    intensities = rows.changed(lambda x: (x - low) / (high - low))
     if how == "stochastic":
-        return intensity, "binarize", "stochastically"
+        return intensities, "binarize", "stochastically"
     threshold = 0.5 if how == "threshold" else how
     if not isinstance(threshold, Real) or not 0 < threshold < 1:
         raise DataError(f'binarize={how!r} must be "threshold", "stochastic" or a number between 0 and 1')
     told = "by threshold" if how == "threshold" else f"at {threshold:g}"
-    return np.where(np.isnan(intensity), np.nan, intensity >= threshold), None, told
+    return intensities.changed(lambda x: np.where(np.isnan(x), np.nan, x >= threshold)), None, told
 
 
 def _check_dequantizable(columns: Sequence[Column]) -> None:
@@ -546,9 +558,9 @@ def _identity(column: Column) -> list[Any]:
     return [column.name, column.support, column.levels, column.categories, column.resolution]
 
 
-def _refuse_unobserved(train: Array, names: Sequence[str]) -> None:
-    """Raise DataError where a column has no observed entry in the training part."""
-    never = np.isnan(train).all(axis=0)
+def _refuse_unobserved(observed: Array, names: Sequence[str]) -> None:
+    """Raise DataError where a column has no observed entry in the training part, how many being given, (D,)."""
+    never = observed == 0
     if never.any():
         told = np.array(names)[never].tolist()
         raise DataError(
@@ -557,9 +569,8 @@ def _refuse_unobserved(train: Array, names: Sequence[str]) -> None:
         )
 
 
-def _observed_rows(rows: dict[Part, Array], values: Array) -> tuple[dict[Part, Array], list[str]]:
-    """The rows of each part without those of which nothing was observed."""
-    empty = np.asarray(np.isnan(values).all(axis=1))
+def _observed_rows(rows: dict[Part, Array], empty: Array) -> tuple[dict[Part, Array], list[str]]:
+    """The rows of each part without those of which nothing was observed, (N,)."""
     if not empty.any():
         return rows, []
     kept = {part: index[~empty[index]] for part, index in rows.items()}
@@ -570,9 +581,18 @@ def _observed_rows(rows: dict[Part, Array], values: Array) -> tuple[dict[Part, A
     return kept, [f"{told[0]} no entry that was observed (counted from 0), and {told[1]} left out."]
 
 
-def _differs(x: Array, center: Array) -> Array:
-    """Which columns hold a value other than that of a constant column."""
-    return np.asarray(np.any((x != center) & ~np.isnan(x), axis=0))
+def _kept(rows: Rows) -> Rows:
+    """A part that is read where it is if it is large, and else in memory."""
+    return rows if large(rows.shape) else Rows(rows[:])
+
+
+def _differs(rows: Rows, center: Array, which: Array) -> Array:
+    """Which of some columns hold a value other than that of a constant column."""
+    found = np.zeros(len(center), dtype=bool)
+    if which.any():
+        for _, x in rows.select(np.flatnonzero(which)).blocks():
+            found[which] |= np.any((x != center[which]) & ~np.isnan(x), axis=0)
+    return found
 
 
 def _dependencies(x: Array, columns: Sequence[Column]) -> tuple[Dependencies, Dependencies]:
@@ -592,33 +612,67 @@ def _dependencies(x: Array, columns: Sequence[Column]) -> tuple[Dependencies, De
     )
 
 
-def _moments(x: Array, added: Array, columns: Sequence[str]) -> tuple[Array, Array]:
-    """Mean and standard deviation (D,) of what was observed, exact where constant; ``added``: the noise's variance."""
-    gaps = bool(np.isnan(x).any())
-    least, mean_of, variance = (np.nanmin, np.nanmean, np.nanvar) if gaps else (np.min, np.mean, np.var)
-    first = least(x, axis=0) if gaps else x[0]
-    constant = ~_differs(x, first) & (added == 0)
+class Seen(NamedTuple):
+    """What a pass over the parts of a data set found: fingerprints, moments of the training part's columns, and of all.
+
+    Those of all its numbers are of the columns whose numbers are amounts.
+    """
+
+    fingerprints: list[str]
+    train: Moments
+    together: Moments
+
+
+def _seen(parts: dict[Part, Rows], options: Sequence[Any], amounts: Array) -> Seen:
+    """One pass over the parts; a fingerprint for each of some options.
+
+    It is a SHA-256 over what was loaded, not over means, whose last bits differ between machines.
+    """
+    sizes = [len(part) for part in parts.values()]
+    pooled = slice(None) if amounts.all() or not amounts.any() else amounts
+    digests = [hashlib.sha256(json.dumps([sizes, of]).encode()) for of in options]
+    columns: list[Moments] = []
+    together: list[Moments] = []
     with np.errstate(all="ignore"):
-        mean, std = mean_of(x, axis=0), np.sqrt(variance(x, axis=0) + added)
+        for part, rows in parts.items():
+            for _, x in rows.blocks():
+                for digest in digests:
+                    digest.update(np.ascontiguousarray(x, dtype="<f8").data)
+                if part == "train":
+                    columns.append(Moments.of(x))
+                    together.append(Moments.of(x[:, pooled].reshape(-1, 1)))
+        return Seen([digest.hexdigest() for digest in digests], reduce(add, columns), reduce(add, together))
+
+
+def _moments(rows: Rows) -> Moments:
+    """Of each column, (D,)."""
+    with np.errstate(all="ignore"):
+        return reduce(add, (Moments.of(x) for _, x in rows.blocks()))
+
+
+def _centered(found: Moments, added: Array, constant: Array, columns: Sequence[str]) -> tuple[Array, Array]:
+    """Mean and standard deviation (D,), exact where constant; ``added`` is the noise's variance."""
+    with np.errstate(all="ignore"):
+        std = np.sqrt(found.variance + added)
     lost = ~np.isfinite(std) | ((std == 0) & ~constant)
     if lost.any():
         column = columns[int(np.argmax(lost))]
         raise DataError(f"column {column!r} varies too much or too little to square in float64: use another unit")
-    return np.where(constant, first, mean), np.where(constant, 0.0, std)
+    return np.where(constant, found.least, found.mean), np.where(constant, 0.0, std)
 
 
 def _scaled(
-    kind: ScalingKind, columns: Sequence[Column], x: Array, added: Array, center: Array, std: Array
+    kind: ScalingKind, amounts: Array, together: Moments, added: Array, center: Array, std: Array
 ) -> tuple[Array, Array]:
     """Center and scale of each column, (D,) each; the numbers of categories are no amounts, and stay."""
-    named = np.array([bool(column.categories) and column.kind.nominal for column in columns])
     if kind == "none":
         center, std = np.zeros_like(std), np.ones_like(std)
-    elif kind == "scalar" and not named.all():
-        amounts = x if not named.any() else x[:, ~named]
-        mean, spread = _moments(amounts.reshape(-1, 1), added[~named].mean(keepdims=True), ["all together"])
+    elif kind == "scalar" and amounts.any():
+        noise = added[amounts].mean(keepdims=True)
+        same = (together.least == together.most) & (noise == 0)
+        mean, spread = _centered(together, noise, same, ["all together"])
         center, std = np.full_like(std, mean[0]), np.full_like(std, spread[0])
-    return np.where(named, 0.0, center), np.where(named | (std == 0), 1.0, std)
+    return np.where(amounts, center, 0.0), np.where(~amounts | (std == 0), 1.0, std)
 
 
 def _constant_notes(columns: Sequence[Column], constant: Array, varying_in_test: Sequence[str]) -> list[str]:
@@ -679,22 +733,29 @@ def _listed(names: Sequence[str], most: int = 8) -> str:
     return _few(names, most) if len(names) > most else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _fingerprint(parts: dict[Part, Array], options: list[Any]) -> str:
-    """SHA-256 over what was loaded, not over means, whose last bits differ between machines."""
-    digest = hashlib.sha256(json.dumps([[len(part) for part in parts.values()], options]).encode())
-    for part in parts.values():
-        digest.update(np.ascontiguousarray(part, dtype="<f8").tobytes())
-    return digest.hexdigest()
+def _sample_notes(some: int, rows: int, *found: Dependencies) -> list[str]:
+    """That a dependency was looked for in some of the training rows; where there is none, there is none in all."""
+    if some == rows or not any(of.sets for of in found):
+        return []
+    return [f"Linear dependencies were looked for in {some} evenly spaced rows of the {rows} in the training part."]
 
 
-def _mass_fingerprint(parts: dict[Part, Array], names: list[str], width: Array) -> str:
-    return "" if np.isnan(width).all() else _fingerprint(parts, [names, width.tolist()])
+def _size_notes(train: Rows) -> list[str]:
+    """How a large training part is read, and what looks at some of it alone."""
+    if not large(train.shape):
+        return []
+    n, some, numbers = len(train), looked_at(train.shape), math.prod(train.shape)
+    return [
+        f"The {numbers:,} numbers of the training part are read as they are needed. What looks at all of them before "
+        "training, as a mixture that starts from clusters does, looks at "
+        f"{some:,} of the {n:,} rows, drawn at random."
+    ]
 
 
-def _labelled(x: Array, columns: Sequence[str], rows: Array, labels: Array | None) -> xarray.DataArray:
-    import xarray
+def _labelled(rows: Rows, columns: Sequence[str], index: Array, labels: Array | None) -> xarray.DataArray:
+    from zoo.lazy import data_array  # which loads xarray
 
-    coords: dict[str, Any] = {"obs": rows, "feature": list(columns)}
+    coords: dict[str, Any] = {"obs": index, "feature": list(columns)}
     if labels is not None:
-        coords["label"] = ("obs", labels[rows])
-    return xarray.DataArray(x, dims=("obs", "feature"), coords=coords, name="x")
+        coords["label"] = ("obs", labels[index])
+    return data_array(rows, ("obs", "feature"), coords, "x")

@@ -16,20 +16,20 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import groupby
 from math import prod
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 import torch
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
+from zoo.batches import STEPS_AHEAD, Order, Resident, Training
 from zoo.context import Stream, pyro_context, quiet_compiler, random_stream, seeded
 from zoo.errors import OptionError
 from zoo.graphs import BrainFloatLayers, arrange_products, on_cuda, record
 from zoo.noise import Tape
 from zoo.objectives import Loss, refuse_other_data, traces
 from zoo.ranks import Ranks
-from zoo.shuffling import Shuffled
 
 if TYPE_CHECKING:
     from zoo.catalogue import Pair
@@ -53,9 +53,8 @@ Objective = Callable[..., Loss]  # of model, guide, batch and the weight of the 
 Schedule = Callable[[int], tuple[float, float]]  # learning rate and KL weight of a step, numbered from 0
 
 LinAlgError: type[RuntimeError] = torch.linalg.LinAlgError  # type: ignore[attr-defined]
-STEPS_AHEAD, NUMBERS_AHEAD = 16, 2**18  # steps whose inputs are made together, and of a seed their noise or rows
+NUMBERS_AHEAD = 2**18  # of a seed, whose noise is made together
 LARGE = 2**17  # numbers of a parameter, over all seeds, that are kept apart: one row with the others is a copy
-DRAWN_ORDER = 2**20  # rows up to which the order of an epoch is drawn: of more it would take 8 bytes a row and seed
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # Adam's, as in Kingma & Ba (2015) and torch.optim.Adam
 
 
@@ -112,7 +111,8 @@ class State:
 class Inputs(NamedTuple):
     """What a step is a function of, besides its state.
 
-    The rows of the data, (S, B), standard noise, (S, .), and Adam's step size, its epsilon and the KL weight, (3,).
+    The batches, (S, B, D), or their rows in data on the device, (S, B); standard noise, (S, .); Adam's step size, its
+    epsilon and the KL weight, (3,).
     """
 
     rows: Tensor
@@ -127,7 +127,7 @@ class Engine:
     Args:
         pair: the model and guide.
         seeds: one replica for each, with its own initial weights, noise and order of the data.
-        x: training data, shape (N, D).
+        x: training data, shape (N, D), on the device, or read as they are needed.
         objective: (model, guide, batch, weight of the KL term) -> Loss.
         schedule: learning rate and KL weight of each step.
         batch_size: B.
@@ -151,7 +151,7 @@ class Engine:
         self,
         pair: Pair,
         seeds: Sequence[int],
-        x: Tensor,
+        x: Tensor | Training,
         *,
         objective: Objective,
         schedule: Schedule,
@@ -164,19 +164,21 @@ class Engine:
         onednn_from: float | None = None,
         ranks: Ranks | None = None,
     ) -> None:
-        self.ranks = ranks or Ranks(x.device)
+        self.data = Resident(x) if isinstance(x, Tensor) else x
+        self.x = self.data.some
+        self.ranks = ranks or Ranks(self.x.device)
         self.seeds = list(seeds)[self.ranks.part]
-        self.x = x
         self.objective = objective
         self.schedule = schedule
-        self.batch_size = min(batch_size, len(x))
+        self.batch_size = min(batch_size, len(self.data))
         self.prepare = prepare or _identity
         self.clip = clip
-        self.same_batches = same_batches
         self.onednn_from = onednn_from
         self.arithmetic = BrainFloatLayers if precision == "bfloat16" else nullcontext
 
-        replicas = [_started(pair.replica(seed), seed, x, self.prepare) for seed in self.seeds]
+        orders = [0] * len(self.seeds) if same_batches else self.seeds
+        self.data.follow(Order(len(self.data), self.batch_size, orders, self.x.device))
+        replicas = [_started(pair.replica(seed), seed, self.data, self.prepare) for seed in self.seeds]
         self.program = replicas[0]
         trained = {name: p.shape for name, p in self.program.named_parameters() if p.requires_grad}
         self.names, self.shapes = list(trained), list(trained.values())
@@ -188,8 +190,7 @@ class Engine:
         alive = torch.ones(len(self.seeds), dtype=torch.bool, device=theta.device)
         self.state = State(theta, torch.zeros_like(theta), torch.zeros_like(theta), alive)
         self._held = self._in_pieces(self.state)
-        self._generator = torch.Generator(x.device)
-        self._permutations: dict[tuple[int, int], Tensor] = {}
+        self._generator = torch.Generator(self.x.device)
         self._block = -1
         self._step_number = 0
 
@@ -227,50 +228,29 @@ class Engine:
     def inputs(self, step: int) -> Inputs:
         """Inputs of step number ``step``; its batches are consecutive pieces of endless permutations.
 
-        Those of a few steps are made together, as many whatever the number of seeds: every operation between two steps
-        meets caches that the step has emptied, and a device that has to be waited for.
+        The noise of a few steps is made together, as many whatever the number of seeds, as their rows are.
         """
         block, at = divmod(step, self._steps_ahead)
         if block != self._block:
-            self._inputs_ahead, self._block = self._inputs_of(block), block
-        return self._inputs_ahead[at]
+            self._noise_ahead, self._block = self._noise_of(block), block
+        return Inputs(self.data.given(step), *self._noise_ahead[at])
 
-    def _inputs_of(self, block: int) -> list[Inputs]:
-        ahead, count = self._steps_ahead, self._steps_ahead * self.batch_size
+    def _noise_of(self, block: int) -> list[tuple[Tensor, ...]]:
+        """Noise and rates of some steps."""
+        ahead = self._steps_ahead
         normal, uniform = (self.x.new_empty(len(self.seeds), ahead, size) for size in self._noise_size.values())
-        rows = self.x.new_empty(len(self.seeds), ahead, self.batch_size, dtype=torch.long)
         for row, seed in enumerate(self.seeds):
             self._generator.manual_seed(random_stream(seed, Stream.NOISE, block))
             normal[row].normal_(generator=self._generator)
             uniform[row].uniform_(generator=self._generator)
-            order = self._order(0 if self.same_batches else seed, block * count, (block + 1) * count)
-            rows[row] = order.view(ahead, -1)
         rates = self.x.new_tensor([self._rates(block * ahead + at) for at in range(ahead)])
-        by_step = (rows.unbind(1), normal.unbind(1), uniform.unbind(1), rates.unbind())
-        return [Inputs(*of_step) for of_step in zip(*by_step, strict=True)]
+        return list(zip(normal.unbind(1), uniform.unbind(1), rates.unbind(), strict=True))
 
     def _rates(self, step: int) -> list[float]:
         """Adam's bias corrections, m / (1 - β₁ᵗ) and v / (1 - β₂ᵗ), in one factor: a division less a parameter."""
         rate, kl_weight = self.schedule(step)
         of_first, of_second = (1 - beta ** (step + 1) for beta in BETAS)
         return [rate * math.sqrt(of_second) / of_first, EPSILON * math.sqrt(of_second), kl_weight]
-
-    def _order(self, seed: int, start: int, stop: int) -> Tensor:
-        """A piece of the seed's endless permutations."""
-        n = len(self.x)
-        epochs = range(start // n, (stop - 1) // n + 1)
-        of_epochs = ((self._permutation(seed, epoch), epoch * n) for epoch in epochs)
-        return torch.cat([order[max(0, start - first) : stop - first] for order, first in of_epochs])
-
-    def _permutation(self, seed: int, epoch: int) -> Tensor | Shuffled:
-        if len(self.x) > DRAWN_ORDER:
-            return Shuffled(len(self.x), random_stream(seed, Stream.ORDER, epoch), self.x.device)
-        if (seed, epoch) not in self._permutations:
-            self._permutations.pop((seed, epoch - 2), None)
-            self._generator.manual_seed(random_stream(seed, Stream.ORDER, epoch))
-            order = torch.randperm(len(self.x), generator=self._generator, device=self.x.device)
-            self._permutations[seed, epoch] = order
-        return self._permutations[seed, epoch]
 
     def _in_pieces(self, state: State) -> tuple[Tensor, ...]:
         """Views of what a step changes: the pieces of each matrix, and who is alive."""
@@ -291,7 +271,7 @@ class Engine:
         _, _, kl_weight = rates.unbind()
         per_seed = self._vmapped if self.mode != "off" else self._one_by_one
         with self.arithmetic():
-            gradients, loss = per_seed(theta, self.x[rows], normal, uniform, kl_weight)
+            gradients, loss = per_seed(theta, self.data.batch(rows), normal, uniform, kl_weight)
         told = [loss.value, *(loss.diagnostics[name].to(loss.value) for name in self.recorded[:-1])]
         return *gradients, torch.stack(told)
 
@@ -385,7 +365,7 @@ class Engine:
         theta = self.state.theta[row].detach().clone().requires_grad_()
         weights = {**self.parameters(theta), **{name: b[row] for name, b in self.buffers.items()}}
         rows, *noise, _ = self.inputs(step)
-        batch = self.x[rows[row]]
+        batch = self.data.batch(rows)[row]
         try:
             with pyro_context(), self.arithmetic(), self._draws(row, step, *noise):
                 call = (traces, self.prepare(batch))
@@ -417,7 +397,7 @@ class Engine:
         """Run the objective once with validation on; learn how much noise it takes and whether all of it was seen."""
         buffers = {name: b[0].clone() for name, b in self.buffers.items()}
         weights = {**self.parameters(self.state.theta[0]), **buffers}
-        batch = self.x[: self.batch_size]
+        batch = self.data.batch(self.data.given(0))[0]
         with seeded(0), torch.no_grad(), pyro_context():
             model, _ = functional_call(self.program, weights, (traces, self.prepare(batch)))
             refuse_other_data(model.nodes["x"]["fn"], self.prepare(batch), base_measure)
@@ -526,11 +506,13 @@ class Engine:
         return results
 
 
-def _started(replica: Pair, seed: int, x: Tensor, prepare: Callable[[Tensor], Tensor]) -> Replica:
+def _started(replica: Pair, seed: int, data: Training, prepare: Callable[[Tensor], Tensor]) -> Replica:
     """A replica on the data's device and in their precision, started from the data if its model wants that."""
-    program = Replica(replica.model, replica.guide).to(x.device, x.dtype)
-    initialise = getattr(replica.model, "initialise", None)
-    if initialise is not None:
+    x, model = data.some, cast(Any, replica.model)
+    program = Replica(model, replica.guide).to(x.device, x.dtype)
+    if hasattr(model, "initialise"):
         with seeded(random_stream(seed, Stream.START)):
-            initialise(prepare(x))
+            model.initialise(prepare(x))
+    if len(x) < len(data) and hasattr(model, "count"):
+        model.count(len(data))
     return program

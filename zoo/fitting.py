@@ -23,6 +23,7 @@ import xarray
 from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor
 
+from zoo.batches import Resident, Streamed, Training
 from zoo.cards import kept_weights
 from zoo.catalogue import Pair, origins
 from zoo.checkpoint import SO_FAR, Checkpoint
@@ -43,6 +44,7 @@ from zoo.rounds import AUTO_STEPS, LIKELY_STEPS, Round, round_of, still_improvin
 from zoo.runs import RECIPE, Run, load_run
 from zoo.splits import subsample
 from zoo.storage import write_directory
+from zoo.tables import large, looked_at
 
 __all__ = ["SCHEDULES", "Settings", "checked_seeds", "checked_settings", "fit"]
 
@@ -61,6 +63,8 @@ OF_STEP = tuple(field.name for field in fields(State))
 OF_SEEDS = ("best_elbo", "best_step", "stopped_at", "settled_at")  # what a Record knows of each seed, and of each check
 OF_DENSITY = ("elbo", "log_likelihood", "objective")  # of what a step records: nats in the units of the data
 OF_CHECKS = ("elbo", "column_scale", "median_scale", "scale_obs")
+NUMBER, SHARE = 4, 8  # bytes of a number, and the share of a card's free memory that data may take
+SCALED_AT_ONCE = 2**16  # numbers, which stay in a cache meanwhile
 REPEATED_ROWS, REPEATED_VALUES = 1024, 2**20  # a smaller part is drawn several times to quieten its mean
 
 Count = Annotated[int, Ge(1), Le(MOST)]
@@ -284,14 +288,13 @@ def _train(
     """Train from the start, or from the last state in a place."""
     saved = place.begin() if place else None
     at = ranks.device
-    train = _tensor(pair.view.inward(data.train.values), at)
     some_train, validation = (subsample(part, settings.validation_rows) for part in (data.train, data.validation))
     width = _tensor(pair.view.width, at)
     assert settings.objective is not None  # fit has filled it in
     engine = (DividedEngine if ranks.divides_rows else Engine)(
         pair,
         seeds,
-        train,
+        _training(pair, data.train, at),
         objective=OBJECTIVES.make(settings.objective),
         schedule=settings.at,
         batch_size=settings.batch_size,
@@ -430,8 +433,8 @@ class Record:
         self.settles = settles
         self.obs = validation["obs"].values
         # of a batch, the volume of whose rows is not known afterwards, that of a mean row
-        self.volume = pair.view.mean_log_volume(pair.data.train.values)
-        self.validation_volume = pair.view.mean_log_volume(validation.values)
+        self.volume = pair.view.mean_log_volume(pair.data.train)
+        self.validation_volume = pair.view.mean_log_volume(validation)
         device = engine.x.device
 
         def seen(part: xarray.DataArray) -> Tensor:
@@ -757,6 +760,28 @@ def _device(name: str) -> torch.device:
 
 def _tensor(array: Any, device: torch.device) -> Tensor:
     return torch.as_tensor(np.asarray(array), dtype=torch.float32, device=device)
+
+
+def _training(pair: Pair, train: xarray.DataArray, device: torch.device) -> Training:
+    """The training part in the pair's units: on the device, unless it is large and the device has no room to spare."""
+    if not large(train.shape) or NUMBER * train.size < _room(device):
+        return Resident(_tensor(pair.view.inward(train.values), device))
+
+    def read(rows: Any) -> Tensor:
+        x = torch.empty(len(rows), train.shape[1])
+        values = train.isel(obs=rows).values
+        size = max(1, SCALED_AT_ONCE // train.shape[1])
+        for piece in (slice(at, at + size) for at in range(0, len(rows), size)):
+            x[piece] = torch.as_tensor(pair.view.inward(values[piece]))
+        return x
+
+    some = subsample(train, looked_at(train.shape))
+    return Streamed(read, len(train), _tensor(pair.view.inward(some.values), device))
+
+
+def _room(device: torch.device) -> int:
+    """Bytes of a device's own memory that data may take."""
+    return int(torch.cuda.mem_get_info(device)[0]) // SHARE if device.type == "cuda" else 0
 
 
 def _mode(settings: Settings, pair: Pair, seeds: int) -> Mode:

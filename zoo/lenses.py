@@ -162,12 +162,12 @@ class Observed(nn.Module):
             self.model(x)
 
 
-def _initialise(_: Observed, hook: Callable[[Tensor], None], x: Tensor) -> None:
+def _initialise(lens: Observed, hook: Callable[[Tensor], None], x: Tensor) -> None:
     """Start from data in which each gap has a value of its column, drawn at random: means and variances stay."""
     filled = x.clone()
-    for column in filled.T:
+    for column, filler in zip(filled.T, lens.filler.to(x), strict=True):
         gone = column.isnan()
-        known = column[~gone]  # of which there are some: a column without any is refused when data are loaded
+        known = column[~gone] if not gone.all() else filler[None]  # as it may be in some rows of a large table
         column[gone] = known[torch.randint(len(known), (int(gone.sum()),), device=x.device)]
     hook(filled)
 

@@ -137,7 +137,7 @@ class DividedEngine(Engine):
     def _of_few(self, *edges: int) -> tuple[Tensor, Tensor]:
         """A small batch's gradient, (S, P), and what is told of its loss, (T, S), from portions with these edges."""
         size, device = edges[-1], self.x.device
-        rows = torch.arange(size, device=device).expand(len(self.seeds), -1) % len(self.x)
+        rows = self.data.probed(torch.arange(size, device=device).expand(len(self.seeds), -1) % len(self.x))
         draw, used = torch.Generator(device).manual_seed(0), self._counted(size).used
         normal, uniform = (self.x.new_empty(len(self.seeds), count) for count in used.values())
         batch = Inputs(rows, normal.normal_(generator=draw), uniform.uniform_(generator=draw), self.inputs(0).rates)

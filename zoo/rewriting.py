@@ -14,7 +14,7 @@ from zoo.errors import DataError, RunError
 from zoo.frames import filled
 from zoo.imputation import SWEEPS
 from zoo.options import ImputationMethod
-from zoo.sources import Raw, read_source
+from zoo.sources import Raw, in_memory, read_source
 from zoo.supports import Column
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def fill_file(
         raise DataError(
             f"{path}: an array holds no words, and {words[0]!r} is a column of them: write a .csv or .parquet"
         )
-    raw = read_source(source)
+    raw = in_memory(read_source(source))
     table = raw.x if hasattr(raw.x, "columns") else np.asarray(raw.x).reshape(len(raw.x), -1)
     try:
         values = np.asarray(data.coded(table, missing_values), dtype=np.float64)

@@ -7,19 +7,33 @@ import math
 import reprlib
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast, get_args
 
 import numpy as np
 
 from zoo.errors import DataError
 from zoo.notation import NOTATIONS, notation
+from zoo.summaries import MOST_EXACT, Extent, Scan, Summary, is_date, scanned
 from zoo.supports import SUPPORTS, Column, ColumnSupport
+from zoo.tables import Rows, Source
 
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["OPPOSITES", "Raw", "Refused", "Table", "few", "numbered", "read_table", "schema_frame", "spellings"]
+__all__ = [
+    "OPPOSITES",
+    "Raw",
+    "Refused",
+    "Stored",
+    "Table",
+    "few",
+    "numbered",
+    "read_table",
+    "schema_frame",
+    "spellings",
+]
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -29,28 +43,36 @@ IMAGE_LEVELS, TABLE_LEVELS, DECLARED_LEVELS = 256, 32, 65536
 MOST_CATEGORIES = 100
 SPREAD = 100  # how many times the smallest of positive numbers the largest is, where they are taken for such
 ON_STEP = 1e-6  # of a declared step: how far from a multiple of it a value may be
-PLACES = 6  # decimals that a recorded number has at most
-SOME = 1000  # values that are looked at before all are
+SOME = 1000  # of the cells that are no numbers: those that are looked at
+LOOKED_AT = 2**20  # rows in which codes for missing values are looked for, at most
 FEW_VALUES = 5  # beside a code, with less of which nothing is said about how far out it lies
-COARSER = 16  # than the distance of two floats: a step that numbers are recorded in
-ROUND = [digit * 10**power for power in range(16) for digit in (1, 2, 5, 25)]  # steps people record to
-MOST_EXACT = 2**53  # up to which float64 holds every integer
 CODES = (-9999.0, -999.0, -99.0, -9.0, -1.0, 99.0, 999.0, 9999.0, 99999.0)
 FAR = 5  # interquartile ranges from the other values, from which on a code is no value
 SHORT = reprlib.Repr()  # of a value in a message
 SHORT.maxstring = SHORT.maxlong = 60
 WORDS = {"yes": 1, "no": 0, "true": 1, "false": 0, "y": 1, "n": 0, "t": 1, "f": 0}
+NO_ENTRY = "has no entry that was observed"
+DATES = "holds dates written as numbers; the days since a first date, say, can be used in its place"
+BEYOND = "beyond what float64 holds exactly"
+ANOTHER_UNIT = "use another unit, or leave the column out if it numbers the rows"
+NOTHING: Array = np.empty(0)
 OPPOSITES = ({"yes", "no"}, {"true", "false"}, {"y", "n"}, {"t", "f"})
 NUMBERING = {"id", "index", "row", "row_id", "rowid", "level_0", ""}  # names of columns that number the rows
 
 
 class Table(NamedTuple):
-    """Values (N, D), NaN where an entry was not observed, what the columns are, and what there is to say of them."""
+    """Rows (N, D), what the columns are, the shape of an image, what is to be said, and what one pass over it found."""
 
-    values: Array
+    rows: Rows
     columns: tuple[Column, ...]
     image_shape: tuple[int, ...] | None
     notes: tuple[str, ...]
+    scan: Scan
+
+    @property
+    def values(self) -> Array:
+        """All values, (N, D), NaN where an entry was not observed."""
+        return self.rows[:]
 
 
 class Raw(NamedTuple):
@@ -63,11 +85,24 @@ class Raw(NamedTuple):
     reason: str = ""
 
 
+TRUTHS = Raw(NOTHING, ("False", "True"), reason="true or false")
+
+
 @dataclass(frozen=True)
 class Refused(Exception):
     """Why a column cannot be used."""
 
     why: str
+
+
+class Stored(NamedTuple):
+    """A table of plain numbers that stays where it is, and what is known of its columns if that is not their type's.
+
+    A kind has no values; what no number stands for is refused if it is not left out.
+    """
+
+    source: Source
+    kinds: Sequence[Raw | Refused] = ()
 
 
 def read_table(
@@ -116,32 +151,35 @@ def read_table(
         if (isinstance(several, str) and option == "missing_values") or not isinstance(several, Iterable):
             raise DataError(f"{option}={several!r}; give a list: {option}=[{several!r}]")
     words = {name for name, told in support.items() if told == "categorical"} if isinstance(support, Mapping) else set()
-    raw, shape, notes = _columns(x, names, image_shape, missing_values, keep, drop, words)
+    rows, raw, shape = _columns(x, names, image_shape, missing_values, keep, drop, words)
     for option, named in (("support", support), ("resolution", resolution)):
         if isinstance(named, Mapping):
             _known(option, named, raw)
-    values = np.stack([column.values for column in raw.values()], axis=1)
-    remedy = "leave out its row or its column"
-    _refuse(np.isinf(values), values, [*raw], "infinite", remedy)
+    scan = scanned(rows, [column.single for column in raw.values()])
+    if scan.infinite:
+        _refuse(rows.blocks(), np.isinf, [*raw], "infinite", "leave out its row or its column")
+    if missing_values or isinstance(x, Stored):
+        _refuse_unusable(scan.summary, [*raw])
+    extents = _extents(rows, scan.summary)
     declared = {name: support if isinstance(support, str) else support.get(name, "auto") for name in raw}
     grid = None if levels is None else _checked_levels(levels)
     if grid and not {*declared.values()} <= {"auto", "ordinal"} and not isinstance(support, Mapping):
         raise DataError(f"levels belong to ordinal data, not to support={support!r}: leave one of them out")
-    found = _together(values, raw, declared, grid, image=shape is not None)
-    columns = []
-    for name, column in raw.items():
-        one = found.get(name) or _alone(name, column, declared[name], grid if declared[name] == "ordinal" else None)
-        columns.append(one)
+    found = _together(rows, scan.summary.together(), raw, declared, grid, image=shape is not None)
+    columns = [
+        found.get(name) or _alone(name, column, extent, declared[name], grid if declared[name] == "ordinal" else None)
+        for (name, column), extent in zip(raw.items(), extents, strict=True)
+    ]
     if grid and not any(one.levels == grid for one in columns):
         raise DataError("levels= are those of ordinal columns, and no column is one: say support='ordinal' of some")
-    for j, one in enumerate(columns):
-        outside = np.zeros(values.shape, dtype=bool)
-        outside[:, j] = one.outside(values[:, j])
-        if outside.any():
-            _refuse_outside(values, columns, one)
-    recorded = tuple(_recorded(one, column, resolution) for one, column in zip(columns, raw.values(), strict=True))
-    notes += _missing_notes(values, [*raw]) + _code_notes(raw) + _numbering_notes(raw)
-    return Table(values, recorded, shape, tuple(notes))
+    if grid or {*declared.values()} != {"auto"}:  # what was inferred from the values holds
+        _refuse_outside(rows, columns)
+    recorded = tuple(
+        _recorded(one, rows.select(np.array([j])), resolution, partial(scan.summary.step, j))
+        for j, one in enumerate(columns)
+    )
+    notes = _missing_notes(scan.summary, [*raw]) + _code_notes(rows, scan.summary, raw)
+    return Table(rows, recorded, shape, (*notes, *_numbering_notes(rows, scan.summary, [*raw])), scan)
 
 
 def schema_frame(columns: Iterable[Column]) -> pandas.DataFrame:
@@ -182,8 +220,8 @@ def _columns(
     keep: Sequence[str] | None,
     drop: Sequence[str],
     words: Container[str],
-) -> tuple[dict[str, Raw], tuple[int, ...] | None, list[str]]:
-    """The columns that are wanted, by name, as numbers; the shape of a row that is an image.
+) -> tuple[Rows, dict[str, Raw], tuple[int, ...] | None]:
+    """The columns that are wanted, as rows of numbers, and by name; the shape of a row that is an image.
 
     In a table the columns named in ``words`` are categories, also if they are written as numbers.
     """
@@ -191,57 +229,85 @@ def _columns(
         raise DataError(f"x is sparse ({type(x).__name__}): pass x.toarray()")
     if np.ma.isMaskedArray(x):
         x = np.ma.filled(x.astype(np.float64), np.nan)
-    if hasattr(x, "select_dtypes"):
+    framed = hasattr(x, "select_dtypes")
+    array: Any
+    if framed:
         sides = _checked_sides(image_shape)
-        given, series = _checked_names(x.columns if names is None else names, x.shape[1]), [*_series(x)]
+        given = _checked_names(x.columns if names is None else names, x.shape[1])
         if x.shape[0] == 0 or x.shape[1] == 0:
             raise DataError(f"need (N, D), (N, H, W) or (N, C, H, W), none of them 0; the shape is {x.shape}")
         shape = _checked_shape(sides, x.shape[1])
     else:
         try:
-            array = np.asarray(x)
+            array = x.source if isinstance(x, Stored) else np.asarray(x)
         except (TypeError, ValueError, RuntimeError) as error:
             raise DataError(f"the rows of x do not make an array: {error}") from error
-        if array.ndim not in (2, 3, 4) or array.size == 0:
-            hint = "; x.reshape(-1, 1) makes one column" if array.ndim == 1 and array.size else ""
+        if len(array.shape) not in (2, 3, 4) or 0 in array.shape:
+            hint = "; x.reshape(-1, 1) makes one column" if len(array.shape) == 1 and array.shape[0] else ""
             raise DataError(f"need (N, D), (N, H, W) or (N, C, H, W), none of them 0; the shape is {array.shape}{hint}")
-        sides = _checked_sides(image_shape) or (array.shape[1:] if array.ndim > 2 else None)
-        array = array.reshape(len(array), -1)
-        shape = _checked_shape(sides, array.shape[1])
+        sides = _checked_sides(image_shape) or (array.shape[1:] if len(array.shape) > 2 else None)
+        features = math.prod(array.shape[1:])
+        shape = _checked_shape(sides, features)
         prefix = "pixel_" if shape else "x"
-        counted = [prefix + "_".join(map(str, at)) for at in np.ndindex(shape or (array.shape[1],))]
-        given, series = _checked_names(counted if names is None else names, array.shape[1]), [*array.T]
+        counted = [prefix + "_".join(map(str, at)) for at in np.ndindex(shape or (features,))]
+        given = _checked_names(counted if names is None else names, features)
     wanted = _wanted(given, keep, drop)
     if len(wanted) < len(given) and shape:
         raise DataError("columns= and drop= would leave holes in the images: leave them out, or image_shape")
-    chosen = {name: column for name, column in zip(given, series, strict=True) if name in wanted}
-    numeric = all(getattr(column.dtype, "kind", "O") in "iufb" for column in chosen.values())
-    if numeric and not hasattr(x, "select_dtypes") and not missing_values:  # at once: an image has many columns
-        return _numeric(chosen), shape, []
+    chosen = [j for j, name in enumerate(given) if name in wanted]
+    plainly = "iuf" if len(missing_values) else "iufb"  # a code for missing entries may be one of false and true
+    if not framed and getattr(array.dtype, "kind", "O") in plainly:  # plain numbers are left where they are
+        plain = [Raw(NOTHING, single=array.dtype == np.float32)] * features
+        kinds = {given[j]: ((isinstance(x, Stored) and x.kinds) or plain)[j] for j in chosen}
+        if unusable := {name: kind.why for name, kind in kinds.items() if isinstance(kind, Refused)}:
+            _refuse_columns(unusable)
+        rows = Rows(array, columns=None if len(chosen) == len(given) else np.array(chosen))
+        return _numeric(rows, [*kinds], missing_values), cast(dict[str, Raw], kinds), shape
+    if not framed:
+        array = array.reshape(len(array), -1)
+    values = np.empty((len(x) if framed else len(array), len(chosen)))
     raw: dict[str, Raw] = {}
     refused: dict[str, str] = {}
-    for name, column in chosen.items():
+    for at, j in enumerate(chosen):
+        name, column = given[j], x.iloc[:, j] if framed else array[:, j]
         try:
-            in_words = name in words and hasattr(x, "select_dtypes")
-            raw[name] = (_in_words if in_words else numbered)(name, column, missing_values)
+            found = (_in_words if name in words and framed else numbered)(name, column, missing_values)
         except Refused as reason:
             refused[name] = reason.why
+            continue
+        values[:, at] = found.values
+        raw[name] = found._replace(values=values[:, at])
     if refused:
         _refuse_columns(refused)
-    return raw, shape, []
+    return Rows(values), raw, shape
 
 
-def _series(frame: Any) -> Iterable[Any]:
-    return (frame.iloc[:, j] for j in range(frame.shape[1]))
+def _numeric(rows: Rows, names: Sequence[str], missing_values: Sequence[Any]) -> Rows:
+    """Plain numbers of which some stand for entries that were not observed."""
+    if rows.source.dtype.kind in "iu" and rows.source.dtype.itemsize == 8:
+        _refuse(((at, rows.given(at)) for at in rows.pieces()), _beyond_floats, names, BEYOND, ANOTHER_UNIT)
+    codes = [float(value) for value in spellings(missing_values) if isinstance(value, Real)]
+    return rows.changed(lambda x: np.where(np.isin(x, codes), np.nan, x)) if codes else rows
 
 
-def _numeric(columns: Mapping[str, Array]) -> dict[str, Raw]:
-    """Columns of plain numbers."""
-    for name, column in columns.items():
-        if _beyond_floats(column):
-            _refuse_cells(name, column.astype(object), column.astype(object))
-    # with -0 made 0 so that equal values have equal bytes
-    return {name: Raw(c.astype(np.float64) + 0.0, single=c.dtype == np.float32) for name, c in columns.items()}
+def exact(name: str, values: Array, start: int = 0) -> Array:
+    """The values (N,) of a column, from some row on, if float64 holds them.
+
+    Raises:
+        DataError: integers among which float64 has gaps.
+    """
+    at = slice(start, start + len(values))
+    _refuse([(at, values[:, None])], _beyond_floats, [name], BEYOND, ANOTHER_UNIT)
+    return values
+
+
+def _refuse_unusable(summary: Summary, names: Sequence[str]) -> None:
+    """Raise DataError for columns of numbers of which nothing was observed, or which are dates."""
+    empty = summary.count == 0
+    dated = summary.dated & (summary.least < summary.most) & (summary.rows >= FEW_VALUES)
+    refused = {name: NO_ENTRY if empty[j] else DATES for j, name in enumerate(names) if empty[j] or dated[j]}
+    if refused:
+        _refuse_columns(refused)
 
 
 def numbered(name: str, column: Any, missing_values: Sequence[Any]) -> Raw:
@@ -266,16 +332,16 @@ def numbered(name: str, column: Any, missing_values: Sequence[Any]) -> Raw:
     if len(missing_values):
         gone = gone | series.isin(spellings(missing_values)).to_numpy()
     if gone.all():
-        raise Refused("has no entry that was observed")
+        raise Refused(NO_ENTRY)
     if pd.api.types.is_bool_dtype(series.dtype):
         values = np.where(gone, np.nan, series.where(~gone, False).astype(bool).to_numpy())
-        return Raw(values.astype(np.float64), ("False", "True"), reason="true or false")
+        return TRUTHS._replace(values=values.astype(np.float64))
     if series.dtype.kind in "iuf":
         plain = series.where(~gone, series[~gone].iloc[0]).to_numpy(dtype=_plain(series.dtype))
-        if _beyond_floats(plain):
+        if _beyond_floats(plain).any():
             _refuse_cells(name, plain.astype(object), plain.astype(object))
-        if _are_dates(plain):
-            raise Refused("holds dates written as numbers; the days since a first date, say, can be used in its place")
+        if len(plain) >= FEW_VALUES and is_date(plain).all() and plain.min() < plain.max():
+            raise Refused(DATES)
         values = np.where(gone, np.nan, plain.astype(np.float64)) + 0.0
         return Raw(values, single=str(series.dtype).lower() == "float32")
     return _read_text(name, series.astype(object).to_numpy(), gone)
@@ -290,7 +356,7 @@ def _in_words(name: str, column: Any, missing_values: Sequence[Any]) -> Raw:
         return _coded(series, missing_values)
     gone = (series.isna() | series.isin(spellings(missing_values))).to_numpy()
     if gone.all():
-        raise Refused("has no entry that was observed")
+        raise Refused(NO_ENTRY)
     known = series[~gone]
     whole = known.map(lambda cell: isinstance(cell, str | bool | np.bool_) or float(cell).is_integer())
     words = known.map(lambda cell: str(int(cell) if isinstance(cell, float) else cell).strip())
@@ -317,14 +383,6 @@ def spellings(missing_values: Sequence[Any]) -> list[Any]:
     return [*missing_values, *(str(value) for value in missing_values if not isinstance(value, str)), *numbers]
 
 
-def _are_dates(x: Array) -> bool:
-    """Whether all are a year of this century or the last, a month and a day in one number: 20200117."""
-    if len(x) < FEW_VALUES or not ((x >= 19000101) & (x <= 20991231)).all() or (x != np.rint(x)).any():
-        return False
-    month, day = (x // 100) % 100, x % 100
-    return bool(((month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)).all() and x.min() < x.max())
-
-
 def _plain(dtype: Any) -> Any:
     """NumPy's type for one of pandas' own."""
     return getattr(dtype, "numpy_dtype", dtype)
@@ -340,7 +398,7 @@ def _coded(series: Any, missing_values: Sequence[Any]) -> Raw:
     code = series.cat.codes.to_numpy().astype(np.float64)
     gone = code < 0
     if gone.all():
-        raise Refused("has no entry that was observed")
+        raise Refused(NO_ENTRY)
     kind = "ordered " if series.cat.ordered else ""
     return Raw(np.where(gone, np.nan, code), words, bool(series.cat.ordered), reason=f"{kind}categories")
 
@@ -353,7 +411,7 @@ def _read_text(name: str, cells: Array, gone: Array) -> Raw:
     if all(isinstance(cell, bool | np.bool_) for cell in known):
         values = np.full(len(cells), np.nan)
         values[~gone] = known.astype(np.float64)
-        return Raw(values, ("False", "True"), reason="true or false")
+        return TRUTHS._replace(values=values)
     if any(isinstance(cell, list | dict | set | tuple | np.ndarray) for cell in known[:SOME]):
         raise Refused("holds lists or other objects in its cells")
     # each different text is looked at once; a 1 and a True would be told for one
@@ -411,35 +469,47 @@ def _is_written_number(cell: str) -> bool:
 # -- what a column is --------------------------------------------------------------------------------------------------
 
 
+def _extents(rows: Rows, summary: Summary) -> list[Extent]:
+    """What the values of each column have in common; of few, whether each occurs twice on the average."""
+    extents = [summary.extent(j) for j in range(len(summary.count))]
+    sparse = [j for j, extent in enumerate(extents) if extent.observed < 2 * TABLE_LEVELS]
+    if sparse:
+        kept = [[x[~np.isnan(x)] for x in block.T] for _, block in rows.select(np.array(sparse)).blocks()]
+        for j, values in zip(sparse, zip(*kept, strict=True), strict=True):
+            observed = np.concatenate(values)
+            extents[j] = extents[j]._replace(repeats=2 * len(np.unique(observed)) <= len(observed))
+    return extents
+
+
 class Rule(NamedTuple):
-    """A support, whether observed values (N,) of a column of numbers are taken for it, and why, in words."""
+    """A support, whether the observed values of a column of numbers are taken for it, and why, in words."""
 
     support: ColumnSupport
-    holds: Callable[[Array], bool]
+    holds: Callable[[Extent], bool]
     why: str
 
 
-def _whole(x: Array) -> bool:
-    return bool(np.all(x == np.rint(x)))
-
-
-def _repeats(x: Array) -> bool:
-    grid = _integer_grid(x, TABLE_LEVELS)
-    return grid is not None and 2 * len(np.unique(x)) <= len(x)
+def _step(x: Extent) -> int:
+    """The greatest common divisor of whole numbers; 1 where they are too large to say."""
+    return x.divisor or 1 if x.exact and x.most > x.least else 1
 
 
 RULES = (
-    Rule("binary", lambda x: bool(np.all((x == 0) | (x == 1))), "zeros and ones"),
-    Rule("ordinal", _repeats, f"whole numbers on at most {TABLE_LEVELS} equally spaced levels"),
+    Rule("binary", lambda x: x.whole and x.least >= 0 and x.most <= 1, "zeros and ones"),
+    Rule(
+        "ordinal",
+        lambda x: x.repeats and _integer_grid(x, TABLE_LEVELS) is not None,
+        f"whole numbers on at most {TABLE_LEVELS} equally spaced levels",
+    ),
     Rule(
         "count",
-        lambda x: _whole(x) and x.min() >= 0 and (10 * x.min() <= x.max() or x.min() == x.max()) and _step(x) <= 1,
+        lambda x: x.whole and x.least >= 0 and (10 * x.least <= x.most or x.least == x.most) and _step(x) <= 1,
         "whole numbers from 0 up",
     ),
-    Rule("unit", lambda x: bool(x.min() >= 0 and x.max() <= 1 and x.min() < x.max()), "numbers from 0 to 1"),
+    Rule("unit", lambda x: x.least >= 0 and x.most <= 1 and x.least < x.most, "numbers from 0 to 1"),
     Rule(
         "positive",
-        lambda x: bool(x.min() > 0 and x.max() >= SPREAD * x.min()),
+        lambda x: x.least > 0 and x.most >= SPREAD * x.least,
         f"numbers above 0, the largest at least {SPREAD} times the smallest",
     ),
     Rule("real", lambda _: True, "numbers"),
@@ -447,7 +517,13 @@ RULES = (
 
 
 def _together(
-    values: Array, raw: Mapping[str, Raw], declared: Mapping[str, str], grid: tuple[float, ...] | None, *, image: bool
+    rows: Rows,
+    observed: Extent,
+    raw: Mapping[str, Raw],
+    declared: Mapping[str, str],
+    grid: tuple[float, ...] | None,
+    *,
+    image: bool,
 ) -> dict[str, Column]:
     """What all columns are if they are one thing: a table of zeros and ones, or of levels on one grid; or nothing."""
     kinds = {*declared.values()}
@@ -456,7 +532,6 @@ def _together(
     (kind,) = kinds
     if kind not in ("auto", "ordinal"):
         return {}
-    observed = values[~np.isnan(values)]
     rules = {rule.support: rule for rule in RULES}
     binary = rules["binary"]
     if kind == "auto" and grid is None and binary.holds(observed):
@@ -467,9 +542,9 @@ def _together(
         why = "levels that were named" if grid else f"whole numbers on {len(found)} levels that all columns share"
         return {name: Column(name=name, support="ordinal", levels=found, reason=why) for name in raw}
     if kind == "ordinal":
-        outside = ~SUPPORTS["ordinal"].holds(values, Column(name="", support="ordinal")) & ~np.isnan(values)
+        one = Column(name="", support="ordinal")
         remedy = f'{SUPPORTS["ordinal"].remedy}; support="auto" infers what the values are'
-        _refuse(outside, values, [*raw], "outside the support 'ordinal'", remedy)
+        _refuse(rows.blocks(), one.outside, [*raw], "outside the support 'ordinal'", remedy)
         raise DataError(f"no grid of 2 to {DECLARED_LEVELS} levels holds these values; {remedy}")
     if not image and not rules["count"].holds(observed):
         return {}
@@ -477,9 +552,8 @@ def _together(
     return {name: Column(name=name, support=rule.support, reason=rule.why) for name in raw}
 
 
-def _alone(name: str, raw: Raw, declared: str, grid: tuple[float, ...] | None) -> Column:
+def _alone(name: str, raw: Raw, observed: Extent, declared: str, grid: tuple[float, ...] | None) -> Column:
     """What one column is."""
-    observed = raw.values[~np.isnan(raw.values)]
     support: Any
     if raw.categories:
         levels = tuple(float(k) for k in range(len(raw.categories)))
@@ -522,18 +596,18 @@ def _alone(name: str, raw: Raw, declared: str, grid: tuple[float, ...] | None) -
             )
         return Column(name=name, support="ordinal", levels=found, reason="declared")
     if support == "categorical":
-        if not _whole(observed) or observed.min() < 0 or observed.max() >= MOST_CATEGORIES:
+        if not observed.whole or observed.least < 0 or observed.most >= MOST_CATEGORIES:
             raise DataError(
                 f"column {name!r} is declared categorical: its values have to be text, or whole numbers from 0 to "
                 f"{MOST_CATEGORIES - 1}"
             )
-        words = tuple(str(k) for k in range(int(observed.max()) + 1))
+        words = tuple(str(k) for k in range(int(observed.most) + 1))
         return Column(name=name, support="categorical", categories=words, reason="declared")
     return Column(name=name, support=support, reason="declared")
 
 
-def _recorded(column: Column, raw: Raw, resolution: Any) -> Column:
-    """The column with the width of the cell that its values stand for."""
+def _recorded(column: Column, rows: Rows, resolution: Any, step: Callable[[], float | None]) -> Column:
+    """The column, of one of the rows, with the width of the cell that its values stand for."""
     told = resolution.get(column.name, "auto") if isinstance(resolution, Mapping) else resolution
     if column.kind.discrete:
         width = column.levels[1] - column.levels[0] if column.levels else 1.0
@@ -545,56 +619,20 @@ def _recorded(column: Column, raw: Raw, resolution: Any) -> Column:
         return replace(column, resolution=width)
     if told is None:
         return column
-    if told != "auto":
-        if isinstance(told, bool) or not isinstance(told, Real) or not 0 < float(told) < math.inf:
-            raise DataError(f"resolution={told!r} of column {column.name!r}: give a positive width, or None")
-        off = np.abs(raw.values - told * np.rint(raw.values / told))
-        apart = off > ON_STEP * told + np.spacing(np.abs(raw.values).astype(np.float32))
+    if told == "auto":
+        return replace(column, resolution=step())
+    if isinstance(told, bool) or not isinstance(told, Real) or not 0 < float(told) < math.inf:
+        raise DataError(f"resolution={told!r} of column {column.name!r}: give a positive width, or None")
+    for at, x in rows.blocks():
+        off = np.abs(x - told * np.rint(x / told))
+        apart = (off > ON_STEP * told + np.spacing(np.abs(x).astype(np.float32)))[:, 0]
         if apart.any():
             row = int(apart.argmax())
             raise DataError(
-                f"resolution={told!r} of column {column.name!r}: row {row} (counted from 0) holds {raw.values[row]:g}, "
-                "which is no multiple of it, so that the cells of two values would overlap"
+                f"resolution={told!r} of column {column.name!r}: row {at.start + row} (counted from 0) holds "
+                f"{x[row, 0]:g}, which is no multiple of it, so that the cells of two values would overlap"
             )
-        return replace(column, resolution=float(told))
-    return replace(column, resolution=_decimal_step(raw.values[~np.isnan(raw.values)], single=raw.single))
-
-
-def _decimal_step(x: Array, *, single: bool) -> float | None:
-    """The coarsest round step, 1, 2, 5 or 25 times 10^n >= 10^-6, that all values are multiples of; or None."""
-    largest = np.abs(x).max()
-    if not largest < MOST_EXACT:
-        return None
-    exact = _step_of(x, largest, None)
-    rounded = exact is None and (single or np.all(x[:SOME] == x[:SOME].astype(np.float32)))
-    return _step_of(x, largest, np.float32) if rounded and (single or np.all(x == x.astype(np.float32))) else exact
-
-
-def _step_of(x: Array, largest: float, kind: Any) -> float | None:
-    """The same of numbers that are exact, or were rounded to a precision of their own."""
-    spacing = float(np.spacing((kind or np.float64)(largest)))
-    for places in range(PLACES + 1):
-        scale = 10.0**places
-        if COARSER * spacing > 1 / scale or largest * scale > MOST_EXACT:
-            return None
-        if not _multiples(x[:SOME], scale, kind) or not _multiples(x, scale, kind):
-            continue
-        if x.min() == x.max():  # one value tells its decimals and no step
-            return 1 / scale
-        common = int(np.gcd.reduce(np.abs(np.rint(x * scale)).astype(np.int64)))
-        return max((step for step in ROUND if common and common % step == 0), default=1) / scale
-    return None
-
-
-def _multiples(x: Array, scale: float, kind: Any) -> bool:
-    """Whether all values are whole multiples of 1 / scale, as their precision writes them."""
-    written = np.rint(x * scale) / scale
-    return bool(np.all(written == x) if kind is None else np.all(written.astype(kind) == x.astype(kind)))
-
-
-def _step(x: Array) -> int:
-    """The greatest common divisor of whole numbers; 1 where they are too large to say."""
-    return int(np.gcd.reduce(x.astype(np.int64))) or 1 if np.abs(x).max() <= MOST_EXACT and x.max() > x.min() else 1
+    return replace(column, resolution=float(told))
 
 
 def _checked_levels(levels: Sequence[float]) -> tuple[float, ...]:
@@ -605,14 +643,12 @@ def _checked_levels(levels: Sequence[float]) -> tuple[float, ...]:
     return tuple(array.astype(np.float64).tolist())
 
 
-def _integer_grid(x: Array, most: int) -> tuple[float, ...] | None:
+def _integer_grid(x: Extent, most: int) -> tuple[float, ...] | None:
     """The coarsest grid of equally spaced integers that holds all values, if it has 2 to ``most`` levels."""
     # all parts count: the levels are the sample space, which is given and not estimated
-    low, high = float(x.min()), float(x.max())
-    if np.any(x != np.rint(x)) or max(-low, high) > MOST_EXACT:
+    if not x.exact or not 0 < x.most - x.least < most * x.stride:
         return None
-    step = int(np.gcd.reduce((x - low).astype(np.int64), axis=None))
-    return tuple(np.arange(low, high + 1, step).tolist()) if 0 < high - low < most * step else None
+    return tuple(np.arange(x.least, x.most + 1, x.stride).tolist())
 
 
 # -- what is said of it ------------------------------------------------------------------------------------------------
@@ -623,24 +659,27 @@ def few(names: Sequence[str], most: int = 8) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def _missing_notes(values: Array, names: Sequence[str]) -> list[str]:
-    gone = np.isnan(values)
-    if not gone.any():
+def _missing_notes(summary: Summary, names: Sequence[str]) -> list[str]:
+    missing = summary.rows - summary.count
+    if not missing.any():
         return []
-    share, where = gone.mean(), np.array(names)[gone.any(axis=0)].tolist()
+    gone, size = int(missing.sum()), summary.rows * len(names)
+    where = np.array(names)[missing > 0].tolist()
     return [
-        f"{gone.sum()} of {gone.size} entries ({100 * share:.2g} %) were not observed, in {few(where)}: scores are of "
+        f"{gone} of {size} entries ({100 * gone / size:.2g} %) were not observed, in {few(where)}: scores are of "
         "those that were."
     ]
 
 
-def _code_notes(raw: Mapping[str, Raw]) -> list[str]:
+def _code_notes(rows: Rows, summary: Summary, raw: Mapping[str, Raw]) -> list[str]:
     """Values that look like codes for missing ones: they repeat, and lie far outside the rest."""
-    found: dict[float, list[str]] = {}
-    for name, column in raw.items():
-        if column.categories:
-            continue
-        observed = column.values[~np.isnan(column.values)]
+    extreme = np.isin(summary.least, CODES) | np.isin(summary.most, CODES)
+    suspects = [j for j, column in enumerate(raw.values()) if extreme[j] and not column.categories]
+    if not suspects:
+        return []
+    names, found = [*raw], dict[float, list[str]]()
+    for j, column in zip(suspects, rows.select(np.array(suspects)).spread(LOOKED_AT).T, strict=True):
+        observed = column[~np.isnan(column)]
         for code in CODES:
             rest = observed[observed != code]
             if len(observed) - len(rest) < 2 or len(rest) < FEW_VALUES or not (code < rest.min() or code > rest.max()):
@@ -648,7 +687,7 @@ def _code_notes(raw: Mapping[str, Raw]) -> list[str]:
             low, high = np.quantile(rest, [0.25, 0.75])
             reach = FAR * max(high - low, (rest.max() - rest.min()) / FAR)
             if not low - reach <= code <= high + reach:
-                found.setdefault(code, []).append(name)
+                found.setdefault(code, []).append(names[j])
     return [
         f"{code:g} in {few(names)} lies far from all other values, and may stand for a missing one: "
         f"missing_values=[{code:g}] (--missing {code:g}) takes it for that."
@@ -656,11 +695,12 @@ def _code_notes(raw: Mapping[str, Raw]) -> list[str]:
     ]
 
 
-def _numbering_notes(raw: Mapping[str, Raw]) -> list[str]:
+def _numbering_notes(rows: Rows, summary: Summary, names: Sequence[str]) -> list[str]:
     numbering = [
         name
-        for name, column in raw.items()
-        if (name.lower() in NUMBERING or name.startswith("Unnamed:")) and _counts_rows(column.values)
+        for j, name in enumerate(names)
+        if (name.lower() in NUMBERING or name.startswith("Unnamed:"))
+        and _counts_rows(rows.select(np.array([j])), summary.extent(j))
     ]
     if not numbering:
         return []
@@ -668,8 +708,15 @@ def _numbering_notes(raw: Mapping[str, Raw]) -> list[str]:
     return [f"{few(numbering)} {verb}, which says nothing about them: drop={numbering!r} leaves that out."]
 
 
-def _counts_rows(x: Array) -> bool:
-    return len(x) > 2 and bool(np.all(np.diff(np.sort(x)) == 1))
+def _counts_rows(rows: Rows, extent: Extent) -> bool:
+    """Whether a column holds as many consecutive whole numbers as there are rows, each once."""
+    n = len(rows)
+    if n < 3 or extent.observed < n or not extent.exact or extent.most - extent.least != n - 1:
+        return False
+    seen = np.zeros(n, dtype=bool)
+    for _, x in rows.blocks():
+        seen[(x[:, 0] - extent.least).astype(np.int64)] = True
+    return bool(seen.all())
 
 
 def _refuse_columns(refused: Mapping[str, str]) -> None:
@@ -680,23 +727,42 @@ def _refuse_columns(refused: Mapping[str, str]) -> None:
     raise DataError(f"{told}. Leave {them} out with drop={[*refused]!r} ({flags}); labels= takes a column of classes")
 
 
-def _refuse(bad: Array, values: Array, columns: Sequence[str], complaint: str, remedy: str) -> None:
+def _refuse(
+    blocks: Iterable[tuple[slice, Array]],
+    bad: Callable[[Array], Array],
+    columns: Sequence[str],
+    complaint: str,
+    remedy: str,
+) -> None:
     """Name the first of the bad entries (N, D), if there are any, in the order of the rows."""
-    if bad.any():
-        row, j = divmod(int(np.argmax(bad)), len(columns))
-        value = values[row, j] if values.dtype.kind in "mM" else values[row].tolist()[j]
-        found = f"{SHORT.repr(value)} is {complaint}"
-        where = few(np.array(columns)[bad.any(axis=0)].tolist())
-        more = f" ({bad.sum()} such values, in {where})" if bad.sum() > 1 else ""
-        raise DataError(f"column {columns[j]!r}, row {row} (counted from 0): {found}{more}; {remedy}")
+    first, count, where = "", 0, np.zeros(len(columns), dtype=bool)
+    for at, values in blocks:
+        found = bad(values)
+        if not found.any():
+            continue
+        if not first:
+            row, j = divmod(int(np.argmax(found)), len(columns))
+            value = values[row, j] if values.dtype.kind in "mM" else values[row].tolist()[j]
+            shown = f"{SHORT.repr(value)} is {complaint}"
+            first = f"column {columns[j]!r}, row {(at.start or 0) + row} (counted from 0): {shown}"
+        count += int(found.sum())
+        where |= found.any(axis=0)
+    if first:
+        more = f" ({count} such values, in {few(np.array(columns)[where].tolist())})" if count > 1 else ""
+        raise DataError(f"{first}{more}; {remedy}")
 
 
-def _refuse_outside(values: Array, columns: Sequence[Column], first: Column) -> None:
-    """Name the first value outside the support that was declared for its column and others."""
-    same = [column.support == first.support for column in columns]
-    bad = np.stack([column.outside(values[:, j]) & same[j] for j, column in enumerate(columns)], axis=1)
-    remedy = f'{first.kind.remedy}; support="auto" infers what the values are'
-    _refuse(bad, values, [column.name for column in columns], f"outside the support {first.support!r}", remedy)
+def _refuse_outside(rows: Rows, columns: Sequence[Column]) -> None:
+    """Name the first value outside the support of its column, by the first support of which there is one."""
+    names = [column.name for column in columns]
+    for support in dict.fromkeys(column.support for column in columns):
+        same = [column.support == support for column in columns]
+
+        def bad(x: Array, same: Sequence[bool] = same) -> Array:
+            return np.stack([column.outside(x[:, j]) & same[j] for j, column in enumerate(columns)], axis=1)
+
+        remedy = f'{SUPPORTS[support].remedy}; support="auto" infers what the values are'
+        _refuse(rows.blocks(), bad, names, f"outside the support {support!r}", remedy)
 
 
 def _refuse_cells(name: str, cells: Array, known: Array) -> None:
@@ -707,14 +773,13 @@ def _refuse_cells(name: str, cells: Array, known: Array) -> None:
     remedy = f"leave the column out, encode it, or, if it holds the classes, say labels={name!r}"
     told = [str(value) for value in cells[bad][:SOME]] if bad.any() else [""]
     if isinstance(cells[row], Real):
-        complaint = "beyond what float64 holds exactly"
-        remedy = "use another unit, or leave the column out if it numbers the rows"
+        complaint, remedy = BEYOND, ANOTHER_UNIT
     elif written := notation(told):
         complaint, remedy = f"not a number but {written.name}", written.mend(name, told)
     elif row == 0 and len(cells) > 2 and bad.sum() == 1 and isinstance(cells[0], str):
         complaint = "not a number but a word above numbers"
         remedy = "if its row holds the units, load the frame of pandas.read_csv(..., skiprows=[1])"
-    _refuse(bad[:, None], cells[:, None], [name], complaint, remedy)
+    _refuse([(slice(None), cells[:, None])], lambda _: bad[:, None], [name], complaint, remedy)
 
 
 def _not_a_number(value: Any) -> bool:
@@ -727,10 +792,12 @@ def _not_a_number(value: Any) -> bool:
     return isinstance(value, np.datetime64 | np.timedelta64)  # whose float is a number of days or seconds
 
 
-def _beyond_floats(x: Any) -> bool:
-    """Whether there are integers among which float64 has gaps."""
+def _beyond_floats(x: Any) -> Array:
+    """Which are integers that float64 has not, since it has gaps there."""
     values = np.asarray(x)
-    return values.dtype.kind in "iu" and bool(np.any((values > MOST_EXACT) | (values < -MOST_EXACT)))
+    beyond = ((values > MOST_EXACT) | (values < -MOST_EXACT)) & (values.dtype.kind in "iu")
+    beyond[beyond] = [_not_a_number(value) for value in values[beyond].tolist()]
+    return beyond
 
 
 # -- what was asked for ------------------------------------------------------------------------------------------------

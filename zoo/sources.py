@@ -12,7 +12,7 @@ import math
 import os
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module, resources
 from itertools import islice
@@ -25,16 +25,20 @@ from zoo.data import Array, Binarize, Data, Resolution, ScalingKind
 from zoo.errors import DataError
 from zoo.notation import READ_CSV, notation
 from zoo.options import count, location
-from zoo.schema import few
+from zoo.schema import NOTHING, TRUTHS, Refused, Stored, exact, few
+from zoo.schema import Raw as Known
 from zoo.splits import SplitChoice
-from zoo.storage import check_memory, check_promise, free_memory, pieces, regular, unzipped
+from zoo.storage import check_memory, check_packed, check_promise, free_memory, pieces, regular, unzipped
 from zoo.supports import Support
+from zoo.tables import InFile, Rows, Source, large, rows_at_once, unpacked
 
-__all__ = ["DataCall", "Layout", "Raw", "list_data", "load_data", "read_source"]
+__all__ = ["DataCall", "Layout", "Raw", "in_memory", "list_data", "load_data", "read_source"]
 
 TOLD = 1000  # characters of an argument that a call is written down with
 SHARE = 8  # of the free memory, for what is loaded: checks, splits and scaling take their own copies
 NUMBER, WORD = 8, 64  # bytes that a value takes
+ROW = 64  # bytes that are in memory for a row of a table in a file while it is loaded: its key, its part, its number
+PLAIN = "iufb"  # kinds of NumPy's types that are real numbers
 UNOBSERVED = frozenset(
     [
         "NA",
@@ -141,9 +145,11 @@ def load_data(
     stratifies the split. ``groups`` may name a column of a table, whose rows of one value all go to one part: the
     patient, the sensor, the day; it is taken out as well.
 
-    ``max_bytes`` is the most memory that what a file holds may take, unpacked and at 8 bytes a
-    number; a file of more is refused before it takes any. By default it is an eighth of the memory that is free,
-    since checks and splits make copies.
+    ``max_bytes`` is the most memory that what a file holds may take, unpacked and at 8 bytes a number; by default it is
+    an eighth of the memory that is free, since checks and splits make copies. Of a file of more the rows are read as
+    they are needed: of ``.npy`` where they are; of ``.parquet``, ``.zarr`` and ``.nc``, whose rows are packed, unpacked
+    into a file beside it (or where TMPDIR says) that has no name and is gone with the process. 64 bytes a row stay in
+    memory. Other files of more are refused before they take any, and so are words in a ``.parquet``.
 
     Raises :class:`~zoo.errors.DataError` if there is no such name or file, or if it cannot be read or used, and
     :class:`~zoo.errors.OptionError` for a ``seed`` or a switch that is none, or a path that cannot be one.
@@ -164,7 +170,9 @@ def load_data(
     elif label is not None and hasattr(source, "columns"):
         raw = _framed(source, label)
     try:
-        if isinstance(groups, str):
+        if isinstance(groups, str) and isinstance(raw.x, Stored):
+            groups, drop = _column(raw, groups), [*([drop] if isinstance(drop, str) else drop), groups]
+        elif isinstance(groups, str):
             raw, groups = _without(raw, groups)
         data = Data.from_array(
             raw.x,
@@ -199,11 +207,27 @@ def read_source(source: str | os.PathLike[str], label: str | None = None, max_by
     Raises:
         DataError: there is none, or it cannot be read.
     """
-    limit = free_memory() // SHARE if max_bytes is None else count("max_bytes", max_bytes, most=2**63 - 1)
+    limit = _limit(max_bytes)
     if isinstance(source, str) and source in NAMED:
         _unlabelled(label)
         return NAMED[source]()
     return _read(location("source", source), label, limit)
+
+
+def in_memory(raw: Raw, max_bytes: int | None = None) -> Raw:
+    """The same with the table in memory, if it was left in its file.
+
+    Raises:
+        DataError: it takes more memory than ``max_bytes``, by default an eighth of what is free.
+    """
+    if not isinstance(raw.x, Stored):
+        return raw
+    check_memory(NUMBER * math.prod(raw.x.source.shape), _limit(max_bytes))
+    return raw._replace(x=raw.x.source[:])
+
+
+def _limit(max_bytes: int | None) -> int:
+    return free_memory() // SHARE if max_bytes is None else count("max_bytes", max_bytes, most=2**63 - 1)
 
 
 def _without(raw: Raw, groups: str) -> tuple[Raw, Array]:
@@ -214,6 +238,18 @@ def _without(raw: Raw, groups: str) -> tuple[Raw, Array]:
     if groups not in frame:
         raise DataError(f"groups={groups!r} is not a column{_nearest(groups, frame.columns)}")
     return raw._replace(x=frame.drop(columns=groups)), frame[groups].to_numpy()
+
+
+def _column(raw: Raw, groups: str) -> Array:
+    """The groups in a column of a table that stays where it is."""
+    if raw.names is None:
+        raise DataError(f"groups={groups!r} is a name, and this source has no named columns: pass the groups, (N,)")
+    if groups not in raw.names:
+        raise DataError(f"groups={groups!r} is not a column{_nearest(groups, raw.names)}")
+    at = list(raw.names).index(groups)
+    if raw.x.kinds and isinstance(raw.x.kinds[at], Refused):
+        raise DataError(f"groups: column {groups!r} {raw.x.kinds[at].why}")
+    return np.concatenate([block[:, 0] for _, block in Rows(raw.x.source, columns=np.array([at])).blocks()])
 
 
 DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(load_data).parameters.items()}
@@ -529,12 +565,77 @@ def _parquet(path: Path, label: str | None, limit: int) -> Raw:
 
     _extra("pyarrow", "parquet")
     with import_module("pyarrow.parquet").ParquetFile(path) as file:
-        check_promise(NUMBER * file.metadata.num_rows * file.metadata.num_columns, path, limit)
+        taken = NUMBER * file.metadata.num_rows * file.metadata.num_columns
+        check_packed(taken, path)
+        kinds = {field.name: _kind(field.type) for field in file.schema_arrow if field.name not in _row_names(file)}
+        words = any(isinstance(kind, Refused) for name, kind in kinds.items() if name != label)
+        if large((file.metadata.num_rows, len(kinds))) and not (words and taken <= limit):
+            return _parquet_rows(file, path, kinds, label, limit)
+    check_memory(taken, limit)
     return _framed(pd.read_parquet(path, engine="pyarrow"), label)
 
 
-def _pick(arrays: Mapping[str, Any], label: str | None) -> tuple[str, Any]:
-    """The one array of two or more dimensions, or the one called x, and the labels by their name."""
+def _row_names(file: Any) -> set[str]:
+    """The columns of a Parquet file that are no data, but the names that pandas gave its rows."""
+    of_pandas = file.schema_arrow.pandas_metadata or {}
+    return {name for name in of_pandas.get("index_columns", ()) if isinstance(name, str)}
+
+
+def _kind(arrow: Any) -> Known | Refused:
+    """What is known of a column of a Parquet file by its type."""
+    types = import_module("pyarrow.types")
+    if types.is_boolean(arrow):
+        return TRUTHS
+    if types.is_integer(arrow) or types.is_floating(arrow):
+        return Known(NOTHING, single=types.is_float32(arrow))
+    return Refused(
+        f"holds {arrow}, and of a table as large as this one the rows are read as they are needed, which takes plain "
+        "numbers; write a number for each word or date"
+    )
+
+
+def _parquet_rows(file: Any, path: Path, kinds: dict[str, Known | Refused], label: str | None, limit: int) -> Raw:
+    """A large Parquet file, its rows unpacked."""
+    if label is not None and label not in kinds:
+        raise DataError(f"labels={label!r} is not a column{_nearest(label, kinds)}")
+    labels = None if label is None else file.read(columns=[label]).column(0).to_pandas().to_numpy()
+    names = [name for name in kinds if name != label]
+    plain = [name for name in names if not isinstance(kinds[name], Refused)]
+    # in single precision if that holds all of them
+    dtype = np.result_type(np.float32, *(file.schema_arrow.field(name).type.to_pandas_dtype() for name in plain))
+
+    def blocks() -> Iterator[Array]:
+        at = 0
+        for batch in file.iter_batches(rows_at_once(len(names)), columns=plain):
+            block = np.full((len(batch), len(names)), np.nan, dtype)
+            for name, column in zip(batch.schema.names, batch.columns, strict=True):
+                values = column.cast("uint8") if kinds[name] is TRUTHS else column
+                block[:, names.index(name)] = exact(name, values.to_numpy(zero_copy_only=False), at)
+            at += len(batch)
+            yield block
+
+    source, notes = _unpacked(blocks(), (file.metadata.num_rows, len(names)), dtype, path, limit)
+    return Raw(Stored(source, [kinds[name] for name in names]), labels, names, notes=notes)
+
+
+def _unpacked(
+    blocks: Iterable[Array], shape: tuple[int, ...], dtype: np.dtype[Any], path: Path, limit: int
+) -> tuple[Source, tuple[str, ...]]:
+    """The rows of a packed table, in memory if they may take it, and else in a file; and what is to be said of that."""
+    if NUMBER * math.prod(shape) <= limit:
+        found, at = np.empty(shape, dtype), 0
+        for block in blocks:
+            found[at : at + len(block)] = block
+            at += len(block)
+        return found, ()
+    check_memory(ROW * shape[0], limit)
+    source = unpacked(blocks, shape, dtype, path)
+    size = math.prod(shape) * dtype.itemsize
+    return source, (f"Rows of this file cannot be read one by one: they were unpacked into {size:,} bytes on disk.",)
+
+
+def _table_name(arrays: Mapping[str, Any], label: str | None) -> str:
+    """Of the one array of two or more dimensions, or the one called x."""
     if label is not None and label not in arrays:
         raise DataError(f"labels={label!r} is not in the file, which holds {', '.join(arrays)}")
     tables = [name for name, array in arrays.items() if array.ndim > 1 and name != label]
@@ -542,7 +643,12 @@ def _pick(arrays: Mapping[str, Any], label: str | None) -> tuple[str, Any]:
     if len(chosen) != 1:
         held = ", ".join(f"{name} {tuple(array.shape)}" for name, array in arrays.items())
         raise DataError(f"need one array of rows and columns, or one called x; the file holds {held or 'none'}")
-    return chosen[0], None if label is None else np.asarray(arrays[label])
+    return chosen[0]
+
+
+def _pick(arrays: Mapping[str, Any], label: str | None) -> tuple[str, Any]:
+    """The name of the table, and the labels by theirs."""
+    return _table_name(arrays, label), None if label is None else np.asarray(arrays[label])
 
 
 def _unlabelled(label: str | None) -> None:
@@ -550,24 +656,48 @@ def _unlabelled(label: str | None) -> None:
         raise DataError(f"labels={label!r} is a name, and this source has none: pass the labels, (N,)")
 
 
-def _check_header(file: Any, size: int, name: str) -> int:
-    """Hold the size of a NumPy file against its header before memory is taken for the array: how much that will be."""
+class Header(NamedTuple):
+    """What stands at the beginning of a NumPy file."""
+
+    shape: tuple[int, ...]
+    by_column: bool
+    dtype: np.dtype[Any]
+    length: int
+
+    @property
+    def taken(self) -> int:
+        """Bytes of memory that the array will take."""
+        plain = self.dtype.kind in PLAIN + "c"
+        return int(math.prod(self.shape) * max(NUMBER if plain else WORD, self.dtype.itemsize))
+
+
+def _header(file: Any, size: int, name: str) -> Header:
+    """The header of a NumPy file, which its size is held against before memory is taken for the array."""
     headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     version = np.lib.format.read_magic(file)
     if version not in headers:
         raise DataError(f"{name} is of NumPy's format {version}, which holds no plain numbers")
-    shape, _, dtype = headers[version](file)
-    promised = file.tell() + math.prod(shape) * dtype.itemsize
-    if size != promised and not dtype.hasobject:  # objects are pickled, and refused as such
+    found = Header(*headers[version](file), file.tell())
+    promised = found.length + math.prod(found.shape) * found.dtype.itemsize
+    if size != promised and not found.dtype.hasobject:  # objects are pickled, and refused as such
         raise DataError(f"{name} has {size} bytes, its header says {promised}: it was cut short or is damaged")
-    return int(math.prod(shape) * max(NUMBER if dtype.kind in "biufc" else WORD, dtype.itemsize))
+    return found
 
 
 def _npy(path: Path, label: str | None, limit: int) -> Raw:
     _unlabelled(label)
     with path.open("rb") as file:
-        check_memory(_check_header(file, path.stat().st_size, path.name), limit)
-    return Raw(np.load(path, allow_pickle=False))
+        header = _header(file, path.stat().st_size, path.name)
+    if header.dtype.kind not in PLAIN or not large(header.shape):
+        check_memory(header.taken, limit)
+        return Raw(np.load(path, allow_pickle=False))
+    if header.by_column:
+        size = rows_at_once(math.prod(header.shape[1:]))
+        blocks = (np.load(path, mmap_mode="r")[at : at + size] for at in range(0, header.shape[0], size))
+        source, notes = _unpacked(blocks, header.shape, header.dtype, path, limit)
+        return Raw(Stored(source), notes=notes)
+    check_memory(ROW * header.shape[0], limit)
+    return Raw(Stored(InFile(path.resolve(), header.length, header.shape, header.dtype)))
 
 
 def _npz(path: Path, label: str | None, limit: int) -> Raw:
@@ -576,7 +706,7 @@ def _npz(path: Path, label: str | None, limit: int) -> Raw:
         taken = 0
         for member in members.infolist():
             with members.open(member) as file:
-                taken += _check_header(file, member.file_size, member.filename)
+                taken += _header(file, member.file_size, member.filename).taken
         check_memory(taken, limit)
     with np.load(path, allow_pickle=False) as archive:
         arrays = dict(archive)
@@ -585,12 +715,36 @@ def _npz(path: Path, label: str | None, limit: int) -> Raw:
 
 
 def _dataset(dataset: Any, path: Path, label: str | None, limit: int) -> Raw:
-    check_promise(sum(max(NUMBER * v.size, v.nbytes) for v in dataset.variables.values()), path, limit)
-    dataset = dataset.load()
-    name, labels = _pick({str(name): dataset[name] for name in dataset.variables}, label)
+    sizes = {str(name): max(NUMBER * v.size, v.nbytes) for name, v in dataset.variables.items()}
+    check_packed(sum(sizes.values()), path)
+    name = _table_name({str(name): dataset[name] for name in dataset.variables}, label)
     x = dataset[name]
+    if large(x.shape) and x.dtype.kind in PLAIN:
+        check_memory(sizes.get(label or "", 0), limit)
+        tall = (x.encoding.get("chunksizes") or x.encoding.get("chunks") or (1,))[0]
+        source, notes = _unpacked(_row_blocks(x, tall), x.shape, x.dtype, path, limit)
+        found = Raw(Stored(source), notes=notes)
+    else:
+        check_memory(sum(sizes.values()), limit)
+        found = Raw(x.values)
     named = x.ndim == 2 and x.dims[1] in x.coords
-    return Raw(x.values, labels, [str(c) for c in x[x.dims[1]].values] if named else None)
+    names = [str(c) for c in x[x.dims[1]].values] if named else None
+    return found._replace(labels=None if label is None else dataset[label].values, names=names)
+
+
+def _row_blocks(x: Any, tall: int) -> Iterator[Array]:
+    """The rows of an array of chunks as tall as that, some chunks at a time."""
+    wide = math.prod(x.shape[1:])
+    if tall * wide > CHUNKS:
+        raise DataError(
+            f"its chunks hold {tall:,} rows of {wide:,} numbers, so that no row is read without all of these: write it "
+            "in chunks of fewer rows, or as .npy"
+        )
+    size = tall * max(1, rows_at_once(wide) // tall)
+    return (np.asarray(x[start : start + size]) for start in range(0, x.shape[0], size))
+
+
+CHUNKS = 2**27  # numbers in a row of chunks, which are in memory together
 
 
 def _netcdf(path: Path, label: str | None, limit: int) -> Raw:
@@ -612,7 +766,12 @@ def _zarr(path: Path, label: str | None, limit: int) -> Raw:
             regular(file)
     if isinstance(store := zarr.open(path, mode="r"), zarr.Array):
         _unlabelled(label)
-        check_promise(max(NUMBER * store.size, store.nbytes), path, limit)
+        check_packed(max(NUMBER * store.size, store.nbytes), path)
+        if large(store.shape) and store.dtype.kind in PLAIN:
+            blocks = _row_blocks(store, (store.shards or store.chunks)[0])
+            source, notes = _unpacked(blocks, store.shape, store.dtype, path, limit)
+            return Raw(Stored(source), notes=notes)
+        check_memory(max(NUMBER * store.size, store.nbytes), limit)
         return Raw(np.asarray(store))
     with xarray.open_dataset(path, engine="zarr", chunks=None, consolidated=False) as dataset:
         return _dataset(dataset, path, label, limit)

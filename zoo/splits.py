@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
 import numpy as np
 
 from zoo.errors import DataError
+from zoo.tables import Rows, hashed, odd_numbers
 
 if TYPE_CHECKING:
     import xarray
@@ -23,7 +24,7 @@ PARTS: tuple[Part, ...] = get_args(Part)
 FRACTIONS = (0.7, 0.1, 0.2)
 FAR_MORE = 10  # times as many equal pairs as columns drawn independently would give
 SOME_ROWS, SOME_COLUMNS = 4096, 64  # enough to judge what chance does
-CHUNK = 4096  # rows hashed at once
+MOST_ROWS = 2**18  # in which rows that differ in one column alone are counted; of more, an even share
 SUBSAMPLE_SEED = 0
 NUMBERS_AT_ONCE = 2**20
 
@@ -36,9 +37,15 @@ class Split(NamedTuple):
 
 
 def split_rows(
-    x: Array, split: SplitChoice, groups: Array | None, labels: Array | None, discrete: bool, rng: np.random.Generator
+    rows: Rows,
+    keys: Array,
+    split: SplitChoice,
+    groups: Array | None,
+    labels: Array | None,
+    discrete: bool,
+    rng: np.random.Generator,
 ) -> Split:
-    """Divide the rows of ``x`` (N, D) among the parts.
+    """Divide rows (N, D), with a key for each that is the same for equal ones, among the parts.
 
     Rows that belong together, being of one group (N,) or equal where equality tells of copies, make a unit, and
     a unit goes to one part. Units are shuffled, sorted by label, a unit's label being the most frequent one in
@@ -51,26 +58,27 @@ def split_rows(
     held against, and its repeats are copies. In ``discrete`` values, and in continuous ones so coarse that half of the
     rows or more repeat, columns that go together make equal rows frequent without any copying. But they make
     rows that differ in one column alone frequent too, and copying does not: there have to be ten times as
-    many equal pairs as such pairs as well. Where chance explains equal rows they are divided one by one: to keep
-    them together would take from the test part what is most frequent in the data.
+    many equal pairs as such pairs as well, which are counted among 2^18 evenly spaced rows if there are more. Where
+    chance explains equal rows they are divided one by one: to keep them together would take from the test part what is
+    most frequent in the data.
     """
-    n = len(x)
+    n = len(rows)
     given = np.shape(split) == (n,) and all(isinstance(part, str) for part in split)
     one_by_one = isinstance(split, str) and split == "rows"
     if one_by_one and groups is not None:
         raise DataError('split="rows" divides groups, which groups= keeps together: leave one of them out')
-    single, equal = np.arange(n), _first_equal(x)
+    single, equal = np.arange(n), _first_equal(rows, keys)
     repeats = int(np.sum(equal != single))
     coarse = discrete or 2 * repeats >= n
-    copies = repeats > 0 and not _explained_by_chance(x, equal, coarse)
+    copies = repeats > 0 and not _explained_by_chance(rows, keys, equal, coarse)
     kept = copies and not given and not one_by_one
     if given:
-        units, rows = single, _named(split)
+        units, parts = single, _named(split)
     else:
         fractions = _fractions(split, n)
         units = single if one_by_one else _together(equal if kept else single, groups)
-        rows = _drawn(fractions, units, labels, rng)
-    sizes = {str(part): len(rows[part]) for part in PARTS}
+        parts = _drawn(fractions, units, labels, rng)
+    sizes = {str(part): len(parts[part]) for part in PARTS}
     if not all(sizes.values()):
         largest, remedy = int(np.unique(units, return_counts=True)[1].max()), "add rows, or change split"
         if largest > 1:
@@ -87,11 +95,11 @@ def split_rows(
         if not copies
         else 'split="grouped" keeps equal rows together'
     )
-    notes = _leaks(rows, equal, advice) + _group_notes(rows, groups)
+    notes = (_leaks(parts, equal, advice) if repeats else []) + _group_notes(parts, groups)
     if kept:
         are = "is" if repeats == 1 else "are"
         notes.append(f"{repeats} of {n} rows {are} equal to an earlier one: equal rows were kept in one part.")
-    return Split(rows, tuple(notes))
+    return Split(parts, tuple(notes))
 
 
 def subsample(part: xarray.DataArray, most: int | None) -> xarray.DataArray:
@@ -132,56 +140,52 @@ def _named(split: Any) -> dict[Part, Array]:
     return {part: np.flatnonzero(np.asarray(split) == part) for part in PARTS}
 
 
-def _first_equal(x: Array) -> Array:
-    """The first row that is equal to each row, (N,)."""
-    _, inverse, counts = np.unique(_keys(x), return_inverse=True, return_counts=True)
-    suspects = np.flatnonzero(counts[inverse] > 1)
-    first = np.arange(len(x))
-    if len(suspects):  # equal keys may still be different rows
-        _, at, of = np.unique(x[suspects], axis=0, return_index=True, return_inverse=True)
-        first[suspects] = suspects[at[of.ravel()]]
+def _first_equal(rows: Rows, keys: Array) -> Array:
+    """The first row that is equal to each row, (N,); one with a gap is equal to no other."""
+    first = np.arange(len(rows))
+    suspects = first
+    while len(suspects := _of_equal_keys(keys, suspects)):
+        _, at, of = np.unique(keys[suspects], return_index=True, return_inverse=True)
+        earliest, different = suspects[at[of]], [np.empty(0, dtype=np.int64)]
+        for piece in rows.take(suspects).pieces():  # equal keys may still be different rows
+            x = rows[suspects[piece]]
+            same = np.all(x == rows[earliest[piece]], axis=1)
+            first[suspects[piece][same]] = earliest[piece][same]
+            different.append(suspects[piece][~same & ~np.isnan(x).any(axis=1)])
+        suspects = np.concatenate(different)
     return first
 
 
-def _keys(x: Array) -> Array:
-    """A number for each row, the same for equal rows; the sum of one for each value."""
-    odd = _odd(x.shape[1])
-    return np.concatenate([_hashed(x[at : at + CHUNK], odd).sum(axis=1) for at in range(0, len(x), CHUNK)])
-
-
-def _odd(d: int) -> Array:
-    return np.random.default_rng(0).integers(2**62, size=d, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
-
-
-def _hashed(x: Array, odd: Array) -> Array:
-    """A pseudorandom number for each value, (N, D), that depends on the column."""
-    bits = np.ascontiguousarray(x).view(np.uint64)
-    bits = (bits ^ (bits >> np.uint64(32))) * odd
-    return bits ^ (bits >> np.uint64(32))
+def _of_equal_keys(keys: Array, rows: Array) -> Array:
+    """Those of some rows, in order, whose key another one of them has too."""
+    ordered = np.sort(keys[rows])
+    shared = ordered[1:][ordered[1:] == ordered[:-1]]
+    return rows[np.isin(keys[rows], shared)] if len(shared) else rows[:0]
 
 
 def _pairs(counts: Array) -> float:
     return float(np.sum(counts.astype(np.float64) * (counts - 1)) / 2)
 
 
-def _explained_by_chance(x: Array, equal: Array, coarse: bool) -> bool:
-    n, d = x.shape
+def _explained_by_chance(rows: Rows, keys: Array, equal: Array, coarse: bool) -> bool:
+    n, d = rows.shape
     if d == 1 and not coarse:
         return False  # one column cannot be held against the others
     pairs = _pairs(np.unique(equal, return_counts=True)[1])
-    some = x[:: max(n // SOME_ROWS, 1)]
+    some = rows.spread(SOME_ROWS)
     same = [_pairs(np.unique(column, return_counts=True)[1]) / _pairs(np.array(len(some))) for column in some.T]
     if pairs <= FAR_MORE * _pairs(np.array(n)) * np.prod(same):
         return True
     if not coarse:
         return False
     chosen = np.unique(np.linspace(0, d - 1, min(d, SOME_COLUMNS)).astype(np.int64))
-    keys = _keys(x)
-    nearly = 0.0
-    for j in chosen:
-        others = keys - _hashed(x[:, [j]], _odd(d)[[j]])[:, 0]
-        nearly += _pairs(np.unique(others, return_counts=True)[1]) - pairs
-    return bool(pairs <= FAR_MORE * nearly * d / len(chosen))
+    looked_at = slice(None, None, -(-n // MOST_ROWS))
+    among = _pairs(np.unique(equal[looked_at], return_counts=True)[1])
+    own = [hashed(x[:, chosen], odd_numbers(d)[chosen]) for _, x in rows.take(np.arange(n)[looked_at]).blocks()]
+    others = keys[looked_at, None] - np.concatenate(own)
+    nearly = sum(_pairs(np.unique(column, return_counts=True)[1]) - among for column in others.T)
+    share = _pairs(np.array(len(others))) / _pairs(np.array(n))
+    return bool(pairs <= FAR_MORE * nearly / share * d / len(chosen))
 
 
 def _together(equal: Array, groups: Array | None) -> Array:
@@ -201,9 +205,10 @@ def _together(equal: Array, groups: Array | None) -> Array:
 
 
 def _drawn(fractions: Array, units: Array, labels: Array | None, rng: np.random.Generator) -> dict[Part, Array]:
-    _, of, size = np.unique(units, return_inverse=True, return_counts=True)
+    of, size = _numbered(units)
     order = rng.permutation(len(size))
-    order = order[np.argsort(size[order], kind="stable")]
+    if size.max() > 1:  # else they are in order as they are, and there may be many
+        order = order[np.argsort(size[order], kind="stable")]
     if labels is not None:
         label = _most_frequent(labels, of)
         order = order[np.argsort(label[order], kind="stable")]
@@ -217,9 +222,22 @@ def _drawn(fractions: Array, units: Array, labels: Array | None, rng: np.random.
             number = min(number, len(order) - (2 if part == "test" else 1))
         number = max(min(number, len(fitting)), 0)
         at = (np.arange(number) * len(fitting) + rng.integers(max(len(fitting), 1))) // max(number, 1)
-        rows[part] = np.flatnonzero(np.isin(of, fitting[at]))
-        order = order[~np.isin(order, fitting[at])]
-    return {"train": np.flatnonzero(np.isin(of, order)), "validation": rows["validation"], "test": rows["test"]}
+        drawn = np.zeros(len(size), dtype=bool)
+        drawn[fitting[at]] = True
+        rows[part] = np.flatnonzero(drawn[of])
+        order = order[~drawn[order]]
+    left = np.zeros(len(size), dtype=bool)
+    left[order] = True
+    return {"train": np.flatnonzero(left[of]), "validation": rows["validation"], "test": rows["test"]}
+
+
+def _numbered(units: Array) -> tuple[Array, Array]:
+    """The number of each row's unit, (N,), in order of their first rows, and how many rows each unit has."""
+    size = np.bincount(units)
+    if size.all():  # each row is a unit
+        return units, size
+    number = np.cumsum(size > 0) - 1
+    return number[units], size[size > 0]
 
 
 def _most_frequent(labels: Array, of: Array) -> Array:

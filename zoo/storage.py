@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "InUse",
     "check_memory",
+    "check_packed",
     "check_promise",
     "digest",
     "free_memory",
@@ -136,8 +137,20 @@ def check_memory(taken: int, limit: int) -> None:
     if taken > limit:
         raise DataError(
             f"takes {taken:,} bytes of memory or more, and max_bytes is {limit:,}: load fewer rows or columns, "
-            "or give a larger max_bytes"
+            "give a larger max_bytes, or save the table as .npy, whose rows are read as they are needed"
         )
+
+
+def check_packed(promised: int, path: Path) -> None:
+    """Hold the bytes that a packed file says it holds against its size.
+
+    Raises:
+        DataError: they cannot be in there.
+    """
+    files = path.rglob("*") if path.is_dir() else [path]
+    size = sum(regular(file).stat().st_size for file in files if not file.is_dir())
+    if promised > max(DEFLATED * size, NEVER_TOO_MUCH):
+        raise DataError(f"its header promises {promised} bytes, which do not fit into the {size} there are")
 
 
 def check_promise(promised: int, path: Path, limit: int | None = None) -> None:
@@ -146,10 +159,7 @@ def check_promise(promised: int, path: Path, limit: int | None = None) -> None:
     Raises:
         DataError: they cannot be in there, or are more than the limit, which by default is the memory that is free.
     """
-    files = path.rglob("*") if path.is_dir() else [path]
-    size = sum(regular(file).stat().st_size for file in files if not file.is_dir())
-    if promised > max(DEFLATED * size, NEVER_TOO_MUCH):
-        raise DataError(f"its header promises {promised} bytes, which do not fit into the {size} there are")
+    check_packed(promised, path)
     if limit is not None:
         check_memory(promised, limit)
     elif promised > (free := free_memory()):

@@ -10,9 +10,12 @@ import numpy as np
 
 from zoo.data import Scaling, noisy, real_array
 from zoo.errors import DataError
+from zoo.splits import value_blocks
 from zoo.supports import MIXED, SUPPORTS, as_modelled, seen
 
 if TYPE_CHECKING:
+    import xarray
+
     from zoo.cards import Card
     from zoo.data import Data
 
@@ -98,9 +101,12 @@ class View:
             return np.full(len(x), self.log_volume)
         return cast(Array, taken @ np.log(self.scale))
 
-    def mean_log_volume(self, x: Any) -> float:
-        """The mean of :meth:`log_volumes`."""
-        return float(self.log_volumes(x).mean()) if np.isnan(x).any() else self.log_volume
+    def mean_log_volume(self, part: xarray.DataArray) -> float:
+        """The mean of :meth:`log_volumes` over a part of the data, (N, D)."""
+        if not self.data.missing:
+            return self.log_volume
+        volumes = np.concatenate([self.log_volumes(x) for x in value_blocks(part)])
+        return float(volumes.mean() if np.ptp(volumes) else volumes[0])
 
     def noisy(self, x: Any, u: Any, width: Any = None) -> Any:
         """Values (..., D) in the likelihood's units with the data's noise, drawn from u, uniform in [0, 1).

@@ -19,7 +19,9 @@ from zoo.errors import Unknown
 from zoo.imputation import SWEEPS, center, given_latents, states
 from zoo.options import ImputationMethod
 from zoo.runs import Run
+from zoo.splits import subsample
 from zoo.supports import Column
+from zoo.tables import looked_at
 
 __all__ = ["HIDDEN", "IMPUTERS", "hidden_entries", "imputation"]
 
@@ -213,7 +215,7 @@ def _errors(center: Array, truth: Array, nominal: Array) -> Array:
 
 def _constant(data: Data, given: Array) -> Array:
     """The mean of each column of the training part, or its most frequent value."""
-    train = data.train.values
+    train = subsample(data.train, looked_at(data.train.shape)).values
     center = [_mode(v) if c.kind.nominal else np.nanmean(v) for c, v in zip(data.columns, train.T, strict=True)]
     return np.asarray(np.broadcast_to(center, given.shape))
 

@@ -1,0 +1,42 @@
+"""A table as an array of xarray's, whose values are read as they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray
+from xarray.backends import BackendArray
+from xarray.core import indexing
+
+from zoo.tables import Rows, large
+
+__all__ = ["Lazy", "data_array"]
+
+
+class Lazy(BackendArray):
+    """Rows (N, D) that xarray indexes."""
+
+    def __init__(self, rows: Rows) -> None:
+        self.rows = rows
+        self.shape, self.dtype = rows.shape, np.dtype(np.float64)
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        if not isinstance(key, indexing.VectorizedIndexer):
+            return self._read(key.tuple)
+        # by entries, and not by rows and columns; of these xarray would sort the rows first
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
+
+    def _read(self, key: tuple[Any, ...]) -> Any:
+        of_rows, of_columns = key
+        if isinstance(of_rows, int | np.integer):
+            return self.rows[np.array([of_rows])][0, of_columns]
+        return self.rows[of_rows][:, of_columns]
+
+
+def data_array(rows: Rows, dims: Sequence[str], coords: Mapping[str, Any], name: str) -> xarray.DataArray:
+    """The table as an array in memory, or, if it is large, as one whose values are read as they are asked for."""
+    if not large(rows.shape):
+        return xarray.DataArray(rows[:], coords, dims, name)
+    return xarray.DataArray(xarray.Variable(dims, indexing.LazilyIndexedArray(Lazy(rows))), coords, name=name)

@@ -1,0 +1,249 @@
+"""Tables of numbers, in memory or in a file, whose rows are read as they are asked for."""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Any, Protocol, TypeAlias, cast
+
+import numpy as np
+
+from zoo.errors import DataError
+
+__all__ = [
+    "InFile",
+    "Rows",
+    "Source",
+    "hashed",
+    "large",
+    "looked_at",
+    "odd_numbers",
+    "row_keys",
+    "rows_at_once",
+    "unpacked",
+]
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+
+LARGE = 2**22  # numbers: a table of more stays where it is, and is read by rows
+BLOCK = 2**22  # numbers that are read at once
+SPAN, WORTH = 2**22, 2**13  # bytes that are read for close rows, and that take as long as to ask for a row alone
+
+
+class Source(Protocol):
+    """An array (N, ...) of plain numbers that gives some of its rows."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, ...)."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of its numbers."""
+
+    def __getitem__(self, rows: Any, /) -> Any:
+        """The rows of a slice, or of an array of their numbers."""
+
+
+@dataclass(frozen=True, eq=False)
+class InFile:
+    """An array (N, ...) in a file, row after row from an offset on.
+
+    It is read, and not mapped: pages that are mapped count as resident, and with each that is asked for the kernel maps
+    those around it, up to megabytes. Reading scattered rows one by one also takes less time than mapping them does.
+    """
+
+    file: Path | IO[bytes]
+    offset: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    def __getitem__(self, rows: slice | Array) -> Array:
+        if isinstance(rows, slice):
+            start, stop, step = rows.indices(self.shape[0])
+            if step != 1:
+                return self[np.arange(start, stop, step)]
+            found = np.empty((max(stop - start, 0), *self.shape[1:]), self.dtype)
+            with self._opened() as file:
+                self._fill(found, start, file)
+            return found
+        found = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        size = self.dtype.itemsize * math.prod(self.shape[1:])
+        with self._opened() as file:
+            for at in range(0, len(rows), piece := max(1, SPAN // (size + WORTH))):
+                self._gather(found[at : at + piece], rows[at : at + piece], size, file)
+        return found
+
+    def _gather(self, found: Array, rows: Array, size: int, file: int) -> None:
+        """Scattered rows one by one, close ones with what lies between them."""
+        first, last = int(rows.min()), int(rows.max())
+        if (last - first + 1) * size <= len(rows) * (size + WORTH):
+            span = np.empty((last - first + 1, *self.shape[1:]), self.dtype)
+            self._fill(span, first, file)
+            span.take(rows - first, axis=0, out=found, mode="clip")
+            return
+        view, read = _bytes(found), os.preadv
+        for at, row in zip(range(0, len(view), size), rows.tolist(), strict=True):
+            if read(file, [view[at : at + size]], self.offset + row * size) < size:
+                raise DataError(f"{self.file} ends before row {row}: it has been cut short")
+
+    def _fill(self, found: Array, row: int, file: int) -> None:
+        """Read consecutive rows from one on into an array."""
+        size = self.dtype.itemsize * math.prod(self.shape[1:])
+        left, at = _bytes(found), self.offset + row * size
+        while len(left):
+            taken = os.preadv(file, [left], at)
+            if not taken:
+                raise DataError(f"{self.file} ends before row {row + len(found) - 1}: it has been cut short")
+            left, at = left[taken:], at + taken
+
+    @contextmanager
+    def _opened(self) -> Iterator[int]:
+        if isinstance(self.file, Path):
+            with self.file.open("rb", buffering=0) as file:
+                yield file.fileno()
+        else:
+            yield self.file.fileno()
+
+
+def _bytes(x: Array) -> memoryview:
+    """Those of an array, to be written to."""
+    return x.reshape(-1).view(np.uint8).data if x.size else memoryview(b"")
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """A table (N, D) of float64, entries that were not observed NaN, of which any rows can be had.
+
+    Args:
+        source: an array (N, ...) of plain numbers, in memory or in a file, whose rows are flattened.
+        index: which of its rows, in order; None for all.
+        columns: which numbers of a row, in order; None for all.
+        changes: what is made of values (n, D), one after another.
+
+    >>> table = Rows(np.array([[1, 2], [3, 4], [5, 6]]), index=np.array([0, 2]))
+    >>> table[np.array([1])].tolist(), table[:].shape
+    ([[5.0, 6.0]], (2, 2))
+    """
+
+    source: Source
+    index: Array | None = None
+    columns: Array | None = None
+    changes: tuple[Callable[[Array], Array], ...] = ()
+
+    def __len__(self) -> int:
+        return self.source.shape[0] if self.index is None else len(self.index)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(N, D)."""
+        features = math.prod(self.source.shape[1:]) if self.columns is None else len(self.columns)
+        return len(self), features
+
+    def given(self, rows: slice | Array) -> Array:
+        """Rows (n, D) as they are in the source."""
+        given = self.source[rows if self.index is None else self.index[rows]]
+        given = given.reshape(len(given), math.prod(self.source.shape[1:]))
+        return cast(Array, given if self.columns is None else given[:, self.columns])
+
+    def __getitem__(self, rows: slice | Array) -> Array:
+        values = self.given(rows).astype(np.float64)
+        values += 0.0  # which makes -0 to 0, so that equal values have equal bytes
+        for change in self.changes:
+            values = change(values)
+        return cast(Array, values)
+
+    def take(self, rows: Array) -> Rows:
+        """Some of its rows."""
+        return replace(self, index=rows if self.index is None else self.index[rows])
+
+    def select(self, columns: Array) -> Rows:
+        """Some of its columns."""
+        return replace(self, columns=columns if self.columns is None else self.columns[columns])
+
+    def changed(self, change: Callable[[Array], Array]) -> Rows:
+        """The table with something made of its values (n, D)."""
+        return replace(self, changes=(*self.changes, change))
+
+    def pieces(self) -> Iterator[slice]:
+        """All rows in order, as many as are read at once."""
+        n, size = len(self), rows_at_once(self.shape[1])
+        return (slice(start, min(start + size, n)) for start in range(0, n, size))
+
+    def blocks(self) -> Iterator[tuple[slice, Array]]:
+        """All rows in order, some at a time: where they are, and their values (n, D)."""
+        return ((at, self[at]) for at in self.pieces())
+
+    def spread(self, most: int) -> Array:
+        """Evenly spaced rows, at least so many if there are, and fewer than twice that; of wide ones fewer."""
+        wide = math.prod(self.source.shape[1:])
+        return self[:: max(1, len(self) // most, -(-len(self) * wide // LARGE))]
+
+
+def rows_at_once(features: int) -> int:
+    """How many rows of so many numbers are read together."""
+    return max(1, BLOCK // max(features, 1))
+
+
+def large(shape: Sequence[int]) -> bool:
+    """Whether a table (N, D) is left where it is."""
+    return math.prod(shape) > LARGE
+
+
+def looked_at(shape: Sequence[int]) -> int:
+    """How many rows of a table (N, D) stand for all of them where these are not looked at one by one."""
+    return max(1, LARGE // shape[1]) if large(shape) else shape[0]
+
+
+def row_keys(x: Array, salt: int = 0) -> Array:
+    """A number for each row of x (n, D), the same for equal rows; the sum of one for each value."""
+    odd = odd_numbers(x.shape[1], salt)
+    return np.concatenate([hashed(x[at : at + CHUNK], odd).sum(axis=1) for at in range(0, len(x), CHUNK)])
+
+
+CHUNK = 4096  # rows hashed at once
+
+
+def odd_numbers(d: int, salt: int = 0) -> Array:
+    """A number for each column, (D,), to hash its values with."""
+    return np.random.default_rng(salt).integers(2**62, size=d, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+
+
+def hashed(x: Array, odd: Array) -> Array:
+    """A pseudorandom number for each value of x (n, D), which depends on the column."""
+    bits = np.ascontiguousarray(x).view(np.uint64)
+    bits = (bits ^ (bits >> np.uint64(32))) * odd
+    return bits ^ (bits >> np.uint64(32))
+
+
+def unpacked(blocks: Iterable[Array], shape: tuple[int, ...], dtype: np.dtype[Any], path: Path) -> InFile:
+    """What a packed file holds, row after row in a file without a name, which is gone with the process.
+
+    It lies in the folder of the packed one, which has room for such data, or else in that for temporary files.
+
+    Raises:
+        DataError: there is not enough room.
+    """
+    needed = math.prod(shape) * dtype.itemsize
+    folders = (path.resolve().parent, Path(tempfile.gettempdir()))
+    folder = next((one for one in folders if os.access(one, os.W_OK) and _room(one) > needed), None)
+    if folder is None:
+        raise DataError(
+            f"its rows are packed, and unpacked they take {needed:,} bytes on disk, for which neither {folders[0]} nor "
+            f"{folders[1]} (TMPDIR) has room: make room, or save the table as .npy, whose rows are read where they are"
+        )
+    file = cast(IO[bytes], tempfile.TemporaryFile(dir=folder))  # noqa: SIM115 (closed with the table)
+    for block in blocks:
+        file.write(_bytes(np.ascontiguousarray(block, dtype)))
+    file.flush()
+    return InFile(file, 0, shape, dtype)
+
+
+def _room(folder: Path) -> int:
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize
