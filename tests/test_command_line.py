@@ -435,7 +435,7 @@ def test_an_interruption_says_what_was_kept(tmp_path, monkeypatch):
     monkeypatch.setattr("zoo.tasks.fit", interrupted)
     arguments = ["--data", "iris", "--out", tmp_path, *QUICK]
     _, err = call("compare", "gmm-constrained", "gmm", *arguments, status=130)
-    assert err == f"{NOTE}interrupted: kept {tmp_path / 'gmm-constrained'}; no report was written. {RESUME}\n"
+    assert err == f"{NOTE}interrupted: {tmp_path / 'gmm-constrained'} finished; no report was written. {RESUME}\n"
     assert (tmp_path / "gmm-constrained/run.json").is_file()
     _, err = call("train", "gmm", *arguments[:2], "--out", tmp_path / "x", status=130)
     assert err.endswith("\ninterrupted: nothing was written.\n")

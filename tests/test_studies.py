@@ -1,5 +1,6 @@
 """Studies: the same bits by whatever workers, shards or executors, with processes killed in the middle."""
 
+import dataclasses
 import json
 import os
 import re
@@ -20,6 +21,7 @@ import zoo
 from zoo import catalogue, planning, workers
 from zoo.command_line import app
 from zoo.errors import OptionError, RunError, UnknownPair
+from zoo.pairs import VAEOptions
 from zoo.storage import locked
 from zoo.studies import failure_file
 from zoo.tasks import LoadedAgain, LoadedHere
@@ -88,19 +90,41 @@ def test_what_kills_its_process_fails_alone(tmp_path, monkeypatch):
     assert "own-mortal" in study.pages[0].read_text()
 
 
+class Plain:
+    """An executor, and what it gives, with nothing but what they need."""
+
+    def __init__(self, function=None, argument=None):
+        self.call = function, argument
+
+    def submit(self, function, argument):
+        return Plain(function, argument)
+
+    def result(self):
+        function, argument = self.call
+        return function(argument)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, SystemExit, KeyboardInterrupt])
+def test_whatever_a_pair_raises_is_a_row(error, tmp_path):
+    @zoo.register("own-raising", title="t", summary="s", formula="f", support="real", bounded=False, reference="r")
+    def build(data: zoo.Data, options: VAEOptions):
+        raise error("boom")
+
+    names = ["own-raising", "gmm-constrained"]
+    if error is not KeyboardInterrupt:  # which from a pair of this process is no other than the user's own
+        here = zoo.study(names, "iris", tmp_path / "here", **HOW)
+        assert list(here.failures) == ["own-raising"]
+        assert "boom" in here.failures["own-raising"]
+        assert [run.name for run in here.runs] == ["gmm-constrained"]
+        return
+    todo = planning.plan("gmm-constrained", "iris", tmp_path, **{n: v for n, v in HOW.items() if n != "progress"})
+    (task,) = todo.tasks
+    ended = workers.in_worker(dataclasses.replace(task, name="own-raising"))
+    assert "boom" in ended.failure
+
+
 def test_threads_and_things_that_only_have_a_result(whole, tmp_path):
-    class Plain:
-        def __init__(self, function, argument):
-            self.call = function, argument
-
-        def submit(self, function, argument):
-            return Plain(function, argument)
-
-        def result(self):
-            function, argument = self.call
-            return function(argument)
-
-    plain = zoo.study("gmm-constrained[components=2]", "iris", tmp_path / "plain", executor=Plain(None, None), **HOW)
+    plain = zoo.study("gmm-constrained[components=2]", "iris", tmp_path / "plain", executor=Plain(), **HOW)
     same_bits(plain, whole)
     with ThreadPoolExecutor(2) as executor:
         same_bits(zoo.study(NAMES[0], "iris", tmp_path / "threads", executor=executor, **HOW), whole)
@@ -209,6 +233,11 @@ def test_splits_are_those_of_the_seeds_that_follow(tmp_path):
         ({"threads": 0}, OptionError, "threads=0"),
         ({"data": np.eye(30) + 0.5, "repeats": 2}, OptionError, "came from memory"),
         ({"seeds": [1, 1]}, OptionError, "seeds="),
+        ({"names": None}, OptionError, "names=None"),
+        ({"executor": "abc"}, OptionError, "submit(function, argument)"),
+        ({"executor": ThreadPoolExecutor}, OptionError, "submit(function, argument)"),
+        ({"executor": Plain(), "workers": 2}, OptionError, "leave one of them out"),
+        ({"data": lambda *_: 1}, OptionError, "are of type int, and no zoo.Data"),
     ],
 )
 def test_mistakes_are_found_before_anything_is_trained(how, error, told, tmp_path, monkeypatch):
@@ -230,6 +259,17 @@ def test_another_fit_is_refused_and_something_else_is_left_alone(tmp_path):
         zoo.study("gmm", "iris", tmp_path, **HOW)
     with pytest.raises(RunError, match="not the directory of a study"):
         zoo.load_study(tmp_path / "gmm")
+    for wrong in ("[" * 100_000, "[]", '{"splits": [{"folder": ".", "places": {"a": "../.."}}], "ensembles": false}'):
+        (tmp_path / "study.json").write_text(wrong)
+        with pytest.raises(RunError, match="not the directory of a study"):
+            zoo.load_study(tmp_path)
+
+
+def test_a_long_name_gets_a_folder_of_its_own(iris, tmp_path):
+    names = [f"gaussian-identity[hidden=({'2, ' * 150}{last},)]" for last in (2, 3)]
+    folders = [task.place.name for task in planning.plan(names, iris, tmp_path).tasks]
+    assert len({*folders}) == 2
+    assert max(map(len, folders)) < 150
 
 
 def test_workers_are_as_many_as_pay(iris, monkeypatch, tmp_path):

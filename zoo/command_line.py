@@ -103,7 +103,7 @@ AsJSON = Annotated[bool, Option("--json", help="Print JSON, for scripts.")]
 Quiet = Annotated[bool, Option("--quiet", help="No progress on stderr; warnings, errors and notes on the data remain.")]
 Overwrite = Annotated[bool, Option("--overwrite", help="Replace what an earlier command left there.")]
 Resume = Annotated[
-    bool, Option("--resume", help="Go on with what the same command, interrupted, left there: to the same bits.")
+    bool, Option("--resume", help="Continue what the same command, interrupted, left there: to the same bits.")
 ]
 
 
@@ -319,12 +319,12 @@ class Working:
         str | None,
         WORKING(
             metavar="I/N",
-            help="Do the I-th of N shares, then what no other process is at: for job arrays on shared files.",
+            help="Run share I of N, then any task that no other process has taken: for job arrays on shared files.",
             show_default="all",
         ),
     ] = None
     dask: Annotated[
-        str | None, WORKING(metavar="ADDRESS", help="Have the workers of this Dask scheduler do it instead.")
+        str | None, WORKING(metavar="ADDRESS", help="Run the tasks on the workers of this Dask scheduler.")
     ] = None
 
     @property
@@ -683,9 +683,9 @@ def compare(
                 tell=None if quiet else planning.said,
             )
         except KeyboardInterrupt:
-            kept = ", ".join(map(str, todo.study.runs)) or "no run"
+            done = ", ".join(map(str, todo.study.runs)) or "no run"
             raise KeyboardInterrupt(
-                f"kept {kept}; no report was written. The same command with --resume goes on."
+                f"{done} finished; no report was written. The same command with --resume goes on."
             ) from None
     _print_study(study, todo.datas, as_json)
     for name, reason in study.failures.items():
@@ -784,6 +784,8 @@ def report(
     studies = {run: zoo.load_study(run) for run in runs if (run / "study.json").is_file()}
     given = [one for run in runs for one in (studies[run].runs if run in studies else [run])]
     failures = {name: why for study in studies.values() for name, why in study.absent.items()}
+    if not given:
+        raise RunError(f"no run in {', '.join(map(str, runs))} is finished yet: `zoo compare ... --resume` goes on.")
     typer.echo(zoo.report(given, out, failures=failures))
 
 

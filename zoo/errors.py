@@ -53,7 +53,7 @@ class DivergenceWarning(UserWarning):
     """A decoder scale is running to zero, or a seed was frozen at its last finite state."""
 
 
-def one_line(error: Exception, within: Path | None = None) -> str:
+def one_line(error: BaseException, within: Path | None = None) -> str:
     """What an exception says and, if it is not the zoo's own, where it was raised: within a file, or at all.
 
     >>> one_line(OptionError("floor=-1: too small."))

@@ -18,14 +18,14 @@ from zoo.cards import Card
 from zoo.carrying import packed
 from zoo.catalogue import card, create
 from zoo.data import Data
-from zoo.errors import DivergenceWarning, OptionError
+from zoo.errors import DivergenceWarning, OptionError, ZooError
 from zoo.evaluation import checked_effort, evaluate
 from zoo.fitting import Settings, checked_seeds, checked_settings
 from zoo.names import alternatives
 from zoo.options import MAX_SEED, count, location, switch
 from zoo.parts import OBJECTIVES
 from zoo.sources import DataCall, load_data
-from zoo.storage import InUse, locked, write_file
+from zoo.storage import InUse, digest, locked, write_file
 from zoo.studies import PLAN, Split, Study, failure_file
 from zoo.tasks import Ended, LoadedHere, Task, check_place
 from zoo.workers import Executor, by_executor, by_workers, workers_for
@@ -33,6 +33,7 @@ from zoo.workers import Executor, by_executor, by_workers, workers_for
 __all__ = ["COMPARED", "Plan", "plan", "said", "study"]
 
 UNSAFE = re.compile(r"[^\w.=-]+")  # in the name of a folder
+LONGEST = 100  # letters of a folder's name
 MOST_SPLITS = 1000
 COMPARED: dict[str, Any] = {"steps": "auto", "on_divergence": "warn"}  # a ranking is of pairs that have settled
 
@@ -83,6 +84,11 @@ class Plan:
             tell: is called with each task as it ends.
         """
         first, shards = _shard(shard)
+        if executor is not None:
+            if isinstance(executor, type) or not callable(getattr(executor, "submit", None)):
+                raise OptionError(f"executor={executor!r}; give something with submit(function, argument).")
+            if workers not in (1, "auto"):
+                raise OptionError(f"workers={workers!r}, but the executor runs the tasks: leave one of them out.")
         if workers == "auto":
             largest = max(sum(part.nbytes for part in (data.train, data.validation, data.test)) for data in self.datas)
             workers = workers_for(self.tasks, largest)
@@ -150,6 +156,8 @@ def plan(
         **arguments: likewise.
     """
     settings, effort = _arguments(arguments)
+    if not isinstance(names, Iterable):
+        raise OptionError(f"study: names={names!r}; give the name of a pair, or several.")
     chosen = [one for name in ([names] if isinstance(names, str) else names) for one in alternatives(name)]
     if not chosen:
         raise OptionError("study: name at least one pair.")
@@ -161,16 +169,24 @@ def plan(
     splits = []
     for seed in range(first, first + repeats):
         own = folder / f"split-{seed}" if repeats > 1 else folder
-        splits.append(Split(own, {name: own / UNSAFE.sub("-", name).rstrip("-") for name in chosen}))
-        for place, named in Counter(splits[-1].places[name] for name in chosen).items():
-            if named > 1:
-                raise OptionError(f"{place.name} is named more than once: each pair has one run.")
+        splits.append(Split(own, {name: own / _folder(name) for name in chosen}))
+        named = Counter(splits[-1].places[name] for name in chosen)
+        for name, place in splits[-1].places.items():
+            if named[place] > 1:
+                raise OptionError(f"{name} is named more than once: each pair has one run.")
             (check or partial(check_place, overwrite=overwrite, resume=True))(place)
     tasks = []
     for seed, split in zip(range(first, first + repeats), splits, strict=True):
         for name, place in split.places.items():
             of_pair = load(cards[name], seed)
-            create(name, of_pair, **options[name])
+            if not isinstance(of_pair, Data):
+                raise OptionError(f"study: the data for {name} are of type {type(of_pair).__name__}, and no zoo.Data.")
+            try:
+                create(name, of_pair, **options[name])
+            except ZooError:
+                raise
+            except (Exception, SystemExit):  # a bug of that pair, which its task will meet, too
+                pass
             source = LoadedHere(of_pair)
             tasks.append(Task(name, options[name], source, told_seeds, settings, effort, place, overwrite, threads))
     return Plan(Study(folder, tuple(splits), switch("ensembles", ensembles)), tuple(tasks))
@@ -211,8 +227,8 @@ def study(
         executor: runs the tasks instead, wherever it likes: anything with ``submit(function, argument)`` that gives
             something with ``result()``, as ``dask.distributed.Client`` and ``concurrent.futures`` do. The workers have
             to see the same files.
-        shard: "2/4" does the second of four shares, then what nobody else is at: for four processes that know nothing
-            of each other, any of which may die. The last one writes the report.
+        shard: "2/4" runs the second of four shares, then any task that no other process has taken: for four processes
+            that know nothing of each other, any of which may die. The last one writes the report.
         ensembles: rank the mixture of each pair's seeds, too.
         overwrite: start again where runs are there.
         progress: say on stderr how far it is.
@@ -220,11 +236,12 @@ def study(
             unless said.
 
     Returns:
-        A :class:`Study`, whose ``table`` is the ranking, ``failures`` say what there is not, and ``pages`` are reports.
+        A :class:`Study`: its ``table`` is the ranking, ``absent`` the reason for each pair that is not in it, and
+        ``pages`` are the reports.
 
     Raises:
         UnknownPair: no such pair.
-        OptionError: an argument that there is not, or of the wrong type or range; or another fit was begun there.
+        OptionError: an unknown argument, or one of the wrong type or range.
         DataError: data that cannot be loaded, or that a pair is no model of.
         RunError: a place that cannot be written, or holds something else.
 
@@ -260,6 +277,12 @@ def said(task: Task, ended: Ended) -> None:
     Console(stderr=True, markup=False, highlight=False).print(
         f"{told}: {outcome} ({ended.seconds:.0f} s)", style="dim", soft_wrap=True
     )
+
+
+def _folder(name: str) -> str:
+    """The folder of a pair's run: its name, as far as file systems take it."""
+    plain = UNSAFE.sub("-", name).rstrip("-")
+    return plain if len(plain) <= LONGEST else f"{plain[:LONGEST]}-{digest(name.encode())[:8]}"
 
 
 def _arguments(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -304,6 +327,6 @@ def _shard(told: str | None) -> tuple[int, int]:
     if told is None:
         return 0, 1
     which, _, of = str(told).partition("/")
-    if which.isdecimal() and of.isdecimal() and 1 <= int(which) <= int(of) <= MOST_SPLITS:
+    if (which + of).isascii() and which.isdecimal() and of.isdecimal() and 1 <= int(which) <= int(of) <= MOST_SPLITS:
         return int(which) - 1, int(of)
     raise OptionError(f"shard={told!r}: write I/N, such as 1/4 for the first of four.")

@@ -151,12 +151,18 @@ def load_study(out: Any) -> Study:
     try:
         there = json.loads((folder / PLAN).read_text(encoding="utf-8"))
         splits = [
-            Split(folder / split["folder"], {name: folder / place for name, place in split["places"].items()})
+            Split(within(folder, split["folder"]), {name: within(folder, at) for name, at in split["places"].items()})
             for split in there["splits"]
         ]
         return Study(folder, tuple(splits), bool(there["ensembles"]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RunError(f"{folder} is not the directory of a study: there is no {PLAN} that can be read.") from error
+
+
+def within(folder: Path, place: str) -> Path:
+    """A place in a folder; ValueError if it is elsewhere."""
+    (folder / place).resolve().relative_to(folder.resolve())
+    return folder / place
 
 
 def complete(place: Path) -> bool:

@@ -113,7 +113,7 @@ class Task:
     threads: int = 1
     own: bytes = field(default=b"", repr=False)
 
-    def run(self, progress: bool = False) -> Ended:
+    def run(self, progress: bool = False, failures: tuple[type[BaseException], ...] = (Exception, SystemExit)) -> Ended:
         """Do what of it has not been done; a failure is told, in the answer and beside the run, and not raised."""
         started = time.perf_counter()
         failure, elsewhere = "", False
@@ -122,7 +122,7 @@ class Task:
                 failure_file(self.place).unlink(missing_ok=True)
                 try:
                     self._fulfil(progress)
-                except Exception as error:  # the other tasks have a right to their turn
+                except failures as error:  # the other tasks have a right to their turn
                     failure = one_line(error)
                     with suppress(OSError):
                         write_file(failure_file(self.place), failure.encode())
@@ -146,7 +146,7 @@ def in_worker(task: Task) -> Ended:
     """Run a task in a process without a terminal: its warnings come back with how it ended."""
     with _ONE_AT_A_TIME, warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always", DivergenceWarning)
-        ended = task.run()
+        ended = task.run(failures=(Exception, SystemExit, KeyboardInterrupt))  # nobody presses Ctrl-C here
     told = dict.fromkeys(str(one.message) for one in warned if issubclass(one.category, DivergenceWarning))
     return ended._replace(warned=tuple(told))
 
