@@ -487,8 +487,16 @@ def _seeds(run: Outcome) -> list[int]:
 
 
 def short(text: str, length: int) -> str:
-    """A text that fits."""
-    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
+    """A text that fits, cut in the middle: by their ends, and what stands in brackets there, many are told apart.
+
+    >>> short("Gaussian, variance ≥ floor (floor=0.01)", 36)
+    'Gaussian, variance ≥ f… (floor=0.01)'
+    """
+    if len(text) <= length:
+        return text
+    bracket = text.rfind(" (") if text.endswith(")") else -1
+    end = bracket if len(text) - 2 * length / 3 < bracket else len(text) - length // 2
+    return f"{text[: length - 1 - (len(text) - end)].rstrip()}…{text[end:]}"
 
 
 def name_axes(ax: Axes, x: str, y: str) -> None:
