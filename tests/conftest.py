@@ -42,7 +42,7 @@ def quick_scores(monkeypatch):
 
 @pytest.fixture
 def blank_pictures(monkeypatch):
-    from programs import draw_nothing
+    from pictures import draw_nothing
 
     draw_nothing(monkeypatch)
 

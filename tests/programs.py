@@ -29,13 +29,6 @@ def score_quickly(monkeypatch):
     monkeypatch.setattr("zoo.wellposed.paths.FURTHER", 5)
 
 
-def draw_nothing(monkeypatch):
-    """Figures are made and not rendered, for tests that ask of a report only what its words say."""
-    canvas = "zoo.reporting.ink.FigureCanvas"
-    monkeypatch.setattr(f"{canvas}SVG.print_svg", lambda _, text, **__: text.write("<svg></svg>"))
-    monkeypatch.setattr(f"{canvas}Agg.print_png", lambda _, file, **__: file.touch())
-
-
 def break_at(monkeypatch, number, error):
     """The engine breaks off before step ``number``, in the middle of whatever was going on."""
     step = Engine.step

@@ -14,7 +14,8 @@ from pathlib import Path
 import likelihoods
 import numpy as np
 import pytest
-from programs import draw_nothing, score_quickly
+from pictures import draw_nothing
+from programs import score_quickly
 from typer.testing import CliRunner
 
 import zoo
