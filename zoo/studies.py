@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.comparison import across_splits, compare
+from zoo.comparison import across_splits, compare, outcomes
 from zoo.errors import RunError
 from zoo.options import location
 from zoo.reporting import report
@@ -134,9 +134,13 @@ class Study:
 
     def write(self) -> None:
         """Write the report of each split, and what several say together as ``across_splits.csv``."""
+        tables = []
         for split in self.splits:
             if split.runs:
-                report(split.runs, split.folder, ensembles=self.ensembles, failures=split.absent)
+                read = outcomes(split.runs)  # once for both: from disk, runs take seconds
+                report(read, split.folder, ensembles=self.ensembles, failures=split.absent)
+                tables.append(compare(read, ensembles=self.ensembles))
+        vars(self)["tables"] = tables  # where the cached property keeps them
         if len(self.splits) > 1 and self.table is not None:
             self.table.to_csv(self.out / "across_splits.csv")
 
