@@ -23,7 +23,7 @@ from typer.core import TyperGroup
 
 import zoo
 from zoo.cards import Card
-from zoo.errors import DataError, DivergenceWarning, OptionError, RunError, UnknownPair, ZooError, one_line
+from zoo.errors import DataError, DivergenceWarning, OptionError, RunError, UnknownPair, ZooError, one_line, tell
 from zoo.names import alternatives, literal
 from zoo.options import MOST_SEEDS, ImputationMethod, count, location
 from zoo.supports import MIXED, ColumnSupport, Support
@@ -56,7 +56,7 @@ class Commands(TyperGroup):
 
             def show(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
                 if issubclass(category, DivergenceWarning):
-                    _tell(f"warning: {message}", "yellow")
+                    tell(f"warning: {message}", "yellow")
                 else:
                     shown_before(message, category, *where, **more)
 
@@ -67,17 +67,17 @@ class Commands(TyperGroup):
             except ZooError as error:
                 # what is wrong with a call is the same everywhere; what ends a run may be known to one process alone
                 if _is_first("LOCAL_RANK") or isinstance(error, RunError):
-                    _tell(f"error: {error}", "red")
+                    tell(f"error: {error}", "red")
                 raise typer.Exit(2) from None
             except OSError as error:
                 if error.errno == errno.EPIPE:  # as `| head` does; typer knows what to do
                     raise
                 told = [str(part) for part in (error.filename, error.strerror or error) if part]
-                _tell(f"error: {': '.join(told)}", "red")
+                tell(f"error: {': '.join(told)}", "red")
                 raise typer.Exit(2) from None
             except KeyboardInterrupt as interruption:
                 if _is_first("LOCAL_RANK"):
-                    _tell(f"interrupted: {str(interruption) or 'nothing was written.'}", "red")
+                    tell(f"interrupted: {str(interruption) or 'nothing was written.'}", "red")
                 raise typer.Exit(130) from None
 
 
@@ -423,7 +423,7 @@ def list_pairs(
             formula = card.formula.replace("|", "∣")
             typer.echo(f"| `{card.name}` | {card.support} | `{formula}` | {bound} | {source} |")
     elif not cards:
-        _tell(f"no pair matches {pattern!r} and the filters.")
+        tell(f"no pair matches {pattern!r} and the filters.")
     else:
         told = [f"{c.title}\n{c.summary}" + f"\nBounded: {c.boundedness}." * bool(c.bounded_if) for c in cards]
         names = [c.name + (f"\n({package})" if (package := package_of(c.name)) else "") for c in cards]
@@ -580,7 +580,7 @@ def train(
         typer.echo(f"Best validation ELBO, nats per datum: {', '.join(f'{elbo:.2f}' for elbo in best)}")
         typer.echo(out)
     if broken:
-        _tell(
+        tell(
             f"error: every seed of {run.pair.name} broke before its first finite validation ELBO; saved all the same.",
             "red",
         )
@@ -689,10 +689,10 @@ def compare(
             ) from None
     _print_study(study, todo.datas, as_json)
     for name, reason in study.failures.items():
-        _tell(f"error: {name} failed: {reason}", "red")
+        tell(f"error: {name} failed: {reason}", "red")
     for name in study.unfinished:
         told = "another shard is at it" if working.shard else "another process is at it: say --resume later"
-        _tell(f"{name} is not done: {told}.", "dim" if working.shard else "red")
+        tell(f"{name} is not done: {told}.", "dim" if working.shard else "red")
     if study.failures or (study.unfinished and not working.shard):
         raise typer.Exit(1)
 
@@ -737,7 +737,7 @@ def impute(
         _print_json({"out": str(out), "filled": filled})
         return
     columns = ", ".join(f"{count} in {name}" for name, count in filled.items() if count)
-    _tell(f"filled: {columns or 'nothing, there were no gaps'}", "dim")
+    tell(f"filled: {columns or 'nothing, there were no gaps'}", "dim")
     typer.echo(out)
 
 
@@ -769,7 +769,7 @@ def repeat(
         return
     then, now = (json.loads(of.tree.attrs["versions"]) | {"machine": of.tree.attrs["machine"]} for of in (first, again))
     changed = ", ".join(f"{name} {then.get(name)}, now {now[name]}" for name in now if then.get(name) != now[name])
-    _tell(
+    tell(
         f"{out} is not {run}: {', '.join(differing[:5])} differ. {f'Since then: {changed}.' if changed else ''}", "red"
     )
     raise typer.Exit(1)
@@ -781,7 +781,9 @@ def report(
     out: Annotated[Path, Option(metavar="DIR", help="Directory for the page and its figures.")],
 ) -> None:
     """Write the report on saved runs and print the path of its page."""
-    studies = {run: zoo.load_study(run) for run in runs if (run / "study.json").is_file()}
+    from zoo.studies import PLAN
+
+    studies = {run: zoo.load_study(run) for run in runs if (run / PLAN).is_file()}
     given = [one for run in runs for one in (studies[run].runs if run in studies else [run])]
     failures = {name: why for study in studies.values() for name, why in study.absent.items()}
     if not given:
@@ -843,7 +845,7 @@ def _begun(place: Path, now: str | None) -> Fit:
 def _remark_on(datas: Iterable[Data]) -> None:
     """What has to be known of the data, before anything is trained on them."""
     for note in _notes(datas) if _is_first() else ():
-        _tell(f"data: {note}", "dim")
+        tell(f"data: {note}", "dim")
 
 
 def _notes(datas: Iterable[Data]) -> list[str]:
@@ -1038,14 +1040,6 @@ def _print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: s
 
 def _print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=1, ensure_ascii=False))
-
-
-def _tell(text: str, style: str | None = None) -> None:
-    """One line on stderr, whatever the width of the terminal."""
-    from rich.console import Console
-
-    console = Console(stderr=True, markup=False, highlight=False)
-    console.print(" ".join(text.split()), style=style, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ __all__ = [
     "UnknownPair",
     "ZooError",
     "one_line",
+    "tell",
 ]
 
 
@@ -68,3 +69,11 @@ def one_line(error: BaseException, within: Path | None = None) -> str:
     text = str(error) if isinstance(error, ZooError) else f"{type(error).__name__}: {told}"
     own = isinstance(error, ZooError) and within is None
     return text if own or where[0] is None else f"{text} ({where[0]}, line {where[1]})"
+
+
+def tell(text: str, style: str | None = None) -> None:
+    """One line on stderr, whatever the width of the terminal."""
+    from rich.console import Console
+
+    console = Console(stderr=True, markup=False, highlight=False)
+    console.print(" ".join(text.split()), style=style, soft_wrap=True)

@@ -100,6 +100,11 @@ class Settings:
         """Where training ends at the latest."""
         return AUTO_STEPS if self.steps == "auto" else self.steps
 
+    @property
+    def likely_steps(self) -> int:
+        """How many steps are to be reckoned with."""
+        return LIKELY_STEPS if self.steps == "auto" else self.steps
+
     def at(self, step: int) -> tuple[float, float]:
         """The learning rate and the weight of the KL term at a step, numbered from 0."""
         assert self.learning_rate is not None  # fit has filled it in
@@ -793,9 +798,8 @@ def _mode(settings: Settings, pair: Pair, seeds: int) -> Mode:
     if settings.compile != "auto":
         return settings.compile
     parameters = sum(p.numel() for p in {*pair.model.parameters(), *pair.guide.parameters()}) * seeds
-    steps = LIKELY_STEPS if settings.steps == "auto" else settings.steps
-    saved = steps * (1e-3 + 4e-9 * parameters)
-    return "inductor" if saved > COMPILING_TAKES else "capture" if steps >= FEW_STEPS else "off"
+    saved = settings.likely_steps * (1e-3 + 4e-9 * parameters)
+    return "inductor" if saved > COMPILING_TAKES else "capture" if settings.likely_steps >= FEW_STEPS else "off"
 
 
 def _onednn_from(saved: dict[str, Tensor] | None, ranks: Ranks) -> float | None:

@@ -6,6 +6,7 @@ import difflib
 import operator
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import fields
 from numbers import Real
 from pathlib import Path
@@ -13,7 +14,18 @@ from typing import Any, Literal, TypeVar
 
 from zoo.errors import OptionError
 
-__all__ = ["MAX_SEED", "MOST", "MOST_SEEDS", "ImputationMethod", "checked", "count", "location", "share", "switch"]
+__all__ = [
+    "MAX_SEED",
+    "MOST",
+    "MOST_SEEDS",
+    "ImputationMethod",
+    "checked",
+    "count",
+    "did_you_mean",
+    "location",
+    "share",
+    "switch",
+]
 
 T = TypeVar("T")
 ImputationMethod = Literal["importance", "gibbs", "pseudo-gibbs"]
@@ -38,8 +50,7 @@ def checked(kind: type[T], given: dict[str, Any], owner: str) -> T:
     known = {field.name: field.default for field in fields(kind)}  # type: ignore[arg-type]
     wrong = next((name for name in given if name not in known), None)
     if wrong is not None:
-        near = difflib.get_close_matches(wrong, known, 1)
-        complaint = f"no option is called {wrong!r}" + (f"; did you mean {near[0]!r}?" if near else ".")
+        complaint = f"no option is called {wrong!r}{did_you_mean(wrong, known)}"
     else:
         try:
             return pydantic.TypeAdapter(kind).validate_python(given)
@@ -52,6 +63,16 @@ def checked(kind: type[T], given: dict[str, Any], owner: str) -> T:
             complaint = f"{at[0]}={given[str(at[0])]!r}: {said}." if at else f"{said}."
     listing = ", ".join(f"{name}={default!r}" for name, default in known.items())
     raise OptionError(f"{owner}: {complaint} {f'Options: {listing}.' if known else 'It has none.'}")
+
+
+def did_you_mean(wrong: str, known: Iterable[str]) -> str:
+    """How a sentence on an unknown name ends: with the nearest that there is, if one is near.
+
+    >>> did_you_mean("stepz", ["steps", "seeds"]), did_you_mean("x", ["steps"])
+    ("; did you mean 'steps'?", '.')
+    """
+    near = difflib.get_close_matches(wrong, list(known), 1)
+    return f"; did you mean {near[0]!r}?" if near else "."
 
 
 def count(argument: str, value: Any, least: int = 1, most: int = MOST) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import re
 import warnings
@@ -18,11 +17,11 @@ from zoo.cards import Card
 from zoo.carrying import packed
 from zoo.catalogue import card, create
 from zoo.data import Data
-from zoo.errors import DivergenceWarning, OptionError, ZooError
+from zoo.errors import DivergenceWarning, OptionError, ZooError, tell
 from zoo.evaluation import checked_effort, evaluate
 from zoo.fitting import Settings, checked_seeds, checked_settings
 from zoo.names import alternatives
-from zoo.options import MAX_SEED, count, location, switch
+from zoo.options import MAX_SEED, count, did_you_mean, location, switch
 from zoo.parts import OBJECTIVES
 from zoo.sources import DataCall, load_data
 from zoo.storage import InUse, digest, locked, write_file
@@ -270,13 +269,9 @@ def study(
 
 def said(task: Task, ended: Ended) -> None:
     """One line on stderr on how a task ended."""
-    from rich.console import Console
-
     outcome = "failed" if ended.failure else "with another process" if ended.elsewhere else "trained, scored and saved"
     told = task.place if task.place.parent.name.startswith("split-") else task.name
-    Console(stderr=True, markup=False, highlight=False).print(
-        f"{told}: {outcome} ({ended.seconds:.0f} s)", style="dim", soft_wrap=True
-    )
+    tell(f"{told}: {outcome} ({ended.seconds:.0f} s)", "dim")
 
 
 def _folder(name: str) -> str:
@@ -291,10 +286,9 @@ def _arguments(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]
     for name in given:
         if name not in of_fit and name not in EFFORT:
             known = [*of_fit, *EFFORT]
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else "."
             raise OptionError(
-                f"study: no argument is called {name!r}{hint} Those of fit and evaluate: {', '.join(known)}."
+                f"study: no argument is called {name!r}{did_you_mean(name, known)} Those of fit and evaluate: "
+                f"{', '.join(known)}."
             )
     settings = COMPARED | {name: value for name, value in given.items() if name in of_fit}
     if settings.get("objective") is not None:

@@ -79,13 +79,13 @@ class Run:
         Args:
             x: data in the units as loaded, shape (N, D), NaN where an entry was not observed.
         """
-        x = self._inward(self._loaded(x))
+        x = self.inward(self._loaded(x))
         means = self.each_seed(lambda _, guide: inference.encode(guide, x), Stream.POSTERIOR, gaps=has_gaps(x))
         return torch.stack(means).numpy()
 
     def reconstruct(self, x: Any, samples: int = 32) -> np.ndarray[Any, Any]:
         """Mean of p(x | z) over posterior draws, in the units as loaded, shape (S, N, D)."""
-        x, samples = self._inward(self._loaded(x)), count("samples", samples)
+        x, samples = self.inward(self._loaded(x)), count("samples", samples)
         means = self.each_seed(
             lambda model, guide: inference.reconstruct(model, guide, x, samples).mean,
             Stream.POSTERIOR,
@@ -107,7 +107,7 @@ class Run:
         standard error, the diagnostics of its importance weights, and a better estimate where they are bad.
         """
         loaded, samples = self._loaded(x), count("samples", samples)
-        x = self._inward(loaded)
+        x = self.inward(loaded)
 
         of_draws = inference.LogWeights(samples)
 
@@ -153,7 +153,7 @@ class Run:
             raise OptionError(f"impute: method={method!r}; choose from {', '.join(known)}.")
         draws, sweeps = count("draws", draws), count("sweeps", sweeps)
         loaded, seed = self._loaded(x), count("seed", seed, least=0, most=MAX_SEED)
-        rows = self._inward(loaded)
+        rows = self.inward(loaded)
         found = self.each_seed(
             lambda model, guide: impute(model, guide, rows, draws, method, sweeps),
             Stream.IMPUTATION,
@@ -250,7 +250,8 @@ class Run:
         """Values (N, D) in the units as loaded, of an array or a data frame."""
         return self.pair.view.checked(self.pair.data.coded(x))
 
-    def _inward(self, loaded: np.ndarray[Any, Any]) -> Tensor:
+    def inward(self, loaded: np.ndarray[Any, Any]) -> Tensor:
+        """Values (N, D) in the units as loaded as the programs take them: in scaled units and single precision."""
         return torch.as_tensor(self.pair.view.inward(loaded), dtype=torch.float32)
 
     def save(self, path: str | os.PathLike[str]) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
@@ -14,7 +14,7 @@ from zoo.tables import Rows, hashed, odd_numbers
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["PARTS", "Part", "Split", "SplitChoice", "split_rows", "subsample", "value_blocks"]
+__all__ = ["PARTS", "Part", "Split", "SplitChoice", "by_datum", "split_rows", "subsample", "value_blocks"]
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Part = Literal["train", "validation", "test"]
@@ -122,6 +122,11 @@ def value_blocks(part: xarray.DataArray) -> Iterator[Array]:
     """The values of a part (N, D), some rows at a time: what is made of them takes the memory of those."""
     size = max(1, NUMBERS_AT_ONCE // max(1, part.shape[1]))
     return (part[start : start + size].values for start in range(0, len(part), size))
+
+
+def by_datum(part: xarray.DataArray, told: Callable[[Array], Array]) -> Array:
+    """What is told of the values of some rows (B, ...), of all rows of a part, (N, ...)."""
+    return np.concatenate([told(block) for block in value_blocks(part)])
 
 
 def _fractions(split: Any, n: int) -> Array:

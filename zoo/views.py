@@ -10,7 +10,7 @@ import numpy as np
 
 from zoo.data import Scaling, noisy, real_array
 from zoo.errors import DataError
-from zoo.splits import value_blocks
+from zoo.splits import by_datum
 from zoo.supports import MIXED, SUPPORTS, as_modelled, seen
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class View:
         """The mean of :meth:`log_volumes` over a part of the data, (N, D)."""
         if not self.data.missing:
             return self.log_volume
-        volumes = np.concatenate([self.log_volumes(x) for x in value_blocks(part)])
+        volumes = by_datum(part, self.log_volumes)
         return float(volumes.mean() if np.ptp(volumes) else volumes[0])
 
     def noisy(self, x: Any, u: Any, width: Any = None) -> Any:

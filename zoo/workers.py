@@ -14,7 +14,7 @@ import loky
 
 from zoo.checkpoint import FIT, steps_taken
 from zoo.errors import one_line
-from zoo.rounds import LIKELY_STEPS, round_of
+from zoo.fitting import Settings
 from zoo.runs import RECIPE
 from zoo.storage import free_memory
 from zoo.tasks import Ended, Task, in_worker
@@ -50,7 +50,7 @@ def workers_for(tasks: Sequence[Task], data_bytes: int) -> int:
         tasks: what there is to do.
         data_bytes: what the largest data take in memory.
     """
-    if sum(_likely_steps(task) for task in tasks) <= SMALL:
+    if sum(Settings(**task.settings).likely_steps for task in tasks) <= SMALL:
         return 1
     by_memory: int = free_memory() // (WORKER_BYTES + COPIES * data_bytes)
     return max(1, min(int(loky.cpu_count()), len(tasks), by_memory))
@@ -134,11 +134,6 @@ def _start(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _likely_steps(task: Task) -> int:
-    steps = task.settings["steps"]
-    return LIKELY_STEPS if steps == "auto" else int(steps)
-
-
 @contextmanager
 def _bars(progress: bool) -> Iterator[Callable[[Sequence[Task]], None]]:
     """A bar for each task that is being done, read from its place, whatever machine it is done on; none in a pipe."""
@@ -164,8 +159,8 @@ def _bars(progress: bool) -> Iterator[Callable[[Sequence[Task]], None]]:
                 if (task.place / RECIPE).is_file():
                     bars.update(shown[task], description=f"{task.name}: scoring", completed=1, total=1)
                 else:
-                    steps, asked = steps_taken(task.place), task.settings["steps"]
-                    bars.update(shown[task], completed=steps, total=round_of(steps).stop if asked == "auto" else asked)
+                    steps = steps_taken(task.place)
+                    bars.update(shown[task], completed=steps, total=Settings(**task.settings).round(steps).stop)
             for task in [task for task in shown if task not in begun]:
                 bars.remove_task(shown.pop(task))
 

@@ -178,7 +178,7 @@ def checked_effort(
 
 def _kept(run: Run, data: Data) -> tuple[xarray.DataArray, int]:
     """The test rows whose draws are kept, and how many draws of each."""
-    one = _inward(run, data.test[:1])
+    one = run.inward(data.test[:1].values)
     drawn, *_ = run.each_seed(lambda model, guide: inference.posterior_draws(model, guide, one, 1), Stream.POSTERIOR)
     of_draw = len(run.seeds) * (len(drawn._fields[1:]) + sum(site.numel() for site in drawn.latents.values()))
     rows = max(PREDICTIVE_ROWS, KEPT // max(of_draw * POSTERIOR_DRAWS, data.features))
@@ -191,13 +191,9 @@ def _note(rows: int, of: int, told: str = "") -> dict[str, str]:
     return {"note": f"{told}{which}"}
 
 
-def _inward(run: Run, rows: xarray.DataArray) -> Tensor:
-    return torch.as_tensor(run.pair.view.inward(rows.values), dtype=torch.float32)
-
-
 def _posterior(run: Run, rows: xarray.DataArray, count: int, of: int) -> tuple[xarray.Dataset, xarray.Dataset]:
     """So many draws of the latents of some test rows, and their log densities."""
-    x, volume = _inward(run, rows), run.pair.view.log_volumes(rows.values)
+    x, volume = run.inward(rows.values), run.pair.view.log_volumes(rows.values)
     draws = run.each_seed(lambda model, guide: inference.posterior_draws(model, guide, x, count), Stream.POSTERIOR)
     dims = ("chain", "draw", "obs")
     posterior: dict[str, Any] = {}
@@ -221,7 +217,7 @@ def _posterior(run: Run, rows: xarray.DataArray, count: int, of: int) -> tuple[x
 
 def _posterior_predictive(run: Run, rows: xarray.DataArray) -> xarray.Dataset:
     """Draws of x given latents of some test rows, in the units as loaded."""
-    x = _inward(run, rows)
+    x = run.inward(rows.values)
 
     def draw(model: Any, guide: Any) -> Tensor:
         inference.refuse_overflow(model, guide, x, rows["obs"].values.tolist())
@@ -233,7 +229,7 @@ def _posterior_predictive(run: Run, rows: xarray.DataArray) -> xarray.Dataset:
 
 def _prior_predictive(run: Run, rows: xarray.DataArray) -> xarray.Dataset:
     """Draws of x of no datum, in the units as loaded."""
-    x = _inward(run, rows)
+    x = run.inward(rows.values)
     draws = run.each_seed(
         lambda model, _: inference.predictive_draws(model, x, PREDICTIVE_DRAWS), Stream.PREDICTIVE, step=2
     )
@@ -248,7 +244,7 @@ def _drawn(run: Run, rows: xarray.DataArray, draws: list[Tensor], note: str) -> 
 
 def _reconstruction(run: Run, rows: xarray.DataArray) -> xarray.Dataset:
     """Mean and standard deviation of x given latents of some test rows, in the units as loaded."""
-    x = _inward(run, rows)
+    x = run.inward(rows.values)
     seeds = run.each_seed(
         lambda model, guide: inference.reconstruct(model, guide, x, RECONSTRUCTION_DRAWS), Stream.PREDICTIVE, step=1
     )

@@ -104,7 +104,7 @@ def calibration(run: Run, data: Data, weighed: Weighed) -> xarray.Dataset:
     varies = data.train_std > 0
     volume = np.where(view.dense & ~(cells & as_cells), np.log(scale), 0.0)
     per_feature = ("chain", "kind", "feature")
-    train = torch.as_tensor(view.inward(data.train[:ROWS].values), dtype=torch.float32)
+    train = run.inward(data.train[:ROWS].values)
     reference = _of_marginals(train, x) * scale
     bad_k = _mean(np.where(np.isnan(k), np.nan, np.stack(k) > BAD_K), 1)
     p = np.where(varies, p_values(pit), np.nan)

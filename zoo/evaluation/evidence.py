@@ -21,7 +21,7 @@ from zoo.evaluation.tails import BAD_K, ROUNDING, pareto_k
 from zoo.evaluation.weighing import Asked, Predicted, Weigher, joined
 from zoo.lenses import Cells, Dequantized
 from zoo.runs import Run
-from zoo.splits import value_blocks
+from zoo.splits import by_datum, value_blocks
 from zoo.words import nats
 
 __all__ = ["Weighed", "heldout", "weigh"]
@@ -222,8 +222,8 @@ def heldout(run: Run, data: Data, weighed: Weighed, temperatures: int) -> xarray
     density, mass = zip(*refined, strict=True)
     of = _stacked(density)
     exact = bool((of.method == EXACT).all())
-    volume = _by_datum(data.test, view.log_volumes)
-    column, distance = _by_datum(data.test, lambda loaded: _farthest(loaded, data)).T
+    volume = by_datum(data.test, view.log_volumes)
+    column, distance = by_datum(data.test, lambda loaded: _farthest(loaded, data)).T
     group = xarray.Dataset(
         {
             "log_evidence": (PER_DATUM, of.evidence[:, 0] - volume, NATS),
@@ -245,7 +245,7 @@ def heldout(run: Run, data: Data, weighed: Weighed, temperatures: int) -> xarray
         group["log_evidence_importance"] = (PER_DATUM, of.importance - volume, NATS)
     if asked.columns is not None:
         varies = np.where(data.train_std == 0, np.nan, 0.0)
-        of_columns = _by_datum(data.test, lambda loaded: view.log_volumes(loaded + varies))
+        of_columns = by_datum(data.test, lambda loaded: view.log_volumes(loaded + varies))
         group["log_evidence_varying"] = (PER_DATUM, of.evidence[:, 1] - of_columns, NATS)
     if not np.isnan(data.resolution).all():
         try:
@@ -255,11 +255,6 @@ def heldout(run: Run, data: Data, weighed: Weighed, temperatures: int) -> xarray
                 raise
             absent["mass"] = str(reason)
     return group.assign_attrs(absent=absent)
-
-
-def _by_datum(part: xarray.DataArray, told: Callable[[Any], Any]) -> np.ndarray[Any, Any]:
-    """What is told of the values of some rows (B, ...), of all rows of a part, (N, ...)."""
-    return np.concatenate([told(block) for block in value_blocks(part)])
 
 
 def _farthest(loaded: np.ndarray[Any, Any], data: Data) -> np.ndarray[Any, Any]:
@@ -355,7 +350,7 @@ def _mass(
     if weighed.asked.lens is None:
         raise Unknown(weighed.absent["mass"])
     of = _stacked(seeds)
-    log_mass = of.evidence[:, 0] - _by_datum(data.test, partial(view.log_volumes, cells=True))
+    log_mass = of.evidence[:, 0] - by_datum(data.test, partial(view.log_volumes, cells=True))
     _refuse_above_one(log_mass, of.error, data)
     return xarray.Dataset(
         {

@@ -90,7 +90,7 @@ def imputation(run: Run, data: Data, share: float, method: ImputationMethod = "g
         loaded = data.on_levels(loaded)
     view, truth = run.pair.view, loaded[hidden]
     given = np.where(hidden, np.nan, loaded)
-    x, target = (torch.as_tensor(view.inward(values), dtype=torch.float32) for values in (given, loaded))
+    x, target = run.inward(given), run.inward(loaded)
     width = torch.as_tensor(view.width, dtype=torch.float32)
     columns = np.nonzero(hidden)[1]
     absent: dict[str, str] = {}
