@@ -9,9 +9,11 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import likelihoods
+import loky
 import numpy as np
 import pytest
 from pictures import draw_nothing
@@ -33,14 +35,14 @@ MARKS = "ZOO_TEST_MARKS"
 
 
 class Mortal(likelihoods.StudentT):
-    """A model whose process is killed: once and in the middle if there is a folder for the mark, else at once."""
+    """A model whose process is killed, once and in the middle, if there is a folder for the mark that it was."""
 
     def likelihood(self, z):
         marks = os.environ.get(MARKS)
         if marks is not None:
             type(self).calls = getattr(type(self), "calls", 0) + 1
-            if not marks or (type(self).calls == 100 and not Path(marks, "died").exists()):
-                Path(marks or os.devnull, "died" * bool(marks)).touch()
+            if type(self).calls == 100 and not Path(marks, "died").exists():
+                Path(marks, "died").touch()
                 os.kill(os.getpid(), signal.SIGKILL)
         return super().likelihood(z)
 
@@ -81,16 +83,6 @@ def test_workers_end_in_the_same_bits_though_one_is_killed(whole, tmp_path, monk
     same_bits(study, whole)
 
 
-def test_what_kills_its_process_fails_alone(tmp_path, monkeypatch):
-    monkeypatch.setenv(MARKS, "")
-    monkeypatch.setattr(workers, "BARREN", 1)
-    study = zoo.study(["own-mortal", "gmm-constrained"], "iris", tmp_path, workers=2, **HOW)
-    assert list(study.failures) == ["own-mortal"]
-    assert "its process died" in study.failures["own-mortal"]
-    assert [run.name for run in study.runs] == ["gmm-constrained"]
-    assert "own-mortal" in study.pages[0].read_text()
-
-
 class Plain:
     """An executor, and what it gives, with nothing but what they need."""
 
@@ -98,11 +90,43 @@ class Plain:
         self.call = function, argument
 
     def submit(self, function, argument):
-        return Plain(function, argument)
+        return type(self)(function, argument)
 
     def result(self):
         function, argument = self.call
         return function(argument)
+
+
+class Deadly(Plain):
+    """Processes that the task of one pair kills: whatever else was submitted to them is lost with it."""
+
+    broken = False
+
+    def submit(self, function, task):
+        type(self).broken |= task.name == "own-mortal"
+        return super().submit(function, task)
+
+    def result(self):
+        if self.broken:
+            raise loky.process_executor.TerminatedWorkerError("SIGKILL(-9)")
+        return super().result()
+
+
+def test_what_kills_its_process_fails_alone(tmp_path, monkeypatch):
+    pools = []
+
+    @contextmanager
+    def pool(processes, _):
+        pools.append(processes)
+        yield type("Pool", (Deadly,), {})()
+
+    monkeypatch.setattr(workers, "_pool", pool)
+    study = zoo.study(["own-mortal", "gmm-constrained"], "iris", tmp_path, workers=2, **HOW)
+    assert list(study.failures) == ["own-mortal"]
+    assert "its process died" in study.failures["own-mortal"]
+    assert [run.name for run in study.runs] == ["gmm-constrained"]
+    assert "own-mortal" in study.pages[0].read_text()
+    assert pools == [2, 2, 1, 1], "two pools were lost, then each task had one of its own"
 
 
 @pytest.mark.parametrize("error", [RuntimeError, SystemExit, KeyboardInterrupt])
@@ -134,7 +158,7 @@ def test_threads_and_things_that_only_have_a_result(whole, tmp_path):
 def test_dask_with_a_worker_killed(whole, tmp_path, monkeypatch):
     distributed = pytest.importorskip("distributed")
     monkeypatch.setenv(MARKS, str(tmp_path))
-    cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50)
+    cluster = distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None, silence_logs=50)
     command = ["compare", "gmm-constrained", "--data", "iris", "--steps", "20", "--samples", "20", "--quiet"]
     with cluster, distributed.Client(cluster) as client:
         typed = [*command, "--dask", cluster.scheduler_address, "--out", str(tmp_path / "typed")]
