@@ -338,7 +338,7 @@ def test_a_pair_of_a_plugin_says_where_it_comes_from(tmp_path, catalogue, monkey
     arguments = ["--data", "iris", "--out", tmp_path / "run", "--plugin", tmp_path / "own.py", *QUICK]
     call("train", "own", *arguments)
     repeat = xarray.load_datatree(tmp_path / "run/run.nc").attrs["repeat"]
-    assert repeat.startswith(f"# first run {tmp_path}/own.py, which registers own\nimport zoo\n")
+    assert repeat.startswith(f"# first run {tmp_path}/own.py, which registers what follows\nimport zoo\n")
     compile(repeat, "repeat", "exec")
     del catalogue["own"]
     told = " ".join(call("evaluate", tmp_path / "run", status=2)[1].split())

@@ -59,7 +59,9 @@ def test_what_was_written_down_is_read_back(pair, guide, options, between):
     ("text", "said"),
     [
         *((text, "is no name of a pair: write PAIR, PAIR:GUIDE or PAIR[OPTION=VALUE, ...].") for text in
-          ("gmm[", "gmm]", "gmm[components=3", "gmm[components=3] too", "gmm:", "gmm[x=1]:guide")),
+          ("gmm[components=3] too", "gmm:", "gmm[x=1]:guide")),
+        *((text, "'[' is not closed.") for text in ("gmm[", "gmm[components=3", "gmm[a=(1, 2)")),
+        *((text, f"{text[-1]!r} closes no bracket.") for text in ("gmm]", "gmm[a=(1]", "gmm[components=3]]")),
         ("gmm[components]", "'gmm[components]': 'components' is no OPTION=VALUE; write gmm["),
         ("gmm[3]", "'3' is no OPTION=VALUE"),
         ("gmm[components=3, components=4]", "components is said twice."),
@@ -73,6 +75,18 @@ def test_what_is_no_name_is_told_what_is_one(text, said):
         Name.parse(text)
     with pytest.raises(UnknownPair, match=re.escape(said)):
         zoo.card(text)
+
+
+@pytest.mark.parametrize("told", ["2|", "|2", "2||3", ""])
+def test_a_value_that_is_empty_among_others_is_named(told):
+    with pytest.raises(UnknownPair, match="a value of components is empty; write components=VALUE"):
+        alternatives(f"gmm[components={told}]")
+
+
+@pytest.mark.parametrize("name", ["iaf", "vamp", "miwae[samples=5]"])
+def test_a_part_is_no_pair_and_where_parts_are_listed_is_told(name):
+    with pytest.raises(UnknownPair, match=r"is no pair but an? (guide|prior|objective): `zoo parts` lists it"):
+        zoo.card(name)
 
 
 def test_a_guide_in_the_name_and_another_beside_it_are_refused(iris):
@@ -184,3 +198,10 @@ def test_a_wrong_option_in_a_name_is_answered_with_the_option_list(penguins, nam
 def test_the_rest_of_a_name_does_not_hide_what_is_wrong_in_it(penguins, name, error, said):
     with pytest.raises(error, match=re.escape(said)):
         zoo.create(name, penguins)
+
+
+def test_options_of_the_guide_in_the_name_may_stand_beside_it(iris):
+    assert zoo.create("gaussian-learned:iaf", iris, layers=2, latent_dim=3).guide_name == "iaf[layers=2]"
+    said = "did you mean 'layers'? gaussian-learned has activation, hidden, latent_dim, network, and its guide iaf"
+    with pytest.raises(OptionError, match=re.escape(said) + " hidden, layers"):
+        zoo.create("gaussian-learned:iaf[layer=3]", iris)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, get_args
 from zoo.cards import Card
 from zoo.errors import DataError, OptionError, UnknownPair
 from zoo.names import Name
-from zoo.options import MAX_SEED, checked, count, switch
+from zoo.options import MAX_SEED, checked, count, did_you_mean, switch
 from zoo.parts import GUIDES, OBJECTIVES, PRIORS, Part
 from zoo.plugins import PACKAGE, load_installed, origin
 from zoo.supports import MIXED, SUPPORTS, Support, models
@@ -236,7 +236,8 @@ def create(name: str, data: Data, *, guide: Any = None, prior: Any = None, **opt
 
     Args:
         name: a name in the catalogue, with a guide after a colon if not the default one, and options in brackets:
-            ``PAIR[:GUIDE][OPTION=VALUE, ...]``. Those that the pair does not have are the guide's.
+            ``PAIR[:GUIDE][OPTION=VALUE, ...]``. Options that the pair does not have are those of the guide that the
+            name has, here and beside the name.
         data: what the pair will be trained on; decides the shapes, and has to fit the pair's support.
         guide: of any pair whose latents it serves, by name, ``"iaf"`` or ``"iaf[layers=4]"``, or one of
             ``zoo.parts.guides``; None for the card's. ``zoo parts`` lists them.
@@ -283,13 +284,21 @@ def create(name: str, data: Data, *, guide: Any = None, prior: Any = None, **opt
     kind = options_of(name)
     guide = of_name or guide or entry.card.guide
     if of_name:  # in the brackets after it, options of the pair and its own stand together
-        own = {field.name for field in fields(kind)}
-        of_guide = {n: options.pop(n) for n in [*told] if n in options and n not in own and n in _options(guide)}
+        own, others = {field.name for field in fields(kind)}, _options(guide)
+        if unknown := [n for n in options if n not in own and n not in others]:
+            known = f"{entry.card.name} has {_listed(own)}, and its guide {guide} {_listed(others)}"
+            near = did_you_mean(unknown[0], [*own, *others])
+            raise OptionError(f"{name}: no option is called {unknown[0]!r}{near} {known}.")
+        of_guide = {n: options.pop(n) for n in [*options] if n not in own}
         guide = f"{guide}[{', '.join(f'{n}={v}' for n, v in of_guide.items())}]" if of_guide else guide
     guide = guide if guide == entry.card.guide else GUIDES.spelled(guide)
     chosen = checked(kind, options, entry.card.name)
     model, guide_module, prior = _build(entry, data, chosen, guide, prior and PRIORS.spelled(prior), seed=0)
     return Pair(entry.card, chosen, guide, prior, data, model, guide_module)
+
+
+def _listed(options: Iterable[str]) -> str:
+    return ", ".join(sorted(options)) or "none"
 
 
 def _options(guide: str) -> dict[str, Any]:
@@ -435,10 +444,16 @@ def _entry(name: str) -> Entry:
     base = Name.parse(name).pair
     known = entries()
     if base not in known:
+        if sorts := [of.sort for of in (GUIDES, PRIORS, OBJECTIVES) if base in [part.name for part in of]]:
+            raise UnknownPair(f"{base!r} is no pair but {_article(sorts[0])}: `zoo parts` lists it with its options.")
         near = difflib.get_close_matches(base, known, 3, 0.4)
         hint = f"Nearest: {', '.join(near)}." if near else f"There are: {', '.join(sorted(known))}."
         raise UnknownPair(f"no pair is called {base!r}. {hint}")
     return known[base]
+
+
+def _article(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def _natural(name: str) -> list[Any]:

@@ -689,7 +689,7 @@ def _attributes(
         + (f", {engine.ranks.size} processes" if engine.ranks.size > 1 else ""),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "registered_by": json.dumps(elsewhere),
-        "repeat": "".join(f"# first run {plugin}, which registers {pair.name}\n" for plugin in plugins)
+        "repeat": "".join(f"# first run {plugin}, which registers what follows\n" for plugin in plugins)
         + f"import zoo\n\ndata = {loaded}\n"
         f"pair = zoo.create({pair.name!r}, data{told})\n"
         f"run = zoo.fit(pair, data, {fitted})",

@@ -50,6 +50,7 @@ def parse_part(text: str) -> tuple[str, dict[str, Any]]:
     >>> parse_part("miwae[samples=5]")
     ('miwae', {'samples': 5})
     """
+    _check_brackets(text, OptionError)
     whole = WHOLE.fullmatch(text.strip())
     if whole is None or whole["guide"]:
         raise OptionError(f"{text!r} is no name: write NAME or NAME[OPTION=VALUE, ...].")
@@ -68,9 +69,10 @@ def alternatives(text: str) -> list[str]:
     pair, guide, options = _parts(text)
     if not options:
         return [text]
-    choices = [
-        [f"{name}={one}" for value in _split(told, "|") for one in _values(value)] for name, told in options.items()
-    ]
+    values = {name: _split(told, "|") for name, told in options.items()}
+    if empty := [name for name, some in values.items() if not all(value.strip() for value in some)]:
+        raise UnknownPair(f"{text!r}: a value of {empty[0]} is empty; write {empty[0]}=VALUE|VALUE.")
+    choices = [[f"{name}={one}" for value in some for one in _values(value)] for name, some in values.items()]
     return [f"{pair}{f':{guide}' * bool(guide)}[{', '.join(of_pair)}]" for of_pair in product(*choices)]
 
 
@@ -98,6 +100,7 @@ def _parts(text: Any) -> tuple[str, str, dict[str, str]]:
         raise UnknownPair(
             f"a pair's name is text such as 'gmm' or 'gaussian-learned:full-rank', and no {type(text).__name__}."
         )
+    _check_brackets(text, UnknownPair)
     whole = WHOLE.fullmatch(text.strip())
     if whole is None:
         raise UnknownPair(f"{text!r} is no name of a pair: write PAIR, PAIR:GUIDE or PAIR[OPTION=VALUE, ...].")
@@ -120,6 +123,18 @@ def _options(told: str | None, text: str, owner: str, kind: Callable[[str], Exce
     if twice := [name for name in names if names.count(name) > 1]:
         raise kind(f"{text!r}: {twice[0]} is said twice.")
     return {name: value.strip() for name, (_, _, value) in zip(names, said, strict=True)}
+
+
+def _check_brackets(text: str, kind: Callable[[str], Exception]) -> None:
+    """Refuse text in which brackets are not closed, or closed that were not opened."""
+    open_now: list[str] = []
+    for letter in text:
+        if letter in OPENING:
+            open_now.append(letter)
+        elif letter in CLOSING and (not open_now or OPENING.index(open_now.pop()) != CLOSING.index(letter)):
+            raise kind(f"{text!r}: {letter!r} closes no bracket.")
+    if open_now:
+        raise kind(f"{text!r}: {open_now[-1]!r} is not closed.")
 
 
 def _split(text: str, mark: str) -> list[str]:
