@@ -70,7 +70,7 @@ def global_state():
     """The settings of every library loaded so far: the report runs where torch is not even installed."""
     state = {
         "numpy errors": np.geterr(),
-        "numpy random": np.random.get_state()[1].tolist(),
+        "numpy random": np.random.get_state()[1].tobytes(),
         "matplotlib": dict(mpl.rcParams),
         "logging": (logging.getLogger().level, list(logging.getLogger().handlers)),
     }
@@ -81,7 +81,7 @@ def global_state():
             "torch grad": torch.is_grad_enabled(),
             "torch threads": torch.get_num_threads(),
             "torch validation": torch.distributions.Distribution._validate_args,
-            "torch random": torch.random.get_rng_state().tolist(),
+            "torch random": torch.random.get_rng_state().numpy().tobytes(),
         }
     if "pyro" in sys.modules:
         pyro = sys.modules["pyro"]

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from zoo.comparison import across_splits, compare, outcomes
 from zoo.errors import RunError
 from zoo.options import location
-from zoo.reporting import report
 from zoo.storage import write_file
 
 if TYPE_CHECKING:
@@ -134,6 +133,8 @@ class Study:
 
     def write(self) -> None:
         """Write the report of each split, and what several say together as ``across_splits.csv``."""
+        from zoo.reporting import report  # whose pictures a worker has no need of
+
         tables = []
         for split in self.splits:
             if split.runs:
