@@ -1,7 +1,7 @@
 # `make demo` and `make test` set everything up by themselves; PYTHON=... chooses the interpreter.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint conformance bench claims truth null gaps published parts scale memory faults fuzz check clean
+.PHONY: help demo test lint conformance bench claims truth null gaps published parts scale memory faults fuzz dist check clean
 
 BIN := .venv/bin
 PYTHONS := $(or $(PYTHON),python3.11 python3.12 python3.13 python3)
@@ -65,6 +65,13 @@ faults: .venv/.installed  ## Kill training and damage files, and count what is l
 fuzz: .venv/.installed  ## Look for files that break a reader, a minute for each kind (minutes)
 	$(BIN)/pip install --quiet --disable-pip-version-check 'atheris>=3'
 	$(BIN)/python scripts/fuzz.py
+
+dist: .venv/.installed  ## Build wheel and sdist, check them, and use the wheel in a fresh environment (minutes)
+	rm -rf dist
+	$(BIN)/pip install --quiet --disable-pip-version-check build twine
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/python scripts/fresh_install.py dist/*.whl
 
 check:  ## Run all that continuous integration runs
 	.ci/run
