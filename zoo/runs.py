@@ -29,7 +29,7 @@ from zoo.imputation import SWEEPS, center, impute
 from zoo.lenses import observed
 from zoo.options import MAX_SEED, ImputationMethod, count, location
 from zoo.plugins import how_to_get
-from zoo.storage import digest, locked, netcdf, read_tree, regular, write_directory
+from zoo.storage import RECIPE, digest, locked, netcdf, read_tree, regular, write_directory
 from zoo.tree import finish
 
 __all__ = ["RECIPE", "Run", "load_run"]
@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 FORMAT = 3
 MOST_DRAWN = 2**24  # numbers that are drawn before they are put together
-WEIGHTS, TREE, RECIPE = "weights.safetensors", "run.nc", "run.json"
+WEIGHTS, TREE = "weights.safetensors", "run.nc"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
