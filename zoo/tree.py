@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -64,18 +65,19 @@ def finish(tree: xarray.DataTree) -> xarray.DataTree:
             "not_asked": json.dumps({name: f"zoo.evaluate({call})" for name, call in calls.items()}),
         }
     for group in tree.children.values():
-        group.dataset = _finished(group.to_dataset(inherit=False), makers)
+        of_run = "pair" in about
+        group.dataset = _finished(group.to_dataset(inherit=False), makers, of_run=of_run)
     return tree
 
 
-def _finished(group: xarray.Dataset, makers: dict[str, Any]) -> xarray.Dataset:
+def _finished(group: xarray.Dataset, makers: dict[str, Any], *, of_run: bool) -> xarray.Dataset:
     clashes = {name: f"{name}_index" for name, of in group.variables.items() if name in group.dims and of.ndim != 1}
     group = group.rename_vars(clashes).reset_coords([*clashes.values()])
     group = group.assign_coords({dim: np.arange(size) for dim, size in group.sizes.items() if dim not in group.coords})
     told = dict(makers)
     if along := next((dims for dims in SAMPLED_ALONG if set(dims) <= set(group.dims)), None):
         told["sample_dims"] = list(along)
-    if "chain" in group.dims:
+    if of_run and "chain" in group.dims:
         told["chain"] = CHAINS if "seed" in group.dims else SEEDS
     return group.assign_attrs(_attributes(told) | group.attrs)
 
@@ -94,8 +96,15 @@ def _makers(about: Mapping[Any, Any]) -> dict[str, Any]:
         "creation_library": "zoo",
         "creation_library_version": versions.get("vae-zoo", zoo.__version__),
         "inference_library": "pyro",
-        "inference_library_version": versions.get("pyro-ppl", "unknown"),
+        "inference_library_version": versions.get("pyro-ppl") or _installed("pyro-ppl"),
     }
+
+
+def _installed(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"
 
 
 # -- the rules ---------------------------------------------------------------------------------------------------------
