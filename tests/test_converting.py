@@ -39,8 +39,8 @@ def store():
 def fitted(kind):
     torch.manual_seed(0)
     guide = kind(conjugate)
-    svi = SVI(conjugate, guide, pyro.optim.Adam({"lr": 0.02}), Trace_ELBO(num_particles=20))
-    for _ in range(400):
+    svi = SVI(conjugate, guide, pyro.optim.Adam({"lr": 0.05}), Trace_ELBO(20, vectorize_particles=True))
+    for _ in range(200):
         svi.step(X)
     return guide
 
@@ -50,7 +50,7 @@ def test_a_conjugate_model_has_the_posterior_that_it_has(kind):
     with torch.random.fork_rng():
         guide = fitted(kind)
     before = sorted(pyro.get_param_store().keys())
-    tree = zoo.to_arviz(conjugate, guide, X, draws=600, log_likelihood=True, name="conjugate")
+    tree = zoo.to_arviz(conjugate, guide, X, draws=400, log_likelihood=True, name="conjugate")
     check_tree(tree)
     assert sorted(pyro.get_param_store().keys()) == before
     assert tree["posterior/mean"].mean() == pytest.approx(MEAN, abs=0.08)
@@ -74,7 +74,7 @@ def test_log_densities_are_those_of_scipy_and_their_difference_the_evidence():
 
 
 def test_predictions_have_the_moments_of_the_model():
-    tree = zoo.to_arviz(conjugate, by_parameters, X, draws=1500)
+    tree = zoo.to_arviz(conjugate, by_parameters, X, draws=800)
     assert tree["posterior_predictive/x"].std() == pytest.approx((SD**2 + 1) ** 0.5, rel=0.08)
     assert tree["prior_predictive/x"].std() == pytest.approx(5**0.5, rel=0.08)
     assert "log_likelihood" not in tree.children

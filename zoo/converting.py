@@ -149,8 +149,8 @@ class _Sites(NamedTuple):
             tree[group] = of.copy()
         if name is not None:
             tree.attrs["name"] = name
-        for group in tree.children.values():  # else ArviZ would be named as what made them
-            del group.attrs["creation_library"], group.attrs["creation_library_version"]
+        for made in tree.children.values():  # else ArviZ would be named as what made them
+            del made.attrs["creation_library"], made.attrs["creation_library_version"]
         return finish(tree)
 
 
