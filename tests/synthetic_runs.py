@@ -218,7 +218,7 @@ def _evaluation(
         responsibility = np.stack([rng.dirichlet(w * 3 + 0.01, obs) for w in weights])
         component = np.stack([[[rng.choice(components, p=p) for p in r] for _ in range(3)] for r in responsibility])
         posterior = {
-            "component": (("chain", "draw", "obs"), component),
+            "component_index": (("chain", "draw", "obs"), component),
             "responsibility": (("chain", "obs", "component"), responsibility),
         }
     else:

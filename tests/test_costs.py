@@ -11,14 +11,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import zoo
 from zoo import evaluation, inference, rowwise, splits
 from zoo.errors import OptionError, RunError
-from zoo.evaluation import weighing
+from zoo.evaluation import draws, weighing
 from zoo.runs import Run
 from zoo.splits import subsample, value_blocks
 
 pytestmark = pytest.mark.usefixtures("quick_scores")
 PAIRS = {"gaussian-constrained": {"latent_dim": 2, "hidden": (8,)}, "gmm-constrained": {"components": 3}}
-PARTIAL = ("posterior", "sample_stats", "observed_data")
-PREDICTIVE = ("posterior_predictive", "prior_predictive", "reconstruction")
+KEPT = ("posterior", "sample_stats", "posterior_predictive", "prior_predictive", "observed_data")
 
 
 @pytest.fixture(scope="module")
@@ -46,14 +45,14 @@ def test_rows_scores_a_seeded_subset_of_the_test_part_and_meets_no_other_row(run
     some = scored(runs[which], iris, rows=9)
     spoilt = replace(iris, test=iris.test.where(iris.test["obs"].isin(expected["obs"]), 1e6))
     same = scored(runs[which], spoilt, rows=9)
-    for name in ("heldout", "calibration", "spread", *PARTIAL, *PREDICTIVE):
+    for name in ("heldout", "calibration", "spread", "reconstruction", *KEPT):
         group = some.tree[name].to_dataset()
         assert group.equals(same.tree[name].to_dataset()), name
         if "obs" in group.dims:
             assert group["obs"].values.tolist() == expected["obs"].values.tolist(), name
     assert "rows=9" in some.tree.attrs["repeat"]
     every, beyond = scored(runs[which], iris), scored(runs[which], iris, rows=31)
-    assert every.tree["heldout"].to_dataset().identical(beyond.tree["heldout"].to_dataset())
+    assert every.tree["heldout"].to_dataset().equals(beyond.tree["heldout"].to_dataset())
     if which:  # exact, so that a row's score owes nothing to the rows beside it
         of_all = every.tree["heldout/log_evidence"].sel(obs=expected["obs"])
         np.testing.assert_allclose(some.tree["heldout/log_evidence"], of_all, rtol=1e-5)
@@ -81,24 +80,30 @@ def test_rows_is_a_count(runs, iris):
         zoo.evaluate(runs[0], iris, rows=0)
 
 
-def test_groups_of_draws_keep_some_rows_and_say_which(runs, iris, monkeypatch):
+def test_groups_of_draws_keep_the_same_rows_and_say_which(runs, iris, monkeypatch):
     run = runs[0]  # two seeds, two latents and two log densities: 800 numbers a row
-    monkeypatch.setattr(evaluation, "PREDICTIVE_ROWS", 5)
-    monkeypatch.setattr(evaluation, "KEPT", 8000)
+    monkeypatch.setattr(draws, "LEAST_ROWS", 5)
+    monkeypatch.setattr(draws, "RECONSTRUCTED", 5)
+    monkeypatch.setattr(draws, "KEPT", 8000)
     tree = scored(run, iris).tree
     kept = subsample(iris.test, 10)
-    for name in PARTIAL:
+    for name in KEPT:
         assert tree[name]["obs"].values.tolist() == kept["obs"].values.tolist()
     assert tree["posterior/z"].size + tree["sample_stats/lp"].size + tree["sample_stats/lq"].size == 8000
     assert tree["observed_data/x"].equals(kept)
-    for name in PREDICTIVE:
-        assert tree[name]["obs"].values.tolist() == kept["obs"].values[:5].tolist()
+    assert tree["reconstruction"]["obs"].values.tolist() == kept["obs"].values[:5].tolist()
     assert tree["posterior"].attrs["note"] == "100 draws for each of 10 of 30 scored test rows, a random subset"
+    assert tree["posterior_predictive"].attrs["note"].startswith("20 draws for each of 10 of 30 scored test rows")
     assert tree["heldout"].sizes["obs"] == 30
-    monkeypatch.setattr(evaluation, "KEPT", 1000)  # the rows of the predictive groups at least, and fewer draws
+    monkeypatch.setattr(draws, "KEPT", 1000)  # five rows at least, and fewer draws
     tree = scored(run, iris).tree
     assert tree["posterior/z"].shape == (2, 25, 5, 2)
     assert tree["posterior"].attrs["note"].startswith("25 draws for each of 5 of 30")
+    monkeypatch.setattr(draws, "KEPT", 10**7)
+    monkeypatch.setattr(draws, "PREDICTED", 2 * 4 * 12 * 4)  # four draws of 12 rows
+    tree = scored(run, iris).tree
+    assert tree["posterior_predictive/x"].shape == tree["prior_predictive/x"].shape == (2, 4, 12, 4)
+    zoo.testing.check_tree(tree)
 
 
 def test_the_farthest_column_of_every_row_is_noted(runs, iris):
@@ -128,7 +133,7 @@ def test_no_tensor_grows_with_the_rows_but_their_values_and_what_is_told_of_each
     block = 2**11
     for module, name in ((inference, "CHUNK"), (rowwise, "CACHE"), (weighing, "AT_ONCE")):
         monkeypatch.setattr(module, name, block)
-    monkeypatch.setattr(evaluation, "KEPT", 2**13)
+    monkeypatch.setattr(draws, "KEPT", 2**13)
     monkeypatch.setattr(evaluation.evidence, "ROWS", 50)
     monkeypatch.setattr(sys.modules["zoo.evaluation.spread"], "MMD_ROWS", 50)
     sizes = []

@@ -156,6 +156,7 @@ def scored(digits):
         with pytest.MonkeyPatch.context() as patch:
             score_quickly(patch)
             zoo.evaluate(run, digits, samples=100, temperatures=3)
+        zoo.testing.check_tree(run.tree)
         runs.append(run)
     return runs
 
@@ -180,7 +181,9 @@ def test_evaluate_fills_the_groups_of_the_interface(scored):
             assert tree[path].notnull().all(), path
         assert tree["heldout"]["chain"].values.tolist() == [4, 9]
     assert vae["posterior/z"].dims == ("chain", "draw", "obs", "latent")
-    assert mixture["posterior/component"].dims == ("chain", "draw", "obs")
+    assert mixture["prior/component_index"].dims == ("chain", "draw")
+    assert vae["prior/z"].dims == ("chain", "draw", "latent")
+    assert mixture["posterior/component_index"].dims == ("chain", "draw", "obs")
     assert mixture["posterior/responsibility"].dims == ("chain", "obs", "component")
     assert mixture["heldout"].attrs["exact"] == 1 and vae["heldout"].attrs["exact"] == 0
     assert (mixture["heldout/log_evidence_se"] == 0).all()

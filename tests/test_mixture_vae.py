@@ -131,7 +131,7 @@ def test_it_finds_clusters_and_goes_through_everything(tmp_path):
     truth = labels[data.test["obs"].values]
     best = int(tree["heldout/log_evidence"].mean("obs").values.argmax())  # the other may have one cluster for two
     assert adjusted_rand_score(truth, of_datum[best].argmax("component")) > 0.95
-    assert tree["posterior/component"].dims == ("chain", "draw", "obs")
+    assert tree["posterior/component_index"].dims == ("chain", "draw", "obs")
     assert tree["posterior/z"].dims == ("chain", "draw", "obs", "latent")
     assert run.encode(data.test.values).shape == (2, data.test.sizes["obs"], 2)
     np.testing.assert_allclose(tree["spread/component_weight"].sum("component"), 1, rtol=1e-5)

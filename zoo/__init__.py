@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from zoo.cards import Card
     from zoo.catalogue import Pair, card, create, list_pairs, register
     from zoo.comparison import cautions, compare, elpd
+    from zoo.converting import to_arviz
     from zoo.data import Data
     from zoo.evaluation import evaluate
     from zoo.fitting import fit
@@ -56,6 +57,7 @@ __all__ = [
     "report",
     "study",
     "testing",
+    "to_arviz",
     "witness",
 ]
 
@@ -64,6 +66,7 @@ _ROOMS = {
     "zoo.cards": ["Card"],
     "zoo.catalogue": ["Pair", "card", "create", "list_pairs", "register"],
     "zoo.comparison": ["cautions", "compare", "elpd"],
+    "zoo.converting": ["to_arviz"],
     "zoo.data": ["Data"],
     "zoo.evaluation": ["evaluate"],
     "zoo.fitting": ["fit"],

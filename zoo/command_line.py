@@ -295,6 +295,10 @@ class Scoring:
     rows: Annotated[
         int | None, SCORING(help="Test rows that are scored: a random subset of them.", show_default="all")
     ] = None
+    sbc: Annotated[
+        int | None,
+        SCORING(metavar="N", help="Simulated data for simulation-based calibration of the guide.", show_default="none"),
+    ] = None
 
     def settings(self) -> dict[str, Any]:
         """The arguments, found wrong before the first pair is trained and not after."""

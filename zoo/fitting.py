@@ -45,6 +45,7 @@ from zoo.runs import RECIPE, Run, load_run
 from zoo.splits import subsample
 from zoo.storage import write_directory
 from zoo.tables import large, looked_at
+from zoo.tree import finish
 
 __all__ = ["SCHEDULES", "Settings", "checked_seeds", "checked_settings", "fit"]
 
@@ -401,7 +402,7 @@ def _run(
     attrs = _attributes(pair, data, settings, engine, seeds, seconds) | {"faults": json.dumps(faults)}
     root = xarray.Dataset(attrs=attrs)
     tree = xarray.DataTree.from_dict({"/": root, **record.groups(watch.ran_away_at), **_constants(data, watch)})
-    return Run(pair, tuple(seeds), record.best_weights(), tree)
+    return Run(pair, tuple(seeds), record.best_weights(), finish(tree))
 
 
 class Record:

@@ -36,6 +36,7 @@ __all__ = [
     "known_evidence",
     "log_mean_exp",
     "log_weights",
+    "overflown",
     "pieces",
     "posterior_draws",
     "predictive_draws",
@@ -230,14 +231,19 @@ class _Prior(nn.Module):
             self.model(x)
 
 
+def overflown(model: Program, guide: Program, x: Tensor) -> Tensor:
+    """Which data (N,) are so far out that their latents, or what they are decoded to, are not numbers."""
+    with seeded(0):
+        draws = posterior_draws(model, guide, x, 1)
+    return (draws.lp - draws.lq)[0].isnan()
+
+
 def refuse_overflow(model: Program, guide: Program, x: Tensor, obs: Sequence[int]) -> None:
     """Raise Unknown where a datum is so far out that its latents, or what they are decoded to, are not numbers.
 
     ``obs`` (N,) are the numbers that the rows of x, (N, D), have in their source.
     """
-    with seeded(0):
-        draws = posterior_draws(model, guide, x, 1)
-    wrong = (draws.lp - draws.lq)[0].isnan()
+    wrong = overflown(model, guide, x)
     if wrong.any():
         row = obs[int(wrong.nonzero()[0])]
         raise Unknown(f"row {row}, of the test part, is so far out that the numbers of guide or decoder overflow there")

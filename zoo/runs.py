@@ -29,7 +29,8 @@ from zoo.imputation import SWEEPS, center, impute
 from zoo.lenses import observed
 from zoo.options import MAX_SEED, ImputationMethod, count, location
 from zoo.plugins import how_to_get
-from zoo.storage import digest, locked, netcdf, read_tree, regular, write_directory
+from zoo.storage import RECIPE, digest, locked, netcdf, read_tree, regular, write_directory
+from zoo.tree import finish
 
 __all__ = ["RECIPE", "Run", "load_run"]
 
@@ -37,7 +38,7 @@ T = TypeVar("T")
 
 FORMAT = 3
 MOST_DRAWN = 2**24  # numbers that are drawn before they are put together
-WEIGHTS, TREE, RECIPE = "weights.safetensors", "run.nc", "run.json"
+WEIGHTS, TREE = "weights.safetensors", "run.nc"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -217,7 +218,7 @@ class Run:
         trees = [
             group
             for group in ("optimization", "validation")
-            if not self.tree[group].to_dataset().identical(other.tree[group].to_dataset())
+            if not self.tree[group].to_dataset().equals(other.tree[group].to_dataset())
         ]
         return differing + trees
 
@@ -271,7 +272,7 @@ class Run:
         return path
 
     def files(self) -> dict[str, bytes]:
-        """What :meth:`save` writes, by name; each is signed, so that damage is seen."""
+        """What :meth:`save` writes, by name; each with its checksum, so that damage is seen."""
         recipe: dict[str, Any] = {
             "format": FORMAT,
             "pair": self.pair.name,
@@ -280,7 +281,7 @@ class Run:
             "seeds": self.seeds,
             "data": self.pair.data.outline(),
         }
-        files = {WEIGHTS: safetensors.torch.save(self.weights), TREE: netcdf(self.tree)}
+        files = {WEIGHTS: safetensors.torch.save(self.weights), TREE: netcdf(finish(self.tree))}
         recipe["sha256"] = {name: digest(content) for name, content in files.items()}
         recipe["sha256"][RECIPE] = digest(json.dumps(recipe).encode())
         return files | {RECIPE: json.dumps(recipe, indent=1).encode()}

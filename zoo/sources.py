@@ -28,7 +28,7 @@ from zoo.options import count, location
 from zoo.schema import NOTHING, TRUTHS, Refused, Stored, exact, few
 from zoo.schema import Raw as Known
 from zoo.splits import SplitChoice
-from zoo.storage import check_memory, check_packed, check_promise, free_memory, pieces, regular, unzipped
+from zoo.storage import check_memory, check_opens, check_packed, check_promise, free_memory, pieces, regular, unzipped
 from zoo.supports import Support
 from zoo.tables import InFile, Rows, Source, large, rows_at_once, unpacked
 
@@ -753,6 +753,7 @@ def _netcdf(path: Path, label: str | None, limit: int) -> Raw:
     if path.suffix == ".gz":  # which is unzipped into memory
         with unzipped(path) as file:
             check_memory(sum(map(len, pieces(file, limit))), limit)
+    check_opens(path)
     with xarray.open_dataset(path) as dataset:
         return _dataset(dataset, path, label, limit)
 

@@ -1,14 +1,17 @@
-"""Files and directories that are written whole or not at all, by one process at a time, and read within limits."""
+"""Files and directories that are written whole or not at all, by one process at a time, and read within limits.
+
+On Linux, macOS and Windows alike: locks are filelock's, what memory is free psutil says.
+"""
 
 from __future__ import annotations
 
-import fcntl
 import gzip
 import hashlib
+import json
 import os
-import resource
 import shutil
 import stat
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -16,14 +19,18 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
+from filelock import FileLock, Timeout
+
 from zoo.errors import DataError, RunError
 
 if TYPE_CHECKING:
     import xarray
 
 __all__ = [
+    "RECIPE",
     "InUse",
     "check_memory",
+    "check_opens",
     "check_packed",
     "check_promise",
     "digest",
@@ -38,6 +45,14 @@ __all__ = [
     "write_file",
 ]
 
+RECIPE = "run.json"  # beside a run's files, with their checksums
+HDF5 = b"\x89HDF\r\n\x1a\n"  # how such a file begins
+OPENING = 30.0  # seconds that one may take to be opened
+LISTING = """
+import sys, h5py
+with h5py.File(sys.argv[1]) as file:
+    file.visititems(lambda name, item: dict(item.attrs) and None)
+"""
 DEFLATED = 1032  # the most that zlib packs into a byte
 NEVER_TOO_MUCH = 2**26  # bytes
 
@@ -59,32 +74,33 @@ def locked(path: Path, purpose: str = "") -> Iterator[None]:
     name = path.parent / f".{path.name}{purpose and f'.{purpose}'}.lock"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = name.open("w")
+        lock = FileLock(name, timeout=0, thread_local=False)
+        lock.acquire()
+    except Timeout:
+        raise InUse(f"another process is writing {path}: wait for it, or choose another place.") from None
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror}.") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # the process before may have removed the file between its being opened and locked here
-            if not os.path.samestat(os.fstat(lock.fileno()), name.stat()):
-                raise FileExistsError
-        except OSError:
-            raise InUse(f"another process is writing {path}: wait for it, or choose another place.") from None
-        try:
-            yield
-        finally:
+    try:
+        yield
+    finally:
+        with suppress(PermissionError):  # Windows removes no file that is open, and a lock that is free is no harm
             name.unlink(missing_ok=True)
+        lock.release()
 
 
 def free_memory() -> int:
     """Bytes that this process may take: what is available, within the limits of its container and its shell."""
-    memory = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    with suppress(OSError, IndexError):  # Linux alone tells what is available
-        memory.append(1024 * int(Path("/proc/meminfo").read_text().partition("MemAvailable:")[2].split()[0]))
-    with suppress(OSError, ValueError):  # a container without a limit says "max"
+    import psutil
+
+    memory = [int(psutil.virtual_memory().available)]
+    with suppress(OSError, ValueError):  # Linux alone has this file, which says "max" where there is no limit
         memory.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    shell = resource.getrlimit(resource.RLIMIT_AS)[0]
-    return min(*memory, memory[0] if shell == resource.RLIM_INFINITY else shell)
+    with suppress(ImportError):  # which Windows lacks
+        import resource
+
+        shell = resource.getrlimit(resource.RLIMIT_AS)[0]
+        memory += [] if shell == resource.RLIM_INFINITY else [shell]
+    return min(memory)
 
 
 def regular(path: Path) -> Path:
@@ -166,18 +182,61 @@ def check_promise(promised: int, path: Path, limit: int | None = None) -> None:
         raise DataError(f"holds {promised:,} bytes, and {free:,} bytes of memory are free")
 
 
+def check_opens(file: Path) -> None:
+    """Have an HDF5 file opened and its variables listed by another process, since a damaged one may never come back.
+
+    The library that reads them is in C: what it waits for cannot be interrupted, and what breaks it takes the whole
+    process down. Files of other kinds pass.
+
+    Raises:
+        DataError: it cannot be opened, or not within half a minute.
+    """
+    with regular(file).open("rb") as opened:
+        if opened.read(len(HDF5)) != HDF5 or not sys.executable:
+            return
+    try:
+        listing = subprocess.run(
+            [sys.executable, "-I", "-c", LISTING, str(file)],
+            capture_output=True,
+            text=True,
+            timeout=OPENING,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise DataError(f"was not open after {OPENING:.0f} seconds: it is damaged") from None
+    if listing.returncode:
+        told = (listing.stderr.strip().splitlines() or [f"the process that opened it died ({listing.returncode})"])[-1]
+        raise DataError(f"cannot be opened, it is damaged: {told}")
+
+
 def read_tree(file: Path) -> xarray.DataTree:
     """The groups of a netCDF file, in memory.
 
+    HDF5 meets no damaged file here: that of a run is held against its checksum, any other is opened elsewhere first.
+
     Raises:
-        DataError: it promises more than it can hold, or than the memory can.
+        DataError: it is damaged, or promises more than it can hold, or than the memory can.
         OSError: it cannot be read.
     """
     import xarray
 
-    with xarray.open_datatree(regular(file), engine="h5netcdf") as tree:
+    recipe = regular(file).with_name(RECIPE)
+    if recipe.is_file():
+        _check_digest(file, recipe)
+    else:
+        check_opens(file)
+    with xarray.open_datatree(file, engine="h5netcdf") as tree:
         check_promise(sum(group.to_dataset(inherit=False).nbytes for group in tree.subtree), file)
         return tree.load()
+
+
+def _check_digest(file: Path, recipe: Path) -> None:
+    try:
+        expected = json.loads(recipe.read_text(encoding="utf-8"))["sha256"][file.name]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{recipe.name} beside it is damaged: it has no checksum of it") from error
+    if digest(file.read_bytes()) != expected:
+        raise DataError(f"it is damaged: its checksum is another than {recipe.name} has")
 
 
 def netcdf(tree: xarray.DataTree) -> bytes:
@@ -246,6 +305,8 @@ def _write(file: Path, content: bytes) -> None:
 
 def _sync(folder: Path) -> None:
     """Make the names in a directory as lasting as the files."""
+    if os.name == "nt":  # where a directory cannot be opened
+        return
     opened = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(opened)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -87,9 +89,9 @@ class InFile:
             self._fill(span, first, file)
             span.take(rows - first, axis=0, out=found, mode="clip")
             return
-        view, read = _bytes(found), os.preadv
+        view = _bytes(found)
         for at, row in zip(range(0, len(view), size), rows.tolist(), strict=True):
-            if read(file, [view[at : at + size]], self.offset + row * size) < size:
+            if _read_at(file, view[at : at + size], self.offset + row * size) < size:
                 raise DataError(f"{self.file} ends before row {row}: it has been cut short")
 
     def _fill(self, found: Array, row: int, file: int) -> None:
@@ -97,7 +99,7 @@ class InFile:
         size = self.dtype.itemsize * math.prod(self.shape[1:])
         left, at = _bytes(found), self.offset + row * size
         while len(left):
-            taken = os.preadv(file, [left], at)
+            taken = _read_at(file, left, at)
             if not taken:
                 raise DataError(f"{self.file} ends before row {row + len(found) - 1}: it has been cut short")
             left, at = left[taken:], at + taken
@@ -109,6 +111,20 @@ class InFile:
                 yield file.fileno()
         else:
             yield self.file.fileno()
+
+
+def _read_at(file: int, into: memoryview, at: int) -> int:
+    """How many bytes were read from a place in a file that threads may share."""
+    if hasattr(os, "preadv"):
+        return os.preadv(file, [into], at)
+    with _MOVING:  # Windows reads only where the file stands
+        os.lseek(file, at, os.SEEK_SET)
+        found = os.read(file, len(into))
+    into[: len(found)] = found
+    return len(found)
+
+
+_MOVING = threading.Lock()
 
 
 def _bytes(x: Array) -> memoryview:
@@ -245,5 +261,4 @@ def unpacked(blocks: Iterable[Array], shape: tuple[int, ...], dtype: np.dtype[An
 
 
 def _room(folder: Path) -> int:
-    found = os.statvfs(folder)
-    return found.f_bavail * found.f_frsize
+    return shutil.disk_usage(folder).free

@@ -53,6 +53,7 @@ from zoo.objectives import ELBO, latent_sites, refuse_other_data, refuse_other_l
 from zoo.parts import GUIDES, OBJECTIVES, PRIORS, Parts
 from zoo.runs import load_run
 from zoo.supports import MIXED, SUPPORTS, Support, as_modelled
+from zoo.tree import check_tree
 from zoo.wellposed import witness
 
 DRAWS, UPHILL = 4096, 10  # of a likelihood, to see where its mass is; steps towards its peak
@@ -65,6 +66,7 @@ __all__ = [
     "CHECKS",
     "Subject",
     "check_pair",
+    "check_tree",
     "example_data",
     "guides_of",
     "priors_of",
@@ -550,12 +552,14 @@ def check_engine(subject: Subject, mode: Mode = "capture", objective: Any = None
 
 
 def check_saving(subject: Subject) -> None:
-    """A run comes back from disk with the same weights and numbers; the same seed gives the same run."""
+    """A run comes back from disk with its weights and numbers, in a tree as ArviZ has it; the same seed repeats it."""
     common = {"seeds": [2], "steps": 3, "checks": 1, "progress": False, "on_divergence": "warn"}
     run, again = (fit(subject.pair, subject.data, **common) for _ in range(2))  # type: ignore[arg-type]
     x = subject.data.test.values[:5]
     with tempfile.TemporaryDirectory() as folder:
         loaded = load_run(run.save(Path(folder) / "run"))
+    for of in (run, loaded):
+        check_tree(of.tree)
     evidence = run.log_evidence(x, samples=10)
     assert evidence.shape == (1, len(x))
     assert np.isfinite(evidence).all(), "the evidence is not finite after three steps"

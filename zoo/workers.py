@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 import loky
+import psutil
 
 from zoo.checkpoint import FIT, steps_taken
 from zoo.errors import one_line
@@ -127,7 +128,7 @@ def _start(parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
-        while os.getppid() == parent:
+        while os.getppid() == parent and psutil.pid_exists(parent):  # Windows goes on naming a parent that is gone
             time.sleep(LOOK)
         os._exit(1)
 

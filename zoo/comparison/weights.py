@@ -21,7 +21,8 @@ def elpd(run: Source) -> Any:
     """The held-out evidence of a run as an ``ELPDData``, for ArviZ's ``compare`` and ``plot_compare``.
 
     ``elpd_i`` is the evidence of each test datum averaged over seeds, nats; on discrete data the log mass, as in
-    :func:`compare`. Only runs of one of its tables can be compared.
+    :func:`compare`. Only runs of one of its tables can be compared. ``pareto_k`` is that of the importance weights of
+    the worst seed, for ``plot_khat``; None of a pair whose evidence is exact.
 
     >>> about = dict(pair="plain", base_measure="density", data="toy", data_fingerprint="f00d")
     >>> heldout = xr.Dataset({"log_evidence": (("chain", "obs"), [[-5.0, -6.0, -7.0]])})
@@ -33,10 +34,11 @@ def elpd(run: Source) -> Any:
         raise RunError(f"{len(others) + 1} runs: give one")
     if outcome.evidence is None:
         raise RunError(f"{outcome.label} has no held-out evidence: evaluate it first")
-    return _elpd(outcome.evidence)
+    k = outcome.pointwise("mass_k" if outcome.has_mass else "pareto_k")
+    return _elpd(outcome.evidence, outcome.obs, None if k is None or np.isneginf(k).all() else k.max(0))
 
 
-def _elpd(values: Floats) -> Any:
+def _elpd(values: Floats, obs: Any = None, pareto_k: Floats | None = None) -> Any:
     from inspect import signature
 
     from arviz_stats.utils import ELPDData
@@ -53,7 +55,8 @@ def _elpd(values: Floats) -> Any:
         scale="log",
         warning=False,
         good_k=BAD_K,
-        elpd_i=xr.DataArray(values, dims="obs"),
+        elpd_i=xr.DataArray(values, {} if obs is None else {"obs": obs}, "obs"),
+        pareto_k=None if pareto_k is None else xr.DataArray(pareto_k, {"obs": obs}, "obs"),
         **kind,
     )
 

@@ -8,14 +8,11 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 import xarray
-from torch import Tensor
 
-from zoo import inference
-from zoo.context import Stream
 from zoo.data import Data
 from zoo.errors import DataError, RunError, Unknown
+from zoo.evaluation import draws
 from zoo.evaluation.calibration import calibration
 from zoo.evaluation.evidence import heldout, weigh
 from zoo.evaluation.imputation import HIDDEN, imputation
@@ -25,13 +22,9 @@ from zoo.evaluation.wellposedness import wellposedness
 from zoo.options import count, share
 from zoo.runs import Run
 from zoo.splits import subsample
+from zoo.tree import finish
 
 __all__ = ["call_of", "checked_effort", "evaluate"]
-
-# Groups of draws hold pictures and marginals, not data: caps on what is kept of them.
-POSTERIOR_DRAWS, PREDICTIVE_DRAWS, PREDICTIVE_ROWS, RECONSTRUCTION_DRAWS = 100, 20, 64, 32
-FIRST = "the first {} rows of observed_data"
-KEPT = 10**7  # numbers of the draws of all seeds, and of the data that they are of
 
 
 def evaluate(
@@ -43,6 +36,7 @@ def evaluate(
     reference: int = 0,
     hide: float | None = None,
     rows: int | None = None,
+    sbc: int | None = None,
 ) -> xarray.DataTree:
     r"""Fill ``run.tree`` with what the trained pair says about the test part, and return it.
 
@@ -58,11 +52,12 @@ def evaluate(
     exactly, and linear models know their evidence: standard error 0, k minus infinity.
 
     Groups written: ``heldout``; ``calibration`` of each feature; ``spread`` of the latents; ``wellposedness``;
-    ``imputation`` of hidden entries; ``reference_posterior`` on request; ``posterior``, ``sample_stats``,
-    ``posterior_predictive``, ``prior_predictive``, ``reconstruction`` and ``observed_data``. The functions of those
-    names in ``zoo.evaluation`` say what is in each.
+    ``imputation`` of hidden entries; ``reference_posterior`` and ``prior_sbc`` on request; ``posterior``,
+    ``sample_stats``, ``prior``, ``posterior_predictive``, ``prior_predictive``, ``reconstruction`` and
+    ``observed_data``. The functions of those names in ``zoo.evaluation`` say what is in each.
     Some of it cannot be known of every likelihood and guide. The root attribute ``absent``, as JSON text, says in a
-    sentence why a group is not there, by its name, or a part of one, as in "spread: gaps" or "heldout: annealing".
+    sentence why a group is not there, by its name, or a part of one, as in "spread: gaps" or "heldout: annealing";
+    ``not_asked`` says by which call a group comes that was not asked for.
 
     Args:
         run: from :func:`zoo.fit` or :func:`zoo.load_run`.
@@ -73,10 +68,12 @@ def evaluate(
         hide: the share of observed test entries that is hidden and imputed, 0 for none; None is a tenth where entries
             are missing in the data, else none.
         rows: how many test rows are scored: a random subset, the same for all pairs on the same split; None scores all.
+        sbc: how many data are simulated for simulation-based calibration of the guide, which ``plot_ecdf_pit`` of
+            ArviZ shows; a thousand say enough.
 
-    ``heldout`` has all rows that are scored. The draws of ``posterior`` and ``sample_stats``, and ``observed_data``,
-    are of all or, beyond ten million numbers, of a random subset, and say so in ``attrs["note"]``; predictive groups
-    are of the first of those.
+    ``heldout`` has all rows that are scored. ``observed_data`` and the groups of draws are of the same rows, in
+    the same order: all or, beyond ten million numbers of latents or four million of predictions, a random subset, as
+    ``attrs["note"]`` says. ``reconstruction`` is of the first of those.
 
     Memory: about 100 MiB beside what is returned and the scored rows in single precision (twice where they are
     dequantized), whatever K and N.
@@ -93,8 +90,8 @@ def evaluate(
     >>> tree["heldout"]["log_evidence"].sizes
     Frozen({'chain': 2, 'obs': 30})
     """
-    effort = checked_effort(samples, temperatures, reference, hide, rows)
-    samples, temperatures, reference, hide, rows = effort.values()
+    effort = checked_effort(samples, temperatures, reference, hide, rows, sbc)
+    samples, temperatures, reference, hide, rows, sbc = effort.values()
     if not isinstance(run, Run):
         raise RunError(f"evaluate: run is a {type(run).__name__}; give one of zoo.fit or zoo.load_run.")
     if not isinstance(data, Data):
@@ -110,8 +107,7 @@ def evaluate(
     data = replace(data, test=subsample(data.test, rows))
     weighed = weigh(run, data, samples)
     x, evidence = weighed.x, heldout(run, data, weighed, temperatures)
-    kept, draws = _kept(run, data)
-    first = kept[: min(PREDICTIVE_ROWS, max(1, KEPT // (len(run.seeds) * PREDICTIVE_DRAWS * data.features)))]
+    kept = draws.Kept.of_run(run, data)
     makers: dict[tuple[str, ...], Callable[[], tuple[xarray.Dataset, ...]]] = {
         ("heldout",): lambda: (evidence,),
         ("calibration",): lambda: (calibration(run, data, weighed),),
@@ -119,11 +115,13 @@ def evaluate(
         ("reference_posterior",): lambda: (reference_posterior(run, x[:reference]),) if reference else (),
         ("imputation",): lambda: (imputation(run, data, hide),) if hide else (),
         ("wellposedness",): lambda: (wellposedness(run, data),),
-        ("posterior", "sample_stats"): lambda: _posterior(run, kept, draws, len(data.test)),
-        ("posterior_predictive",): lambda: (_posterior_predictive(run, first),),
-        ("prior_predictive",): lambda: (_prior_predictive(run, first),),
-        ("reconstruction",): lambda: (_reconstruction(run, first),),
-        ("observed_data",): lambda: (xarray.Dataset({"x": kept}, attrs=_note(len(kept), len(data.test))),),
+        ("posterior", "sample_stats"): lambda: draws.posterior(run, kept),
+        ("prior",): lambda: (draws.prior(run),),
+        ("posterior_predictive",): lambda: (draws.posterior_predictive(run, kept),),
+        ("prior_predictive",): lambda: (draws.prior_predictive(run, kept),),
+        ("prior_sbc",): lambda: (draws.prior_sbc(run, sbc),) if sbc else (),
+        ("reconstruction",): lambda: (draws.reconstruction(run, kept),),
+        ("observed_data",): lambda: (kept.dataset({"x": kept.rows}),),
     }
     groups: dict[str, xarray.Dataset] = {}
     absent: dict[str, str] = {}
@@ -149,7 +147,7 @@ def evaluate(
     run.tree.attrs["absent"] = json.dumps({name: _sentence(reason) for name, reason in absent.items()})
     trained, _, _ = run.tree.attrs["repeat"].partition("\nzoo.evaluate")
     run.tree.attrs["repeat"] = f"{trained}\n{call_of(effort)}"
-    return run.tree
+    return finish(run.tree)
 
 
 def _sentence(reason: str) -> str:
@@ -164,7 +162,7 @@ def call_of(effort: Mapping[str, Any]) -> str:
 
 
 def checked_effort(
-    samples: int, temperatures: int, reference: int, hide: float | None, rows: int | None
+    samples: int, temperatures: int, reference: int, hide: float | None, rows: int | None, sbc: int | None = None
 ) -> dict[str, Any]:
     """The arguments of :func:`evaluate` by name, if they are counts and a share; all but samples and rows may be 0."""
     return {
@@ -173,85 +171,5 @@ def checked_effort(
         "reference": count("reference", reference, least=0),
         "hide": None if hide is None else share("hide", hide),
         "rows": None if rows is None else count("rows", rows),
+        "sbc": None if sbc is None else count("sbc", sbc),
     }
-
-
-def _kept(run: Run, data: Data) -> tuple[xarray.DataArray, int]:
-    """The test rows whose draws are kept, and how many draws of each."""
-    one = run.inward(data.test[:1].values)
-    drawn, *_ = run.each_seed(lambda model, guide: inference.posterior_draws(model, guide, one, 1), Stream.POSTERIOR)
-    of_draw = len(run.seeds) * (len(drawn._fields[1:]) + sum(site.numel() for site in drawn.latents.values()))
-    rows = max(PREDICTIVE_ROWS, KEPT // max(of_draw * POSTERIOR_DRAWS, data.features))
-    kept = subsample(data.test, rows)
-    return kept, max(2, min(POSTERIOR_DRAWS, KEPT // (of_draw * len(kept))))
-
-
-def _note(rows: int, of: int, told: str = "") -> dict[str, str]:
-    which = f"{rows:,} of {of:,} scored test rows, a random subset" if rows < of else f"the {of:,} scored test rows"
-    return {"note": f"{told}{which}"}
-
-
-def _posterior(run: Run, rows: xarray.DataArray, count: int, of: int) -> tuple[xarray.Dataset, xarray.Dataset]:
-    """So many draws of the latents of some test rows, and their log densities."""
-    x, volume = run.inward(rows.values), run.pair.view.log_volumes(rows.values)
-    draws = run.each_seed(lambda model, guide: inference.posterior_draws(model, guide, x, count), Stream.POSTERIOR)
-    dims = ("chain", "draw", "obs")
-    posterior: dict[str, Any] = {}
-    for site in draws[0].latents:
-        values = torch.stack([seed.latents[site] for seed in draws]).numpy()
-        event = ["latent" if site == "z" else f"{site}_dim"] if values.ndim > len(dims) else []
-        posterior[site] = ((*dims, *event), values)
-    if "component" in posterior:
-        found = run.each_seed(lambda _, guide: inference.responsibility(guide, x), Stream.POSTERIOR)
-        if known := [probability for probability in found if probability is not None]:
-            posterior["responsibility"] = (("chain", "obs", "component"), torch.stack(known).numpy())
-    lp, lq = (torch.stack([getattr(seed, name) for seed in draws]).numpy() for name in ("lp", "lq"))
-    about: dict[str, Any] = {
-        "coords": {"obs": rows["obs"].values},
-        "attrs": _note(len(rows), of, f"{count} draws for each of "),
-    }
-    stats = xarray.Dataset({"lp": (dims, lp - volume), "lq": (dims, lq)}, **about)
-    # built in one piece: `component` is both a variable and a dimension, which xarray keeps as a coordinate
-    return xarray.Dataset(posterior, **about), stats
-
-
-def _posterior_predictive(run: Run, rows: xarray.DataArray) -> xarray.Dataset:
-    """Draws of x given latents of some test rows, in the units as loaded."""
-    x = run.inward(rows.values)
-
-    def draw(model: Any, guide: Any) -> Tensor:
-        inference.refuse_overflow(model, guide, x, rows["obs"].values.tolist())
-        return inference.predictive_draws(model, x, PREDICTIVE_DRAWS, guide)
-
-    note = f"{FIRST.format(len(rows))}, {PREDICTIVE_DRAWS} draws each"
-    return _drawn(run, rows, run.each_seed(draw, Stream.PREDICTIVE), note)
-
-
-def _prior_predictive(run: Run, rows: xarray.DataArray) -> xarray.Dataset:
-    """Draws of x of no datum, in the units as loaded."""
-    x = run.inward(rows.values)
-    draws = run.each_seed(
-        lambda model, _: inference.predictive_draws(model, x, PREDICTIVE_DRAWS), Stream.PREDICTIVE, step=2
-    )
-    return _drawn(run, rows, draws, f"{PREDICTIVE_DRAWS} x {len(rows)} draws, of no datum")
-
-
-def _drawn(run: Run, rows: xarray.DataArray, draws: list[Tensor], note: str) -> xarray.Dataset:
-    unscaled = run.pair.view.outward(torch.stack(draws).numpy()).astype(np.float32)
-    values = {"x": (("chain", "draw", "obs", "feature"), unscaled)}
-    return xarray.Dataset(values, {"obs": rows["obs"].values}, {"note": note})
-
-
-def _reconstruction(run: Run, rows: xarray.DataArray) -> xarray.Dataset:
-    """Mean and standard deviation of x given latents of some test rows, in the units as loaded."""
-    x = run.inward(rows.values)
-    seeds = run.each_seed(
-        lambda model, guide: inference.reconstruct(model, guide, x, RECONSTRUCTION_DRAWS), Stream.PREDICTIVE, step=1
-    )
-    mean, scale = (torch.stack(column).numpy() for column in zip(*seeds, strict=True))
-    dims, view = ("chain", "obs", "feature"), run.pair.view
-    return xarray.Dataset(
-        {"mean": (dims, view.outward(mean)), "scale": (dims, scale * view.scale)},
-        {"obs": rows["obs"].values},
-        {"note": f"{FIRST.format(len(rows))}, over {RECONSTRUCTION_DRAWS} draws"},
-    )
