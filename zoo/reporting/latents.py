@@ -1,22 +1,148 @@
-"""Latents beside what they should be: all together against the prior, each datum's against Markov chains."""
+"""Latents: what a datum tells about them, all together against the prior, each datum's against Markov chains, a map."""
 
 from collections.abc import Callable
 from statistics import NormalDist
 
 import numpy as np
+import xarray as xr
+from arviz_plots import PlotCollection, plot_forest
 from matplotlib.figure import Figure
 
 from zoo.comparison import Outcome
-from zoo.reporting.figures import Floats, active_units, name_axes, number, scored, sentence, span
-from zoo.reporting.ink import INK, LINE, PAPER, canvas
+from zoo.reporting.axes import name_axes
+from zoo.reporting.ink import INK, LINE, MINUS, PAPER, canvas, hover
+from zoo.reporting.reading import Floats, scored, used_seeds
 from zoo.reporting.tables import Cell
+from zoo.reporting.text import number, percent, sentence, span
 
-__all__ = ["COSTS", "aggregate", "costs", "reference"]
+__all__ = [
+    "COSTS",
+    "aggregate",
+    "components",
+    "contraction",
+    "costs",
+    "memberships",
+    "reference",
+    "spread",
+]
 
+LATENTS = 16
 MIXED = 1.01  # an R-hat above it says that the chains disagree (Vehtari et al., 2021)
 QUANTILES = np.linspace(0.005, 0.995, 100)
 
 COSTS = ("active units", "squared MMD to the prior", "approximation gap, nats", "amortisation gap, nats")
+
+
+def contraction(run: Outcome) -> Floats | None:
+    """(S, L, N) 1 - posterior variance / prior variance, per seed with the most informed latent first."""
+    z = scored(run, "posterior/z", "latent", "obs", "draw")
+    if z is None or z.shape[-1] < 2:
+        return None
+    values = 1 - z.var(-1, ddof=1)
+    order = np.argsort(-np.median(values, -1), axis=1)
+    return np.asarray(np.take_along_axis(values, order[..., None], 1))
+
+
+def active_units(run: Outcome) -> list[int]:
+    """Per seed the latents whose posterior mean varies over data by more than 0.01 (Burda et al., 2016)."""
+    moved = scored(run, "spread/mean_variance", "latent")
+    if moved is None:
+        z = scored(run, "posterior/z", "latent", "obs", "draw")
+        if z is None:
+            return []
+        # The mean of a few draws varies by itself: that part is taken off.
+        moved = z.mean(-1).var(-1, ddof=1) - z.var(-1, ddof=1).mean(-1) / z.shape[-1]
+    return [int(count) for count in (moved > 0.01).sum(1)]
+
+
+def spread(run: Outcome, values: Floats, colour: str) -> tuple[Figure, str]:
+    """ArviZ forest of the contraction of every latent over test data: a line a seed, sorted within it."""
+    seeds, latents = values.shape[0], min(values.shape[1], LATENTS)
+    figure, ax = canvas(0.6 + latents * (0.16 + 0.07 * min(seeds, 6)))
+    data = xr.Dataset(
+        {"contraction": (("latent", "chain", "obs"), values[:, :latents].transpose(1, 0, 2))},
+        {"latent": np.arange(latents), "chain": np.arange(seeds)},
+    )
+    # Axes of our own: ArviZ would otherwise ask pyplot, whose registry of figures is global.
+    facets = xr.Dataset(
+        {"figure": ((), np.array(figure, object)), "plot": ("column", np.array([ax, ax], object))},
+        {"column": ["labels", "forest"]},
+    )
+    shift = np.linspace(-0.28, 0.28, seeds) if seeds > 1 else np.zeros(1)
+    collection = PlotCollection(
+        data,
+        xr.DataTree(facets),
+        backend="matplotlib",
+        aes={"y": ["latent", "chain"], "overlay": ["latent", "chain"]},
+        y=(np.arange(latents)[:, None] + shift).ravel().tolist(),
+    )
+    ax.axvspan(-0.25, 0, color=LINE, alpha=0.35, lw=0)
+    drawn = plot_forest(
+        xr.DataTree.from_dict({"posterior": data}),
+        plot_collection=collection,
+        sample_dims=["obs"],
+        combined=False,
+        labels=[],
+        ci_kind="eti",
+        ci_probs=(0.5, 0.9),
+        point_estimate="median",
+        visuals={
+            "trunk": {"color": colour, "width": 2.6},
+            "twig": {"color": colour, "width": 0.9},
+            "point_estimate": {"color": colour, "facecolor": PAPER, "size": 14},
+            "remove_axis": False,
+            "ticklabels": False,
+        },
+    )
+    numbers = used_seeds(run)
+    low, middle, high = np.quantile(values, (0.05, 0.5, 0.95), axis=-1)
+    for part in ("twig", "trunk", "point_estimate"):
+        for (i, seed), mark in np.ndenumerate(drawn.viz[part]["contraction"].transpose("latent", "chain").values):
+            median, ends = number(middle[seed, i]), f"{number(low[seed, i])} to {number(high[seed, i])}"
+            hover(mark, f"seed {numbers[seed]}, latent {i + 1}: median {median}, 90 % of data {ends}")
+    ax.set_yticks(range(latents), [str(i + 1) for i in range(latents)])
+    ax.set_ylim(latents - 0.5, -0.5)
+    ax.set_xlim(min(-0.05, max(float(np.quantile(values, 0.05)), -0.25)), 1.02)
+    ax.tick_params(length=0, axis="y")
+    name_axes(ax, f"contraction, 1 {MINUS} posterior variance / prior variance", "latent, sorted")
+    remarks = [f"{span(active_units(run))} of {values.shape[1]} latents are active"]
+    if latents < values.shape[1]:
+        remarks.append(f"the first {latents} are shown")
+    return figure, sentence(remarks)
+
+
+def memberships(run: Outcome) -> Floats | None:
+    """(S, N, C) responsibility of every component of a mixture for every test datum."""
+    return scored(run, "posterior/responsibility", "obs", "component")
+
+
+def components(run: Outcome, responsibility: Floats, colour: str) -> tuple[Figure, str]:
+    """How a mixture shares out the test data: mean responsibility of each component, sorted, a bar a seed."""
+    weights, numbers = -np.sort(-responsibility.mean(1), axis=1), used_seeds(run)
+    figure, ax = canvas(0.6 + 0.34 * len(weights))
+    for y, seed in enumerate(weights):
+        left = np.concatenate([[0.0], np.cumsum(seed)[:-1]])
+        for place, (start, width) in enumerate(zip(left, seed, strict=True)):
+            alpha = 0.95 - 0.65 * place / max(len(seed) - 1, 1)
+            bar = ax.barh(y, width, left=start, color=colour, alpha=alpha, height=0.7, edgecolor=PAPER, linewidth=0.8)
+            hover(bar, f"seed {numbers[y]}, component {place + 1} by size: {percent(width)}")
+    ax.set_yticks(range(len(weights)), [str(seed) for seed in numbers])
+    ax.set_ylim(len(weights) - 0.4, -0.6)
+    ax.set_xlim(0, 1)
+    ax.tick_params(length=0, axis="y")
+    ax.spines["left"].set_visible(False)
+    name_axes(ax, "share of the test data", "seed")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        entropy = -np.nansum(responsibility * np.log(responsibility), axis=-1).mean()
+    remarks = [
+        f"{weights.shape[1]} components",
+        f"the entropy of a membership is {entropy:.2f} nats on average "
+        f"(0: sure of one, {np.log(weights.shape[1]):.2f}: no idea)",
+    ]
+    if (certainty := scored(run, "spread/certainty")) is not None:
+        told = ", ".join(number(seed) for seed in certainty)
+        remarks.append(f"certainty {told}, by seed: the share of doubt about the component that a datum takes away")
+    return figure, sentence(remarks)
 
 
 def aggregate(run: Outcome, colour: str) -> tuple[Figure, str] | None:
@@ -28,10 +154,11 @@ def aggregate(run: Outcome, colour: str) -> tuple[Figure, str] | None:
     figure, ax = canvas(3.4)
     normal = np.array([NormalDist().inv_cdf(p) for p in QUANTILES])
     ax.plot(normal[[0, -1]], normal[[0, -1]], color=INK, lw=1, ls=(0, (5, 3)), zorder=4)
-    for latent in z[0].reshape(z.shape[1], -1):
+    for i, latent in enumerate(z[0].reshape(z.shape[1], -1)):
         finite = latent[np.isfinite(latent)]
         if finite.size:
-            ax.plot(normal, np.quantile(finite, QUANTILES), color=colour, lw=1.1, alpha=0.65)
+            line = ax.plot(normal, np.quantile(finite, QUANTILES), color=colour, lw=1.1, alpha=0.65)
+            hover(line, f"latent {i + 1}: mean {number(float(finite.mean()))}, sd {number(float(finite.std()))}")
     name_axes(ax, "quantile of N(0, 1)", "quantile of a latent")
     return figure, sentence([f"squared MMD {number(mmd[0])}, {number(null[0])} or less in 95\u00a0% of prior samples"])
 
@@ -59,14 +186,25 @@ def reference(run: Outcome, colour: str) -> tuple[Figure, str] | None:
         scored(run, f"reference_posterior/{name}", "obs", "latent", seed="seed")
         for name in ("scale_ratio", "shift", "r_hat", "ess")
     )
-    if ratio is None or shift is None or r_hat is None or not (ratio > 0).any():
+    if ratio is None or shift is None or r_hat is None:
         return None
+    shown, apart = np.isfinite(shift) & np.isfinite(ratio) & (ratio > 0), r_hat > MIXED
+    if not shown.any():
+        return None
+    group = run.tree["reference_posterior"]
+    rows = np.asarray(group["obs"]) if "obs" in group.coords else np.arange(ratio.shape[1])
     figure, ax = canvas(3.1)
     ax.axvline(0, color=LINE, lw=1, zorder=0)
     ax.axhline(1, color=LINE, lw=1, zorder=0)
-    shown, apart = np.isfinite(shift) & np.isfinite(ratio) & (ratio > 0), r_hat > MIXED
-    for marked, face in ((~apart, colour), (apart, PAPER)):
-        ax.plot(shift[shown & marked], ratio[shown & marked], "o", color=colour, mfc=face, ms=4, mew=0.9, alpha=0.7)
+    for marked, face in ((shown & ~apart, colour), (shown & apart, PAPER)):
+        points = ax.scatter(shift[marked], ratio[marked], s=16, color=face, edgecolors=colour, lw=0.9, alpha=0.7)
+        places = zip(*np.nonzero(marked), shift[marked], ratio[marked], strict=True)
+        texts = (
+            f"seed {used_seeds(run)[seed]}, row {rows[row]}, latent {latent + 1}: "
+            f"mean off by {number(moved)} sd, {number(of)} of the sd of NUTS"
+            for seed, row, latent, moved, of in places
+        )
+        hover(points, *texts)
     ax.set_yscale("log")
     low, high = min(ratio[shown].min(), 0.9), max(ratio[shown].max(), 1 / 0.9)
     ax.set_ylim(low / 1.1, high * 1.1)
@@ -80,6 +218,8 @@ def reference(run: Outcome, colour: str) -> tuple[Figure, str] | None:
     if (distance := scored(run, "reference_posterior/distance", "obs", seed="seed")) is not None:
         remarks.append(f"median Wasserstein distance {number(_over(distance, np.median))} prior sd")
     remarks.append(f"worst R-hat {_over(r_hat, np.max):.3f}, least effective sample size {_over(ess, np.min):,.0f}")
+    if lost := int((~shown).sum()):
+        remarks.append(f"{lost} of {shown.size} have no finite ratio above 0, and are not drawn")
     if apart.any():
         remarks.append(f"hollow: R-hat above {MIXED}, {apart.sum()} of {apart.size}")
     if (

@@ -1,0 +1,51 @@
+"""A number for each pixel of an image, as a map."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from zoo.reporting.axes import plain_log
+from zoo.reporting.ink import SOFT, canvas, hover
+from zoo.reporting.reading import Floats
+from zoo.reporting.text import number
+
+__all__ = ["heat_map"]
+
+CELLS = 256  # of which each says its number: more would be most of the page
+
+
+def heat_map(
+    values: Floats, shape: tuple[int, int], names: Sequence[str], *, crossed: NDArray[np.bool_], log: bool = False
+) -> tuple[Figure, list[str]]:
+    """The map of a number for each pixel, and what must be said of it; a pixel without a number is a dash."""
+    figure, ax = canvas(2.6)
+    finite = values[np.isfinite(values)]
+    low, high = float(finite.min()), float(finite.max())
+    flat = high - low <= 0.01 * abs(low)
+    norm = LogNorm(low, max(high, low * 1.01)) if log else Normalize(low, high)
+    image = ax.imshow(values.reshape(shape), norm=norm, cmap="cividis", interpolation="none")
+    size = min(6, 60 / shape[0])
+    unknown = ~np.isfinite(values)
+    for marked, sign, colour in ((crossed & ~unknown, "x", "#ffffff"), (unknown, "_", SOFT)):
+        ax.plot(*np.argwhere(marked.reshape(shape)).T[::-1], sign, color=colour, ms=size, mew=1.2)
+    if not flat:
+        bar = figure.colorbar(image, ax=ax, shrink=0.9, aspect=14)
+        bar.outline.set_visible(False)  # type: ignore[operator]
+        plain_log(bar.ax)
+    ax.set_axis_off()
+    if values.size <= CELLS:
+        y, x = np.divmod(np.arange(values.size), shape[1])
+        corners = np.array([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]])
+        cells = PolyCollection(list(np.stack([x, y], 1)[:, None] + corners), facecolors=[(0, 0, 0, 0)], linewidths=0)
+        hover(cells, *(f"{name}: {number(value)}" for name, value in zip(names, values, strict=True)))
+        ax.add_collection(cells, autolim=False)
+    remarks = [f"{crossed.sum()} of {crossed.size} pixels, the crossed ones, are constant in training"] * bool(
+        crossed.any()
+    )
+    remarks += [f"the same in all, {number(low)}"] * flat
+    remarks += [f"{unknown.sum()} pixels, with a dash, have no such number"] * bool(unknown.any())
+    return figure, remarks
