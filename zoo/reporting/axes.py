@@ -1,15 +1,17 @@
 """Axes that can be read on a phone: few ticks, and logarithms in plain text."""
 
 import math
+from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from zoo.reporting.text import decade
 
-__all__ = ["CHARACTERS", "few_ticks", "log_ticks", "name_axes", "plain_log"]
+__all__ = ["CHARACTERS", "few_ticks", "legend_columns", "log_ticks", "name_axes", "plain_log"]
 
 CHARACTERS = 32  # of tick labels that an x axis has room for, gaps not counted
+LEGEND = 44  # characters that a legend has room for side by side, marks not counted
 
 
 def name_axes(ax: Axes, x: str, y: str) -> None:
@@ -56,3 +58,8 @@ def log_ticks(low: float, high: float) -> list[float]:
         if not kept or math.log(tick / kept[-1]) >= room:
             kept.append(tick)
     return kept or [math.sqrt(low * high)]
+
+
+def legend_columns(names: Sequence[str]) -> int:
+    """How many of these names stand side by side in a legend."""
+    return max(1, LEGEND // (4 + max(map(len, names))))

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from zoo.comparison import Family, Outcome
 from zoo.comparison.difference import Difference, standard_error
-from zoo.reporting.axes import CHARACTERS
+from zoo.reporting.axes import CHARACTERS, legend_columns
 from zoo.reporting.ink import DASH, INK, MINUS, PALETTE, WIDTH, hover
 from zoo.reporting.reading import Floats
 from zoo.reporting.tables import Cell, Table
@@ -22,7 +22,6 @@ from zoo.words import nats, places
 __all__ = ["against", "numbers"]
 
 COLUMNS = ("validation ELBO", "held out", "choice of validation")
-LEGEND = 44  # characters that a legend has room for side by side, marks not counted
 DECADE = 10.0  # from this ratio of the largest to the smallest value on, numbers stand on a logarithmic axis
 
 
@@ -44,7 +43,7 @@ def against(family: Family, setting: str) -> tuple[Figure, str]:
     shown = dict(zip(lines, PALETTE, strict=False))
     axis = Axis.of([run.settings.get(setting) for run in family.runs])
     place = {run.label: axis.places[str(run.settings.get(setting))] for run in family.runs}
-    columns = max(1, LEGEND // (4 + max(map(len, shown))))
+    columns = legend_columns([*shown])
     above = -(-len(shown) // columns) if any(shown) else 0
     figure = Figure(figsize=(WIDTH, 3.2 + 0.22 * above + 0.5 * axis.turned))
     axes = figure.subplots(2, 1, sharex=True)

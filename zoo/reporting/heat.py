@@ -19,9 +19,12 @@ CELLS = 256  # of which each says its number: more would be most of the page
 
 
 def heat_map(
-    values: Floats, shape: tuple[int, int], names: Sequence[str], *, crossed: NDArray[np.bool_], log: bool = False
+    values: Floats, shape: tuple[int, int], names: Sequence[str], *, crossed: NDArray[np.bool_], unknown: str, log: bool
 ) -> tuple[Figure, list[str]]:
-    """The map of a number for each pixel, and what must be said of it; a pixel without a number is a dash."""
+    """The map of a number for each pixel, and what must be said of it.
+
+    Pixels that are constant in training may be ``crossed``. One without a number is a dash, and ``unknown`` says why.
+    """
     figure, ax = canvas(2.6)
     finite = values[np.isfinite(values)]
     low, high = float(finite.min()), float(finite.max())
@@ -29,8 +32,9 @@ def heat_map(
     norm = LogNorm(low, max(high, low * 1.01)) if log else Normalize(low, high)
     image = ax.imshow(values.reshape(shape), norm=norm, cmap="cividis", interpolation="none")
     size = min(6, 60 / shape[0])
-    unknown = ~np.isfinite(values)
-    for marked, sign, colour in ((crossed & ~unknown, "x", "#ffffff"), (unknown, "_", SOFT)):
+    empty = ~np.isfinite(values)
+    crossed = crossed & ~empty
+    for marked, sign, colour in ((crossed, "x", "#ffffff"), (empty, "_", SOFT)):
         ax.plot(*np.argwhere(marked.reshape(shape)).T[::-1], sign, color=colour, ms=size, mew=1.2)
     if not flat:
         bar = figure.colorbar(image, ax=ax, shrink=0.9, aspect=14)
@@ -43,9 +47,9 @@ def heat_map(
         cells = PolyCollection(list(np.stack([x, y], 1)[:, None] + corners), facecolors=[(0, 0, 0, 0)], linewidths=0)
         hover(cells, *(f"{name}: {number(value)}" for name, value in zip(names, values, strict=True)))
         ax.add_collection(cells, autolim=False)
-    remarks = [f"{crossed.sum()} of {crossed.size} pixels, the crossed ones, are constant in training"] * bool(
-        crossed.any()
-    )
-    remarks += [f"the same in all, {number(low)}"] * flat
-    remarks += [f"{unknown.sum()} pixels, with a dash, have no such number"] * bool(unknown.any())
-    return figure, remarks
+    told = {
+        f"{crossed.sum()} of {crossed.size} pixels, the crossed ones, are constant in training": crossed.any(),
+        f"the same in all, {number(low)}": flat,
+        f"{empty.sum()} of {empty.size} pixels, with a dash, {unknown}": empty.any(),
+    }
+    return figure, [remark for remark, holds in told.items() if holds]

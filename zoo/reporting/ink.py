@@ -138,7 +138,8 @@ def _with_titles(svg: str) -> str:
 
 
 def _slender(svg: str) -> str:
-    """Coordinates to a hundredth of a unit: a third of a page would be digits that nobody can see."""
+    """Coordinates to a hundredth of a unit and no indents: half of a page would be what nobody can see."""
+    svg = re.sub(r"\n +", "\n", svg)
     return re.sub(r' (?:d|x|y)="[^"]*"', lambda found: re.sub(r"(\.\d\d)\d+", r"\1", found[0]), svg)
 
 

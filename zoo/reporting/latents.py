@@ -1,16 +1,22 @@
 """Latents: what a datum tells about them, all together against the prior, each datum's against Markov chains, a map."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from arviz_plots import PlotCollection, plot_forest
 from matplotlib.figure import Figure
+from matplotlib.path import Path
+from matplotlib.textpath import TextPath
+from numpy.typing import NDArray
 
 from zoo.comparison import Outcome
-from zoo.reporting.axes import name_axes
-from zoo.reporting.ink import INK, LINE, MINUS, PAPER, canvas, hover
+from zoo.reporting.axes import legend_columns, name_axes
+from zoo.reporting.ink import INK, LINE, MINUS, PALETTE, PAPER, canvas, hover
 from zoo.reporting.reading import Floats, scored, used_seeds
 from zoo.reporting.tables import Cell
 from zoo.reporting.text import number, percent, sentence, span
@@ -21,6 +27,7 @@ __all__ = [
     "components",
     "contraction",
     "costs",
+    "map_of",
     "memberships",
     "reference",
     "spread",
@@ -28,6 +35,9 @@ __all__ = [
 
 LATENTS = 16
 MIXED = 1.01  # an R-hat above it says that the chains disagree (Vehtari et al., 2021)
+POINTS = 500  # of a map
+MARKERS = ("o", "^")  # of labels, when colours are used up
+LOWEST = (0.05, 0.25)  # shares of the rows, by score, that stand out
 QUANTILES = np.linspace(0.005, 0.995, 100)
 
 COSTS = ("active units", "squared MMD to the prior", "approximation gap, nats", "amortisation gap, nats")
@@ -227,6 +237,110 @@ def reference(run: Outcome, colour: str) -> tuple[Figure, str] | None:
     ) is not None and diverged.any():
         remarks.append(f"{np.nansum(diverged):,.0f} transitions diverged")
     return figure, sentence(remarks)
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Rows that look alike on a map."""
+
+    rows: NDArray[np.bool_]
+    colour: str
+    alpha: float = 0.8
+    marker: str | Path = "o"
+    label: str = ""
+
+
+def map_of(run: Outcome, colour: str) -> tuple[Figure, str] | None:
+    """Held-out rows by the posterior mean of their latents in the first scored seed, coloured by label or by score.
+
+    Of more than two latents, along the two directions in which the means vary most: the axes of a latent space are
+    arbitrary, and what tells rows apart need not lie along any of them. One latent stands against the score.
+    """
+    z = scored(run, "posterior/z", "obs", "latent", "draw")
+    if z is None:
+        return None
+    obs = run.tree["posterior"].coords.get("obs")
+    means = pd.DataFrame(z[0].mean(-1), np.arange(len(z[0])) if obs is None else np.asarray(obs))
+    means = means.replace([np.inf, -np.inf], np.nan).dropna().iloc[:POINTS]
+    scores = pd.Series(np.zeros(0) if run.evidence is None else run.evidence, run.obs).reindex(means.index)
+    if len(means) < 2 or (means.shape[1] == 1 and not np.isfinite(scores).any()):
+        return None
+    places, axes, how = _plane(np.asarray(means, np.float64), np.asarray(scores, np.float64))
+    labels = _labels(run, means.index)
+    groups, meaning = _by_score(scores, colour) if labels is None else _by_label(labels)
+    texts = [f"row {row}: {number(score)} nats" for row, score in scores.items()]
+    figure, ax = canvas(3.7)
+    for group in groups:
+        x, y = places[group.rows].T
+        drawn = isinstance(group.marker, Path)
+        marks = ax.scatter(
+            x, y, 44 if drawn else 16, group.colour, marker=group.marker, alpha=group.alpha, lw=0, clip_on=False
+        )
+        marks.set_label("" if drawn else group.label)
+        hover(
+            marks,
+            *(f"{texts[at]}{f', labelled {group.label}' * bool(group.label)}" for at in np.flatnonzero(group.rows)),
+        )
+    if names := [name for _, name in zip(*ax.get_legend_handles_labels(), strict=True)]:
+        figure.legend(loc="outside upper left", ncols=legend_columns(names), handletextpad=0.1, columnspacing=0.9)
+    name_axes(ax, *axes)
+    return figure, sentence([f"posterior means of {len(means)} held-out rows, seed {used_seeds(run)[0]}", meaning, how])
+
+
+def _by_label(labels: "pd.Series[Any]") -> tuple[list[_Group], str]:
+    """A colour for each label; labels of one or two characters are the marks themselves."""
+    kinds = [*pd.unique(labels.dropna().sort_values())]
+    written = all(str(kind).isalnum() and len(str(kind)) < 3 for kind in kinds)
+    groups = [
+        _Group(
+            (labels == kind).to_numpy(),
+            PALETTE[i % len(PALETTE)],
+            marker=_centred(str(kind)) if written else MARKERS[i // len(PALETTE)],
+            label=str(kind),
+        )
+        for i, kind in enumerate(kinds)
+    ]
+    return groups, "each row is drawn as its label" if written else "coloured by label"
+
+
+def _centred(text: str) -> Path:
+    """A text as a mark."""
+    path = TextPath((0, 0), text)
+    return Path(path.vertices - path.get_extents().get_points().mean(0), path.codes)
+
+
+def _by_score(scores: "pd.Series[float]", colour: str) -> tuple[list[_Group], str]:
+    """Darker for a lower score; where there are no scores, all alike."""
+    place = scores.rank(pct=True).fillna(1).to_numpy()
+    shades = np.select([place <= LOWEST[0], place <= LOWEST[1]], [1.0, 0.55], 0.25)
+    groups = [_Group(shades == shade, colour, shade) for shade in np.unique(shades)]
+    told = f"the lowest {percent(LOWEST[0])} by score are darkest, then those up to {percent(LOWEST[1])}"
+    return groups, told if len(groups) > 1 else ""
+
+
+def _plane(means: Floats, scores: Floats) -> tuple[Floats, tuple[str, str], str]:
+    """Where rows stand on a map, (N, 2), what its axes are called, and what must be said of them."""
+    if means.shape[1] == 1:
+        return np.column_stack([means[:, 0], scores]), ("latent", "held-out log-likelihood"), ""
+    if means.shape[1] == 2:
+        return means, ("latent 1", "latent 2"), ""
+    centred = means - means.mean(0)
+    _, lengths, directions = np.linalg.svd(centred, full_matrices=False)
+    first = directions[:2] * np.sign(directions[np.arange(2), np.abs(directions[:2]).argmax(1)])[:, None]
+    shares = lengths[:2] ** 2 / max(float((lengths**2).sum()), 1e-300)
+    names = [f"direction {i + 1}, {percent(share)} of variance" for i, share in enumerate(shares)]
+    how = f"the two directions in which the means of {means.shape[1]} latents vary most"
+    return centred @ first.T, (names[0], names[1]), how
+
+
+def _labels(run: Outcome, rows: "pd.Index[Any]") -> "pd.Series[Any] | None":
+    """The labels of rows, if the data have some and few enough to tell apart."""
+    x = run.get("observed_data/x")
+    if x is None or "label" not in x.coords:
+        return None
+    index = x["obs"].values if "obs" in x.coords else range(x.sizes["obs"])
+    labels = pd.Series(x["label"].values, index).reindex(rows)
+    return labels if 1 < labels.nunique() <= len(PALETTE) * len(MARKERS) else None
 
 
 def _over(values: Floats | None, statistic: Callable[[Floats], np.floating]) -> float:

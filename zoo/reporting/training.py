@@ -133,7 +133,7 @@ def columns(run: Outcome, colour: str) -> tuple[Figure, str]:
     drawn = np.where(zero, values[known & (values > 0)].min(), np.where(known, values, np.nan))  # 0 has no logarithm
     fell = [f"{zero.sum()} fell to 0, drawn like the smallest of the others"] if zero.any() else []
     if shape := image_shape(run):
-        figure, remarks = heat_map(drawn, shape, called, crossed=flat, log=True)
+        figure, remarks = heat_map(drawn, shape, called, crossed=flat, unknown="have no scale", log=True)
         return figure, sentence(remarks + fell)
     chosen = np.argsort(np.where(known, values, np.inf), kind="stable")[: min(COLUMNS, known.sum())]
     figure, ax = canvas(0.5 + 0.24 * len(chosen))
