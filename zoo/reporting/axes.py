@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
-from zoo.reporting.text import decade
+from zoo.reporting.ink import hover
+from zoo.reporting.text import decade, short
 
-__all__ = ["CHARACTERS", "few_ticks", "legend_columns", "log_ticks", "name_axes", "plain_log"]
+__all__ = ["CHARACTERS", "few_ticks", "legend_columns", "log_ticks", "name_axes", "name_rows", "plain_log"]
 
 CHARACTERS = 32  # of tick labels that an x axis has room for, gaps not counted
+NAME = 22  # characters of a name on a y axis
 LEGEND = 44  # characters that a legend has room for side by side, marks not counted
 
 
@@ -21,6 +23,17 @@ def name_axes(ax: Axes, x: str, y: str) -> None:
     if ax.get_yscale() == "log":
         plain_log(ax)
     few_ticks(ax, 6)
+
+
+def name_rows(ax: Axes, names: Sequence[str], x: str) -> None:
+    """Names down the y axis, the first on top; one that is cut says itself in full under the pointer."""
+    ticks = ax.set_yticks(range(len(names)), [short(name, NAME) for name in names])
+    for tick, name in zip(ticks, names, strict=True):
+        if len(name) > NAME:
+            hover(tick.label1, name)
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.tick_params(length=0, axis="y")
+    ax.set_xlabel(x, loc="right")  # from there it has room under long names, too
 
 
 def few_ticks(ax: Axes, most: int) -> None:

@@ -19,9 +19,9 @@ CELLS = 256  # of which each says its number: more would be most of the page
 
 
 def heat_map(
-    values: Floats, shape: tuple[int, int], names: Sequence[str], *, crossed: NDArray[np.bool_], unknown: str, log: bool
+    values: Floats, shape: tuple[int, int], texts: Sequence[str], *, crossed: NDArray[np.bool_], unknown: str, log: bool
 ) -> tuple[Figure, list[str]]:
-    """The map of a number for each pixel, and what must be said of it.
+    """The map of a number for each pixel, which says its text, and what must be said of the map.
 
     Pixels that are constant in training may be ``crossed``. One without a number is a dash, and ``unknown`` says why.
     """
@@ -45,11 +45,11 @@ def heat_map(
         y, x = np.divmod(np.arange(values.size), shape[1])
         corners = np.array([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]])
         cells = PolyCollection(list(np.stack([x, y], 1)[:, None] + corners), facecolors=[(0, 0, 0, 0)], linewidths=0)
-        hover(cells, *(f"{name}: {number(value)}" for name, value in zip(names, values, strict=True)))
+        hover(cells, *texts)
         ax.add_collection(cells, autolim=False)
     told = {
-        f"{crossed.sum()} of {crossed.size} pixels, the crossed ones, are constant in training": crossed.any(),
+        f"a cross: constant in training, {crossed.sum()} of {crossed.size} pixels": crossed.any(),
         f"the same in all, {number(low)}": flat,
-        f"{empty.sum()} of {empty.size} pixels, with a dash, {unknown}": empty.any(),
+        f"a dash: {unknown}, {empty.sum()} of {empty.size} pixels": empty.any(),
     }
     return figure, [remark for remark, holds in told.items() if holds]

@@ -6,10 +6,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from zoo.comparison import Outcome
+from zoo.reporting.axes import name_rows
 from zoo.reporting.ink import LINE, PAPER, SOFT, canvas, hover
 from zoo.reporting.reading import Floats, image_shape, names, scored
 from zoo.reporting.tables import Cell, Table
-from zoo.reporting.text import number, percent, sentence, short
+from zoo.reporting.text import number, percent, sentence
 
 __all__ = ["by_column", "tables"]
 
@@ -37,11 +38,8 @@ def by_column(run: Outcome, colour: str) -> tuple[Figure, str] | None:
         hover(marks, *(f"{called[i]}, {name}: {number(values[i])}" for i in chosen))
     marks = ax.scatter(ours[chosen], y, s=34, color=colour, edgecolors=PAPER, lw=0.8, label="this pair", zorder=3)
     hover(marks, *(f"{called[i]}, this pair: {number(ours[i])}" for i in chosen))
-    ax.set_yticks(y, [short(called[i], 22) for i in chosen])
-    ax.set_ylim(len(chosen) - 0.5, -0.5)
+    name_rows(ax, [called[i] for i in chosen], "RMSE in standard deviations, or error rate")
     ax.set_xlim(left=0)
-    ax.set_xlabel("RMSE in standard deviations, or error rate")
-    ax.tick_params(length=0, axis="y")
     figure.legend(loc="outside upper center", ncols=2, handletextpad=0.2)
     better = int((ours[chosen] < theirs[0, chosen]).sum())
     remarks = [f"better than {np.asarray(others['imputer'])[0]} in {better} of {len(chosen)} columns"]

@@ -43,6 +43,8 @@ WIDTH = 4.15  # inches: at 72 units an inch as wide as a phone, where text then 
 TEXT = 10.5  # points: the one size of text, on every figure
 ENLARGED = 1.25  # times the size it is drawn at, at most: wider than that, and its text outgrows that of its neighbours
 
+LINK = re.compile(r"""<a xlink:href=(?:"([^"]*)"|'([^']*)')\s*(/?)>""")
+
 STYLE = {
     "axes.edgecolor": LINE,
     "axes.facecolor": "none",
@@ -132,8 +134,8 @@ def panel(
 
 
 def _with_titles(svg: str) -> str:
-    """The links of marks as their titles."""
-    opened = re.sub(r"""<a xlink:href=(["'])(.*?)\1>""", r"<g><title>\2</title>", svg, flags=re.DOTALL)
+    """The links of marks as their titles; of a mark that has nothing to draw, nothing is left."""
+    opened = re.sub(LINK, lambda found: "" if found[3] else f"<g><title>{found[1] or found[2] or ''}</title>", svg)
     return opened.replace("</a>", "</g>")
 
 

@@ -6,11 +6,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from zoo.comparison import Outcome
+from zoo.reporting.axes import name_rows
 from zoo.reporting.heat import heat_map
 from zoo.reporting.ink import LINE, SOFT, canvas, hover
 from zoo.reporting.reading import Floats, image_shape, names, scored
 from zoo.reporting.tables import Cell, Table
-from zoo.reporting.text import number, percent, sentence, short
+from zoo.reporting.text import number, percent, sentence
 
 __all__ = ["HARDEST", "by_column", "hardest"]
 
@@ -55,8 +56,9 @@ def by_column(run: Outcome, colour: str) -> tuple[Figure, str] | None:
         cost = np.where(np.isfinite(cost), cost, np.nan)
         if np.isnan(cost).all():
             return None
-        nowhere, unknown = np.zeros(cost.size, bool), "are constant in training, or not known"
-        figure, remarks = heat_map(cost, shape, called, crossed=nowhere, unknown=unknown, log=False)
+        texts = [f"{name}: {number(value)} nats" for name, value in zip(called, cost, strict=True)]
+        nowhere, unknown = np.zeros(cost.size, bool), "constant in training, or not known"
+        figure, remarks = heat_map(cost, shape, texts, crossed=nowhere, unknown=unknown, log=False)
         return figure, sentence(["nats that each pixel costs, given all others", *remarks])
     marginal = np.asarray(reference, np.float64)
     share = np.nanmean(crps, axis=0) / np.where(marginal > 0, marginal, np.nan)
@@ -70,12 +72,8 @@ def by_column(run: Outcome, colour: str) -> tuple[Figure, str] | None:
     ax.hlines(y, 0, share[chosen], color=LINE, lw=1.2, zorder=1)
     dots = ax.scatter(share[chosen], y, s=34, color=colour, zorder=3)
     hover(dots, *(f"{called[i]}: {percent(share[i])} of the CRPS of its training values" for i in chosen))
-    marks = ax.set_yticks(y, [short(called[i], 22) for i in chosen])
-    hover((mark.label1 for mark in marks), *(called[i] for i in chosen))
-    ax.set_ylim(len(chosen) - 0.5, -0.5)
+    name_rows(ax, [called[i] for i in chosen], "CRPS / CRPS of the training values")
     ax.set_xlim(0, 1.06 * max(1.0, share[chosen].max()))
-    ax.set_xlabel("CRPS / CRPS of the training values")
-    ax.tick_params(length=0, axis="y")
     lost = int((share[known] >= 1).sum()) or "none"
     remarks = [f"{lost} of {known.size} columns are no better predicted than by their training values, the dashed line"]
     if len(chosen) < known.size:

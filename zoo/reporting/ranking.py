@@ -54,18 +54,18 @@ def ranking(table: pd.DataFrame, runs: Mapping[str, Outcome], colours: Mapping[s
 
 
 def _view(scored: pd.DataFrame) -> tuple[float, float]:
-    """What is looked at: the pairs that are ranked, with their errors, and as much room again on either side."""
+    """What is looked at: as far from the best pair that is ranked as thrice the median one, so that none flattens all.
+
+    With the errors of all pairs within.
+    """
     if scored.empty:
         return 0.0, 1.0
-    core = scored[scored["rank"].notna()] if scored["rank"].notna().any() else scored
-    low, high = _ends(core)
-    room = max(high - low, 1.0)
-    return _ends(scored[scored["log_evidence"].between(low - room, high + room)])
-
-
-def _ends(rows: pd.DataFrame) -> tuple[float, float]:
-    reach = 2 * np.nan_to_num(rows["se"])
-    return float((rows["log_evidence"] - reach).min()), float((rows["log_evidence"] + reach).max())
+    ranked = scored["log_evidence"][scored["rank"].notna()]
+    core = ranked if len(ranked) else scored["log_evidence"]
+    room = max(3 * (core.max() - core.median()), 1.0)
+    near = scored[scored["log_evidence"].between(core.max() - room, core.max() + room)]
+    reach = 2 * np.nan_to_num(near["se"])
+    return float((near["log_evidence"] - reach).min()), float((near["log_evidence"] + reach).max())
 
 
 def _of_seeds(run: Outcome, ax: Axes, y: int, colour: str) -> None:

@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from zoo.comparison import COLLAPSED, Outcome
-from zoo.reporting.axes import name_axes, plain_log
+from zoo.reporting.axes import name_axes, name_rows, plain_log
 from zoo.reporting.heat import heat_map
 from zoo.reporting.ink import INK, LINE, PAPER, canvas, hover
 from zoo.reporting.reading import Floats, image_shape, names, per_seed, seeds
-from zoo.reporting.text import number, sentence, short
+from zoo.reporting.text import number, sentence
 
 __all__ = ["columns", "scale_limits", "scales", "thin", "traces"]
 
@@ -132,8 +132,9 @@ def columns(run: Outcome, colour: str) -> tuple[Figure, str]:
     zero, known = values == 0, np.isfinite(values)
     drawn = np.where(zero, values[known & (values > 0)].min(), np.where(known, values, np.nan))  # 0 has no logarithm
     fell = [f"{zero.sum()} fell to 0, drawn like the smallest of the others"] if zero.any() else []
+    texts = [f"{name}: {number(value)}" for name, value in zip(called, values, strict=True)]
     if shape := image_shape(run):
-        figure, remarks = heat_map(drawn, shape, called, crossed=flat, unknown="have no scale", log=True)
+        figure, remarks = heat_map(drawn, shape, texts, crossed=flat, unknown="no scale", log=True)
         return figure, sentence(remarks + fell)
     chosen = np.argsort(np.where(known, values, np.inf), kind="stable")[: min(COLUMNS, known.sum())]
     figure, ax = canvas(0.5 + 0.24 * len(chosen))
@@ -148,18 +149,15 @@ def columns(run: Outcome, colour: str) -> tuple[Figure, str]:
         linewidths=1.5,
         zorder=3,
     )
-    hover(dots, *(f"{called[i]}: {number(values[i])}" for i in chosen))
-    ax.set_yticks(y, [short(called[i], 22) for i in chosen])
-    ax.set_ylim(len(chosen) - 0.5, -0.5)
+    hover(dots, *(texts[i] for i in chosen))
+    name_rows(ax, [called[i] for i in chosen], "smallest scale at the last check")
     ax.set_xscale("log")
     plain_log(ax)
-    ax.set_xlabel("smallest scale at the last check")
-    ax.tick_params(length=0, axis="y")
     remarks = ["hollow: constant in training"] if flat[chosen].any() else []
     if len(chosen) < known.sum():
         remarks.append(f"the {len(chosen)} columns with the smallest scale, of {known.sum()}")
     if not known.all():
-        remarks.append(f"{(~known).sum()} columns have no scale")
+        remarks.append(f"without a scale: {(~known).sum()} of {values.size} columns")
     return figure, sentence(remarks + fell)
 
 
