@@ -13,7 +13,7 @@ from scipy.spatial.distance import pdist
 from synthetic_runs import digits_runs, replace, synthetic_run
 
 from zoo.comparison import compare, outcomes
-from zoo.reporting import calibration, latents, oddities, report, training
+from zoo.reporting import calibration, latents, oddities, predictive, report, training
 from zoo.reporting.ink import STYLE, TEXT, WIDTH, canvas, hover, panel
 from zoo.reporting.ranking import ranking
 from zoo.reporting.text import distinct
@@ -69,7 +69,7 @@ LONG = "Gaussian, constrained variance with a name that is long (floor=0.01)"
 PAGES = {
     "images": lambda: [digits_runs(**SMALL)[i] for i in (0, 4)],
     "a table": lambda: [
-        synthetic_run(images=False, columns=[f"a column with a name that is long {j}" for j in range(9)], seeds=1,
+        synthetic_run(images=False, columns=[f"A COLUMN WITH A NAME THAT IS WIDE {j}" for j in range(9)], seeds=1,
                       title=LONG, **SMALL)
     ],
 }  # fmt: skip
@@ -194,14 +194,19 @@ def test_a_ring_at_the_end_of_training_is_whole(tmp_path):
     tree = synthetic_run(**SMALL)
     replace(tree, "optimization", "best_step", np.full(4, 60))
     panel(training.traces(only(tree), BLUE)[0], tmp_path, "one", title="", alt="")
-    rings = [
-        group
-        for group in ET.parse(tmp_path / "one.svg").iter(f"{SVG}g")
-        if (title := group.find(f"{SVG}title")) is not None and ", scored: " in title.text
-    ]
-    assert len(rings) == 4
-    assert all("at step 60" in ring.find(f"{SVG}title").text for ring in rings)
-    assert not [part for ring in rings for part in ring.iter() if "clip-path" in part.attrib]
+    svg = ET.parse(tmp_path / "one.svg")
+    titles = [title.text for title in svg.iter(f"{SVG}title") if ", scored: " in title.text]
+    assert len(titles) == 4
+    assert all("at step 60" in title for title in titles)
+    clipped = [part for part in svg.iter() if "clip-path" in part.attrib]
+    assert not [title for part in clipped for title in part.iter(f"{SVG}title") if ", scored: " in title.text]
+
+
+def test_seeds_that_are_not_scored_lend_no_other_their_number(titles):
+    figure, _ = latents.components(run := only(synthetic_run("gmm", components=3, frozen=(1,), **SMALL)),
+                                   latents.memberships(run), BLUE)  # fmt: skip
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["0", "2", "3"]
+    assert {title.partition(",")[0] for title in titles(figure)} == {"seed 0", "seed 2", "seed 3"}
 
 
 # -- scales ------------------------------------------------------------------------------------------------------------
@@ -233,6 +238,8 @@ def test_columns_whose_scale_is_zero_or_unknown_are_told(images, titles):
     if images:
         assert note.startswith("A dash: no scale, 1 of 64 pixels;")
         assert f"{names[5]}: –" in said and len(said) == 64
+        dashes = [line for line in figure.axes[0].lines if line.get_marker() == "_"]
+        assert [line.get_xydata().tolist() for line in dashes] == [[[5, 0]]]
     else:
         assert "Without a scale: 1 of 13 columns;" in note
         assert len(said) == 12
@@ -244,6 +251,19 @@ def test_a_map_of_one_value_has_no_scale_of_its_own():
     figure, note = training.columns(only(tree), BLUE)
     assert len(figure.axes) == 1
     assert note == "The same in all, 1.00."
+
+
+def test_draws_that_are_no_numbers_do_not_thin_a_marginal():
+    tree = synthetic_run(images=False, **SMALL)
+    whole = predictive.marginals(only(tree), BLUE)[0]
+    drawn = tree["posterior_predictive"]["x"].values
+    twice = np.concatenate([drawn, np.full_like(drawn, np.nan)], axis=1)
+    dims = tree["posterior_predictive"]["x"].dims
+    tree["posterior_predictive"] = xr.Dataset({"x": (dims, twice)}, {"chain": np.arange(4)})
+    halves = predictive.marginals(only(tree), BLUE)[0]
+    for one, other in zip(whole.axes, halves.axes, strict=True):
+        for a, b in zip(one.patches, other.patches, strict=True):
+            np.testing.assert_allclose(a.get_data().values, b.get_data().values)
 
 
 # -- the map of the latents --------------------------------------------------------------------------------------------

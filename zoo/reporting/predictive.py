@@ -78,7 +78,7 @@ def marginals(run: Outcome, colour: str) -> tuple[Figure, str]:
             ("prior", {"color": INK, "lw": 0.9, "ls": (0, (2, 1.5))}),
         ):
             if kind in draws:
-                values = draws[kind][:, i]
+                values = draws[kind][:, i][~np.isnan(draws[kind][:, i])]  # a row that overflowed drew none
                 density = np.histogram(values, edges)[0] / max(len(values), 1) / np.diff(edges)
                 ax.stairs(density, edges, **style)
                 tops.append(min(float(density.max()), 3 * max(tops)))
