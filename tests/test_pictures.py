@@ -70,7 +70,7 @@ PAGES = {
     "images": lambda: [digits_runs(**SMALL)[i] for i in (0, 4)],
     "a table": lambda: [
         synthetic_run(images=False, columns=[f"A COLUMN WITH A NAME THAT IS WIDE {j}" for j in range(9)], seeds=1,
-                      title=LONG, **SMALL)
+                      latents=1, title=LONG, **SMALL)
     ],
 }  # fmt: skip
 

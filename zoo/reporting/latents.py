@@ -68,7 +68,7 @@ def active_units(run: Outcome) -> list[int]:
 def spread(run: Outcome, values: Floats, colour: str) -> tuple[Figure, str]:
     """ArviZ forest of the contraction of every latent over test data: a line a seed, sorted within it."""
     seeds, latents = values.shape[0], min(values.shape[1], LATENTS)
-    figure, ax = canvas(0.6 + latents * (0.16 + 0.07 * min(seeds, 6)))
+    figure, ax = canvas(max(1.0, 0.6 + latents * (0.16 + 0.07 * min(seeds, 6))))
     data = xr.Dataset(
         {"contraction": (("latent", "chain", "obs"), values[:, :latents].transpose(1, 0, 2))},
         {"latent": np.arange(latents), "chain": np.arange(seeds)},
@@ -114,7 +114,7 @@ def spread(run: Outcome, values: Floats, colour: str) -> tuple[Figure, str]:
     ax.set_ylim(latents - 0.5, -0.5)
     ax.set_xlim(min(-0.05, max(float(np.quantile(values, 0.05)), -0.25)), 1.02)
     ax.tick_params(length=0, axis="y")
-    name_axes(ax, f"contraction, 1 {MINUS} posterior variance / prior variance", "latent, sorted")
+    name_axes(ax, f"contraction, 1 {MINUS} posterior variance / prior variance", "latent")
     remarks = [f"{span(active_units(run))} of {values.shape[1]} latents are active"]
     if latents < values.shape[1]:
         remarks.append(f"the first {latents} are shown")

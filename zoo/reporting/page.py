@@ -46,7 +46,7 @@ def report(
 ) -> Path:
     """Write a report on runs and return the path of its page, ``path/index.html``.
 
-    The page holds everything it shows; every figure also lies beside it as PNG and SVG, in ``path/figures``.
+    The page holds everything it shows; every figure also lies beside it as SVG, in ``path/figures``.
     Runs that were trained but not evaluated are shown as far as they go. The page is written last; figures
     that an earlier report left there are removed.
 
