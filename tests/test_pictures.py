@@ -321,7 +321,7 @@ def test_labels_of_a_letter_are_the_marks_themselves():
     assert "each row is drawn as its label" in note
 
 
-def test_without_labels_the_lowest_scores_are_darkest():
+def test_without_labels_the_lowest_scores_stand_out():
     means = np.random.default_rng(0).normal(size=(40, 2))
     tree = with_means(means)
     figure, note = latents.map_of(only(tree), BLUE)
@@ -329,7 +329,7 @@ def test_without_labels_the_lowest_scores_are_darkest():
     worst = np.argsort(only(tree).evidence)[:2]
     np.testing.assert_allclose(np.sort(groups[1.0], 0), np.sort(means[worst], 0), atol=1e-9)
     assert [len(groups[shade]) for shade in sorted(groups)] == [30, 8, 2]
-    assert "darkest" in note
+    assert "the lowest 5\xa0% by score stand out most" in note
 
 
 def test_one_latent_stands_against_the_score():

@@ -310,11 +310,11 @@ def _centred(text: str) -> Path:
 
 
 def _by_score(scores: "pd.Series[float]", colour: str) -> tuple[list[_Group], str]:
-    """Darker for a lower score; where there are no scores, all alike."""
+    """Fainter for a higher score; where there are no scores, all alike."""
     place = scores.rank(pct=True).fillna(1).to_numpy()
     shades = np.select([place <= LOWEST[0], place <= LOWEST[1]], [1.0, 0.55], 0.25)
     groups = [_Group(shades == shade, colour, shade) for shade in np.unique(shades)]
-    told = f"the lowest {percent(LOWEST[0])} by score are darkest, then those up to {percent(LOWEST[1])}"
+    told = f"the lowest {percent(LOWEST[0])} by score stand out most, then those up to {percent(LOWEST[1])}"
     return groups, told if len(groups) > 1 else ""
 
 
