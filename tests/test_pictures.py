@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import xarray as xr
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from pictures import SVG, only, titles
 from scipy.spatial.distance import pdist
 from synthetic_runs import digits_runs, replace, synthetic_run
 
 from zoo.comparison import compare, outcomes
-from zoo.reporting import calibration, latents, oddities, predictive, report, training
+from zoo.reporting import calibration, latents, predictive, report, training
 from zoo.reporting.ink import STYLE, TEXT, WIDTH, canvas, hover, panel
 from zoo.reporting.ranking import ranking
 from zoo.reporting.text import distinct
@@ -21,29 +22,12 @@ from zoo.reporting.text import distinct
 SMALL = {"steps": 60, "obs": 20}
 BLUE = "#0067a5"
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # as the page does: means of nothing
-SVG = "{http://www.w3.org/2000/svg}"
 
 
 @pytest.fixture(autouse=True)
 def style():
     with mpl.rc_context(STYLE):
         yield
-
-
-@pytest.fixture
-def titles(tmp_path):
-    """What the marks of a figure say."""
-
-    def of(figure):
-        drawn = panel(figure, tmp_path, "one", title="", alt="")
-        assert str(drawn.svg).count("<title>") == len(ET.parse(tmp_path / "one.svg").findall(f".//{SVG}title"))
-        return [title.text for title in ET.parse(tmp_path / "one.svg").iter(f"{SVG}title")]
-
-    return of
-
-
-def only(tree):
-    return outcomes(tree)[0]
 
 
 def ranked(*levels, **about):
@@ -147,17 +131,17 @@ def test_no_picture_is_shown_much_larger_than_it_is_drawn(tmp_path):
 @pytest.mark.parametrize(
     "text", ["plain", "<script>alert(1)</script>", 'it\'s "quoted" & <b>', 'a "b', "$\\frac$\n</a>"]
 )
-def test_any_text_comes_back_as_the_title_of_its_mark(text, titles):
+def test_any_text_comes_back_as_the_title_of_its_mark(text, tmp_path):
     figure, ax = canvas(2.0)
     hover(ax.plot([0, 1]), text)
     hover(ax.scatter([0, 1, 2], [0, 1, 2]), "first", text, "third")
     hover(ax.scatter([], []), *())
     hover(ax.plot([0, 1], [np.nan, np.nan], "o"), "nothing to point at")
-    assert titles(figure) == ["first", text, "third", text]  # lines lie over collections
+    assert titles(figure, tmp_path) == ["first", text, "third", text]  # lines lie over collections
 
 
-def test_the_ranking_says_its_numbers_and_those_of_its_seeds(titles):
-    said = titles(ranked(-18.0, -21.5)[0])
+def test_the_ranking_says_its_numbers_and_those_of_its_seeds(tmp_path):
+    said = titles(ranked(-18.0, -21.5)[0], tmp_path)
     assert sum(title.startswith("Pair 0: −18.0 nats per datum, two standard errors are 0.") for title in said) == 3
     assert [title for title in said if title.startswith("seed 1: −21.")]
 
@@ -180,11 +164,11 @@ def test_a_pair_without_a_finite_score_is_named():
     assert ranked(-18.0, -np.inf)[1] == "Without a finite score, and not drawn: Pair 1."
 
 
-def test_every_line_of_the_calibration_says_its_column(titles):
+def test_every_line_of_the_calibration_says_its_column(tmp_path):
     tree = synthetic_run(**SMALL)
     varying = [name for i, name in enumerate(f"pixel_{i // 8}_{i % 8}" for i in range(64)) if i % 8]
     replace(tree, "calibration", "pit", np.full((4, 2, 20, 64), 0.9) + 0 * tree["calibration"]["pit"].values)
-    said = titles(calibration.curves(only(tree), BLUE)[0])
+    said = titles(calibration.curves(only(tree), BLUE)[0], tmp_path)
     assert [title.partition(":")[0] for title in said] == varying
     # all values lie at 0.9: up to the point before it, 0.85, there are none
     assert all("85 % too few low values" in title.replace("\xa0", " ") for title in said)
@@ -202,11 +186,11 @@ def test_a_ring_at_the_end_of_training_is_whole(tmp_path):
     assert not [title for part in clipped for title in part.iter(f"{SVG}title") if ", scored: " in title.text]
 
 
-def test_seeds_that_are_not_scored_lend_no_other_their_number(titles):
+def test_seeds_that_are_not_scored_lend_no_other_their_number(tmp_path):
     figure, _ = latents.components(run := only(synthetic_run("gmm", components=3, frozen=(1,), **SMALL)),
                                    latents.memberships(run), BLUE)  # fmt: skip
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["0", "2", "3"]
-    assert {title.partition(",")[0] for title in titles(figure)} == {"seed 0", "seed 2", "seed 3"}
+    assert {title.partition(",")[0] for title in titles(figure, tmp_path)} == {"seed 0", "seed 2", "seed 3"}
 
 
 # -- scales ------------------------------------------------------------------------------------------------------------
@@ -225,13 +209,13 @@ def test_a_scale_of_zero_is_drawn_at_the_edge_and_said():
 
 
 @pytest.mark.parametrize("images", [True, False])
-def test_columns_whose_scale_is_zero_or_unknown_are_told(images, titles):
+def test_columns_whose_scale_is_zero_or_unknown_are_told(images, tmp_path):
     tree = synthetic_run(images=images, constant=[], **SMALL)
     scale = tree["validation"]["column_scale"].values.copy()
     scale[..., 3], scale[..., 5] = 0, np.nan
     replace(tree, "validation", "column_scale", scale)
     figure, note = training.columns(only(tree), BLUE)
-    said = titles(figure)
+    said = titles(figure, tmp_path)
     names = only(tree).summary["columns"]
     assert f"{names[3]}: 0" in said
     assert "1 fell to 0, drawn like the smallest of the others" in note
@@ -299,7 +283,7 @@ def test_the_map_keeps_the_distances_of_means_that_lie_in_a_plane():
     assert note.startswith("Posterior means of 30 held-out rows, seed 0;")
 
 
-def test_the_map_has_each_row_under_its_own_label(titles):
+def test_the_map_has_each_row_under_its_own_label(tmp_path):
     means = np.stack([np.arange(12.0), np.arange(12.0) % 4], 1)
     labels = np.array(["red squirrel", "owl", "newt"])[np.arange(12) // 4]
     tree = with_means(means, labels)
@@ -309,7 +293,7 @@ def test_the_map_has_each_row_under_its_own_label(titles):
     np.testing.assert_allclose(points["owl"], means[4:8], atol=1e-9)
     assert "coloured by label" in note
     scores = only(tree).evidence
-    said = titles(figure)
+    said = titles(figure, tmp_path)
     assert len(said) == 12
     assert f"row 104: −{-scores[4]:.1f} nats, labelled owl" in said
 
@@ -318,7 +302,11 @@ def test_labels_of_a_letter_are_the_marks_themselves():
     means = np.stack([np.arange(12.0), np.arange(12.0) % 4], 1)
     figure, note = latents.map_of(only(with_means(means, np.arange(12) % 3)), BLUE)
     assert not figure.legends
-    assert "each row is drawn as its label" in note
+    assert note.endswith("each row is drawn as its label.")
+    some = np.where(np.arange(12) < 3, None, (np.arange(12) % 3).astype(str).astype(object))
+    figure, note = latents.map_of(only(with_means(means, some)), BLUE)
+    assert len(drawn_points(figure)) == 9
+    assert "as its label, 3 without one are not drawn" in note
 
 
 def test_without_labels_the_lowest_scores_stand_out():
@@ -343,80 +331,3 @@ def test_one_latent_stands_against_the_score():
 
 def test_a_mixture_without_latents_has_no_map():
     assert latents.map_of(only(synthetic_run("gmm", components=3, **SMALL)), BLUE) is None
-
-
-# -- where a pair fits worst -------------------------------------------------------------------------------------------
-
-
-def odd_run(**about):
-    """Row 7 is the worst, and its third column is to blame, which has the category 'newt'."""
-    tree = synthetic_run(images=False, columns=["a", "b", "beast", "d"], **SMALL, **about)
-    evidence = np.tile(-20.0 - np.arange(20) % 5, (4, 1))
-    evidence[:, 7] = -90
-    replace(tree, "heldout", "log_evidence", evidence)
-    scores = np.full((4, 20, 4), -1.0)
-    scores[:, 7] = [-1.5, -0.5, -61, -2]
-    replace(tree, "calibration", "row_log_score", scores)
-    x = tree["observed_data"]["x"].values.copy()
-    x[7] = [0.25, 3, 1, 1e-9]
-    replace(tree, "observed_data", "x", x)
-    tree["observed_data"] = tree["observed_data"].to_dataset().assign_coords(obs=np.arange(20))
-    categories = ("feature", ["null", "null", '["owl", "newt"]', "null"])
-    tree["constant_data"] = tree["constant_data"].to_dataset().assign(categories=categories)
-    return tree
-
-
-def test_the_hardest_row_stands_first_with_the_columns_that_cost_it_most():
-    table = oddities.hardest(only(odd_run()))
-    assert len(table.rows) == oddities.HARDEST
-    label, (score, below, why) = table.rows[0]
-    assert (label, score[0], below[0]) == ("row 7", "−90.0", "68.0")
-    assert why[0] == "beast newt (60.0 nats), d 1e-09 (1.00 nats), a 0.25 (0.50 nats)"
-    assert [row[1][0][0] for row in table.rows[1:]] == ["−24.0"] * 4 + ["−23.0"] * 3
-
-
-def test_seeds_that_are_not_scored_blame_no_column():
-    tree = odd_run(frozen=(2,))
-    scores = tree["calibration"]["row_log_score"].values.copy()
-    scores[2, 7] = [-1e9, -1, -1, -1]
-    replace(tree, "calibration", "row_log_score", scores)
-    assert oddities.hardest(only(tree)).rows[0][1][2][0].startswith("beast newt (60.0 nats)")
-
-
-def test_a_run_of_before_names_the_column_that_is_farthest():
-    tree = odd_run()
-    tree["calibration"] = tree["calibration"].to_dataset().drop_vars("row_log_score")
-    assert oddities.hardest(only(tree)).rows[0][1][2] == ("–", "")
-    farthest = {"farthest_column": ("obs", np.full(20, 1)), "farthest": ("obs", np.full(20, 7.5))}
-    tree["heldout"] = tree["heldout"].to_dataset().assign(farthest)
-    assert oddities.hardest(only(tree)).rows[0][1][2] == ("b", "7.50 sd from the training mean")
-
-
-def test_hardest_rows_are_less_than_all():
-    assert len(oddities.hardest(only(synthetic_run(steps=60, obs=6))).rows) == 3
-    assert oddities.hardest(only(synthetic_run(steps=60, obs=1))) is None
-    assert oddities.hardest(only(synthetic_run(evaluated=False, **SMALL))) is None
-
-
-def test_columns_of_a_table_are_held_against_their_training_values(titles):
-    tree = odd_run()
-    reference = tree["calibration"]["crps_reference"].values
-    share = np.array([0.5, 1.25, 0.1, 1.0])
-    replace(tree, "calibration", "crps", np.broadcast_to(share * reference, (4, 2, 4)).copy())
-    figure, note = oddities.by_column(only(tree), BLUE)
-    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["b", "d", "a", "beast"]
-    np.testing.assert_allclose(figure.axes[0].collections[-1].get_offsets()[:, 0], [1.25, 1.0, 0.5, 0.1])
-    assert note.startswith("2 of 4 columns are no better predicted than by their training values")
-    assert "b: 125\xa0% of the CRPS of its training values" in titles(figure)
-
-
-def test_pixels_cost_nats(titles):
-    tree = synthetic_run(**SMALL)
-    cost = np.arange(64.0) + 0 * tree["calibration"]["log_score"].values
-    replace(tree, "calibration", "log_score", -cost)
-    figure, note = oddities.by_column(only(tree), BLUE)
-    said = titles(figure)
-    assert "pixel_2_3: 19.0 nats" in said
-    about = "nats that each pixel costs, given all others; a dash: constant in training, or not known, 8 of 64 pixels."
-    assert note.lower() == about
-    assert oddities.by_column(only(synthetic_run(extras=(), **SMALL)), BLUE) is None

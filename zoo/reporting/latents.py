@@ -284,7 +284,8 @@ def map_of(run: Outcome, colour: str) -> tuple[Figure, str] | None:
     if names := [name for _, name in zip(*ax.get_legend_handles_labels(), strict=True)]:
         figure.legend(loc="outside upper left", ncols=legend_columns(names), handletextpad=0.1, columnspacing=0.9)
     name_axes(ax, *axes)
-    return figure, sentence([f"posterior means of {len(means)} held-out rows, seed {used_seeds(run)[0]}", meaning, how])
+    shown = f"posterior means of {len(means)}{f' of {len(z[0])}' * (len(means) < len(z[0]))} held-out rows"
+    return figure, sentence([f"{shown}, seed {used_seeds(run)[0]}", meaning, how])
 
 
 def _by_label(labels: "pd.Series[Any]") -> tuple[list[_Group], str]:
@@ -300,7 +301,9 @@ def _by_label(labels: "pd.Series[Any]") -> tuple[list[_Group], str]:
         )
         for i, kind in enumerate(kinds)
     ]
-    return groups, "each row is drawn as its label" if written else "coloured by label"
+    told = "each row is drawn as its label" if written else "coloured by label"
+    without = int(labels.isna().sum())
+    return groups, f"{told}, {without} without one are not drawn" if without else told
 
 
 def _centred(text: str) -> Path:
