@@ -57,6 +57,7 @@ STYLE = {
     "axes.spines.top": False,
     "axes.titlecolor": SOFT,
     "axes.titlesize": TEXT,
+    "axes.titley": 1.0,  # titles stand over nothing that they would have to make way for
     "axes.unicode_minus": True,
     "figure.constrained_layout.use": True,
     "figure.edgecolor": "none",
