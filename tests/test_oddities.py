@@ -70,7 +70,7 @@ def test_columns_of_a_table_are_held_against_their_training_values(tmp_path):
     figure, note = oddities.by_column(only(tree), BLUE)
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["b", "d", "a", "beast"]
     np.testing.assert_allclose(figure.axes[0].collections[-1].get_offsets()[:, 0], [1.25, 1.0, 0.5, 0.1])
-    assert note.startswith("2 of 4 columns are no better predicted than by their training values")
+    assert note.startswith("2 of 4 columns lie on or beyond the dashed line")
     assert "b: 125\xa0% of the CRPS of its training values" in titles(figure, tmp_path)
 
 

@@ -75,7 +75,8 @@ def by_column(run: Outcome, colour: str) -> tuple[Figure, str] | None:
     name_rows(ax, [called[i] for i in chosen], "CRPS / CRPS of the training values")
     ax.set_xlim(0, 1.06 * max(1.0, share[chosen].max()))
     lost = int((share[known] >= 1).sum()) or "none"
-    remarks = [f"{lost} of {known.size} columns are no better predicted than by their training values, the dashed line"]
+    beyond = "lie on or beyond the dashed line, where a prediction is no better than the column's training values"
+    remarks = [f"{lost} of {known.size} columns {beyond}"]
     if len(chosen) < known.size:
         remarks.append(f"the {len(chosen)} worst are drawn")
     return figure, sentence(remarks)
