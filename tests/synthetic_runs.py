@@ -348,6 +348,7 @@ def _calibration(rng: np.random.Generator, x: np.ndarray, flat: np.ndarray, chai
         "crps": (per_column, np.where(flat, np.nan, rng.uniform(0.4, 0.8, (seeds, 2, features)) * x.std(0))),
         "crps_reference": ("feature", x.std(0)),
         "log_score": (per_column, np.where(flat, np.nan, rng.normal(-1.5, 0.3, (seeds, 2, features)))),
+        "row_log_score": (("chain", "obs", "feature"), -rng.gamma(3, 0.5, (seeds, obs, features)) + 0 * pit[:, 0]),
         "bad_k": (("chain", "feature"), np.where(flat, np.nan, rng.uniform(0, 0.08, (seeds, features)))),
         "reconstruction_check": (("chain", "source", "statistic"), rng.uniform(0, 0.95, (seeds, 2, 7))),
     }

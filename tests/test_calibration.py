@@ -316,7 +316,8 @@ def test_the_group_of_every_kind_of_run(name):
     group = calibration(run, data, weigh(run, data, 50))
     assert group.sizes["chain"] == 2 and group.sizes["obs"] == len(data.test)
     constant = data.train_std == 0
-    variables = ("pit", "coverage", "p_value", "outside", "beyond_chance", "ece", "crps", "log_score", "bad_k")
+    variables = ("pit", "coverage", "p_value", "outside", "beyond_chance", "ece", "crps", "log_score", "row_log_score",
+                 "bad_k")  # fmt: skip
     for variable in variables:
         missing = group[variable].isnull().all([dim for dim in group[variable].dims if dim != "feature"])
         np.testing.assert_array_equal(missing, constant, err_msg=variable)
@@ -334,5 +335,7 @@ def test_the_group_of_every_kind_of_run(name):
         np.testing.assert_array_equal(found[known], stats.false_discovery_control(family[known]) <= 0.05)
     assert (group["coverage"].diff("level").values[..., ~constant] >= 0).all()
     np.testing.assert_array_equal(group["level"], COVERAGES)
+    of_rows = group["row_log_score"].mean("obs")
+    np.testing.assert_allclose(of_rows, group["log_score"].sel(kind="leave-one-out"), rtol=1e-4, atol=1e-4)
     # knowing the other features helps, or at least does not hurt
     assert (group["log_score"].sum("feature").diff("kind") < 1).all()

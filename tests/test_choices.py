@@ -401,9 +401,9 @@ def test_the_report_says_and_draws_what_validation_chooses(tmp_path):
     assert re.search(r"floor=0\.1, latent_dim=8\) −19\.000 ± 0\.058 −21\.00 ± 0\.\d+ chosen", words)
     assert "left out" in words
     assert "40 test data: with fewer than 100" in words
-    assert {path.name for path in (tmp_path / "figures").glob("options-*.png")} == {
-        "options-1-1-floor.png",
-        "options-1-2-latent-dim.png",
+    assert {path.name for path in (tmp_path / "figures").glob("options-*.svg")} == {
+        "options-1-1-floor.svg",
+        "options-1-2-latent-dim.svg",
     }
     again = report(runs[-1], tmp_path).read_text(encoding="utf-8")
     assert 'id="options"' not in again

@@ -16,9 +16,11 @@ from synthetic_runs import EXTRAS, digits_runs, replace, synthetic_run, table_ru
 
 from zoo.comparison import compare, outcomes
 from zoo.errors import OptionError, RunError
-from zoo.reporting import calibration, figures, imputation, latents, posedness, report
+from zoo.reporting import axes, calibration, imputation, latents, posedness, report, training
 from zoo.reporting.ink import STYLE, canvas, panel
 from zoo.reporting.page import _environment
+from zoo.reporting.ranking import ranking
+from zoo.reporting.text import decade, number
 
 VOID = {"meta", "br", "link", "img", "hr"}
 SECTIONS = ("ranking", "wellposed", "elbo", "scale", "spread", "predictive", "calibration", "cards", "repeat")
@@ -94,8 +96,7 @@ def test_references_inside_every_figure_resolve(digits):
 
 def test_figures_lie_beside_the_page(digits):
     folder = digits.parent / "figures"
-    pictures = {path.stem for path in folder.glob("*.png")}
-    assert pictures == {path.stem for path in folder.glob("*.svg")}
+    pictures = {path.stem for path in folder.iterdir()}
     for section in (
         "ranking-1",
         "ranking-2",
@@ -112,10 +113,9 @@ def test_figures_lie_beside_the_page(digits):
         assert section in pictures
     assert "reference-5-gmm" not in pictures  # its posterior is exact
     assert "scale-4-bernoulli" not in pictures  # a mass has no scale
-    for path in folder.glob("*.svg"):
+    for path in folder.iterdir():  # drawn once: as SVG and nothing else
+        assert path.suffix == ".svg"
         ET.parse(path)
-    for path in folder.glob("*.png"):
-        assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
 def test_pictures_of_both_kinds_have_room_for_their_labels(tmp_path):
@@ -123,7 +123,7 @@ def test_pictures_of_both_kinds_have_room_for_their_labels(tmp_path):
     with mpl.rc_context(STYLE):
         drawn, ax = canvas(2.0)
         ax.set_yticks([0.5], ["a label as long as the names of columns may be"])
-        panel(drawn, tmp_path, "one", title="", alt="")
+        panel(drawn, tmp_path, "one", title="", alt="", png=True)
         (label,) = ax.get_yticklabels()
         assert label.get_window_extent(FigureCanvasAgg(drawn).get_renderer()).x0 >= 0
     whole = mpl.image.imread(tmp_path / "one.png")[..., :3]
@@ -247,7 +247,7 @@ def test_minimal_sizes(tmp_path):
 @pytest.mark.usefixtures("blank_pictures")
 def test_the_page_is_replaced_in_one_piece(tmp_path, monkeypatch):
     first = report(synthetic_run(evaluated=False, **SMALL), tmp_path).read_text(encoding="utf-8")
-    monkeypatch.setattr(figures, "traces", lambda *_: 1 / 0)
+    monkeypatch.setattr(training, "traces", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         report(synthetic_run("gmm", evaluated=False, **SMALL), tmp_path)
     assert (tmp_path / "index.html").read_text(encoding="utf-8") == first
@@ -260,7 +260,7 @@ def test_the_page_is_replaced_in_one_piece(tmp_path, monkeypatch):
 @pytest.mark.parametrize("extras", [(), *[(extra,) for extra in EXTRAS]])
 def test_groups_that_are_missing_are_left_out(tmp_path, extras):
     page, words = shown(report(digits_runs(extras=extras, **SMALL)[3:], tmp_path))
-    drawn = {path.name.partition("-")[0] for path in (tmp_path / "figures").glob("*.png")}
+    drawn = {path.name.partition("-")[0] for path in (tmp_path / "figures").glob("*.svg")}
     assert ("calibration" in page.ids) is ("calibration" in drawn) is ("calibration" in extras)
     assert ("aggregate" in drawn) is ("approximation gap" in words) is ("spread" in extras)
     assert ("reference" in drawn) is ("Markov chains" in words) is ("reference_posterior" in extras)
@@ -353,9 +353,9 @@ def test_chains_that_disagree_are_hollow():
     r_hat[0, 0, 0] = 1.2
     replace(tree, "reference_posterior", "r_hat", r_hat)
     figure, note = latents.reference(outcomes(tree)[0], "#0067a5")
-    full, hollow = figure.axes[0].lines[-2:]
-    assert len(full.get_xdata()) == 127
-    assert len(hollow.get_xdata()) == 1
+    full, hollow = figure.axes[0].collections
+    assert len(full.get_offsets()) == 127
+    assert len(hollow.get_offsets()) == 1
     assert "worst R-hat 1.200" in note
     assert "hollow: R-hat above 1.01, 1 of 128" in note
 
@@ -363,7 +363,7 @@ def test_chains_that_disagree_are_hollow():
 def test_active_units_are_those_of_the_means_where_they_are_known():
     tree = synthetic_run(latents=3, **SMALL)
     replace(tree, "spread", "mean_variance", np.array([[0.5, 0.011, 0.009]] * 4))
-    assert figures.active_units(outcomes(tree)[0]) == [2] * 4
+    assert latents.active_units(outcomes(tree)[0]) == [2] * 4
     cells = latents.costs(outcomes(tree)[0])
     assert len(cells) == len(latents.COSTS)
     assert cells[0] == ("2", "of 3")
@@ -374,7 +374,7 @@ def test_a_wild_seed_does_not_flatten_the_others():
     elbo = tree["optimization"]["elbo"].values.copy()
     elbo[0] = np.linspace(0, 1e6, 400)
     replace(tree, "optimization", "elbo", elbo)
-    figure, note = figures.traces(outcomes(tree)[0], "#0067a5")
+    figure, note = training.traces(outcomes(tree)[0], "#0067a5")
     low, high = figure.axes[0].get_ylim()
     assert -400 < low < high < 200
     assert "lie outside the view" in note
@@ -383,8 +383,8 @@ def test_a_wild_seed_does_not_flatten_the_others():
 def test_thinning_keeps_the_extremes_and_the_gaps():
     y = np.random.default_rng(0).normal(size=20_000)
     y[777], y[12_345], y[5_000:6_000] = 50, -50, np.nan
-    x, kept = figures.thin(np.arange(20_000), y)
-    assert len(x) <= figures.POINTS
+    x, kept = training.thin(np.arange(20_000), y)
+    assert len(x) <= training.POINTS
     assert np.nanmax(kept) == 50
     assert np.nanmin(kept) == -50
     gap = kept[(x >= 5_100) & (x < 5_900)]
@@ -395,10 +395,10 @@ def test_thinning_keeps_the_extremes_and_the_gaps():
 
 @pytest.mark.parametrize(("low", "high"), [(1e-8, 2.0), (0.15, 0.36), (0.3, 40.0), (0.2, 0.21), (1e-300, 1e300)])
 def test_ticks_of_logarithmic_axes_are_few(low, high):
-    ticks = figures._log_ticks(low, high)
+    ticks = axes.log_ticks(low, high)
     assert 2 <= len(ticks) <= 6
     assert low <= min(ticks) < max(ticks) <= high
-    assert len(figures._log_ticks(0.4, 0.4)) == 1
+    assert len(axes.log_ticks(0.4, 0.4)) == 1
 
 
 def crowded(figure):
@@ -450,8 +450,8 @@ def test_tick_labels_do_not_touch(low, high):
                 np.broadcast_to(np.geomspace(low, high, scale.shape[-1]), scale.shape),
             )
             run = outcomes(tree)[0]
-            assert not crowded(figures.columns(run, "#0067a5")[0])
-            assert not crowded(figures.scales(run, "#0067a5", (low, high)))
+            assert not crowded(training.columns(run, "#0067a5")[0])
+            assert not crowded(training.scales(run, "#0067a5", (low, high))[0])
 
 
 @pytest.mark.parametrize("level", [-110.0, -1e5 - 0.35, -21_000_000.0, 1e-5])
@@ -459,16 +459,16 @@ def test_tick_labels_of_a_ranking_do_not_touch(level):
     evidence = level + np.random.default_rng(0).normal(0, 1e-3, (2, 20))
     runs = {run.label: run for run in outcomes(synthetic_run("gmm", evidence=evidence, seeds=2, obs=20, steps=40))}
     with mpl.rc_context(STYLE):
-        figure, _ = figures.ranking(compare([run.tree for run in runs.values()]), runs, {"gmm": "#0067a5"})
+        figure, _ = ranking(compare([run.tree for run in runs.values()]), runs, {"gmm": "#0067a5"})
         assert not crowded(figure)
         assert figure.axes[0].get_xticklabels()
 
 
 def test_ticks_on_a_logarithmic_axis_are_told_apart():
     for low, high in ((2e-4, 5e-4), (3e-7, 9e-7), (2e4, 6e4)):
-        labels = [figures._decade(tick) for tick in figures._log_ticks(low, high)]
+        labels = [decade(tick) for tick in axes.log_ticks(low, high)]
         assert len(set(labels)) == len(labels) > 1
-    assert figures._decade(2e-4) == "2 \N{MULTIPLICATION SIGN} 10⁻⁴"
+    assert decade(2e-4) == "2 \N{MULTIPLICATION SIGN} 10⁻⁴"
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path, monkeypatch):
@@ -485,7 +485,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("zoo.reporting.ink.FigureCanvasAgg.print_png", full)
+    monkeypatch.setattr("zoo.reporting.ink.FigureCanvasSVG.print_svg", full)
     with pytest.raises(RunError, match=f"cannot write a report to {tmp_path}/new: No space left"):
         report(tree, tmp_path / "new")
 
@@ -527,8 +527,8 @@ def test_contraction_and_active_units_are_those_of_known_posteriors():
     dims = ("chain", "draw", "obs", "latent")
     tree["posterior"] = tree["posterior"].to_dataset().drop_vars("z").assign(z=(dims, z))
     run = outcomes(tree)[0]
-    np.testing.assert_allclose(np.median(figures.contraction(run), -1), [[0.99, 0.75, 0.0]] * 2, atol=0.03)
-    assert figures.active_units(run) == [2, 2]
+    np.testing.assert_allclose(np.median(latents.contraction(run), -1), [[0.99, 0.75, 0.0]] * 2, atol=0.03)
+    assert latents.active_units(run) == [2, 2]
 
 
 @pytest.mark.parametrize(
@@ -546,7 +546,7 @@ def test_contraction_and_active_units_are_those_of_known_posteriors():
     ],
 )
 def test_numbers_for_people(value, text):
-    assert figures.number(value) == text.replace("-", "\N{MINUS SIGN}")
+    assert number(value) == text.replace("-", "\N{MINUS SIGN}")
 
 
 def with_imputation(tree, seed=0, nominal=(2,)):
@@ -582,7 +582,7 @@ def test_what_was_hidden_is_told_beside_the_imputers(tmp_path):
     assert words.count("Numbers: RMSE in standard deviations") == words.count("Names: error rate") == 1
     assert re.search(r"column mean or mode nearest neighbours gmm 0\.50 1\.25 0\.75 gaussian-identity 0\.50", words)
     assert re.search(r"gmm 25.% 50.% 12\.5.%", words)
-    assert len(list((tmp_path / "figures").glob("imputation-*.png"))) == 2
+    assert len(list((tmp_path / "figures").glob("imputation-*.svg"))) == 2
 
 
 def test_a_column_of_numbers_is_drawn_in_its_standard_deviations():

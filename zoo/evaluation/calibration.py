@@ -67,11 +67,12 @@ def calibration(run: Run, data: Data, weighed: Weighed) -> xarray.Dataset:
     one feature in twenty does by chance; ``beyond_chance``, whether it is still rejected as one of all features of its
     seed and kind (:func:`beyond_chance`); ``coverage`` of central intervals; ``ece``, sum over six bins of
     (1/6 - share)^2 (Stirn & Knowles 2020, https://arxiv.org/abs/2006.04910); ``crps`` in the units as loaded, beside
-    that of the training part's own marginal; ``log_score`` in nats. ``bad_k`` is the share of data whose weights v have
-    a Pareto k above 0.7; where it is above a quarter, as where a column alone says what z is, the leave-one-out PIT is
-    not to be trusted, and is not judged: its ``p_value`` and what follows from it are not a number. Columns constant in
-    training are not a number. Discrete data are predicted as the cells they are in; where the mass of a cell is not
-    known they are not, and ``attrs["absent"]`` says so under "cells".
+    that of the training part's own marginal; ``log_score`` in nats, and ``row_log_score``, of each row and feature
+    given the others. ``bad_k`` is the share of data whose weights v have a Pareto k above 0.7; where it is above a
+    quarter, as where a column alone says what z is, the leave-one-out PIT is not to be trusted, and is not judged: its
+    ``p_value`` and what follows from it are not a number. Columns constant in training are not a number. Discrete data
+    are predicted as the cells they are in; where the mass of a cell is not known they are not, and ``attrs["absent"]``
+    says so under "cells".
 
     Args:
         run: a trained pair.
@@ -120,6 +121,11 @@ def calibration(run: Run, data: Data, weighed: Weighed) -> xarray.Dataset:
             "crps": (per_feature, _mean(of_crps, 2) * scale),
             "crps_reference": ("feature", reference),
             "log_score": (per_feature, _mean(log_density, 2) - volume, {"units": "nats"}),
+            "row_log_score": (
+                ("chain", "obs", "feature"),
+                (log_density[:, KINDS.index("leave-one-out")] - volume).astype(np.float32),
+                {"units": "nats"},
+            ),
             "bad_k": (("chain", "feature"), bad_k),
         },
         coords={"kind": list(KINDS), "level": list(COVERAGES)},

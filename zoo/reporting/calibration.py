@@ -6,9 +6,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from zoo.comparison import Outcome
-from zoo.reporting.figures import Floats, name_axes, number, percent, scored, sentence, span
-from zoo.reporting.ink import LINE, MINUS, SOFT, canvas
+from zoo.reporting.axes import name_axes
+from zoo.reporting.ink import LINE, MINUS, SOFT, canvas, hover
+from zoo.reporting.reading import Floats, names, scored
 from zoo.reporting.tables import Cell
+from zoo.reporting.text import number, percent, sentence, span
 
 __all__ = ["CHECKS", "SCORES", "checks", "curves", "scores"]
 
@@ -40,12 +42,13 @@ def curves(run: Outcome, colour: str) -> tuple[Figure, str] | None:
         at, np.asarray(band["band_low"]), np.asarray(band["band_high"]), color=LINE, alpha=0.6, lw=0, zorder=0
     )
     varying = np.flatnonzero(np.isfinite(pit[0]).any(0))
+    called = names(run, pit.shape[2])
     drawn = varying[np.linspace(0, len(varying) - 1, min(len(varying), CURVES)).astype(int)] if varying.size else []
     for column in drawn:
         values = np.sort(pit[0, np.isfinite(pit[0, :, column]), column])
         ecdf = np.searchsorted(values, at, side="right") / len(values)
         rejected = beyond is not None and bool(beyond[0, column] == 1)
-        ax.plot(
+        line = ax.plot(
             at,
             ecdf - at,
             color=colour if rejected else SOFT,
@@ -53,6 +56,8 @@ def curves(run: Outcome, colour: str) -> tuple[Figure, str] | None:
             alpha=0.7,
             zorder=2 + rejected,
         )
+        verdict = ", rejected as one of all" if rejected else ""
+        hover(line, f"{called[column]}: {_farthest(ecdf - at)}{verdict}")
     ax.axhline(0, color=LINE, lw=0.8, zorder=1)
     ax.set_xlim(0, 1)
     name_axes(ax, "PIT, leave-one-out", f"ECDF {MINUS} uniform")
@@ -60,6 +65,12 @@ def curves(run: Outcome, colour: str) -> tuple[Figure, str] | None:
     if len(drawn) < len(varying):
         remarks.append(f"{len(drawn)} of {len(varying)} columns are drawn")
     return figure, sentence(remarks)
+
+
+def _farthest(distance: Floats) -> str:
+    """How far a line leaves zero, on which side."""
+    most = float(distance[np.abs(distance).argmax()])
+    return f"{percent(abs(most))} too many low values" if most > 0 else f"{percent(abs(most))} too few low values"
 
 
 def scores(run: Outcome) -> list[Cell] | None:

@@ -12,15 +12,16 @@ from matplotlib.figure import Figure
 
 from zoo.comparison import Family, Outcome
 from zoo.comparison.difference import Difference, standard_error
-from zoo.reporting.figures import CHARACTERS, Floats, sentence, short
-from zoo.reporting.ink import DASH, INK, MINUS, PALETTE, WIDTH
+from zoo.reporting.axes import CHARACTERS, legend_columns
+from zoo.reporting.ink import DASH, INK, MINUS, PALETTE, WIDTH, hover
+from zoo.reporting.reading import Floats
 from zoo.reporting.tables import Cell, Table
+from zoo.reporting.text import number, sentence, short
 from zoo.words import nats, places
 
 __all__ = ["against", "numbers"]
 
 COLUMNS = ("validation ELBO", "held out", "choice of validation")
-LEGEND = 44  # characters that a legend has room for side by side, marks not counted
 DECADE = 10.0  # from this ratio of the largest to the smallest value on, numbers stand on a logarithmic axis
 
 
@@ -42,7 +43,7 @@ def against(family: Family, setting: str) -> tuple[Figure, str]:
     shown = dict(zip(lines, PALETTE, strict=False))
     axis = Axis.of([run.settings.get(setting) for run in family.runs])
     place = {run.label: axis.places[str(run.settings.get(setting))] for run in family.runs}
-    columns = max(1, LEGEND // (4 + max(map(len, shown))))
+    columns = legend_columns([*shown])
     above = -(-len(shown) // columns) if any(shown) else 0
     figure = Figure(figsize=(WIDTH, 3.2 + 0.22 * above + 0.5 * axis.turned))
     axes = figure.subplots(2, 1, sharex=True)
@@ -51,7 +52,15 @@ def against(family: Family, setting: str) -> tuple[Figure, str]:
             runs = sorted(lines[name], key=lambda run: place[run.label])
             y, errors = np.array([point(run, chosen) for run in runs]).T
             x = [place[run.label] for run in runs]
-            ax.errorbar(x, y, errors, color=colour, lw=1.4, elinewidth=1, marker="o", ms=4.5, label=name)
+            ax.errorbar(x, y, errors, color=colour, lw=1.4, elinewidth=1, label=name)
+            points = ax.scatter(x, y, s=20, color=colour, zorder=3)
+            hover(
+                points,
+                *(
+                    f"{run.setting or run.label}: {number(value)} nats per datum"
+                    for run, value in zip(runs, y, strict=True)
+                ),
+            )
         ax.plot(place[chosen.label], point(chosen, chosen)[0], "o", color=INK, mfc="none", ms=10, mew=1.2)
         ax.set_ylabel(part)
         ax.locator_params(axis="y", nbins=4)
@@ -61,7 +70,7 @@ def against(family: Family, setting: str) -> tuple[Figure, str]:
     figure.align_ylabels()
     if above:
         bars = axes[0].containers
-        figure.legend(bars, [*shown], loc="outside upper left", ncols=columns, frameon=False, fontsize=10,
+        figure.legend(bars, [*shown], loc="outside upper left", ncols=columns,
                       handlelength=1.2, columnspacing=1.2)  # fmt: skip
     remarks = ["nats per datum; the ring is what validation chooses",
                "bars are one standard error, above of the difference to the ring, below over seeds"]  # fmt: skip

@@ -6,12 +6,15 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from zoo.comparison import Outcome
-from zoo.reporting.figures import COLUMNS, Floats, image_shape, names, number, percent, scored, sentence, short
-from zoo.reporting.ink import LINE, PAPER, SOFT, canvas
+from zoo.reporting.axes import name_rows
+from zoo.reporting.ink import LINE, PAPER, SOFT, canvas, hover
+from zoo.reporting.reading import Floats, image_shape, names, scored
 from zoo.reporting.tables import Cell, Table
+from zoo.reporting.text import number, percent, sentence
 
 __all__ = ["by_column", "tables"]
 
+COLUMNS = 24
 MARKS = ("|", "^", "x", "s", "v")  # of the imputers, in their order
 
 
@@ -25,19 +28,19 @@ def by_column(run: Outcome, colour: str) -> tuple[Figure, str] | None:
     theirs = np.asarray(others.transpose("imputer", "feature"), np.float64) / unit
     hidden = np.flatnonzero(np.isfinite(ours))
     chosen = hidden[np.argsort(-(ours / np.maximum(theirs[0], 1e-12))[hidden], kind="stable")][:COLUMNS]
+    called = names(run, ours.size)
     figure, ax = canvas(0.9 + 0.24 * len(chosen))
     y = np.arange(len(chosen))
     far = np.nanmax(np.concatenate([ours[chosen][None], theirs[:, chosen]]), initial=0.0)
     ax.hlines(y, 0, far, color=LINE, lw=0.8, zorder=0)
     for name, mark, values in zip(np.asarray(others["imputer"]), MARKS, theirs, strict=False):
-        ax.scatter(values[chosen], y, marker=mark, s=26, color=SOFT, lw=1.2, label=str(name), zorder=2)
-    ax.scatter(ours[chosen], y, s=34, color=colour, edgecolors=PAPER, lw=0.8, label="this pair", zorder=3)
-    ax.set_yticks(y, [short(names(run, ours.size)[i], 22) for i in chosen])
-    ax.set_ylim(len(chosen) - 0.5, -0.5)
+        marks = ax.scatter(values[chosen], y, marker=mark, s=26, color=SOFT, lw=1.2, label=str(name), zorder=2)
+        hover(marks, *(f"{called[i]}, {name}: {number(values[i])}" for i in chosen))
+    marks = ax.scatter(ours[chosen], y, s=34, color=colour, edgecolors=PAPER, lw=0.8, label="this pair", zorder=3)
+    hover(marks, *(f"{called[i]}, this pair: {number(ours[i])}" for i in chosen))
+    name_rows(ax, [called[i] for i in chosen], "RMSE in standard deviations, or error rate")
     ax.set_xlim(left=0)
-    ax.set_xlabel("RMSE in standard deviations, or error rate")
-    ax.tick_params(length=0, axis="y")
-    figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=9, handletextpad=0.2)
+    figure.legend(loc="outside upper center", ncols=2, handletextpad=0.2)
     better = int((ours[chosen] < theirs[0, chosen]).sum())
     remarks = [f"better than {np.asarray(others['imputer'])[0]} in {better} of {len(chosen)} columns"]
     if len(chosen) < len(hidden):

@@ -2,13 +2,16 @@
 
 import io
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from markupsafe import Markup
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.collections import Collection
 from matplotlib.figure import Figure
 
 __all__ = [
@@ -21,8 +24,10 @@ __all__ = [
     "SOFT",
     "STYLE",
     "TIMES",
+    "WIDTH",
     "Panel",
     "canvas",
+    "hover",
     "panel",
 ]
 
@@ -35,6 +40,10 @@ _ROLES = {INK: "currentColor", SOFT: "var(--soft)", LINE: "var(--line)", PAPER: 
 
 MINUS, DASH, TIMES = "\N{MINUS SIGN}", "\N{EN DASH}", " \N{MULTIPLICATION SIGN} "  # as set in print
 WIDTH = 4.15  # inches: at 72 units an inch as wide as a phone, where text then keeps its size
+TEXT = 10.5  # points: the one size of text, on every figure
+ENLARGED = 1.25  # times the size it is drawn at, at most: wider than that, and its text outgrows that of its neighbours
+
+LINK = re.compile(r"""<a xlink:href=(?:"([^"]*)"|'([^']*)')\s*(/?)>""")
 
 STYLE = {
     "axes.edgecolor": LINE,
@@ -42,15 +51,20 @@ STYLE = {
     "axes.formatter.useoffset": False,
     "axes.grid": False,
     "axes.labelcolor": SOFT,
-    "axes.labelsize": 10.5,
+    "axes.labelsize": TEXT,
     "axes.linewidth": 0.8,
     "axes.spines.right": False,
     "axes.spines.top": False,
+    "axes.titlecolor": SOFT,
+    "axes.titlesize": TEXT,
+    "axes.titley": 1.0,  # titles stand over nothing that they would have to make way for
     "axes.unicode_minus": True,
     "figure.constrained_layout.use": True,
     "figure.edgecolor": "none",
     "figure.facecolor": PAPER,
-    "font.size": 10.5,
+    "font.size": TEXT,
+    "legend.fontsize": TEXT,
+    "legend.frameon": False,
     "lines.solid_capstyle": "round",
     "path.simplify": True,
     "svg.fonttype": "none",  # text stays text: it takes the page's font and can be read out and searched
@@ -58,10 +72,10 @@ STYLE = {
     "text.parse_math": False,  # a column may be called "$"
     "xtick.color": LINE,
     "xtick.labelcolor": SOFT,
-    "xtick.labelsize": 10,
+    "xtick.labelsize": TEXT,
     "ytick.color": LINE,
     "ytick.labelcolor": SOFT,
-    "ytick.labelsize": 10,
+    "ytick.labelsize": TEXT,
 }
 
 
@@ -82,25 +96,66 @@ def canvas(height: float) -> tuple[Figure, Axes]:
     return figure, figure.subplots()
 
 
-def panel(figure: Figure, folder: Path, name: str, *, title: str, alt: str, colour: int = 0, note: str = "") -> Panel:
-    """Write a figure as PNG and SVG and make it ready for the page."""
+def hover(mark: Artist | Iterable[Artist], *texts: str) -> None:
+    """What a reader sees who rests the pointer on a mark, or on each mark of a collection: the ``<title>`` of an SVG.
+
+    It travels as the link of a mark, the one text that matplotlib takes along for each mark of a collection.
+    """
+    if isinstance(mark, Collection):
+        mark.set_urls(list(texts) or [None])
+    else:
+        marks = [mark] if isinstance(mark, Artist) else mark
+        for one, text in zip(marks, texts, strict=True):
+            one.set_url(text)
+
+
+def panel(
+    figure: Figure,
+    folder: Path,
+    name: str,
+    *,
+    title: str,
+    alt: str,
+    colour: int = 0,
+    note: str = "",
+    png: bool = False,
+) -> Panel:
+    """Write a figure as SVG, and as PNG if asked, and make it ready for the page."""
     figure.patch.set_gid("paper")
     text = io.StringIO()
     # by the canvases themselves: savefig() draws all twice, to see where it belongs, and lays out each kind anew
     FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    (folder / f"{name}.svg").write_text(text.getvalue(), encoding="utf-8")
-    figure.set_layout_engine("none")
-    figure.set_dpi(200)
-    FigureCanvasAgg(figure).print_png(folder / f"{name}.png")
-    return Panel(title, note, alt, colour, _inline(text.getvalue(), name))
+    svg = _slender(_with_titles(text.getvalue()))
+    (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
+    if png:
+        figure.set_layout_engine("none")
+        figure.set_dpi(200)
+        FigureCanvasAgg(figure).print_png(folder / f"{name}.png")
+    return Panel(title, note, alt, colour, _inline(svg, name))
+
+
+def _with_titles(svg: str) -> str:
+    """The links of marks as their titles; of a mark that has nothing to draw, nothing is left."""
+    opened = re.sub(LINK, lambda found: "" if found[3] else f"<g><title>{found[1] or found[2] or ''}</title>", svg)
+    return opened.replace("</a>", "</g>")
+
+
+def _slender(svg: str) -> str:
+    """Coordinates to a hundredth of a unit and no indents: half of a page would be what nobody can see."""
+    svg = re.sub(r"\n +", "\n", svg)
+    return re.sub(r' (?:d|x|y)="[^"]*"', lambda found: re.sub(r"(\.\d\d)\d+", r"\1", found[0]), svg)
 
 
 def _inline(svg: str, name: str) -> Markup:
-    """An SVG that can stand on a page beside others: ids of its own, colours of the page, no fixed size."""
+    """An SVG that can stand on a page beside others: ids of its own, colours of the page, as wide as there is room."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\b(id="|url\(#|href="#)', rf"\g<1>{name}-", svg)
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'(<svg[^>]*?) width="([\d.]+)pt"', _at_most, svg, count=1)
     svg = re.sub("|".join(_ROLES), lambda match: _ROLES[match[0]], svg)
     return Markup(svg.replace("<svg", '<svg aria-hidden="true"', 1))
+
+
+def _at_most(width: re.Match[str]) -> str:
+    return f'{width[1]} style="max-width: {ENLARGED * float(width[2]):.0f}px"'

@@ -20,10 +20,12 @@ from matplotlib.figure import Figure
 from zoo.comparison import COLLAPSED, Outcome, Source, cautions, compare, families, outcomes, with_ensembles
 from zoo.errors import OptionError, RunError
 from zoo.options import location, switch
-from zoo.reporting import calibration, choices, figures, imputation, latents, posedness
-from zoo.reporting.figures import power_of_ten
+from zoo.reporting import calibration, choices, imputation, latents, posedness, predictive, text, training
 from zoo.reporting.ink import MINUS, PALETTE, STYLE, TIMES, Panel, panel
+from zoo.reporting.ranking import ranking
+from zoo.reporting.reading import image_shape
 from zoo.reporting.tables import Cell, Table
+from zoo.reporting.text import power_of_ten
 
 __all__ = ["report"]
 
@@ -44,7 +46,7 @@ def report(
 ) -> Path:
     """Write a report on runs and return the path of its page, ``path/index.html``.
 
-    The page holds everything it shows; every figure also lies beside it as PNG and SVG, in ``path/figures``.
+    The page holds everything it shows; every figure also lies beside it as SVG, in ``path/figures``.
     Runs that were trained but not evaluated are shown as far as they go. The page is written last; figures
     that an earlier report left there are removed.
 
@@ -111,7 +113,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["number"] = figures.number
+    environment.filters["number"] = text.number
     environment.filters["plain"] = lambda value: f"{value:,}" if isinstance(value, Integral) else str(value)
     environment.filters["typeset"] = _typeset
     environment.filters["web"] = lambda link: link if urlsplit(str(link)).scheme in ("http", "https") else ""
@@ -178,9 +180,9 @@ def _tables(table: pd.DataFrame, runs: list[Outcome], hue: dict[str, int], folde
         colours = {name: PALETTE[number] for name, number in hue.items()}
         picture = None
         if np.isfinite(rows["log_evidence"]).any():
-            figure, note = figures.ranking(rows, by_label, colours)
+            figure, note = ranking(rows, by_label, colours)
             scores = zip(rows["title"], rows["log_evidence"].astype(float), strict=True)
-            alt = "; ".join(f"{title}: {figures.number(score)}" for title, score in scores)
+            alt = "; ".join(f"{title}: {text.number(score)}" for title, score in scores)
             picture = panel(figure, folder, f"ranking-{i + 1}", title=str(label), note=note, alt=f"Log evidence. {alt}")
         records = [
             dict(row, pair=name, apart=pd.isna(row["rank"]), weights=_weights(row)) for name, row in rows.iterrows()
@@ -242,7 +244,7 @@ def _sheets(
 def _panels(runs: list[Outcome], hue: dict[str, int], folder: Path) -> dict[str, dict[str, Panel]]:
     """The panels of every section: one per run that has what the section shows."""
     sections: dict[str, dict[str, Panel]] = {section: {} for section in SECTIONS}
-    limits = figures.scale_limits(runs)
+    limits = training.scale_limits(runs)
     for i, run in enumerate(runs):
         colour, stem = PALETTE[hue[run.label]], f"{i + 1}-{_slug(run.label)}"
 
@@ -255,32 +257,27 @@ def _panels(runs: list[Outcome], hue: dict[str, int], folder: Path) -> dict[str,
         if (way := posedness.path(run, colour)) is not None:
             add("wellposed", way, "Log likelihood along the path")
         if (elbo := run.get("optimization/elbo")) is not None and elbo.size:
-            add("elbo", figures.traces(run, colour), "ELBO along training, every seed")
+            add("elbo", training.traces(run, colour), "ELBO along training, every seed")
         if (scale := run.get("optimization/min_scale")) is not None and bool((scale > 0).any()):
-            smallest = figures.number(float(scale.min()))
-            add(
-                "scale",
-                (figures.scales(run, colour, limits), f"Smallest value: {smallest}."),
-                "Smallest decoder scale",
-            )
+            add("scale", training.scales(run, colour, limits), "Smallest decoder scale")
         if run.last_scales is not None and (run.last_scales > 0).any():
-            add("columns", figures.columns(run, colour), "Smallest decoder scale for every column")
-        if (contraction := figures.contraction(run)) is not None:
+            add("columns", training.columns(run, colour), "Smallest decoder scale for every column")
+        if (contraction := latents.contraction(run)) is not None:
             add(
                 "spread",
-                figures.spread(run, contraction, colour),
+                latents.spread(run, contraction, colour),
                 "Posterior contraction of every latent, every seed",
             )
-        elif (memberships := figures.memberships(run)) is not None:
-            add("spread", figures.components(run, memberships, colour), "Component weights of every seed")
+        elif (memberships := latents.memberships(run)) is not None:
+            add("spread", latents.components(run, memberships, colour), "Component weights of every seed")
         if (together := latents.aggregate(run, colour)) is not None:
             add("aggregate", together, "Quantiles of every latent against those of the prior")
         if (beside := latents.reference(run, colour)) is not None:
             add("reference", beside, "Spread of the guide over that of NUTS against the shift of its mean")
-        if (shape := figures.image_shape(run)) and run.get("reconstruction/mean") is not None:
-            add("predictive", figures.images(run, shape), "Observed, reconstructed and drawn pictures")
+        if (shape := image_shape(run)) and run.get("reconstruction/mean") is not None:
+            add("predictive", predictive.images(run, shape), "Observed, reconstructed and drawn pictures")
         elif not shape and run.get("observed_data/x") is not None and run.get("posterior_predictive/x") is not None:
-            add("predictive", figures.marginals(run, colour), "Marginal distribution of every column")
+            add("predictive", predictive.marginals(run, colour), "Marginal distribution of every column")
         if (curves := calibration.curves(run, colour)) is not None:
             add("calibration", curves, "ECDF of the PIT of every column minus uniform")
         if (errors := imputation.by_column(run, colour)) is not None:

@@ -7,12 +7,15 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from zoo.comparison import COLLAPSED, Outcome
-from zoo.reporting.figures import Floats, name_axes, names, number, sentence
-from zoo.reporting.ink import INK, canvas
+from zoo.reporting.axes import name_axes
+from zoo.reporting.ink import INK, canvas, hover
+from zoo.reporting.reading import Floats, names
+from zoo.reporting.text import number, sentence
 
 __all__ = ["facts", "path"]
 
 NAMED = 4  # columns told by name
+NAMES = {"log_likelihood": "log likelihood", "elbo": "ELBO", "penalized": "penalised likelihood"}
 
 
 def path(run: Outcome, colour: str) -> tuple[Figure, str] | None:
@@ -24,7 +27,13 @@ def path(run: Outcome, colour: str) -> tuple[Figure, str] | None:
     figure, ax = canvas(2.7)
     styles = {"log_likelihood": "-", "elbo": (0, (4, 2)), "penalized": (0, (1, 1.6))}
     for name, values in along.items():
-        ax.plot(sharpness, values, color=colour, lw=1.8, ls=styles[name], marker="o", ms=2.4)
+        line = ax.plot(sharpness, values, color=colour, lw=1.8, ls=styles[name])
+        hover(line, NAMES[name])
+        points = ax.scatter(sharpness, values, s=9, color=colour, zorder=3)
+        hover(
+            points,
+            *(f"{NAMES[name]}: {number(y)} nats at sharpness {x:g}" for x, y in zip(sharpness, values, strict=True)),
+        )
     seen = np.concatenate([values[np.isfinite(values)] for values in along.values()])
     low, high = float(seen.min()), float(seen.max())
     remarks = []
