@@ -88,7 +88,7 @@ def _fault(run: Outcome, apart: bool) -> str:
     """Why a score cannot be relied on."""
     if run.ran_away:
         return "unstable here" if run.bounded else "ill-posed here and ran away: a variance shrank towards zero"
-    if not run.has_mass and unsettled(run.tree):
+    if run.evidence is not None and not run.has_mass and unsettled(run.tree):
         return "ill-posed here: a variance was still shrinking when training stopped"
     if run.score == -np.inf:
         return "unusable here, since some held-out row gets no probability at all"

@@ -35,7 +35,7 @@ class Recommendation:
 
     Attributes:
         table: the name of the table, as in :func:`zoo.compare`.
-        sentence: the recommendation.
+        sentences: the recommendation, and what has to be known with it.
         best: the pair to use, if there is one.
         close: those that the data do not tell apart from it.
         worse: those that predict worse, beyond noise.
@@ -44,7 +44,7 @@ class Recommendation:
     """
 
     table: str
-    sentence: str
+    sentences: tuple[str, ...]
     best: tuple[Reason, ...]
     close: tuple[Reason, ...]
     worse: tuple[Reason, ...]
@@ -52,8 +52,13 @@ class Recommendation:
     certainty: str
 
     @property
+    def sentence(self) -> str:
+        """The recommendation as one text."""
+        return " ".join(self.sentences)
+
+    @property
     def lines(self) -> dict[str, tuple[Reason, ...]]:
-        """The pairs by what is said of them; only the close seconds may be none."""
+        """The reasons by what is said of the pairs."""
         every = {"Best": self.best, "Close seconds": self.close, "Worse": self.worse, "Avoid": self.avoid}
         return {name: reasons for name, reasons in every.items() if reasons}
 
@@ -98,7 +103,7 @@ def answer(
     Raises:
         RunError: as by ``compare``.
 
-    >>> import xarray as xr
+    >>> import numpy as np, xarray as xr
     >>> def run(pair, values):
     ...     about = dict(pair=pair, base_measure="density", data="toy", data_fingerprint="f00d")
     ...     heldout = xr.Dataset({"log_evidence": (("chain", "obs"), values)})
@@ -153,7 +158,7 @@ def _recommend(table: str, data: str, rows: Sequence[Candidate], splits: int) ->
         sentences.append(f"{best.label} is undertrained: train it longer before you rely on it ({best.longer}).")
     return Recommendation(
         table,
-        " ".join(filter(None, sentences)),
+        tuple(filter(None, sentences)),
         _reasons({best.label: _late(best, f"held-out log-likelihood {best.height} nats a row")} if best else {}),
         _reasons({pair.label: _late(pair, _behind(pair, best)) for pair in close if best}),
         _reasons({pair.label: _late(pair, _behind(pair, best)) for pair in worse if best}),
