@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from zoo import errors, objectives, parts, testing
     from zoo.cards import Card
     from zoo.catalogue import Pair, card, create, list_pairs, register
-    from zoo.comparison import cautions, compare, elpd
+    from zoo.comparison import Answer, answer, cautions, compare, elpd
     from zoo.converting import to_arviz
     from zoo.data import Data
     from zoo.evaluation import evaluate
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "Answer",
     "Card",
     "Ceiling",
     "Data",
@@ -34,6 +35,7 @@ __all__ = [
     "Run",
     "Study",
     "Witness",
+    "answer",
     "card",
     "cautions",
     "ceiling",
@@ -65,7 +67,7 @@ __all__ = [
 _ROOMS = {
     "zoo.cards": ["Card"],
     "zoo.catalogue": ["Pair", "card", "create", "list_pairs", "register"],
-    "zoo.comparison": ["cautions", "compare", "elpd"],
+    "zoo.comparison": ["Answer", "answer", "cautions", "compare", "elpd"],
     "zoo.converting": ["to_arviz"],
     "zoo.data": ["Data"],
     "zoo.evaluation": ["evaluate"],

@@ -953,14 +953,19 @@ def _type_text(hint: Any) -> str:
 
 
 def _print_ranking(
-    table: pd.DataFrame | None, failures: Mapping[str, str], page: Path | None, datas: Iterable[Data], as_json: bool
+    table: pd.DataFrame | None,
+    failures: Mapping[str, str],
+    page: Path | None,
+    datas: Iterable[Data],
+    as_json: bool,
+    answer: zoo.Answer | None = None,
 ) -> None:
-    """A table for each base measure and data set, the pairs that failed, the path of the report."""
+    """A table for each base measure and data set, the pairs that failed, the path of the report, and which to use."""
     careful = {} if table is None else zoo.cautions(table)
     if as_json:
         rows = [] if table is None else json.loads(table.reset_index().to_json(orient="records"))
         told = {"rows": rows, "cautions": careful, "failures": failures, "report": page and str(page)}
-        _print_json(told | {"notes": _notes(datas)})
+        _print_json(told | _answer_json(answer) | {"notes": _notes(datas)})
         return
     for label, rows in [] if table is None else table.groupby("table", sort=False):
         cells = [
@@ -983,6 +988,12 @@ def _print_ranking(
         _print_table(["pair", "reason"], list(failures.items()), "failed")
     if page:
         typer.echo(page)
+    if answer:
+        typer.echo(f"\n{answer}")
+
+
+def _answer_json(answer: zoo.Answer | None) -> dict[str, Any]:
+    return {"answer": {"text": str(answer), **asdict(answer)}} if answer else {}
 
 
 def _print_study(study: Study, datas: Iterable[Data], as_json: bool) -> None:
@@ -990,14 +1001,15 @@ def _print_study(study: Study, datas: Iterable[Data], as_json: bool) -> None:
     from zoo.words import nats
 
     if len(study.splits) == 1:
-        _print_ranking(study.table, study.failures, next(iter(study.pages), None), datas, as_json)
+        _print_ranking(study.table, study.failures, next(iter(study.pages), None), datas, as_json, study.answer)
         return
     across = study.table
     written = None if across is None else str(study.out / "across_splits.csv")
     if as_json:
         rows = [] if across is None else json.loads(across.reset_index().to_json(orient="records"))
         failures = {split.folder.name: split.failures for split in study.splits}
-        _print_json({"rows": rows, "failures": failures, "written": written, "notes": _notes(datas)})
+        told = {"rows": rows, "failures": failures, "written": written}
+        _print_json(told | _answer_json(study.answer) | {"notes": _notes(datas)})
         return
     for label, rows in [] if across is None else across.groupby("table", sort=False):
         cells = [
@@ -1017,6 +1029,7 @@ def _print_study(study: Study, datas: Iterable[Data], as_json: bool) -> None:
         _print_table(["pair", *names], cells, str(label))
     if written:
         typer.echo(written)
+    typer.echo(f"\n{study.answer}")
 
 
 def _plus_minus(value: float | None, *errors: float | None) -> str:

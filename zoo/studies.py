@@ -9,13 +9,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.comparison import across_splits, compare, outcomes
+from zoo.comparison import Answer, Contender, across_splits, answer_over, compare, contenders, outcomes, with_ensembles
 from zoo.errors import RunError
 from zoo.options import location
 from zoo.storage import write_file
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from zoo.comparison import Outcome
 
 __all__ = ["PLAN", "Split", "Study", "complete", "failure_file", "load_study"]
 
@@ -95,9 +97,22 @@ class Study:
         return f"{split.folder.name}/{name}" if len(self.splits) > 1 else name
 
     @cached_property
+    def _judged(self) -> list[tuple[pd.DataFrame, dict[str, list[Contender]]]]:
+        """The comparison of each split that has a run, and what an answer takes of its runs."""
+        return [self._judge(outcomes(split.runs)) for split in self.splits if split.runs]
+
+    def _judge(self, read: list[Outcome]) -> tuple[pd.DataFrame, dict[str, list[Contender]]]:
+        return compare(read, ensembles=self.ensembles), contenders(with_ensembles(read) if self.ensembles else read)
+
+    @property
     def tables(self) -> list[pd.DataFrame]:
         """The comparison of each split that has a run (:func:`zoo.compare`)."""
-        return [compare(split.runs, ensembles=self.ensembles) for split in self.splits if split.runs]
+        return [table for table, _ in self._judged]
+
+    @cached_property
+    def answer(self) -> Answer:
+        """Which pair to use and why, over all splits (:func:`zoo.answer`); ``print(study.answer)``."""
+        return answer_over([of_split for _, of_split in self._judged], self.absent)
 
     @cached_property
     def table(self) -> pd.DataFrame | None:
@@ -135,13 +150,13 @@ class Study:
         """Write the report of each split, and what several say together as ``across_splits.csv``."""
         from zoo.reporting import report  # whose pictures a worker has no need of
 
-        tables = []
+        judged = []
         for split in self.splits:
             if split.runs:
                 read = outcomes(split.runs)  # once for both: from disk, runs take seconds
                 report(read, split.folder, ensembles=self.ensembles, failures=split.absent)
-                tables.append(compare(read, ensembles=self.ensembles))
-        vars(self)["tables"] = tables  # where the cached property keeps them
+                judged.append(self._judge(read))
+        vars(self)["_judged"] = judged  # where the cached property keeps them
         if len(self.splits) > 1 and self.table is not None:
             self.table.to_csv(self.out / "across_splits.csv")
 

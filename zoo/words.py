@@ -1,12 +1,12 @@
 """Numbers of nats in sentences and tables of plain text, and facts in a notebook, the same wherever they are told."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 
 import numpy as np
 
-__all__ = ["html_facts", "nats", "places", "plus_minus", "scale"]
+__all__ = ["html_facts", "listing", "nats", "places", "plus_minus", "scale"]
 
 FINEST = 3  # decimals: a thousandth of a nat is rounding
 HUGE = 1e6  # from here on a number is told as a power
@@ -49,6 +49,15 @@ def plus_minus(value: float, *errors: float) -> str:
 def scale(value: float) -> str:
     """A scale as 3e-7."""
     return f"{value:.0e}".replace("e-0", "e-").replace("e+00", "")
+
+
+def listing(names: Sequence[str], joint: str = "and") -> str:
+    """Names as a sentence has them.
+
+    >>> listing(["a", "b", "c"]), listing(["a", "b"], "or"), listing(["a"])
+    ('a, b and c', 'a or b', 'a')
+    """
+    return f" {joint} ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
 def html_facts(facts: Mapping[str, str]) -> str:

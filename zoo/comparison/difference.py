@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["NOISE", "Difference", "Score", "decisive_row", "standard_error"]
+__all__ = ["NOISE", "Difference", "Majority", "Score", "decisive_row", "most_rows", "standard_error"]
 
 Floats: TypeAlias = NDArray[np.float64]
 
 NOISE = 0.01  # nats per datum: a smaller difference may be rounding, however small its standard error
 LEVEL = 0.95
 DECISIVE = 0.5  # of the spread over the data that one of them makes up
+TRIM = 0.05  # of the data, at each end, where one of them decides the mean
+FEW = 20  # data, of which one that decides says nothing yet
+OVERLAP = 1 / 4  # test rows over all other rows of a split
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +91,17 @@ class Difference:
         over_seeds = math.sqrt(sum(variance for variance, _ in seeds)) if seeds else math.nan
         return cls(float(paired[kept].mean()), over_data, over_seeds, total**2 / weighed if weighed else math.inf)
 
+    @classmethod
+    def over_splits(cls, differences: Floats) -> Difference:
+        """The mean of the differences on several splits (R,), whose test parts are a fifth of the rows.
+
+        Splits share most of their rows, so the standard error is the corrected one of Nadeau & Bengio (2003),
+        https://doi.org/10.1023/A:1024068626366: s sqrt(1/R + 1/4).
+        """
+        count = differences.size
+        error = float(differences.std(ddof=1)) * math.sqrt(1 / count + OVERLAP) if count > 1 else math.nan
+        return cls(float(differences.mean()), error, math.nan, max(count - 1, 1))
+
     @property
     def error(self) -> float:
         """The standard error over data and seeds together; NaN for one datum."""
@@ -104,6 +118,32 @@ class Difference:
     def beyond_noise(self) -> bool:
         """Whether it is positive by more than rounding and more than its 95 % interval; never with one datum."""
         return self.mean > max(NOISE, self.reach)
+
+
+@dataclass(frozen=True)
+class Majority:
+    """How a row compares with another where one datum, at ``decided_by``, decides the difference of their means.
+
+    It is ``better`` or ``worse`` on ``rows`` of the data, ``by`` the trimmed mean, or ``alike`` on all of them.
+    """
+
+    word: Literal["better", "worse", "alike"]
+    by: Difference
+    rows: int
+    decided_by: int
+
+
+def most_rows(row: Score, best: Score) -> Majority | None:
+    """How a row compares with the best on most data; None where no single datum decides the mean difference."""
+    paired = best.values - row.values
+    at = decisive_row(paired) if len(paired) >= FEW else None
+    if at is None:
+        return None
+    if (behind := Difference.between(best, row, TRIM)).beyond_noise:
+        return Majority("worse", behind, int((paired > 0).sum()), at)
+    if (ahead := Difference.between(row, best, TRIM)).beyond_noise:
+        return Majority("better", ahead, int((paired < 0).sum()), at)
+    return Majority("alike", behind, len(paired), at)
 
 
 def decisive_row(values: Floats) -> int | None:

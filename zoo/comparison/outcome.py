@@ -22,6 +22,7 @@ from zoo.storage import read_tree
 __all__ = ["BAD_K", "COLLAPSED", "HasTree", "Outcome", "Source", "outcomes", "with_ensembles"]
 
 COLLAPSED = 1e-3  # a decoder scale below this, in scaled units, is one that a run-away took there
+ANNEALED = 2  # as the group heldout numbers its methods
 BAD_K = 0.7  # above it an importance-sampling estimate is not to be trusted (Vehtari et al., 2024)
 
 
@@ -214,6 +215,18 @@ class Outcome:
     def evidence(self) -> Floats | None:
         """(N,) the values of :attr:`by_datum`."""
         return None if self.by_datum is None else self.by_datum.values
+
+    @property
+    def bad_k(self) -> int | None:
+        """How many data have a Pareto k above 0.7, in the worst seed; None where a k is unknown."""
+        k = self.pointwise("mass_k" if self.has_mass else "pareto_k")
+        return None if k is None or np.isnan(k).any() else int((k > BAD_K).sum(1).max())
+
+    @property
+    def annealed(self) -> int | None:
+        """How many data were annealed, in the seed with the most of them; None where that is not recorded."""
+        method = self.pointwise("mass_method" if self.has_mass else "method")
+        return None if method is None else int((method == ANNEALED).sum(1).max())
 
     @cached_property
     def varying(self) -> Score | None:

@@ -1,5 +1,6 @@
 """The table of a comparison: a row a pair, best first, and what several splits say together."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from operator import add
@@ -9,17 +10,15 @@ import numpy as np
 import pandas as pd
 
 from zoo.comparison.choices import families
-from zoo.comparison.difference import Difference, Floats, standard_error
-from zoo.comparison.outcome import BAD_K, Outcome, Source, outcomes, with_ensembles
+from zoo.comparison.difference import OVERLAP, Difference, Floats, standard_error
+from zoo.comparison.outcome import Outcome, Source, outcomes, with_ensembles
 from zoo.comparison.verdicts import first, gift, height, listed_apart, remarks, verdict
 from zoo.comparison.weights import stacking_weights
 from zoo.errors import RunError
 from zoo.options import switch
 
-__all__ = ["across_splits", "compare"]
+__all__ = ["across_splits", "by_table", "compare"]
 
-ANNEALED = 2  # as the group heldout numbers its methods
-OVERLAP = 1 / 4  # test rows over all other rows of a split
 COLUMNS = (
     "table", "rank", "title", "scored_as", "log_evidence", "se", "seed_sd", "seed_disagreement", "worst_seed", "median",
     "worst", "difference", "difference_se", "difference_seed_se", "weight", "weight_se", "bits_per_dim", "log_density",
@@ -85,17 +84,19 @@ def compare(runs: Source | Iterable[Source], *, ensembles: bool = False) -> pd.D
     plain      2         -23.5        -4.0    worse than better by 4.00 ± 0.14
     """
     ensembles = switch("ensembles", ensembles)
-    tables: dict[tuple[str, str], list[Outcome]] = {}
     read = outcomes(runs)
-    for outcome in with_ensembles(read) if ensembles else read:
-        tables.setdefault(outcome.table, []).append(outcome)
-    labels = [_table_label(rows[0]) for rows in tables.values()]
-    frames = []
     with np.errstate(invalid="ignore", over="ignore"):  # a seed may hold infinities; the verdict tells
-        for (_, fingerprint), rows, label in zip(tables, tables.values(), labels, strict=True):
-            unique = label if labels.count(label) == 1 else f"{label} [{fingerprint[:8]}]"
-            frames.append(_table(unique, rows))
-    return pd.concat(frames)
+        return pd.concat([_table(*rows) for rows in by_table(with_ensembles(read) if ensembles else read).items()])
+
+
+def by_table(runs: Iterable[Outcome]) -> dict[str, list[Outcome]]:
+    """The runs of each table, by its name: 'mass, digits (binarized by threshold)'."""
+    tables: dict[tuple[str, str], list[Outcome]] = {}
+    for run in runs:
+        tables.setdefault(run.table, []).append(run)
+    names = {key: f"{key[0]}, {rows[0].data_name}" for key, rows in tables.items()}
+    taken = Counter(names.values())
+    return {name if taken[name] == 1 else f"{name} [{key[1][:8]}]": tables[key] for key, name in names.items()}
 
 
 def across_splits(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -130,11 +131,6 @@ def across_splits(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
         frame.insert(5, "difference_se", paired.std() * np.sqrt(1 / paired.notna().sum() + OVERLAP))
         frames.append(frame)
     return pd.concat(frames)
-
-
-def _table_label(run: Outcome) -> str:
-    """What a table holds, in words: 'mass, digits (binarized by threshold)'."""
-    return f"{run.table[0]}, {run.data_name}"
 
 
 def _table(label: str, rows: Sequence[Outcome]) -> pd.DataFrame:
@@ -197,8 +193,6 @@ def _row(run: Outcome) -> dict[str, Any]:
     """The columns that a run decides alone."""
     per_seed = np.full((1, 1), np.nan) if run.per_seed is None else run.per_seed
     evidence, means = per_seed.mean(0), per_seed.mean(1)
-    k = run.pointwise("mass_k" if run.has_mass else "pareto_k")
-    method = run.pointwise("mass_method" if run.has_mass else "method")
     many, mass = len(per_seed) > 1, run.table[0] == "mass"
     also_density = run.has_mass and run.read("base_measure") == "density" and not run.ensemble
     return {
@@ -214,8 +208,8 @@ def _row(run: Outcome) -> dict[str, Any]:
         "bits_per_dim": -run.score / (run.features * np.log(2)) if mass and run.features else np.nan,
         "log_density": run.density if also_density else np.nan,
         "share_constant": np.nan if run.varying is None else run.share_constant,
-        "bad_k": pd.NA if k is None or np.isnan(k).any() else int((k > BAD_K).sum(1).max()),
-        "annealed": pd.NA if method is None else int((method == ANNEALED).sum(1).max()),
+        "bad_k": pd.NA if run.bad_k is None else run.bad_k,
+        "annealed": pd.NA if run.annealed is None else run.annealed,
         "exact": run.exact,
         "seeds": f"{run.used.sum()}/{run.used.size}",
         "rows": 0 if run.evidence is None else run.evidence.size,

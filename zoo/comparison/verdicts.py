@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from zoo.comparison.difference import NOISE, Difference, Score, decisive_row, standard_error
+from zoo.comparison.difference import FEW, NOISE, Difference, Score, decisive_row, most_rows, standard_error
 from zoo.comparison.improvement import goes_on
 from zoo.comparison.outcome import COLLAPSED, Outcome
 from zoo.comparison.shrinkage import unsettled
@@ -14,8 +14,6 @@ __all__ = ["first", "gift", "height", "listed_apart", "remarks", "verdict"]
 
 STRAY = 2.0  # times the range of the other seeds, from which on the verdict names the one that is worse
 SHARE = 0.05  # nats of a lead that constant columns gave, from which on the verdict says so
-TRIM = 0.05  # of the data, at each end, where one of them decides the mean
-FEW = 20  # data, of which one that decides says nothing yet
 FAR = 10.0  # standard deviations of the training part, from which on an entry is told by name
 
 
@@ -231,21 +229,18 @@ def _by_most_rows(row: Outcome, best: Outcome, behind: Difference) -> str:
     if behind.beyond_noise or not np.isfinite(behind.error):
         return ""
     assert row.by_datum is not None and best.by_datum is not None  # noqa: PT018 (ranked rows have evidence)
-    paired = best.by_datum.values - row.by_datum.values
-    at = decisive_row(paired) if len(paired) >= FEW else None
-    if at is None:
+    if (most := most_rows(row.by_datum, best.by_datum)) is None:
         return ""
-    ahead, rest = (
-        Difference.between(*pair, TRIM) for pair in ((row.by_datum, best.by_datum), (best.by_datum, row.by_datum))
+    there = nats(row.by_datum.values[most.decided_by] - best.by_datum.values[most.decided_by])
+    decided = (
+        f"the mean difference, {plus_minus(-behind.mean, behind.error)}, is decided by row {row.obs[most.decided_by]}"
     )
-    decided = f"the mean difference, {plus_minus(-behind.mean, behind.error)}, is decided by row {row.obs[at]}"
-    for word, by, share in (("worse", rest, paired > 0), ("better", ahead, paired < 0)):
-        if by.beyond_noise:
-            return (
-                f"{word} than {best.label} on {share.sum():,} of {len(paired):,} test rows, by "
-                f"{plus_minus(by.mean, by.error)} in the trimmed mean; {decided} ({nats(-paired[at])} nats there)"
-            )
-    return f"{_alike(best, behind)}; {decided}"
+    if most.word == "alike":
+        return f"{_alike(best, behind)}; {decided}"
+    return (
+        f"{most.word} than {best.label} on {most.rows:,} of {len(row.obs):,} test rows, by "
+        f"{plus_minus(most.by.mean, most.by.error)} in the trimmed mean; {decided} ({there} nats there)"
+    )
 
 
 def remarks(row: Outcome, verdict: str) -> str:

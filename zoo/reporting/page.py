@@ -4,6 +4,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,13 +18,27 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from zoo.comparison import COLLAPSED, Outcome, Source, cautions, compare, families, outcomes, with_ensembles
+from zoo.comparison import (
+    COLLAPSED,
+    Answer,
+    Outcome,
+    Source,
+    answer_over,
+    cautions,
+    compare,
+    contenders,
+    families,
+    outcomes,
+    with_ensembles,
+)
 from zoo.errors import OptionError, RunError
 from zoo.options import location, switch
-from zoo.reporting import calibration, choices, imputation, latents, posedness, predictive, text, training
+from zoo.reporting import calibration, choices, imputation, latents, oddities, posedness, predictive, text, training
+from zoo.reporting.glossary import MEANINGS, NAT, WORDS
 from zoo.reporting.ink import MINUS, PALETTE, STYLE, TIMES, Panel, panel
 from zoo.reporting.ranking import ranking
 from zoo.reporting.reading import image_shape
+from zoo.reporting.standings import Standing, heading, numbers
 from zoo.reporting.tables import Cell, Table
 from zoo.reporting.text import power_of_ten
 
@@ -32,8 +47,9 @@ __all__ = ["report"]
 HERE = Path(__file__).parent
 SECTIONS = (
     "wellposed", "elbo", "scale", "columns", "spread", "aggregate", "reference", "predictive", "calibration",
-    "imputation",
+    "imputation", "map", "odd-columns",
 )  # fmt: skip
+FIRST = ("predictive", "map", "odd-columns", "calibration")  # pictures of the pair to use that stand at the top
 DRAWN_HERE = re.compile(rf"(ranking-\d+|({'|'.join(SECTIONS)}|options)-\d+-[a-z0-9-]*)\.(png|svg)")
 
 
@@ -46,7 +62,8 @@ def report(
 ) -> Path:
     """Write a report on runs and return the path of its page, ``path/index.html``.
 
-    The page holds everything it shows; every figure also lies beside it as SVG, in ``path/figures``.
+    The page holds everything it shows and opens with the answer of :func:`zoo.answer`; every figure also lies beside it
+    in ``path/figures``, as SVG.
     Runs that were trained but not evaluated are shown as far as they go. The page is written last; figures
     that an earlier report left there are removed.
 
@@ -99,7 +116,7 @@ def _page(runs: list[Outcome], failures: Mapping[str, str], pictures: Path, ense
         mpl.rcParams.update(STYLE)
         warnings.simplefilter("ignore", RuntimeWarning)  # of means over seeds that hold no finite value
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # the page's own font may have it
-        content = _content(runs, pictures, ensembles)
+        content = _content(runs, failures, pictures, ensembles)
         content |= {"failures": failures, "families": list(_families(runs, content["hue"], failures, pictures))}
         return _environment().get_template("page.html.j2").render(content)
 
@@ -126,22 +143,39 @@ def _typeset(sentence: str) -> str:
     return re.sub(r"(?<![^\s(])-(?=\d)", MINUS, powers).replace(" ± ", "\u00a0±\u00a0")
 
 
-def _content(runs: list[Outcome], folder: Path, ensembles: bool) -> dict[str, Any]:
-    """Everything the template shows."""
+def _content(runs: list[Outcome], failures: Mapping[str, str], folder: Path, ensembles: bool) -> dict[str, Any]:
+    """Everything the template shows; pairs and their colours follow the answer and its ranking."""
     table = compare([run.tree for run in runs], ensembles=ensembles)
-    number = {id(run.tree): i % len(PALETTE) for i, run in enumerate(runs)}
     every = with_ensembles(runs) if ensembles else runs
+    answer = answer_over([contenders(every)], failures)
+    order = [each.table for each in answer.recommendations]
+    table = table.iloc[
+        np.argsort([order.index(each) if each in order else len(order) for each in table["table"]], kind="stable")
+    ]
+    place = {str(name): at for at, name in enumerate(table.index)}
+    runs = sorted(runs, key=lambda run: place[run.label])
+    number = {id(run.tree): i % len(PALETTE) for i, run in enumerate(runs)}
     hue = {run.label: number[id(run.tree)] for run in every}
-    tables = list(_tables(table, every, hue, folder))
+    panels = _panels(runs, hue, folder)
+    standings = list(_standings(table, answer, every, hue, folder))
+    best = next((pair for each in answer.recommendations for why in each.best for pair in why.pairs), "")
     return {
         "css": Markup((HERE / "page.css").read_text(encoding="utf-8")),
+        "js": Markup((HERE / "page.js").read_text(encoding="utf-8")),
         "palette": PALETTE,
         "runs": {run.label: run for run in runs},
         "hue": hue,
+        "place": place,
         "datasets": list({run.read("data_fingerprint"): run for run in runs}.values()),
-        "tables": tables,
-        "panels": _panels(runs, hue, folder)
-        | {"ranking": {table["label"]: table["picture"] for table in tables if table["picture"]}},
+        "answer": answer,
+        "standings": standings,
+        "panels": panels,
+        "best": best,
+        "first": [_again(panels[section][best]) for section in FIRST if best in panels[section]],
+        "hardest": [sheet for run in runs if (sheet := oddities.hardest(run))],
+        "meanings": MEANINGS,
+        "words": WORDS,
+        "nat": NAT,
         "absent": {run.label: run.read("absent") or {} for run in runs},
         "facts": {run.label: list(posedness.facts(run)) for run in runs},
         "sheets": {
@@ -151,7 +185,10 @@ def _content(runs: list[Outcome], folder: Path, ensembles: bool) -> dict[str, An
                 sheet
                 for label, rows in table.groupby("table", sort=False)
                 for sheet in _sheets(
-                    [run for run in runs if run.label in rows.index], calibration.SCORES, calibration.scores, str(label)
+                    [run for run in runs if run.label in rows.index],
+                    calibration.SCORES,
+                    calibration.scores,
+                    heading(str(label)),
                 )
             ],
         },
@@ -173,30 +210,32 @@ def _of_one_data_set(runs: list[Outcome]) -> list[list[Outcome]]:
     return [*found.values()]
 
 
-def _tables(table: pd.DataFrame, runs: list[Outcome], hue: dict[str, int], folder: Path) -> Iterator[dict[str, Any]]:
-    """Each table's rows, ranked and apart, with its picture and what kind of number it ranks."""
+def _standings(
+    table: pd.DataFrame, answer: Answer, runs: list[Outcome], hue: dict[str, int], folder: Path
+) -> Iterator[Standing]:
+    """Each table of the comparison with its picture and with what is recommended of it."""
     by_label, careful = {run.label: run for run in runs}, cautions(table)
+    told = {each.table: each for each in answer.recommendations}
+    colours = {name: PALETTE[number] for name, number in hue.items()}
     for i, (label, rows) in enumerate(table.groupby("table", sort=False)):
-        colours = {name: PALETTE[number] for name, number in hue.items()}
         picture = None
         if np.isfinite(rows["log_evidence"]).any():
             figure, note = ranking(rows, by_label, colours)
             scores = zip(rows["title"], rows["log_evidence"].astype(float), strict=True)
             alt = "; ".join(f"{title}: {text.number(score)}" for title, score in scores)
-            picture = panel(figure, folder, f"ranking-{i + 1}", title=str(label), note=note, alt=f"Log evidence. {alt}")
-        records = [
-            dict(row, pair=name, apart=pd.isna(row["rank"]), weights=_weights(row)) for name, row in rows.iterrows()
-        ]
-        yield {
-            "label": label,
-            "base_measure": by_label[str(rows.index[0])].table[0],
-            "ranked": [row for row in records if not row["apart"]],
-            "apart": [row for row in records if row["apart"]],
-            "cautions": careful.get(str(label), []),
-            "picture": picture,
-            "constant": bool(rows["share_constant"].notna().any()),
-            "bits": bool(rows["bits_per_dim"].notna().any()),
-        }
+            drawn = heading(str(label))
+            picture = panel(
+                figure, folder, f"ranking-{i + 1}", title=drawn, note=note, alt=f"Held-out log-likelihood. {alt}"
+            )
+        records = [dict(row, pair=name, apart=pd.isna(row["rank"])) for name, row in rows.iterrows()]
+        yield Standing(
+            heading(str(label)), told.get(str(label)), records, numbers(rows), careful.get(str(label), []), picture
+        )
+
+
+def _again(panel: Panel) -> Panel:
+    """A picture for a second place on the page, with ids of its own."""
+    return replace(panel, svg=Markup(re.sub(r'\b(id="|url\(#|href="#)', r"\1first-", str(panel.svg))))
 
 
 def _families(
@@ -222,15 +261,6 @@ def _families(
 def _slug(text: str) -> str:
     """A text as part of a file's name."""
     return re.sub(r"[^a-z0-9-]+", "-", text.lower())[:40]
-
-
-def _weights(row: "pd.Series[Any]") -> str:
-    """How the evidence was had, and how many data needed more than importance weights."""
-    if row["exact"]:
-        return "exact"
-    if pd.isna(row["bad_k"]):
-        return "unknown"
-    return f"{row['bad_k']} annealed" if row["annealed"] is not pd.NA and row["annealed"] else str(row["bad_k"])
 
 
 def _sheets(
@@ -280,6 +310,10 @@ def _panels(runs: list[Outcome], hue: dict[str, int], folder: Path) -> dict[str,
             add("predictive", predictive.marginals(run, colour), "Marginal distribution of every column")
         if (curves := calibration.curves(run, colour)) is not None:
             add("calibration", curves, "ECDF of the PIT of every column minus uniform")
+        if (away := latents.map_of(run, colour)) is not None:
+            add("map", away, "Held-out rows by the means of their latents")
+        if (costly := oddities.by_column(run, colour)) is not None:
+            add("odd-columns", costly, "How badly each column is predicted")
         if (errors := imputation.by_column(run, colour)) is not None:
             add("imputation", errors, "Errors of what was imputed in every column")
     return sections
