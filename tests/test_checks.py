@@ -120,3 +120,16 @@ def test_the_plain_example_prints_a_line_a_check(capsys):
     runpy.run_path(str(EXAMPLES / "plain_log.py"))
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert lines[-1]["step"] == 20 and lines[-1]["validation_elbo"].keys() == {"0", "1"}
+
+
+@pytest.mark.slow
+def test_a_notebook_shows_the_bar_to_its_end():
+    """In a kernel, where the packages of a notebook are installed: the tests need none of them."""
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    pytest.importorskip("ipywidgets")
+    code = "import zoo\ndata = zoo.load_data('iris')\npair = zoo.create('gmm-constrained', data)\n"
+    cell = nbformat.v4.new_code_cell(f"{code}run = zoo.fit(pair, data, seeds=1, steps=60, compile='off')")
+    book = nbformat.v4.new_notebook(cells=[cell])
+    nbclient.NotebookClient(book, timeout=120).execute()
+    assert "60/60" in json.dumps(book.metadata["widgets"])

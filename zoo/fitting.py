@@ -866,3 +866,4 @@ def _progress(told: str, *, shown: bool) -> Iterator[Callable[[int, Round, np.nd
             bar.update(task, completed=step, total=current.stop, rate=rate, elbo=mean)
 
         yield tell
+        bar.refresh()  # which rich leaves out at the end in a notebook

@@ -167,3 +167,4 @@ def _bars(progress: bool) -> Iterator[Callable[[Sequence[Task]], None]]:
                 bars.remove_task(shown.pop(task))
 
         yield show
+        bars.refresh()  # which rich leaves out at the end in a notebook
