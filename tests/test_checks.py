@@ -12,6 +12,7 @@ import pytest
 
 import zoo
 from zoo.checkpoint import SO_FAR
+from zoo.checks import Teller
 from zoo.errors import OptionError
 
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
@@ -55,6 +56,13 @@ def test_a_listener_that_fails_is_told_of_and_costs_no_training(pair, iris, capl
     assert len(steps) == 2 and run.tree["optimization"].sizes["step"] == 40
     assert f"on_check failed at step {steps[1]} and is not called again" in caplog.text
     assert "the server is down" in caplog.text
+
+
+def test_the_processes_of_a_fit_go_on_putting_checks_together_when_the_first_ones_listener_failed():
+    teller = Teller(MagicMock(side_effect=OSError))
+    teller(MagicMock(step=3))
+    teller(MagicMock(step=4))
+    assert teller.wanted and not Teller(None).wanted
 
 
 def test_a_listener_that_interrupts_leaves_all_that_was_computed(pair, iris, tmp_path):

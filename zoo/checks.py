@@ -55,11 +55,8 @@ class Teller:
 
     def __init__(self, on_check: OnCheck | None) -> None:
         self._on_check = on_check
-
-    @property
-    def wanted(self) -> bool:
-        """Whether anybody listens."""
-        return self._on_check is not None
+        # also once it has failed, in the first of several processes: what a check knows, all of them put together
+        self.wanted = on_check is not None
 
     def __call__(self, check: Check) -> None:
         """Tell of a check."""
