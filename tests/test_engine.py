@@ -344,7 +344,7 @@ def test_dropout_is_on_in_training_and_off_in_scoring(iris, x, catalogue):
 
     registered(dropping)
     run = zoo.fit(zoo.create("own", iris), iris, seeds=1, steps=5, progress=False)
-    assert not run._program(0).training
+    assert not run._program(0, gaps=False).training
 
 
 def test_an_objective_with_a_penalty_is_what_is_trained(iris, x):

@@ -85,6 +85,18 @@ def test_the_run_of_two_processes_is_that_of_one(name, iris, together):
             np.testing.assert_allclose(ours.tree[group][variable], values, rtol=1e-4, atol=1e-5, err_msg=variable)
 
 
+@pytest.mark.parametrize("name", ["seeds", "rows"])
+def test_the_first_process_alone_tells_of_checks_and_of_all_seeds(name, together):
+    """Also once its listener has failed, as it does at the second check, all go on."""
+    (ours, theirs), folder = together
+    run = zoo.load_run(folder / f"{name}-0")
+    heard, optimization = ours[f"heard-{name}"], run.tree["optimization"]
+    assert theirs[f"heard-{name}"] == [] and len(heard) == 2 < run.tree["validation"].sizes["check"]
+    first = optimization["elbo"][:, : heard[0]["step"]].mean("step")
+    np.testing.assert_allclose(heard[0]["elbo"], first, rtol=1e-5)
+    assert len(heard[0]["alive"]) == len(run.seeds)
+
+
 def test_seeds_in_two_processes_stop_each_at_a_step_of_its_own(together):
     stopped = zoo.load_run(together[1] / "seeds-0").tree["optimization"]["stopped_at"].values
     assert len({*stopped}) > 1 and (stopped > 0).any()

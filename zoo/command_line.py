@@ -91,6 +91,7 @@ TRAINING = partial(Option, rich_help_panel="Training")
 SCORING = partial(Option, rich_help_panel="Scoring")
 WORKING = partial(Option, rich_help_panel="Workers")
 DASK_SECONDS = 10
+ODD = 0.01  # a rank of a row that is worth a look
 
 Plugins = Annotated[
     list[Path] | None,
@@ -107,6 +108,13 @@ Resume = Annotated[
 ]
 
 
+OfRun = Annotated[Path, Argument(help="Directory of a run.")]
+Table = Annotated[str, DATA(metavar="NAME|FILE", help="A table with the columns the run was trained on.")]
+OutTable = Annotated[Path, Option(metavar="FILE", help="What is written: .csv, .tsv, .parquet, .npy.")]
+Missing = Annotated[
+    list[str] | None,
+    DATA(metavar="VALUE", help="Stands for an entry that was not observed.", show_default="as it was in training"),
+]
 DataNow = Annotated[
     str | None, DATA(metavar="NAME|FILE", help="Where the data are now.", show_default="as they were loaded to train")
 ]
@@ -703,15 +711,12 @@ def compare(
 
 @app.command()
 def impute(
-    run: Annotated[Path, Argument(help="Directory of a run.")],
+    run: OfRun,
     data: Annotated[str, DATA(metavar="NAME|FILE", help="A table with gaps, with the columns the run was trained on.")],
     out: Annotated[
         Path, Option(metavar="FILE", help="The same table with its gaps filled: .csv, .tsv, .parquet, .npy.")
     ],
-    missing: Annotated[
-        list[str] | None,
-        DATA(metavar="VALUE", help="Stands for an entry that was not observed.", show_default="as it was in training"),
-    ] = None,
+    missing: Missing = None,
     method: Annotated[
         ImputationMethod, Option(help="gibbs is Metropolis within Gibbs; pseudo-gibbs is biased, for comparison.")
     ] = "gibbs",
@@ -727,21 +732,105 @@ def impute(
     Each is a value that its column can have. What was there stays as it was written, and so do columns that the run
     was not trained on.
     """
-    from zoo.rewriting import check_ending, fill_file
+    from zoo.rewriting import fill_file
 
-    _run_plugins(plugin)
-    check_ending(location("--out", out))
-    if out.exists() and not (overwrite and out.is_file()):
-        raise OptionError(f"{out} exists: say --overwrite to replace it, or choose another --out.")
-    told = None if missing is None else [literal(text) for text in missing]
+    trained = _writing(run, out, plugin, overwrite)
     filled = fill_file(
-        _load_run(run), data, out, missing_values=told, draws=draws, method=method, sweeps=sweeps, seed=seed
+        trained, data, out, missing_values=_literals(missing), draws=draws, method=method, sweeps=sweeps, seed=seed
     )
     if as_json:
         _print_json({"out": str(out), "filled": filled})
         return
     columns = ", ".join(f"{count} in {name}" for name, count in filled.items() if count)
     tell(f"filled: {columns or 'nothing, there were no gaps'}", "dim")
+    typer.echo(out)
+
+
+@app.command()
+def score(
+    run: OfRun,
+    data: Table,
+    out: OutTable,
+    missing: Missing = None,
+    columns: Annotated[int, Option(help="How many columns are named that cost a row most.")] = 3,
+    samples: Annotated[int, Option(help="Importance samples per row.")] = 1000,
+    training: Annotated[
+        str | None,
+        DATA(
+            metavar="NAME|FILE",
+            help="The rows it was trained on, which others are ranked among.",
+            show_default="as they were loaded to train",
+        ),
+    ] = None,
+    plugin: Plugins = None,
+    overwrite: Overwrite = False,
+    as_json: AsJSON = False,
+) -> None:
+    """Say how usual each row of a table is: its log evidence, its rank among the training rows, what costs it most.
+
+    A rank of 0.01 says that one training row in a hundred is as odd. A cost is how many nats less a column's value has,
+    given the rest of its row, than that of a usual row. Columns that the run was not trained on are kept beside.
+    """
+    from zoo.rewriting import answer_file, rows_of
+
+    trained, told = _writing(run, out, plugin, overwrite), _literals(missing)
+    among = None if training is None else rows_of(trained, training, told)
+    found = answer_file(
+        trained,
+        data,
+        out,
+        lambda x: trained.score(x, columns=columns, samples=samples, training=among),
+        told,
+    )
+    if as_json:
+        _print_json({"out": str(out), "rows": len(found), "odd": int((found["rank"] <= ODD).sum())})
+        return
+    oddest = found.iloc[found["rank"].fillna(math.inf).argmin()]
+    why = f", {oddest['column_1']} costs it most" if "column_1" in found and oddest["column_1"] else ""
+    tell(
+        f"scored: {len(found)} rows, {(found['rank'] <= ODD).sum()} of which rank at {ODD:g} or less; "
+        f"the oddest is {oddest.name}: rank {oddest['rank']:.2g}{why}",
+        "dim",
+    )
+    typer.echo(out)
+
+
+@app.command()
+def embed(
+    run: OfRun,
+    data: Table,
+    out: OutTable,
+    missing: Missing = None,
+    seed: Annotated[int | None, Option(help="Of the run's.", show_default="that of the best validation ELBO")] = None,
+    plugin: Plugins = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write the posterior means of the latents of each row of a table, in columns z0, z1, and so on.
+
+    They are those of one seed, since latents of different seeds are rotated against each other; of a mixture, the
+    probabilities of its components. Columns that the run was not trained on are kept beside.
+    """
+    from zoo.rewriting import answer_file
+
+    trained = _writing(run, out, plugin, overwrite)
+    answer_file(trained, data, out, lambda x: trained.embed(x, seed), _literals(missing))
+    typer.echo(out)
+
+
+@app.command()
+def sample(
+    run: OfRun,
+    out: OutTable,
+    n: Annotated[int, Option("-n", help="How many rows.")] = 1000,
+    seed: Annotated[int, Option(help="Draws others.")] = 0,
+    plugin: Plugins = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write synthetic rows, each of a seed chosen at random, with the columns that the run was trained on."""
+    from zoo.rewriting import write_table
+
+    trained = _writing(run, out, plugin, overwrite)
+    write_table(trained.sample_frame(n, seed), out)
     typer.echo(out)
 
 
@@ -793,6 +882,21 @@ def report(
     if not given:
         raise RunError(f"no run in {', '.join(map(str, runs))} is finished yet: `zoo compare ... --resume` goes on.")
     typer.echo(zoo.report(given, out, failures=failures))
+
+
+def _writing(run: Path, out: Path, plugin: list[Path] | None, overwrite: bool) -> Run:
+    """The run that a file is to be written by, if it may be written."""
+    from zoo.rewriting import check_ending
+
+    _run_plugins(plugin)
+    check_ending(location("--out", out))
+    if out.exists() and not (overwrite and out.is_file()):
+        raise OptionError(f"{out} exists: say --overwrite to replace it, or choose another --out.")
+    return _load_run(run)
+
+
+def _literals(texts: list[str] | None) -> list[Any] | None:
+    return None if texts is None else [literal(text) for text in texts]
 
 
 def _load_run(place: Path) -> Run:

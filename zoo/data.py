@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, cast, get
 
 import numpy as np
 
+from zoo.dataframes import as_pandas, is_frame
 from zoo.dependencies import Dependencies, dependencies
 from zoo.errors import DataError
 from zoo.frames import coded
@@ -196,6 +197,7 @@ class Data:
         >>> data.support, data.noise, data.resolution.tolist()
         ('real', 'dequantize', [1.0, 1.0])
         """
+        x = as_pandas(x)
         kind = _checked("scaling", scaling, ("auto", *get_args(ScalingKind)))
         if switch("dequantize", dequantize) and binarize is not None:
             raise DataError("binarize and dequantize exclude each other: leave one of them out")
@@ -378,9 +380,9 @@ class Data:
         Raises:
             DataError: columns that are not there, or cells that are no value of their column.
         """
-        if not hasattr(x, "select_dtypes"):
+        if not is_frame(x):
             return x
-        return coded(self.columns, x, self.missing_values if missing_values is None else missing_values)
+        return coded(self.columns, as_pandas(x), self.missing_values if missing_values is None else missing_values)
 
     def scale(self, x: Any) -> Array:
         """Values (..., D) from the units as loaded to scaled units.

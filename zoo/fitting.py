@@ -27,6 +27,7 @@ from zoo.batches import Resident, Streamed, Training
 from zoo.cards import kept_weights
 from zoo.catalogue import Pair, origins
 from zoo.checkpoint import SO_FAR, Checkpoint
+from zoo.checks import Check, OnCheck, Teller
 from zoo.data import Data
 from zoo.densities import column_scale
 from zoo.divergence import FALLING_CHECKS, Watch
@@ -173,6 +174,7 @@ def fit(
     progress: bool = True,
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_every: int | None = None,
+    on_check: OnCheck | None = None,
 ) -> Run:
     """Train a pair for several seeds at once by stochastic variational inference with Adam.
 
@@ -218,6 +220,9 @@ def fit(
             same bits as if it had not been; a finished one is returned; when done, the run is saved there. Ctrl-C
             leaves the run as it stood in ``so-far`` there, but in several processes.
         checkpoint_every: steps between states on disk, of which two are kept; None writes one at each check.
+        on_check: called after each check with a :class:`zoo.checks.Check`: ``docs/examples`` has calls for TensorBoard
+            and MLflow. If it raises, the error is logged, it is not called again and training goes on; Ctrl-C, or a
+            ``KeyboardInterrupt`` that it raises, ends training as ever. Of several processes the first one calls it.
 
     Returns:
         A :class:`zoo.Run` with groups ``optimization``, ``validation`` and ``constant_data``.
@@ -257,9 +262,12 @@ def fit(
     }
     if checkpoint is None and checkpoint_every is not None:
         raise OptionError("fit: checkpoint_every says how often and checkpoint where: name a directory too.")
+    if on_check is not None and not callable(on_check):
+        raise OptionError(f"fit: on_check={on_check!r} is not a function: give one that takes a zoo.checks.Check.")
+    teller = Teller(on_check)
     ranks = ranks_of(json.dumps(identity), chosen_seeds, _device(settings.device))
     if checkpoint is None:
-        return _train(pair, data, chosen_seeds, settings, progress, ranks)
+        return _train(pair, data, chosen_seeds, settings, progress, ranks, teller)
     every = None if checkpoint_every is None else count("checkpoint_every", checkpoint_every)
     if ranks.divides_rows:
         identity["processes"] = ranks.size  # by which gradients are summed
@@ -268,7 +276,7 @@ def fit(
             run = load_run(place.path)
             place.refuse_another(json.loads(run.tree.attrs.get("fit", "{}")))
             return run
-        run = _train(pair, data, chosen_seeds, settings, progress, ranks, place, every)
+        run = _train(pair, data, chosen_seeds, settings, progress, ranks, teller, place, every)
         run.tree.attrs["fit"] = json.dumps(place.identity)
 
         def write() -> None:
@@ -288,6 +296,7 @@ def _train(
     settings: Settings,
     progress: bool,
     ranks: Ranks,
+    teller: Teller,
     place: Checkpoint | None = None,
     save_every: int | None = None,
 ) -> Run:
@@ -362,6 +371,10 @@ def _train(
                     state = {name: torch.tensor(value, dtype=torch.float64) for name, value in counts.items()}
                     place.save(step + 1, state | record.state(step + 1) | watch.state())
                     done = step + 1
+                if check and teller.wanted:  # once the state is on disk
+                    found = record.last_check(settings.round(step).stop, before + time.perf_counter() - started)
+                    if ranks.leads:
+                        teller(found)
                 if check and not record.alive().any():
                     break
     except KeyboardInterrupt:
@@ -489,6 +502,22 @@ class Record:
         self.best_theta[here] = self.engine.state.theta[here]
         for name, buffer in self.best_buffers.items():
             buffer[here] = self.engine.buffers[name][here]
+
+    def last_check(self, steps: int, seconds: float) -> Check:
+        """What is known at the last check; every process has to ask."""
+        first = self.checked[-2] if len(self.checked) > 1 else 0
+        recent = self.trace[first : self.checked[-1], self.engine.recorded.index("elbo")]
+        return Check(
+            pair=self.pair.name,
+            step=self.checked[-1],
+            steps=steps,
+            seconds=seconds,
+            seeds=tuple(self.seeds),
+            elbo=self.ranks.whole(recent.nanmean(0)).cpu().numpy().astype(np.float64) - self.volume,
+            validation_elbo=self.elbo[-1].copy(),
+            best_elbo=self.best_elbo.copy(),
+            alive=self.alive(),
+        )
 
     def alive(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Which seeds are still trained."""
@@ -826,7 +855,9 @@ def _progress(told: str, *, shown: bool) -> Iterator[Callable[[int, Round, np.nd
         TextColumn("{task.fields[elbo]}"),
     )
     started = time.perf_counter()
-    with Progress(*columns, console=console, disable=not (shown and console.is_terminal)) as bar:
+    with Progress(
+        *columns, console=console, disable=not (shown and (console.is_terminal or console.is_jupyter))
+    ) as bar:
         task = bar.add_task(told, total=None, rate="", elbo="")
 
         def tell(step: int, current: Round, elbo: np.ndarray[Any, Any]) -> None:
@@ -836,3 +867,4 @@ def _progress(told: str, *, shown: bool) -> Iterator[Callable[[int, Round, np.nd
             bar.update(task, completed=step, total=current.stop, rate=rate, elbo=mean)
 
         yield tell
+        bar.refresh()  # which rich leaves out at the end in a notebook

@@ -31,8 +31,10 @@ __all__ = [
     "LogWeights",
     "Reconstruction",
     "Weighted",
+    "decode",
     "draws_nothing",
     "encode",
+    "encoded_site",
     "known_evidence",
     "log_mean_exp",
     "log_weights",
@@ -278,6 +280,28 @@ def encode(guide: Program, x: Tensor) -> Tensor:
         except Unknown:
             pass
     return torch.cat([_mean_draw(guide, rows, name) for rows in row_blocks(x, ENCODING_DRAWS * width(guide, x))])
+
+
+def encoded_site(guide: Program, x: Tensor) -> str:
+    """The latent that :func:`encode` gives the mean of: z, or the first where none is called so."""
+    sites = latent_sites(poutine.trace(guide).get_trace(x[:1]))
+    return REAL if REAL in sites else sites[0]
+
+
+def decode(model: Program, site: str, means: Tensor, blank: Tensor) -> Tensor:
+    """The mean of p(x | z) for latents (N, L), (N, D); of a discrete latent, for the probabilities of its values.
+
+    ``blank`` (1, D) only gives D.
+    """
+
+    def mean(values: Tensor, rows: Tensor) -> Tensor:
+        trace = poutine.trace(poutine.condition(model, {site: values})).get_trace(rows)
+        return moments(trace.nodes["x"]["fn"])[0].expand(rows.shape)
+
+    if site == REAL:
+        return mean(means, blank.expand(len(means), -1))
+    each = torch.cat([mean(torch.tensor([value]), blank) for value in range(means.shape[1])])
+    return means @ each
 
 
 def responsibility(guide: Program, x: Tensor) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""A table's own file again, with some of its cells filled in."""
+"""Tables in files: with their gaps filled in, with what a pair says of their rows, and synthetic ones."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from zoo.errors import DataError, RunError
 from zoo.frames import filled
 from zoo.imputation import SWEEPS
 from zoo.options import ImputationMethod
-from zoo.sources import Raw, in_memory, read_source
+from zoo.sources import Layout, Raw, in_memory, read_source
 from zoo.supports import Column
 
 if TYPE_CHECKING:
+    import pandas
+
     from zoo.runs import Run
 
-__all__ = ["check_ending", "fill_file"]
+__all__ = ["answer_file", "check_ending", "fill_file", "rows_of", "write_table"]
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -58,15 +60,10 @@ def fill_file(
         Unknown: what an entry is given others is not known of the likelihood.
     """
     data = run.pair.data
-    words = [column.name for column in data.columns if column.categories]
-    if check_ending(path) == ".npy" and words:
-        raise DataError(
-            f"{path}: an array holds no words, and {words[0]!r} is a column of them: write a .csv or .parquet"
-        )
+    _refuse_words(path, [column.name for column in data.columns if column.categories])
     raw = in_memory(read_source(source))
-    table = raw.x if hasattr(raw.x, "columns") else np.asarray(raw.x).reshape(len(raw.x), -1)
     try:
-        values = np.asarray(data.coded(table, missing_values), dtype=np.float64)
+        values = _coded(run, raw, missing_values)
         whole = run.fill_gaps(values, draws, method=method, sweeps=sweeps, seed=seed)
     except DataError as error:
         raise DataError(f"{source}: {error}") from error
@@ -77,11 +74,76 @@ def fill_file(
     return dict(zip(data.names, gaps.sum(axis=0).tolist(), strict=True))
 
 
-def _rewrite(raw: Raw, columns: Sequence[Column], values: Array, gaps: Array, path: Path) -> None:
-    """Write a table with values (N, D) in the places of its gaps (N, D); of a text file all else as it was written.
+def answer_file(
+    run: Run,
+    source: str | os.PathLike[str],
+    path: Path,
+    answer: Callable[[Array], pandas.DataFrame],
+    missing_values: Sequence[Any] | None = None,
+) -> pandas.DataFrame:
+    """Write what is said of each row of a data set or a file, beside what names it, and return it.
 
-    The file is complete or absent: it is written beside and renamed.
+    What names a row are the names that the rows have, the labels of a data set, and columns that the run was not
+    trained on, as they are written there.
+
+    Args:
+        run: a trained pair.
+        source: as for :func:`zoo.load_data`.
+        path: of a .csv, .tsv, .parquet or .npy file.
+        answer: gives a row for each of values (N, D) in the units as loaded, as :meth:`zoo.Run.score` does.
+        missing_values: stand for entries that were not observed; by default what did so in training.
+
+    Raises:
+        DataError: the table cannot be read, has not the columns or the values that the run was trained on, or has a
+            column of the name of an answer.
+        RunError: the file cannot be written.
     """
+    import pandas as pd
+
+    ending, raw = check_ending(path), in_memory(read_source(source))
+    try:
+        said = answer(_coded(run, raw, missing_values))
+    except DataError as error:
+        raise DataError(f"{source}: {error}") from error
+    beside = raw.cells() if raw.cells and ending in TEXT else raw.x
+    if hasattr(beside, "columns"):
+        beside = beside.rename(columns=str).drop(columns=[*run.pair.data.names])
+        said = said.set_axis(beside.index)
+    else:
+        beside = pd.DataFrame({} if raw.labels is None else {"label": raw.labels}, index=said.index)
+    if twice := [name for name in said if name in beside]:
+        raise DataError(f"{source}: it has a column {twice[0]!r} of its own, which would be there twice: rename it")
+    whole = pd.concat([beside, said.round(PLACES) if ending in TEXT else said], axis=1)
+    write_table(whole, path, raw.layout._replace(names=(), header=True))
+    return said
+
+
+def rows_of(run: Run, source: str | os.PathLike[str], missing_values: Sequence[Any] | None = None) -> Array:
+    """The rows of a data set or a file as values (N, D) of the columns that a run was trained on.
+
+    Raises:
+        DataError: the table cannot be read, or has not those columns or their values.
+    """
+    try:
+        return _coded(run, in_memory(read_source(source)), missing_values)
+    except DataError as error:
+        raise DataError(f"{source}: {error}") from error
+
+
+def _coded(run: Run, raw: Raw, missing_values: Sequence[Any] | None) -> Array:
+    table = raw.x if hasattr(raw.x, "columns") else np.asarray(raw.x).reshape(len(raw.x), -1)
+    return np.asarray(run.pair.data.coded(table, missing_values), dtype=np.float64)
+
+
+def _refuse_words(path: Path, words: Sequence[str]) -> None:
+    if check_ending(path) == ".npy" and words:
+        raise DataError(
+            f"{path}: an array holds no words, and {words[0]!r} is a column of them: write a .csv or .parquet"
+        )
+
+
+def _rewrite(raw: Raw, columns: Sequence[Column], values: Array, gaps: Array, path: Path) -> None:
+    """Write a table with values (N, D) in the places of its gaps (N, D); of a text file all else as it was written."""
     import pandas as pd
 
     ending = check_ending(path)
@@ -89,9 +151,25 @@ def _rewrite(raw: Raw, columns: Sequence[Column], values: Array, gaps: Array, pa
     if not hasattr(frame, "columns"):
         frame = pd.DataFrame(np.asarray(raw.x).reshape(len(values), -1), columns=[column.name for column in columns])
     whole = filled(columns, frame, values, gaps, raw.layout.decimal if frame is not raw.x else ".")
+    _write(whole, path, raw)
+
+
+def write_table(frame: pandas.DataFrame, path: Path, layout: Layout | None = None) -> None:
+    """Write a data frame by the ending of a name.
+
+    Raises:
+        DataError: an ending that is not written, or words in an array.
+        RunError: the file cannot be written.
+    """
+    _refuse_words(path, [str(name) for name in frame if frame[name].dtype.kind not in "biuf"])
+    _write(frame, path, Raw(frame, layout=layout or Layout()))
+
+
+def _write(frame: Any, path: Path, raw: Raw) -> None:
+    """The file is complete or absent: it is written beside and renamed."""
     beside = path.with_name(f".unfinished-{path.name}")
     try:
-        WRITERS[ending](whole, beside, raw)
+        WRITERS[check_ending(path)](frame, beside, raw)
         beside.replace(path)
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror or error}") from error
@@ -123,6 +201,7 @@ def _text(frame: Any, path: Path, raw: Raw, separator: str | None = None) -> Non
         index=label is not None,
         index_label=label,
         encoding=raw.layout.encoding,
+        decimal=raw.layout.decimal,
         lineterminator=raw.layout.line_end,
         compression="gzip" if path.name.lower().endswith(".gz") else None,
     )
@@ -138,6 +217,7 @@ def _npy(frame: Any, path: Path, raw: Raw) -> None:
 
 
 TEXT = (".csv", ".tsv")
+PLACES = 6  # decimals of an answer in a text file
 WRITERS: dict[str, Callable[[Any, Path, Raw], None]] = {
     ".csv": _text,
     ".tsv": partial(_text, separator="\t"),

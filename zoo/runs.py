@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import numpy as np
 import safetensors.torch
@@ -21,16 +23,21 @@ from zoo import inference
 from zoo.catalogue import Pair, create, origins
 from zoo.checkpoint import FIT, SO_FAR
 from zoo.context import Stream, pyro_context, random_stream, seeded
-from zoo.data import Data
+from zoo.data import Data, real_array
+from zoo.dataframes import as_pandas, is_frame, row_names, same_kind
 from zoo.engine import Replica
-from zoo.errors import OptionError, RunError, UnknownPair
+from zoo.errors import DataError, OptionError, RunError, UnknownPair
 from zoo.frames import filled
 from zoo.imputation import SWEEPS, center, impute
 from zoo.lenses import observed
 from zoo.options import MAX_SEED, ImputationMethod, count, location
 from zoo.plugins import how_to_get
+from zoo.scoring import Reference, has_gaps, score_rows
 from zoo.storage import RECIPE, digest, locked, netcdf, read_tree, regular, write_directory
 from zoo.tree import finish
+
+if TYPE_CHECKING:
+    import pandas
 
 __all__ = ["RECIPE", "Run", "load_run"]
 
@@ -80,13 +87,13 @@ class Run:
         Args:
             x: data in the units as loaded, shape (N, D), NaN where an entry was not observed.
         """
-        x = self.inward(self._loaded(x))
+        x = self.inward(self.loaded(x))
         means = self.each_seed(lambda _, guide: inference.encode(guide, x), Stream.POSTERIOR, gaps=has_gaps(x))
         return torch.stack(means).numpy()
 
     def reconstruct(self, x: Any, samples: int = 32) -> np.ndarray[Any, Any]:
         """Mean of p(x | z) over posterior draws, in the units as loaded, shape (S, N, D)."""
-        x, samples = self.inward(self._loaded(x)), count("samples", samples)
+        x, samples = self.inward(self.loaded(x)), count("samples", samples)
         means = self.each_seed(
             lambda model, guide: inference.reconstruct(model, guide, x, samples).mean,
             Stream.POSTERIOR,
@@ -101,13 +108,154 @@ class Run:
         draws = self.each_seed(lambda model, _: inference.predictive_draws(model, blank, 1)[0], Stream.PREDICTIVE, seed)
         return self.pair.view.outward(torch.stack(draws).numpy())
 
+    def sample_frame(self, n: int, seed: int = 0) -> pandas.DataFrame:
+        r"""Synthetic rows as a table like the one that was trained on, n of them.
+
+        .. math:: x \sim \tfrac{1}{S} \sum_s p_s(x)
+
+        Each row is of a seed chosen at random, so that the table says too how far seeds differ. Categories are words,
+        and numbers ones that their column can have, with as many decimals as the data were recorded to. The rows are
+        synthetic, and not anonymous: a pair that fits its training rows closely may draw one of them again.
+
+        Args:
+            n: how many rows.
+            seed: draws others.
+
+        >>> import zoo
+        >>> data = zoo.load_data("penguins")
+        >>> run = zoo.fit(zoo.create("mixed", data), data, seeds=2, steps=20, progress=False)
+        >>> run.sample_frame(3)["sex"].isin(["female", "male"]).all()
+        np.True_
+        """
+        n, seed = count("n", n), count("seed", seed, least=0, most=MAX_SEED)
+        row = np.random.default_rng(seed).integers(len(self.seeds), size=n)
+        share = iter([np.flatnonzero(row == each) for each in range(len(self.seeds))])
+        rows = np.empty((n, self.pair.data.features))
+
+        def draw(model: Any, _: Any) -> None:
+            if len(at := next(share)):
+                blank = torch.zeros(len(at), rows.shape[1])
+                blocks = inference.row_blocks(blank, inference.width(model, blank))
+                drawn = torch.cat([inference.predictive_draws(model, some, 1)[0] for some in blocks])
+                rows[at] = self.pair.view.outward(drawn.numpy())
+
+        self.each_seed(draw, Stream.PREDICTIVE, seed)
+        frame = self.pair.data.as_frame(self.pair.data.nearest(rows))
+        places = {c.name: c.places for c in self.pair.data.columns if c.decimal and not c.categories}
+        # 383 times 0.1 is no 38.3, and a whole number is written without a point
+        return frame.round(places).astype({name: int for name, number in places.items() if number == 0})
+
+    @property
+    def best_seed(self) -> int:
+        """The seed whose best validation ELBO is the highest."""
+        elbo = np.asarray(self.tree["validation"]["elbo"])
+        return self.seeds[int(np.where(np.isnan(elbo), -np.inf, elbo).max(axis=1).argmax())]
+
+    def embed(self, x: Any, seed: int | None = None) -> Any:
+        """Posterior means of the latents as a data frame, (N, L), one column a latent: z0, z1, and so on.
+
+        They are those of one seed, since latents of different seeds are rotated and permuted against each other. Of a
+        mixture they are the probabilities of its components: component0, component1, and so on.
+
+        Args:
+            x: data in the units as loaded: an array (N, D), or a data frame, whose index is kept.
+            seed: one of ``seeds``; None is :attr:`best_seed`.
+
+        Raises:
+            OptionError: the run has no such seed.
+
+        >>> import zoo
+        >>> data = zoo.load_data("iris")
+        >>> run = zoo.fit(zoo.create("gaussian-constrained", data, latent_dim=2), data, steps=20, progress=False)
+        >>> list(run.embed(data.frame("test")).columns)
+        ['z0', 'z1']
+        """
+        import pandas as pd
+
+        rows = torch.as_tensor(self.pair.view.inward(self.loaded(x)))
+        program, row = self._of_seed(seed, has_gaps(rows))
+        with seeded(random_stream(self.seeds[row], Stream.POSTERIOR)), torch.no_grad(), pyro_context():
+            means, site = inference.encode(program.guide, rows).numpy(), inference.encoded_site(program.guide, rows)
+        frame = pd.DataFrame(means, row_names(x), [f"{site}{number}" for number in range(means.shape[1])])
+        return same_kind(frame, x)
+
+    def decode(self, z: Any, seed: int | None = None) -> np.ndarray[Any, Any]:
+        """Means of p(x | z) in the units as loaded, (N, D), for latents (N, L) as :meth:`embed` gives them.
+
+        Of a mixture z are probabilities of its components, and the means are weighed by them. Categories have no mean:
+        their columns are NaN.
+
+        Raises:
+            DataError: z has not as many columns as there are latents.
+            OptionError: the run has no such seed.
+        """
+        latents = torch.tensor(real_array(as_pandas(z)))
+        program, row = self._of_seed(seed, gaps=False)
+        with seeded(random_stream(self.seeds[row], Stream.PREDICTIVE)), torch.no_grad(), pyro_context():
+            blank = torch.zeros(1, self.pair.data.features, dtype=latents.dtype)
+            wanted = inference.encode(program.guide, blank).shape[1]
+            if latents.dim() != 2 or latents.shape[1] != wanted:
+                raise DataError(f"z has shape {tuple(latents.shape)}; {self.pair.name} takes (N, {wanted}) here.")
+            site = inference.encoded_site(program.guide, blank)
+            return self.pair.view.outward(inference.decode(program.model, site, latents, blank).numpy())
+
+    def score(self, x: Any, *, columns: int = 3, samples: int = 1000, training: Any = None) -> Any:
+        r"""How usual each row is: its log evidence, its rank among the training rows, the columns that cost it most.
+
+        .. math:: \log p(x) = \log \tfrac{1}{S} \sum_s p_s(x), \qquad
+                  \mathrm{rank} = \frac{1 + \#\{i : \log p(x_i) \le \log p(x)\}}{M + 1}, \qquad
+                  \mathrm{cost}_j = \mathrm{median}_i \log p(x_{ij} \mid x_{i,-j}) - \log p(x_j \mid x_{-j})
+
+        with i over M training rows, at most a thousand. The evidence is that of :meth:`log_evidence`, of the mixture of
+        all seeds, from which :meth:`sample_frame` draws: one seed that has not seen such rows does not condemn them. A
+        small rank is an empirical p-value: 0.01 says that one training row in a hundred is as odd. It is a little too
+        small for new rows, which a pair that fits its training rows closely finds odder than those.
+
+        A cost is how many nats less a column's value has, given the rest of its row, than a training row's has in the
+        middle: it has no units, and columns may be compared. It is exact for mixtures. Else it comes from the draws
+        that the evidence comes from (:class:`zoo.scoring.RowWeights`), which have seen the value, so that the cost of
+        one which changes what the latents are is too small. A row that is odd by how its values go together may have
+        no costly column.
+
+        A row with gaps, NaN, is scored by what was observed, and ranked among the training rows that have those columns
+        too, scored by them alone: each pattern of gaps takes the time of a thousand rows.
+
+        Args:
+            x: data in the units as loaded: an array (N, D), or a data frame.
+            columns: how many columns are named.
+            samples: K, importance draws a row.
+            training: the rows that were trained on, where the run does not know them: it was loaded, and its data came
+                from memory or have moved.
+
+        Returns:
+            A data frame of the library that x is of, a row for each of its own with its index: ``log_evidence`` in
+            nats, ``seed_sd``, the standard deviation of it over seeds, ``rank`` in (0, 1], and ``column_1``,
+            ``cost_1`` in nats and so on, dearest first.
+
+        Raises:
+            DataError: no table of so many columns, or values that have no probability.
+            RunError: the training rows are not to be had.
+
+        >>> import zoo
+        >>> data = zoo.load_data("wine")
+        >>> run = zoo.fit(zoo.create("gmm-constrained", data), data, seeds=2, steps=20, progress=False)
+        >>> run.score(data.frame("test"), columns=1).columns.tolist()
+        ['log_evidence', 'seed_sd', 'rank', 'column_1', 'cost_1']
+        """
+        return score_rows(self, x, columns, samples, training)
+
+    @cached_property
+    def references(self) -> dict[tuple[bytes, int, bool], Reference]:
+        """What training rows score, by pattern of gaps, draws, and whether by column: worked out once."""
+        return {}
+
     def log_evidence(self, x: Any, samples: int = 5000) -> np.ndarray[Any, Any]:
         """Log p(x) per datum in nats, in the units as loaded, shape (S, N); of what was observed, where x has NaN.
 
         Exact for mixtures and linear models, else a lower bound in expectation; ``zoo.evaluate`` also gives its
         standard error, the diagnostics of its importance weights, and a better estimate where they are bad.
         """
-        loaded, samples = self._loaded(x), count("samples", samples)
+        loaded, samples = self.loaded(x), count("samples", samples)
         x = self.inward(loaded)
 
         of_draws = inference.LogWeights(samples)
@@ -153,7 +301,7 @@ class Run:
         if method not in (known := get_args(ImputationMethod)):
             raise OptionError(f"impute: method={method!r}; choose from {', '.join(known)}.")
         draws, sweeps = count("draws", draws), count("sweeps", sweeps)
-        loaded, seed = self._loaded(x), count("seed", seed, least=0, most=MAX_SEED)
+        loaded, seed = self.loaded(x), count("seed", seed, least=0, most=MAX_SEED)
         rows = self.inward(loaded)
         found = self.each_seed(
             lambda model, guide: impute(model, guide, rows, draws, method, sweeps),
@@ -181,7 +329,7 @@ class Run:
             seed: draws others.
 
         Returns:
-            An array, or a data frame with text as text, as x is.
+            An array, or a data frame of the library that x is of, with text as text.
 
         >>> import pandas as pd, zoo
         >>> data = zoo.load_data("penguins")
@@ -189,7 +337,7 @@ class Run:
         >>> run.fill_gaps(data.frame("test")).isna().sum().sum()
         np.int64(0)
         """
-        loaded = self._loaded(x)
+        loaded = self.loaded(x)
         gaps = np.isnan(loaded)
         whole, nominal = loaded.copy(), np.array([column.kind.nominal for column in self.pair.data.columns])
         rows = np.flatnonzero(gaps.any(axis=1))
@@ -198,7 +346,7 @@ class Run:
             some = rows[at : at + together]
             drawn = self.impute(loaded[some], draws, method=method, sweeps=sweeps, seed=seed + at)
             whole[some] = self.pair.data.nearest(center(drawn.reshape(-1, *loaded[some].shape), nominal))
-        return filled(self.pair.data.columns, x, whole, gaps) if hasattr(x, "select_dtypes") else whole
+        return same_kind(filled(self.pair.data.columns, as_pandas(x), whole, gaps), x) if is_frame(x) else whole
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -231,23 +379,32 @@ class Run:
         """
         results = []
         for row, seed in enumerate(self.seeds):
-            program = self._program(row)
-            if gaps:
-                filler = torch.as_tensor(self.pair.view.filler, dtype=torch.float32)
-                program = Replica(*observed(program.model, program.guide, filler))
+            program = self._program(row, gaps=gaps)
             with seeded(random_stream(seed, stream, step)), torch.no_grad(), pyro_context():
                 results.append(function(program.model, program.guide))
         return results
 
-    def _program(self, row: int) -> Replica:
+    def _of_seed(self, seed: int | None, gaps: bool) -> tuple[Replica, int]:
+        """The programs of a seed, by default the best one, in double precision, and its row."""
+        seed = self.best_seed if seed is None else seed
+        if seed not in self.seeds:
+            raise OptionError(f"seed={seed!r}: this run has the seeds {', '.join(map(str, self.seeds))}.")
+        row = self.seeds.index(seed)
+        return self._program(row, gaps=gaps).double(), row
+
+    def _program(self, row: int, *, gaps: bool) -> Replica:
         replica = self.pair.replica(self.seeds[row])
         program = Replica(replica.model, replica.guide)
         with torch.no_grad():
             for name, tensor in [*program.named_parameters(), *program.named_buffers()]:
                 tensor.copy_(self.weights[name][row])
-        return program.requires_grad_(False).eval()
+        program = program.requires_grad_(False).eval()
+        if not gaps:
+            return program
+        filler = torch.as_tensor(self.pair.view.filler, dtype=torch.float32)
+        return Replica(*observed(program.model, program.guide, filler))
 
-    def _loaded(self, x: Any) -> np.ndarray[Any, Any]:
+    def loaded(self, x: Any) -> np.ndarray[Any, Any]:
         """Values (N, D) in the units as loaded, of an array or a data frame."""
         return self.pair.view.checked(self.pair.data.coded(x))
 
@@ -270,6 +427,10 @@ class Run:
         with locked(path):
             write_directory(path, self.files())
         return path
+
+    def __reduce__(self) -> tuple[Callable[[dict[str, bytes]], Run], tuple[dict[str, bytes]]]:
+        """A pickled run is a saved one: without the rows that it was trained on."""
+        return _unpickled, (self.files(),)
 
     def files(self) -> dict[str, bytes]:
         """What :meth:`save` writes, by name; each with its checksum, so that damage is seen."""
@@ -338,9 +499,10 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     return Run(pair, seeds, weights, tree)
 
 
-def has_gaps(x: Tensor) -> bool:
-    """Whether there are entries that were not observed."""
-    return bool(x.isnan().any())
+def _unpickled(files: dict[str, bytes]) -> Run:
+    with tempfile.TemporaryDirectory() as folder:
+        write_directory(place := Path(folder) / "run", files)
+        return load_run(place)
 
 
 def _registered_in(tree: xarray.DataTree) -> str:

@@ -22,6 +22,7 @@ from typing import IO, Any, Literal, NamedTuple
 import numpy as np
 
 from zoo.data import Array, Binarize, Data, Resolution, ScalingKind
+from zoo.dataframes import as_pandas
 from zoo.errors import DataError
 from zoo.notation import READ_CSV, notation
 from zoo.options import count, location
@@ -160,7 +161,7 @@ def load_data(
     'digits (binarized by threshold)'
     """
     options = {name: value for name, value in locals().items() if name != "source" and value is not DEFAULTS[name]}
-    name, place, raw = "array", "", Raw(source)
+    name, place, raw = "array", "", Raw(as_pandas(source))
     label = labels if isinstance(labels, str) else None
     if isinstance(source, str) and source in NAMED:
         name, raw = source, read_source(source, label, max_bytes)
@@ -168,7 +169,7 @@ def load_data(
         path = location("source", source)
         name, place, raw = Path(path.name.removesuffix(".gz")).stem, f"{path}: ", read_source(path, label, max_bytes)
     elif label is not None and hasattr(source, "columns"):
-        raw = _framed(source, label)
+        raw = _framed(raw.x, label)
     try:
         if isinstance(groups, str) and isinstance(raw.x, Stored):
             groups, drop = _column(raw, groups), [*([drop] if isinstance(drop, str) else drop), groups]

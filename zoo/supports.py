@@ -89,8 +89,18 @@ class Column:
             return self.categories[round(x)]
         if self.resolution is None:
             return f"{x:.6g}"
-        places = next((p for p in range(MOST_PLACES) if (self.resolution * 10**p).is_integer()), MOST_PLACES)
-        return f"{x + 0.0:.{places}f}"
+        return f"{x + 0.0:.{self.places}f}"
+
+    @property
+    def places(self) -> int:
+        """How many decimals a value is written with."""
+        width = self.resolution or math.nan
+        return next((p for p in range(MOST_PLACES) if (width * 10**p).is_integer()), MOST_PLACES)
+
+    @property
+    def decimal(self) -> bool:
+        """Whether so many decimals say all of a value."""
+        return self.places < MOST_PLACES
 
     def nearest(self, x: Array) -> Array:
         """The values (...) that it can have, and was recorded to, next to any.

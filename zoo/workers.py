@@ -146,7 +146,9 @@ def _bars(progress: bool) -> Iterator[Callable[[Sequence[Task]], None]]:
     shown: dict[Task, Any] = {}
     looked = -LOOK
 
-    with Progress(*columns, console=console, disable=not (progress and console.is_terminal)) as bars:
+    with Progress(
+        *columns, console=console, disable=not (progress and (console.is_terminal or console.is_jupyter))
+    ) as bars:
 
         def show(tasks: Sequence[Task]) -> None:
             nonlocal looked
@@ -166,3 +168,4 @@ def _bars(progress: bool) -> Iterator[Callable[[Sequence[Task]], None]]:
                 bars.remove_task(shown.pop(task))
 
         yield show
+        bars.refresh()  # which rich leaves out at the end in a notebook
