@@ -18,7 +18,7 @@ class Page(HTMLParser):
         self.anchors: set[str] = set()
         self.feed(text)
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:  # noqa: ARG002
         """Note both, also of pictures and of SVG."""
         for name, value in attrs:
             if name in ("href", "src", "xlink:href") and value:

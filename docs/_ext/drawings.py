@@ -172,7 +172,7 @@ QUESTIONS = (
 
 def decision() -> Figure:
     """From what the columns hold to the pairs to compare."""
-    figure = Figure(figsize=(8.3, 5.6))
+    figure = Figure(figsize=(8.3, 5.6), layout="none")
     ax = figure.add_axes((0, 0, 1, 1))
     ax.set_xlim(0, 100)
     ax.set_ylim(len(QUESTIONS) + 0.35, -1.05)

@@ -6,12 +6,13 @@ import re
 import tomllib
 from dataclasses import fields
 from pathlib import Path
-from typing import get_type_hints
-
-from sphinx.application import Sphinx
+from typing import TYPE_CHECKING, get_type_hints
 
 import zoo
 from zoo.catalogue import options_of
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
 
 DOCS = Path(__file__).parents[1]
 ADVICE: dict[str, str] = tomllib.loads((DOCS / "catalogue" / "advice.toml").read_text(encoding="utf-8"))
@@ -32,7 +33,8 @@ EXAMPLES = {
 LOWERED = dict(zip("₀₁₂₃₄₅₆₇₈₉ⱼₖ", "0123456789jk", strict=True))
 RAISED = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁻ᵀ", "0123456789-T", strict=True))
 SIGNS = {
-    ",  ": r",\quad ", "∣": r"\mid", "~": r"\sim ", "∏": r"\prod", "∫": r"\int ", "≤": r"\le ", " dz": r"\,dz", "\\, +": " +",
+    ",  ": r",\quad ", "∣": r"\mid", "~": r"\sim ", "∏": r"\prod", "∫": r"\int ", "≤": r"\le ",
+    " dz": r"\,dz", "\\, +": " +",
 }  # fmt: skip
 
 

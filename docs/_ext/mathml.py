@@ -8,7 +8,7 @@ from sphinx.application import Sphinx
 
 
 def _set(tex: str, *, as_block: bool) -> str:
-    return tex2mathml(tex.replace(r"\dots", r"\ldots"), as_block=as_block)  # docutils knows one of the two
+    return str(tex2mathml(tex.replace(r"\dots", r"\ldots"), as_block=as_block))  # docutils knows one of the two
 
 
 def _inline(self: Any, node: nodes.math) -> None:

@@ -49,6 +49,7 @@ class Picture(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """The figure with its caption."""
         name, argument = [*self.arguments, ""][:2]
+        self.env.note_dependency(drawings.__file__)
         svg = drawn(name, argument, Path(self.env.app.outdir).parent / "pictures")
         label = html.escape(self.options.get("alt", f"{name} {argument}"), quote=True)
         kind = "picture wide" if "wide" in self.options else "picture"
