@@ -3,7 +3,7 @@
 import importlib.util
 import re
 import shlex
-import sys
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ OF_THE_BUILD = [*(DOCS / "_build").rglob("*.md"), DOCS / "api" / "command-line.m
 OF_THE_BUILD += [file for file in (DOCS / "catalogue").glob("*.md") if file.stem != "index"]
 WRITTEN = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted({*DOCS.rglob("*.md")} - {*OF_THE_BUILD})]
 EXAMPLE = re.compile(r"```(?:python|\{code-cell\})\n(?::tags:.*\n)?(.*?)```", re.S)
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 COPIED = "@dataclass(frozen=True)\nclass SoftLaplaceOptions"  # which runs as scripts/own_pair.py
 
 
@@ -128,14 +129,36 @@ def test_links_between_files_lead_somewhere():
                 assert place.is_file() or generated or place.name == "command-line.md", f"{file.name}: {target}"
 
 
+def load(file):
+    spec = importlib.util.spec_from_file_location(f"docs_{file.stem}", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.fixture(scope="module")
 def generated():
-    spec = importlib.util.spec_from_file_location("docs_generated", DOCS / "_ext" / "generated.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    return load(DOCS / "_ext" / "generated.py")
+
+
+def test_a_link_that_leads_nowhere_is_found(tmp_path):
+    there = '<p id="here"></p><a href="b.html#there"></a><a href="https://example.org"></a>'
+    (tmp_path / "a.html").write_text(f'{there}<a href="#gone"></a><img src="lost.svg"><a href="b.html#lost"></a>')
+    (tmp_path / "b.html").write_text('<p id="there"></p><a href="a.html#here"></a>')
+    found = load(DOCS / "check_links.py").broken(tmp_path)
+    assert found == ["a.html: #gone", "a.html: b.html#lost", "a.html: lost.svg"]
+
+
+@pytest.mark.skipif(not any(map(shutil.which, BROWSERS)), reason="no Chromium")
+def test_a_screenshot_has_the_width_and_the_theme(tmp_path):
+    from PIL import Image
+
+    page = "<style>body{background:#fff} @media (prefers-color-scheme: dark) {body{background:#000}}</style>"
+    (tmp_path / "page.html").write_text(page)
+    load(ROOT / "scripts" / "screenshots.py").take(tmp_path / "page.html", tmp_path / "dark.png", (390, 200), 0)
+    with Image.open(tmp_path / "dark.png") as picture:
+        assert picture.size == (390, 200)
+        assert picture.convert("RGB").getpixel((380, 190)) == (0, 0, 0)
 
 
 def test_every_pair_has_a_page_with_its_claims(generated):

@@ -53,7 +53,9 @@ def witnesses() -> Figure:
     for (name, data), colour in zip(chosen, (PALETTE[1], PALETTE[0], PALETTE[2]), strict=True):
         found = zoo.witness(zoo.create(name, data), data.train[:30], SHARPNESS)
         ax.plot(found.sharpness, found.log_likelihood, "-o", color=colour, lw=1.8, ms=3)
-        ax.annotate(name, (64, found.log_likelihood[-1]), (0, 6), textcoords="offset points", ha="right", color=colour)
+        below = name == "gaussian-constrained"
+        ax.annotate(name, (64, found.log_likelihood[-1]), (0, -6 if below else 6), textcoords="offset points",
+                    ha="right", va="top" if below else "bottom", color=colour)  # fmt: skip
     ax.axhline(0, color=LINE, lw=0.8, zorder=0)
     label(ax, "how far the decoder is steered", "log likelihood, nats, 30 rows")
     return figure
@@ -107,7 +109,7 @@ def evidence() -> Figure:
     bound = np.array([run.log_evidence(data.test, samples=k).mean(-1) for k in counts])
     for seed, colour in enumerate((PALETTE[0], PALETTE[2])):
         ax.semilogx(counts, bound[:, seed], "-o", color=colour, lw=1.8, ms=3, label=f"seed {seed}")
-    ax.annotate("the ELBO", (1, bound[0].max()), (6, 6), textcoords="offset points", color=SOFT)
+    ax.annotate("the ELBO", (1, bound[0].min()), (10, -4), textcoords="offset points", color=SOFT)
     ax.set_xticks([1, 10, 100, 1000], ["1", "10", "100", "1,000"])
     ax.minorticks_off()
     ax.legend(frameon=False, loc="lower right", fontsize=9.5)
@@ -128,12 +130,12 @@ def pareto() -> Figure:
         running = np.log(np.cumsum(np.exp(log_weights), axis=1) / np.arange(1, 5001))
         for row in running:
             ax.semilogx(np.arange(1, 5001), row, color=colour, lw=1.2, alpha=0.8)
-        ax.plot([], [], color=colour, lw=1.8, label=f"guide {scale:g} times as wide as the posterior: k = {k:.2f}")
+        ax.plot([], [], color=colour, lw=1.8, label=f"guide {scale:g} times as wide: k = {k:.2f}")
     ax.axhline(0, color=INK, lw=1, ls=(0, (5, 3)))
-    ax.set_ylim(-0.9, 0.75)
+    ax.set_ylim(-1.35, 0.75)
     ax.set_xticks([1, 10, 100, 1000], ["1", "10", "100", "1,000"])
     ax.minorticks_off()
-    ax.legend(frameon=False, loc="upper right", fontsize=9.5)
+    ax.legend(frameon=False, loc="lower right", fontsize=9.5)
     label(ax, "draws", "error of the log evidence, nats")
     return figure
 

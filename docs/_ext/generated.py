@@ -70,11 +70,11 @@ def table() -> str:
     lines = []
     for kind, title in KINDS.items():
         names = [name for name in zoo.list_pairs() if zoo.card(name).support == kind]
-        lines += [f"## {title}", "", "| pair | likelihood | bounded above? |", "|---|---|---|"]
+        lines += [f"## {title}", "", "| pair | bounded above? | likelihood |", "|---|---|---|"]
         for name in names:
             card = zoo.card(name)
             formula = f"${tex(card.formula)}$".replace("|", r"\vert ")
-            lines.append(f"| [`{name}`]({name}.md) | {formula} | {_short(card)} |")
+            lines.append(f"| [`{name}`]({name}.md) | {_short(card)} | {formula} |")
         lines.append("")
     return "\n".join(lines) + "\n"
 
