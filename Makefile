@@ -67,7 +67,7 @@ fuzz: .venv/.installed  ## Look for files that break a reader, a minute for each
 	$(BIN)/python scripts/fuzz.py
 
 docs: .venv/.docs  ## Build the documentation site, notebooks executed and links checked, in docs/_build/html (minutes)
-	$(BIN)/sphinx-build -W --keep-going -q -b html -d docs/_build/doctrees docs docs/_build/html
+	$(BIN)/sphinx-build -E -W --keep-going -q -b html -d docs/_build/doctrees docs docs/_build/html
 	$(BIN)/python docs/check_links.py docs/_build/html
 
 linkcheck: docs  ## Ask for every address outside the site that the documentation names (needs a network)
