@@ -1,7 +1,7 @@
 # `make demo` and `make test` set everything up by themselves; PYTHON=... chooses the interpreter.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint conformance bench claims truth null gaps published parts scale memory faults fuzz dist check clean
+.PHONY: help demo test lint conformance bench claims truth null gaps published parts scale memory faults fuzz docs linkcheck dist check clean
 
 BIN := .venv/bin
 PYTHONS := $(or $(PYTHON),python3.11 python3.12 python3.13 python3)
@@ -73,11 +73,18 @@ dist: .venv/.installed  ## Build wheel and sdist, check them, and use the wheel 
 	$(BIN)/twine check --strict dist/*
 	$(BIN)/python scripts/fresh_install.py dist/*.whl
 
+docs: .venv/.docs  ## Build the documentation site, notebooks executed and links checked, in docs/_build/html (minutes)
+	$(BIN)/sphinx-build -E -W --keep-going -q -b html -d docs/_build/doctrees docs docs/_build/html
+	$(BIN)/python docs/check_links.py docs/_build/html
+
+linkcheck: docs  ## Ask for every address outside the site that the documentation names (needs a network)
+	$(BIN)/sphinx-build -q -b linkcheck -d docs/_build/doctrees docs docs/_build/linkcheck
+
 check:  ## Run all that continuous integration runs
 	.ci/run
 
 clean:  ## Remove the environment, the demo and every cache
-	rm -rf .venv build dist *.egg-info $(DEMO) claims .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv build dist *.egg-info $(DEMO) claims docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp is written last: an installation that broke off is not taken for done.
@@ -94,3 +101,8 @@ clean:  ## Remove the environment, the demo and every cache
 	done; \
 	echo "error: no Python 3.11 to 3.13 with venv among: $(PYTHONS). Name one: make PYTHON=/path/to/python3.11 ..." >&2; \
 	exit 1
+
+.venv/.docs: .venv/.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[docs]' \
+		-c constraints-$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])').txt
+	touch $@

@@ -31,10 +31,10 @@ def script(monkeypatch, catalogue):
     return load
 
 
-def test_the_caps_in_the_readme_are_what_the_script_prints(capsys, script):
+def test_the_caps_in_the_docs_are_what_the_script_prints(capsys, script):
     script("caps").main()
-    readme = (SCRIPTS.parent / "README.md").read_text(encoding="utf-8")
-    assert capsys.readouterr().out == readme.partition("<!-- caps -->\n")[2].partition("<!-- /caps -->")[0]
+    page = (SCRIPTS.parent / "docs" / "floors.md").read_text(encoding="utf-8")
+    assert capsys.readouterr().out == page.partition("<!-- caps -->\n")[2].partition("<!-- /caps -->")[0]
 
 
 @pytest.fixture
