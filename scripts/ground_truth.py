@@ -1,4 +1,4 @@
-"""What the zoo says, beside what is known: closed forms and scikit-learn, on data on which both can be had.
+"""What the zoo says, beside what is known: closed forms and scikit-learn, on data for which both are known.
 
 python scripts/ground_truth.py      # about three minutes on two cores
 

@@ -3,7 +3,7 @@
 python scripts/published.py
 
 5,000 digits of MNIST instead of 70,000, a network of 256 hidden units instead of the papers', two seeds. A figure of a
-paper is not to be had so; which of two comes first is, and is what is asked.
+paper cannot be reproduced that way; which of two comes first can, and that is what is asked.
 """
 
 from dataclasses import dataclass

@@ -46,7 +46,7 @@ def take(page: Path, picture: Path, size: tuple[int, int], theme: int) -> None:
         from PIL import Image  # matplotlib brings it
 
         with Image.open(whole) as image:
-            few = image.convert("RGB").crop((0, 0, width, height)).quantize(128, dither=Image.Dither.NONE)
+            few = image.convert("RGB").crop((0, 0, width, height)).quantize(255, dither=Image.Dither.NONE)
             few.save(picture, optimize=True)
 
 

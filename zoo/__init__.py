@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from zoo.studies import Study, load_study
     from zoo.wellposed import Ceiling, Witness, ceiling, witness
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Answer",
     "Card",

@@ -81,7 +81,9 @@ class Commands(TyperGroup):
                 raise typer.Exit(130) from None
 
 
-app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"
+)
 main = app  # what the installed command calls
 
 WIDTH_IN_A_PIPE = 180
@@ -104,19 +106,20 @@ AsJSON = Annotated[bool, Option("--json", help="Print JSON, for scripts.")]
 Quiet = Annotated[bool, Option("--quiet", help="No progress on stderr; warnings, errors and notes on the data remain.")]
 Overwrite = Annotated[bool, Option("--overwrite", help="Replace what an earlier command left there.")]
 Resume = Annotated[
-    bool, Option("--resume", help="Continue what the same command, interrupted, left there: to the same bits.")
+    bool, Option("--resume", help="Continue where the same command was interrupted; it ends in the same bits.")
 ]
 
 
 OfRun = Annotated[Path, Argument(help="Directory of a run.")]
 Table = Annotated[str, DATA(metavar="NAME|FILE", help="A table with the columns the run was trained on.")]
-OutTable = Annotated[Path, Option(metavar="FILE", help="What is written: .csv, .tsv, .parquet, .npy.")]
+OutTable = Annotated[Path, Option(metavar="FILE", help="File to write: .csv, .tsv, .parquet or .npy.")]
 Missing = Annotated[
     list[str] | None,
-    DATA(metavar="VALUE", help="Stands for an entry that was not observed.", show_default="as it was in training"),
+    DATA(metavar="VALUE", help="A value that marks a missing entry.", show_default="as in training"),
 ]
 DataNow = Annotated[
-    str | None, DATA(metavar="NAME|FILE", help="Where the data are now.", show_default="as they were loaded to train")
+    str | None,
+    DATA(metavar="NAME|FILE", help="Where the data are now.", show_default="where they were loaded from for training"),
 ]
 
 
@@ -127,9 +130,11 @@ class Loading:
     data: Annotated[
         str | None, DATA(metavar="NAME|FILE", help="A name that `zoo data` prints, or a file.", show_default="required")
     ] = None
-    labels: Annotated[str | None, DATA(metavar="COLUMN", help="Column of classes: stratifies the split.")] = None
+    labels: Annotated[
+        str | None, DATA(metavar="COLUMN", help="Column of class labels; the split is stratified by it.")
+    ] = None
     groups: Annotated[
-        str | None, DATA(metavar="COLUMN", help="Column of groups: rows of one group go to one part.")
+        str | None, DATA(metavar="COLUMN", help="Column of groups, such as patients; a group is never split.")
     ] = None
     columns: Annotated[
         list[str] | None, DATA(metavar="COLUMN", help="Use this column; may be repeated.", show_default="all")
@@ -137,13 +142,13 @@ class Loading:
     drop: Annotated[list[str] | None, DATA(metavar="COLUMN", help="Leave this column out; may be repeated.")] = None
     missing: Annotated[
         list[str] | None,
-        DATA(metavar="VALUE", help="Stands for an entry that was not observed, as -999; may be repeated."),
+        DATA(metavar="VALUE", help="A value that marks a missing entry, such as -999; may be repeated."),
     ] = None
     support: Annotated[
         list[str] | None,
         DATA(
             metavar="SUPPORT|COLUMN=SUPPORT",
-            help="What values are, of all columns or of one: real, positive, unit, count, ordinal, binary or "
+            help="What kind of values all columns, or one, hold: real, positive, unit, count, ordinal, binary or "
             "categorical; may be repeated.",
             show_default="inferred",
         ),
@@ -152,26 +157,26 @@ class Loading:
         list[str] | None,
         DATA(
             metavar="none|COLUMN=WIDTH",
-            help="none takes numbers for points and not for cells of their decimals; may be repeated.",
+            help="none treats numbers as exact, not as rounded to their decimals; may be repeated.",
             show_default="inferred",
         ),
     ] = None
-    scaling: Annotated[str, DATA(help="none, scalar, column, or auto.")] = "auto"
+    scaling: Annotated[str, DATA(help="How data are scaled for training: none, scalar, column, or auto.")] = "auto"
     binarize: Annotated[
         str | None,
         DATA(
             metavar="threshold|stochastic|NUMBER",
-            help="Make zeros and ones (compare: for binary pairs).",
+            help="Turn pixels into zeros and ones (in compare: for binary pairs only).",
         ),
     ] = None
-    dequantize: Annotated[bool, DATA("--dequantize", help="Spread discrete values by uniform noise.")] = False
-    split: Annotated[
-        str, DATA(help="grouped keeps rows that are copies in one part; rows divides them one by one.")
-    ] = "grouped"
+    dequantize: Annotated[bool, DATA("--dequantize", help="Add uniform noise to discrete values.")] = False
+    split: Annotated[str, DATA(help="grouped keeps copies of a row in the same part; rows splits row by row.")] = (
+        "grouped"
+    )
     split_seed: Annotated[int, DATA(help="Seed of the split into train, validation and test.")] = 0
     max_bytes: Annotated[
         int | None,
-        DATA(help="The most memory that a file may take, unpacked.", show_default="an eighth of what is free"),
+        DATA(help="The most memory an unpacked file may take.", show_default="an eighth of the free memory"),
     ] = None
 
     def load(self) -> Data:
@@ -220,40 +225,53 @@ ALONE: dict[str, Any] = {"steps": 2000, "on_divergence": "stop"}  # arguments of
 class Training:
     """What the command line says about training: arguments of ``zoo.fit``."""
 
-    seeds: Annotated[int | None, TRAINING(help="How many seeds, counted from 0.", show_default="4")] = None
-    seed: Annotated[list[int] | None, TRAINING(help="This very seed instead; may be repeated.")] = None
+    seeds: Annotated[int | None, TRAINING(help="How many seeds to train, counted from 0.", show_default="4")] = None
+    seed: Annotated[list[int] | None, TRAINING(help="Train this seed instead; may be repeated.")] = None
     steps: Annotated[
         str | None,
         TRAINING(
             metavar="NUMBER|auto",
-            help="Gradient steps, or auto: until validation improves no more.",
+            help="Gradient steps, or auto: train until validation stops improving.",
             show_default="2000; in a comparison, auto",
         ),
     ] = None
-    batch_size: Annotated[int, TRAINING(help="Data per step.")] = 128
-    learning_rate: Annotated[float | None, TRAINING(help="Of Adam.", show_default="the card's")] = None
-    schedule: Annotated[str, TRAINING(help="Of the learning rate: cosine or constant.")] = "cosine"
+    batch_size: Annotated[int, TRAINING(help="Rows per step.")] = 128
+    learning_rate: Annotated[float | None, TRAINING(help="Learning rate of Adam.", show_default="the pair's own")] = (
+        None
+    )
+    schedule: Annotated[str, TRAINING(help="How the learning rate changes: cosine or constant.")] = "cosine"
     objective: Annotated[
-        str | None, TRAINING(help="Such as elbo, iwae or miwae: see zoo parts.", show_default="the card's")
+        str | None,
+        TRAINING(
+            help="What is maximised, such as elbo, iwae or miwae; `zoo parts` lists them.",
+            show_default="the pair's own",
+        ),
     ] = None
     objective_set: Annotated[
         list[str] | None, TRAINING(metavar="OPTION=VALUE", help="An option of the objective; may be repeated.")
     ] = None
-    warmup: Annotated[int, TRAINING(help="Steps until the KL term has its full weight.")] = 0
-    clip: Annotated[float | None, TRAINING(help="Largest gradient norm.", show_default="none")] = None
+    warmup: Annotated[int, TRAINING(help="Steps over which the weight of the KL term rises to 1.")] = 0
+    clip: Annotated[float | None, TRAINING(help="Clip gradients to this norm.", show_default="none")] = None
     validation_rows: Annotated[
         str,
-        TRAINING(metavar="NUMBER|all", help="Validation rows that a check sees, at most: a random subset of more."),
+        TRAINING(metavar="NUMBER|all", help="The most validation rows used at a check; of more, a random subset."),
     ] = "4096"
     patience: Annotated[
         int | None, TRAINING(help="Stop a seed after so many checks without progress.", show_default="never")
     ] = None
-    compile: Annotated[str, TRAINING(help="off, capture, inductor, or auto for what pays.")] = "auto"
-    precision: Annotated[str, TRAINING(help="Of the layers' products in training: float32 or bfloat16.")] = "float32"
-    device: Annotated[str, TRAINING(help="cpu, cuda, or auto.")] = "auto"
+    compile: Annotated[
+        str, TRAINING(help="How steps are compiled: off, capture, inductor, or auto for whichever is fastest overall.")
+    ] = "auto"
+    precision: Annotated[str, TRAINING(help="Precision of matrix products in training: float32 or bfloat16.")] = (
+        "float32"
+    )
+    device: Annotated[str, TRAINING(help="Where to train: cpu, cuda, or auto.")] = "auto"
     on_divergence: Annotated[
         str | None,
-        TRAINING(help="When a scale runs to zero: stop, warn, raise.", show_default="stop; in a comparison, warn"),
+        TRAINING(
+            help="What to do when a variance runs to zero: stop, warn or raise.",
+            show_default="stop; in a comparison, warn",
+        ),
     ] = None
 
     def settings(self, **otherwise: Any) -> dict[str, Any]:
@@ -289,23 +307,25 @@ class Training:
 class Scoring:
     """What the command line says about scoring: arguments of ``zoo.evaluate``."""
 
-    samples: Annotated[int, SCORING(help="Importance samples per held-out datum.")] = 5000
-    temperatures: Annotated[int, SCORING(help="Of annealing, where importance weights fail; 0 for none.")] = 50
+    samples: Annotated[int, SCORING(help="Importance samples per held-out row.")] = 5000
+    temperatures: Annotated[
+        int, SCORING(help="Temperatures of annealing for rows where importance sampling fails; 0 for no annealing.")
+    ] = 50
     reference: Annotated[int, SCORING(metavar="ROWS", help="Test rows that get a reference posterior by NUTS.")] = 0
     hide: Annotated[
         float | None,
         SCORING(
             metavar="SHARE",
-            help="Of the observed test entries, to be hidden and imputed; 0 for none.",
+            help="Share of the observed test entries to hide and impute; 0 for none.",
             show_default="0.1 where entries are missing in the data, else 0",
         ),
     ] = None
-    rows: Annotated[
-        int | None, SCORING(help="Test rows that are scored: a random subset of them.", show_default="all")
-    ] = None
+    rows: Annotated[int | None, SCORING(help="How many test rows to score, chosen at random.", show_default="all")] = (
+        None
+    )
     sbc: Annotated[
         int | None,
-        SCORING(metavar="N", help="Simulated data for simulation-based calibration of the guide.", show_default="none"),
+        SCORING(metavar="N", help="How many simulated rows to check the guide's calibration on.", show_default="none"),
     ] = None
 
     def settings(self) -> dict[str, Any]:
@@ -323,10 +343,12 @@ class Working:
         str,
         WORKING(
             metavar="NUMBER|auto",
-            help="Processes, each with a pair at a time; auto is one a core if there is work for them and memory.",
+            help="Processes, each training one pair at a time; auto: one per core, if work and memory allow.",
         ),
     ] = "auto"
-    threads: Annotated[int, WORKING(help="Of torch in each; another number gives other last bits.")] = 1
+    threads: Annotated[
+        int, WORKING(help="Threads of torch in each process; another number changes the last bits of results.")
+    ] = 1
     shard: Annotated[
         str | None,
         WORKING(
@@ -412,11 +434,11 @@ def list_pairs(
     support: Annotated[Support | None, Option(help="Only pairs that take such data.")] = None,
     bounded: Annotated[
         bool | None,
-        Option("--bounded/--unbounded", help="Only pairs whose likelihood is bounded, or is not."),
+        Option("--bounded/--unbounded", help="Only pairs whose likelihood is bounded, or only the others."),
     ] = None,
     plugin: Plugins = None,
     as_json: AsJSON = False,
-    as_markdown: Annotated[bool, Option("--markdown", help="Print a table for a page.")] = False,
+    as_markdown: Annotated[bool, Option("--markdown", help="Print a Markdown table.")] = False,
 ) -> None:
     """List the pairs of the catalogue, those of one kind of data together."""
     from zoo.catalogue import package_of
@@ -473,8 +495,8 @@ def show(
 
 @app.command()
 def new(
-    name: Annotated[str, Argument(help="Of the pair, such as huber.")],
-    out: Annotated[Path | None, Option(help="The folder to make.", show_default="vae-zoo-NAME")] = None,
+    name: Annotated[str, Argument(help="Name of the new pair, such as huber.")],
+    out: Annotated[Path | None, Option(help="Folder to create.", show_default="vae-zoo-NAME")] = None,
 ) -> None:
     """Write a package for a pair of your own: code, test, README and entry point."""
     from zoo.scaffold import write_package
@@ -506,7 +528,7 @@ def parts(plugin: Plugins = None, as_json: AsJSON = False) -> None:
 def data(
     loading: Loading,
     source: Annotated[
-        str | None, Argument(metavar="[NAME|FILE]", help="What to show the columns of.", show_default="none")
+        str | None, Argument(metavar="[NAME|FILE]", help="The data set whose columns to show.", show_default="none")
     ] = None,
     as_json: AsJSON = False,
 ) -> None:
@@ -544,14 +566,14 @@ def train(
         Argument(help="A pair, with a guide after a colon if not its default one.", show_default="required"),
     ] = None,
     out: Annotated[
-        Path | None, Option(metavar="RUN", help="Directory that the run is saved in.", show_default="required")
+        Path | None, Option(metavar="RUN", help="Directory to save the run in.", show_default="required")
     ] = None,
     assignments: Assignments = None,
     plugin: Plugins = None,
     overwrite: Overwrite = False,
     resume: Annotated[
         Path | None,
-        Option(metavar="RUN", help="Go on with a run that was interrupted, to the same bits; nothing else is needed."),
+        Option(metavar="RUN", help="Continue an interrupted run; it ends in the same bits. No other option is needed."),
     ] = None,
     quiet: Quiet = False,
     as_json: AsJSON = False,
@@ -608,7 +630,7 @@ def evaluate(
     plugin: Plugins = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Score a run on the held-out part of its data and save what comes out in the run."""
+    """Score a run on the held-out part of its data, and save the scores in the run."""
     _run_plugins(plugin)
     loaded = _load_run(run)
     zoo.evaluate(loaded, _load_again(run, loaded.tree.attrs.get("data_call", ""), data), **scoring.settings())
@@ -630,7 +652,7 @@ def compare(
     training: Training,
     scoring: Scoring,
     working: Working,
-    out: Annotated[Path, Option(metavar="DIR", help="Directory for a run of each pair and the report.")],
+    out: Annotated[Path, Option(metavar="DIR", help="Directory for the runs and the report.")],
     assignments: Annotated[
         list[str] | None,
         Option(
@@ -640,7 +662,9 @@ def compare(
         ),
     ] = None,
     ensembles: Annotated[bool, Option("--ensembles", help="Rank the mixture of each pair's seeds too.")] = False,
-    repeats: Annotated[int, Option(help="Repeat all of it on so many splits: --split-seed and those after it.")] = 1,
+    repeats: Annotated[
+        int, Option(help="Repeat everything on so many splits of the data, counted from --split-seed.")
+    ] = 1,
     plugin: Plugins = None,
     overwrite: Overwrite = False,
     resume: Resume = False,
@@ -720,9 +744,9 @@ def impute(
     method: Annotated[
         ImputationMethod, Option(help="gibbs is Metropolis within Gibbs; pseudo-gibbs is biased, for comparison.")
     ] = "gibbs",
-    draws: Annotated[int, Option(help="Of every gap, from each seed.")] = 20,
-    sweeps: Annotated[int, Option(help="Of the Gibbs samplers.")] = 50,
-    seed: Annotated[int, Option(help="Draws others.")] = 0,
+    draws: Annotated[int, Option(help="Draws for every gap, from each seed.")] = 20,
+    sweeps: Annotated[int, Option(help="Sweeps of the Gibbs samplers.")] = 50,
+    seed: Annotated[int, Option(help="Seed of the random draws.")] = 0,
     plugin: Plugins = None,
     overwrite: Overwrite = False,
     as_json: AsJSON = False,
@@ -752,13 +776,13 @@ def score(
     data: Table,
     out: OutTable,
     missing: Missing = None,
-    columns: Annotated[int, Option(help="How many columns are named that cost a row most.")] = 3,
+    columns: Annotated[int, Option(help="How many of the columns that make a row odd to name.")] = 3,
     samples: Annotated[int, Option(help="Importance samples per row.")] = 1000,
     training: Annotated[
         str | None,
         DATA(
             metavar="NAME|FILE",
-            help="The rows it was trained on, which others are ranked among.",
+            help="The rows it was trained on; scores are ranked among theirs.",
             show_default="as they were loaded to train",
         ),
     ] = None,
@@ -766,7 +790,7 @@ def score(
     overwrite: Overwrite = False,
     as_json: AsJSON = False,
 ) -> None:
-    """Say how usual each row of a table is: its log evidence, its rank among the training rows, what costs it most.
+    """Score each row of a table: its log-likelihood, its rank among the training rows, the columns that make it odd.
 
     A rank of 0.01 says that one training row in a hundred is as odd. A cost is how many nats less a column's value has,
     given the rest of its row, than that of a usual row. Columns that the run was not trained on are kept beside.
@@ -801,7 +825,9 @@ def embed(
     data: Table,
     out: OutTable,
     missing: Missing = None,
-    seed: Annotated[int | None, Option(help="Of the run's.", show_default="that of the best validation ELBO")] = None,
+    seed: Annotated[
+        int | None, Option(help="Which of the run's seeds.", show_default="that of the best validation ELBO")
+    ] = None,
     plugin: Plugins = None,
     overwrite: Overwrite = False,
 ) -> None:
@@ -822,7 +848,7 @@ def sample(
     run: OfRun,
     out: OutTable,
     n: Annotated[int, Option("-n", help="How many rows.")] = 1000,
-    seed: Annotated[int, Option(help="Draws others.")] = 0,
+    seed: Annotated[int, Option(help="Seed of the random draws.")] = 0,
     plugin: Plugins = None,
     overwrite: Overwrite = False,
 ) -> None:
@@ -837,12 +863,12 @@ def sample(
 @app.command()
 def repeat(
     run: Annotated[Path, Argument(help="Directory of a run that this command line trained.")],
-    out: Annotated[Path, Option(metavar="RUN", help="Directory for the run that is trained again.")],
+    out: Annotated[Path, Option(metavar="RUN", help="Directory for the new run.")],
     data: DataNow = None,
     plugin: Plugins = None,
     quiet: Quiet = False,
 ) -> None:
-    """Train a run again as it was trained, and say whether weights and traces are the same to the last bit.
+    """Train a run again, and say whether weights and traces are the same to the last bit.
 
     They are on the same machine with the same versions; the exit status is 1 where they are not.
     """
@@ -870,10 +896,10 @@ def repeat(
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], Argument(help="Directories of runs, or of what `zoo compare` left, finished or not.")],
+    runs: Annotated[list[Path], Argument(help="Directories of runs, or of a comparison, finished or not.")],
     out: Annotated[Path, Option(metavar="DIR", help="Directory for the page and its figures.")],
 ) -> None:
-    """Write the report on saved runs and print the path of its page."""
+    """Write a report on saved runs, and print its path."""
     from zoo.studies import PLAN
 
     studies = {run: zoo.load_study(run) for run in runs if (run / PLAN).is_file()}

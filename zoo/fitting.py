@@ -216,7 +216,7 @@ def fit(
         on_divergence: when a decoder scale runs to zero: "stop" freezes that seed, "warn" goes on (to the end of the
             round, if there are several), "raise" raises.
         progress: show a progress bar where a person is watching.
-        checkpoint: a directory to train in. A fit that was stopped there, however it ended, is gone on with to the
+        checkpoint: a directory to train in. A fit that was stopped there, however it ended, is continued to the
             same bits as if it had not been; a finished one is returned; when done, the run is saved there. Ctrl-C
             leaves the run as it stood in ``so-far`` there, but in several processes.
         checkpoint_every: steps between states on disk, of which two are kept; None writes one at each check.

@@ -234,7 +234,7 @@ class Run:
 
         Raises:
             DataError: no table of so many columns, or values that have no probability.
-            RunError: the training rows are not to be had.
+            RunError: the training rows cannot be loaded.
 
         >>> import zoo
         >>> data = zoo.load_data("wine")

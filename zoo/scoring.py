@@ -246,7 +246,7 @@ def training_rows(run: Run) -> Array:
     """The rows that a run was trained on, or those that stand for a large table of them: in memory, or loaded again.
 
     Raises:
-        RunError: they are not to be had.
+        RunError: they cannot be loaded.
     """
     from zoo.sources import DataCall
 

@@ -125,7 +125,7 @@ def value_blocks(part: xarray.DataArray) -> Iterator[Array]:
 
 
 def by_datum(part: xarray.DataArray, told: Callable[[Array], Array]) -> Array:
-    """What is told of the values of some rows (B, ...), of all rows of a part, (N, ...)."""
+    """What is known of the values of some rows (B, ...), of all rows of a part, (N, ...)."""
     return np.concatenate([told(block) for block in value_blocks(part)])
 
 

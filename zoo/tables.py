@@ -134,7 +134,7 @@ def _bytes(x: Array) -> memoryview:
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """A table (N, D) of float64, entries that were not observed NaN, of which any rows can be had.
+    """A table (N, D) of float64, entries that were not observed NaN, of which any rows can be read.
 
     Args:
         source: an array (N, ...) of plain numbers, in memory or in a file, whose rows are flattened.

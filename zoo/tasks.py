@@ -187,8 +187,8 @@ def check_place(
     Args:
         place: the directory.
         overwrite: whether a run that is there is to give way. Half a fit does so here.
-        resume: whether it is to be gone on with.
-        argument: what the place is told by.
+        resume: whether it is to be continued.
+        argument: what messages call the place.
         remedies: what else can be done if a run is there.
     """
     if location(argument, place).is_file():

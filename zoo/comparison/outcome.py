@@ -113,7 +113,7 @@ class Outcome:
 
     @property
     def scored_as(self) -> str:
-        """How the score was had: a density, or which kind of mass, and whether it is exact or a lower bound."""
+        """What the score is: a density, or which kind of mass, and whether it is exact or a lower bound."""
         if "heldout" not in self.tree.children:
             return ""
         of = str(self.tree["heldout"].attrs.get("mass", "own")) + " mass" if self.has_mass else self.table[0]

@@ -14,7 +14,7 @@ __all__ = ["first", "gift", "height", "listed_apart", "remarks", "verdict"]
 
 STRAY = 2.0  # times the range of the other seeds, from which on the verdict names the one that is worse
 SHARE = 0.05  # nats of a lead that constant columns gave, from which on the verdict says so
-FAR = 10.0  # standard deviations of the training part, from which on an entry is told by name
+FAR = 10.0  # standard deviations of the training part, beyond which an entry is named
 
 
 def height(row: Outcome) -> tuple[float, float]:

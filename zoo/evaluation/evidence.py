@@ -200,14 +200,13 @@ def _joined(blocks: list[Scores]) -> Scores:
 def heldout(run: Run, data: Data, weighed: Weighed, temperatures: int) -> xarray.Dataset:
     """The group ``heldout``: log evidence of every test datum for every seed, in the units as loaded.
 
-    ``method`` says how each was had. Where the Pareto k of importance weights is above 0.7 (``pareto_k`` keeps it, and
-    ``log_evidence_importance`` what they gave), annealing takes their place;
-    ``log_evidence_varying`` then follows by the difference that the weights gave it. Where columns have a resolution,
-    ``log_mass`` is the evidence under the data's measure, the probability of the cell in those columns and a density
-    in the others, whatever the pair is a model of; ``attrs["mass"]`` says how it
-    was had: the pair's "own", "binned" or "dequantized", and ``attrs["resolved"]`` in how many columns. Entries that
-    were not observed are integrated out. Where a datum is so far out that the guide's own numbers
-    overflow, draws of the prior take their place.
+    ``method`` says how each was estimated. Where the Pareto k of importance weights is above 0.7 (``pareto_k`` keeps
+    it, and ``log_evidence_importance`` their estimate), annealing takes their place; ``log_evidence_varying`` then
+    follows by the difference that the weights gave it. Where columns have a resolution, ``log_mass`` is the evidence
+    under the data's measure, the probability of the cell in those columns and a density in the others, whatever the
+    pair is a model of; ``attrs["mass"]`` says whose mass it is, the pair's "own", "binned" or "dequantized", and
+    ``attrs["resolved"]`` in how many columns. Missing entries are integrated out. Where a datum is so far out that the
+    guide's own numbers overflow, draws of the prior take their place.
 
     ``attrs["absent"]`` says by name what is not there and why: "varying", the ``log_evidence_varying`` of data with
     constant columns; "annealing" and "annealing of the mass"; "cells", a mass without dequantisation.

@@ -214,7 +214,7 @@ def _covariance(fn: Any) -> Tensor:
     """The covariance of a guide's distribution, (B, L, L).
 
     Raises:
-        Unknown: it has to be had from draws.
+        Unknown: only draws could tell.
     """
     if isinstance(fn, dist.Independent):
         return torch.diag_embed(ask(fn, "variance"))

@@ -74,7 +74,7 @@ def _of_latents(run: Run, x: Tensor) -> xarray.Dataset:
 
     A unit whose mean varies by more than 0.01 is active (Burda, Grosse & Salakhutdinov 2016,
     https://arxiv.org/abs/1509.00519). Were the guide exact and the model true, the two would add up to one. Where the
-    mean and variance of z given x are had from draws, what the draws add to the variance of the means is taken off.
+    mean and variance of z given x come from draws, what the draws add to the variance of the means is taken off.
     """
 
     def of_seed(model: Any, guide: Any) -> tuple[Tensor, ...]:
