@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 import zoo
 
@@ -66,8 +67,9 @@ def quick(monkeypatch, trained, quick_scores, blank_pictures, catalogue):
 
 
 def run(file, names):
-    for code in examples(file):
-        exec(compile(code, str(file.relative_to(ROOT)), "exec"), names)
+    with torch.random.fork_rng():  # which a reader's own Pyro programs draw from
+        for code in examples(file):
+            exec(compile(code, str(file.relative_to(ROOT)), "exec"), names)
 
 
 @pytest.fixture
