@@ -652,7 +652,8 @@ def test_a_table_as_people_have_it_goes_from_file_to_report(tmp_path, short_roun
     quick = ["--seeds", 1, "--samples", 50, "--temperatures", 0, "--compile", "off", "--workers", 1, "--quiet"]
     out, _ = call(*words, "--drop", "visited", *quick)
     assert "mass, people" in out
-    page = Path(out.split()[-1]).read_text(encoding="utf-8")
+    assert str(place / "index.html") in out
+    page = (place / "index.html").read_text(encoding="utf-8")
     assert "3 real, 1 ordinal, 1 categorical, 1 binary" in page
     assert "counting: every value is a cell" in page
     assert "Names: error rate" in page
