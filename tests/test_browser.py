@@ -8,9 +8,13 @@ from synthetic_runs import digits_runs, synthetic_run
 
 from zoo.reporting import report
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+REQUIRED = os.environ.get("BROWSER_TESTS") == "required"
+if REQUIRED:
+    import playwright.sync_api as playwright
+else:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium")
-if CHROMIUM is None and os.environ.get("BROWSER_TESTS") != "required":
+if CHROMIUM is None and not REQUIRED:
     pytest.skip("no chromium on the path: apt-get install chromium", allow_module_level=True)
 
 EVIL = "<script>alert(1)</script>"
