@@ -43,7 +43,7 @@ WIDTH = 4.15  # inches: at 72 units an inch as wide as a phone, where text then 
 TEXT = 10.5  # points: the one size of text, on every figure
 ENLARGED = 1.25  # times the size it is drawn at, at most: wider than that, and its text outgrows that of its neighbours
 
-LINK = re.compile(r"""<a xlink:href=(?:"([^"]*)"|'([^']*)')\s*(/?)>""")
+LINK = re.compile(r"""<a xlink:href=(?:"([^"]*)"|'([^']*)')(?: target="_blank")?\s*(/?)>""")  # 3.11 adds a target
 
 STYLE = {
     "axes.edgecolor": LINE,
