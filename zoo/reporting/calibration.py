@@ -110,9 +110,11 @@ def _remarks(run: Outcome) -> list[str]:
     intervals = [f"{percent(level)} intervals hold {percent(held[level])}" for level in (0.5, 0.9) if level in held]
     tested = _tested(run)
     leave = f"{_count(run, 'outside')} of {tested} columns leave the band, {BY_CHANCE * tested:.1f} expected by chance"
-    remarks = [", ".join(intervals), leave, f"beyond chance: {_count(run, 'beyond_chance')}"]
+    judged = [leave, f"beyond chance: {_count(run, 'beyond_chance')}"] if tested else ["no column is held to the band"]
+    remarks = [", ".join(intervals), *judged]
     if unjudged := _unjudged(run):
-        remarks.append(f"{unjudged} more are not judged, since more than a quarter of their weights have k > 0.7")
+        more = "more " if tested else ""
+        remarks.append(f"{unjudged} {more}are not judged, since more than a quarter of their weights have k > 0.7")
     remarks.append(f"expected calibration error {number(_mean(_of(run, 'ece', 'feature')))}")
     remarks.append(f"CRPS {percent(_relative(run))} of that of the training marginal in the median column")
     if np.isfinite(bad := _bad_k(run)):
@@ -150,8 +152,7 @@ def _unjudged(run: Outcome) -> int:
     if values is None or bad is None:
         return 0
     varies = np.isfinite(np.asarray(bad.transpose("chain", "feature"), np.float64)).any(0)
-    asked = np.isfinite(values).any(0)
-    return int((varies & ~asked).sum()) if asked.any() else 0
+    return int((varies & ~np.isfinite(values).any(0)).sum())
 
 
 def _relative(run: Outcome) -> float:
