@@ -45,7 +45,7 @@ def test_a_seed_is_the_same_alone_and_among_eight_for_100_steps(iris, x, name):
     assert (among.state.theta[3] - among.state.theta[4]).abs().max() > 1e-2
 
 
-@pytest.mark.parametrize("mode", ["capture", "inductor"])
+@pytest.mark.parametrize("mode", ["capture", COMPILED])
 def test_every_mode_takes_the_step_that_pyro_takes(iris, x, mode):
     pair = zoo.create("gaussian-constrained", iris, latent_dim=2, hidden=(8,))
     plain, other = (engine(pair, [0, 5], x, mode=m, clip=1.0) for m in ("off", mode))

@@ -155,6 +155,7 @@ def test_threads_and_things_that_only_have_a_result(whole, tmp_path):
         same_bits(zoo.study(NAMES[0], "iris", tmp_path / "threads", executor=executor, **HOW), whole)
 
 
+@pytest.mark.slow  # a cluster starts, dies and starts again; executors are tested without one above
 def test_dask_with_a_worker_killed(whole, tmp_path, monkeypatch):
     distributed = pytest.importorskip("distributed")
     monkeypatch.setenv(MARKS, str(tmp_path))
