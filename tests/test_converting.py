@@ -93,3 +93,8 @@ def test_an_amortised_pair_of_the_zoo_and_its_warning(iris):
 def test_a_latent_that_the_guide_leaves_out_is_named():
     with pytest.raises(OptionError, match="the guide has no value for mean"):
         zoo.to_arviz(conjugate, lambda _: None, X)
+
+
+def test_what_is_no_program_is_told_so():
+    with pytest.raises(OptionError, match="guide is of type int; give a Pyro program"):
+        zoo.to_arviz(print, 3)

@@ -73,6 +73,9 @@ def to_arviz(
     >>> tree["posterior_predictive/x"].sizes
     Frozen({'chain': 1, 'draw': 50, 'data': 3})
     """
+    for argument, program in (("model", model), ("guide", guide)):
+        if not callable(program):
+            raise OptionError(f"to_arviz: {argument} is of type {type(program).__name__}; give a Pyro program.")
     draws, seed = count("draws", draws), count("seed", seed, least=0, most=MAX_SEED)
     called = dict(keywords or {})
     store = pyro.get_param_store()

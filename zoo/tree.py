@@ -18,6 +18,7 @@ import numpy as np
 import xarray
 
 import zoo
+from zoo.errors import OptionError
 
 __all__ = ["DRAWN", "GROUPS", "check_tree", "finish"]
 
@@ -118,6 +119,7 @@ def check_tree(tree: xarray.DataTree) -> None:
 
     Raises:
         AssertionError: rules are broken; the message lists them, each with its group, its variable and the remedy.
+        OptionError: what was given is no tree.
 
     https://python.arviz.org/en/stable/schema/schema.html
 
@@ -129,10 +131,14 @@ def check_tree(tree: xarray.DataTree) -> None:
     - posterior: draws have the dimensions chain and draw, or sample, and not ('draw',): expand_dims("chain")
     - posterior: without the attributes created_at, creation_library, creation_library_version, ...
     """
+    if not isinstance(tree, xarray.DataTree):
+        given = type(tree).__name__
+        raise OptionError(f"check_tree: tree is of type {given}; give an xarray.DataTree, such as run.tree.")
     broken = [fault for name, group in tree.children.items() for fault in _faults_of_group(name, group)]
     broken += [*_faults_between(tree), *(_faults_of_run(tree) if "pair" in tree.attrs else ())]
     if broken:
-        raise AssertionError("\n- ".join([f"{len(broken)} rules of ArviZ's schema are broken:", *broken]))
+        rules = "1 rule of ArviZ's schema is" if len(broken) == 1 else f"{len(broken)} rules of ArviZ's schema are"
+        raise AssertionError("\n- ".join([f"{rules} broken:", *broken]))
 
 
 def _faults_of_group(name: str, group: xarray.DataTree) -> Iterator[str]:
