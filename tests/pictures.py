@@ -22,7 +22,7 @@ def only(tree):
 
 def titles(figure, folder):
     """What the marks of a figure say, on the page and in the file beside it."""
-    drawn = panel(figure, folder, "one", title="", alt="")
+    drawn = panel(figure, "one", folder=folder, title="", alt="")
     said = [title.text for title in ET.parse(folder / "one.svg").iter(f"{SVG}title")]
     assert str(drawn.svg).count("<title>") == len(said)
     return said

@@ -119,7 +119,7 @@ def test_a_ranking_has_room_whatever_the_number_of_pairs(count):
 
 
 def test_no_picture_is_shown_much_larger_than_it_is_drawn(tmp_path):
-    svg = str(panel(canvas(2.0)[0], tmp_path, "one", title="", alt="").svg)
+    svg = str(panel(canvas(2.0)[0], "one", folder=tmp_path, title="", alt="").svg)
     most = float(re.search(r'<svg[^>]*style="max-width: (\d+)px"', svg)[1])
     assert 72 * WIDTH <= most <= 1.3 * 72 * WIDTH
     assert not re.search(r"<svg[^>]* (width|height)=", svg)
@@ -177,7 +177,7 @@ def test_every_line_of_the_calibration_says_its_column(tmp_path):
 def test_a_ring_at_the_end_of_training_is_whole(tmp_path):
     tree = synthetic_run(**SMALL)
     replace(tree, "optimization", "best_step", np.full(4, 60))
-    panel(training.traces(only(tree), BLUE)[0], tmp_path, "one", title="", alt="")
+    panel(training.traces(only(tree), BLUE)[0], "one", folder=tmp_path, title="", alt="")
     svg = ET.parse(tmp_path / "one.svg")
     titles = [title.text for title in svg.iter(f"{SVG}title") if ", scored: " in title.text]
     assert len(titles) == 4

@@ -129,7 +129,7 @@ def test_pictures_of_both_kinds_have_room_for_their_labels(tmp_path):
     with mpl.rc_context(STYLE):
         drawn, ax = canvas(2.0)
         ax.set_yticks([0.5], ["a label as long as the names of columns may be"])
-        panel(drawn, tmp_path, "one", title="", alt="", png=True)
+        panel(drawn, "one", folder=tmp_path, title="", alt="", png=True)
         (label,) = ax.get_yticklabels()
         assert label.get_window_extent(FigureCanvasAgg(drawn).get_renderer()).x0 >= 0
     whole = mpl.image.imread(tmp_path / "one.png")[..., :3]
@@ -622,3 +622,12 @@ def test_the_facts_tell_kinds_measure_and_gaps(tmp_path):
     assert "8 real, 5 categorical" in words
     assert "counting in 5 columns, length in 8" in words
     assert "not observed 1,234 entries" in words
+
+
+def test_pictures_are_png_too_where_that_is_asked(tmp_path, blank_pictures):
+    tree = synthetic_run("gmm", steps=40, obs=12, seeds=2)
+    page = report(tree, tmp_path / "report", png=True)
+    names = {kind: {file.stem for file in (page.parent / "figures").glob(f"*.{kind}")} for kind in ("svg", "png")}
+    assert names["png"] == names["svg"] != set()
+    report(tree, tmp_path / "report")
+    assert not [*(page.parent / "figures").glob("*.png")], "those of an earlier report are gone"

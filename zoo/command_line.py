@@ -902,6 +902,7 @@ def repeat(
 def report(
     runs: Annotated[list[Path], Argument(help="Directories of runs, or of a comparison, finished or not.")],
     out: Annotated[Path, Option(metavar="DIR", help="Directory for the page and its figures.")],
+    png: Annotated[bool, Option("--png", help="Write each figure as PNG, too.")] = False,
 ) -> None:
     """Write a report on saved runs, and print its path."""
     from zoo.studies import PLAN
@@ -911,7 +912,7 @@ def report(
     failures = {name: why for study in studies.values() for name, why in study.absent.items()}
     if not given:
         raise RunError(f"no run in {', '.join(map(str, runs))} is finished yet: `zoo compare ... --resume` goes on.")
-    typer.echo(zoo.report(given, out, failures=failures))
+    typer.echo(zoo.report(given, out, failures=failures, png=png))
 
 
 def _writing(run: Path, out: Path, plugin: list[Path] | None, overwrite: bool) -> Run:

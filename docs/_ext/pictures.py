@@ -36,7 +36,7 @@ def drawn(name: str, argument: str, kept: Path) -> str:
         kept.mkdir(parents=True, exist_ok=True)
         with mpl.rc_context(STYLE), TemporaryDirectory() as folder:
             figure = getattr(drawings, name)(*[argument] * bool(argument))
-            file.write_text(str(panel(figure, Path(folder), stem, title="", alt="").svg), encoding="utf-8")
+            file.write_text(str(panel(figure, stem, folder=Path(folder), title="", alt="").svg), encoding="utf-8")
     return file.read_text(encoding="utf-8")
 
 

@@ -111,9 +111,9 @@ def hover(mark: Artist | Iterable[Artist], *texts: str) -> None:
 
 def panel(
     figure: Figure,
-    folder: Path,
     name: str,
     *,
+    folder: Path,
     title: str,
     alt: str,
     colour: int = 0,

@@ -5,6 +5,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from numbers import Integral
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -44,6 +45,8 @@ from zoo.reporting.text import power_of_ten
 
 __all__ = ["report"]
 
+Drawer = Callable[..., Panel]  # ``ink.panel`` with its folder
+
 HERE = Path(__file__).parent
 SECTIONS = (
     "wellposed", "elbo", "scale", "columns", "spread", "aggregate", "reference", "predictive", "calibration",
@@ -59,11 +62,12 @@ def report(
     *,
     ensembles: bool = False,
     failures: Mapping[str, str] | None = None,
+    png: bool = False,
 ) -> Path:
     """Write a report on runs and return the path of its page, ``path/index.html``.
 
     The page holds everything it shows and opens with the answer of :func:`zoo.answer`; every figure also lies beside it
-    in ``path/figures``, as SVG.
+    in ``path/figures``, as SVG, and with ``png`` as PNG too.
     Runs that were trained but not evaluated are shown as far as they go. The page is written last; figures
     that an earlier report left there are removed.
 
@@ -76,13 +80,13 @@ def report(
     Traceback (most recent call last):
     zoo.errors.RunError: no runs to compare: pass at least one run, DataTree or path of a run's directory
     """
-    folder, ensembles = location("path", path), switch("ensembles", ensembles)
+    folder, ensembles, png = location("path", path), switch("ensembles", ensembles), switch("png", png)
     failed = {} if failures is None else failures
     if not (isinstance(failed, Mapping) and all(isinstance(text, str) for row in failed.items() for text in row)):
         raise OptionError(f"failures={failures!r}; give the reason, as text, by the name of the pair.")
     read = outcomes(runs)
     try:
-        return _write(read, failed, folder, ensembles)
+        return _write(read, failed, folder, ensembles, png)
     except OSError as error:
         reason = error.strerror or str(error)
         if isinstance(error, FileExistsError | NotADirectoryError):
@@ -92,13 +96,14 @@ def report(
         raise RunError(f"cannot write a report to {folder}: {reason}") from error
 
 
-def _write(runs: list[Outcome], failures: Mapping[str, str], folder: Path, ensembles: bool) -> Path:
+def _write(runs: list[Outcome], failures: Mapping[str, str], folder: Path, ensembles: bool, png: bool) -> Path:
     """All of it beside what is there, which gives way once it is complete."""
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".unfinished-", dir=folder) as beside:
         drawn, page = Path(beside, "figures"), Path(beside, "index.html")
         drawn.mkdir()
-        page.write_text(_page(runs, failures, drawn, ensembles), encoding="utf-8")
+        draw = partial(panel, folder=drawn, png=png)
+        page.write_text(_page(runs, failures, draw, ensembles), encoding="utf-8")
         pictures = folder / "figures"
         pictures.mkdir(exist_ok=True)
         for earlier in pictures.iterdir():
@@ -109,15 +114,15 @@ def _write(runs: list[Outcome], failures: Mapping[str, str], folder: Path, ensem
         return page.replace(folder / "index.html")
 
 
-def _page(runs: list[Outcome], failures: Mapping[str, str], pictures: Path, ensembles: bool) -> str:
-    """The text of the page; its figures are drawn into a directory."""
+def _page(runs: list[Outcome], failures: Mapping[str, str], draw: Drawer, ensembles: bool) -> str:
+    """The text of the page, whose figures are written beside it."""
     with mpl.rc_context(), warnings.catch_warnings():
         mpl.rcdefaults()  # whatever style the caller has set
         mpl.rcParams.update(STYLE)
         warnings.simplefilter("ignore", RuntimeWarning)  # of means over seeds that hold no finite value
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # the page's own font may have it
-        content = _content(runs, failures, pictures, ensembles)
-        content |= {"failures": failures, "families": list(_families(runs, content["hue"], failures, pictures))}
+        content = _content(runs, failures, draw, ensembles)
+        content |= {"failures": failures, "families": list(_families(runs, content["hue"], failures, draw))}
         return _environment().get_template("page.html.j2").render(content)
 
 
@@ -143,7 +148,7 @@ def _typeset(sentence: str) -> str:
     return re.sub(r"(?<![^\s(])-(?=\d)", MINUS, powers).replace(" ± ", "\u00a0±\u00a0")
 
 
-def _content(runs: list[Outcome], failures: Mapping[str, str], folder: Path, ensembles: bool) -> dict[str, Any]:
+def _content(runs: list[Outcome], failures: Mapping[str, str], draw: Drawer, ensembles: bool) -> dict[str, Any]:
     """Everything the template shows; pairs and their colours follow the answer and its ranking."""
     table = compare([run.tree for run in runs], ensembles=ensembles)
     every = with_ensembles(runs) if ensembles else runs
@@ -156,8 +161,8 @@ def _content(runs: list[Outcome], failures: Mapping[str, str], folder: Path, ens
     runs = sorted(runs, key=lambda run: place[run.label])
     number = {id(run.tree): i % len(PALETTE) for i, run in enumerate(runs)}
     hue = {run.label: number[id(run.tree)] for run in every}
-    panels = _panels(runs, hue, folder)
-    standings = list(_standings(table, answer, every, hue, folder))
+    panels = _panels(runs, hue, draw)
+    standings = list(_standings(table, answer, every, hue, draw))
     best = next((pair for each in answer.recommendations for why in each.best for pair in why.pairs), "")
     return {
         "css": Markup((HERE / "page.css").read_text(encoding="utf-8")),
@@ -211,7 +216,7 @@ def _of_one_data_set(runs: list[Outcome]) -> list[list[Outcome]]:
 
 
 def _standings(
-    table: pd.DataFrame, answer: Answer, runs: list[Outcome], hue: dict[str, int], folder: Path
+    table: pd.DataFrame, answer: Answer, runs: list[Outcome], hue: dict[str, int], draw: Drawer
 ) -> Iterator[Standing]:
     """Each table of the comparison with its picture and with what is recommended of it."""
     by_label, careful = {run.label: run for run in runs}, cautions(table)
@@ -224,9 +229,7 @@ def _standings(
             scores = zip(rows["title"], rows["log_evidence"].astype(float), strict=True)
             alt = "; ".join(f"{title}: {text.number(score)}" for title, score in scores)
             drawn = heading(str(label))
-            picture = panel(
-                figure, folder, f"ranking-{i + 1}", title=drawn, note=note, alt=f"Held-out log-likelihood. {alt}"
-            )
+            picture = draw(figure, f"ranking-{i + 1}", title=drawn, note=note, alt=f"Held-out log-likelihood. {alt}")
         records = [dict(row, pair=name, apart=pd.isna(row["rank"])) for name, row in rows.iterrows()]
         yield Standing(
             heading(str(label)), told.get(str(label)), records, numbers(rows), careful.get(str(label), []), picture
@@ -239,7 +242,7 @@ def _again(panel: Panel) -> Panel:
 
 
 def _families(
-    runs: list[Outcome], hue: dict[str, int], failures: Mapping[str, str], folder: Path
+    runs: list[Outcome], hue: dict[str, int], failures: Mapping[str, str], draw: Drawer
 ) -> Iterator[dict[str, Any]]:
     """The runs of each pair that differ in options: what validation chooses, in words, numbers and pictures."""
     for i, family in enumerate(families(runs)):
@@ -251,7 +254,7 @@ def _families(
             "failed": [name for name in failures if re.split(r"[:\[]", name)[0].strip() == first.read("pair")],
             "sheet": choices.numbers(family),
             "panels": [
-                panel(figure, folder, f"options-{i + 1}-{j + 1}-{_slug(name)}", title=name, note=note,
+                draw(figure, f"options-{i + 1}-{j + 1}-{_slug(name)}", title=name, note=note,
                       alt=f"Held-out score and validation ELBO against {name}. {note}", colour=hue[first.label])
                 for j, (name, (figure, note)) in enumerate(drawn.items())
             ],
@@ -271,7 +274,7 @@ def _sheets(
     return [Table(columns, rows, title)] if rows else []
 
 
-def _panels(runs: list[Outcome], hue: dict[str, int], folder: Path) -> dict[str, dict[str, Panel]]:
+def _panels(runs: list[Outcome], hue: dict[str, int], draw: Drawer) -> dict[str, dict[str, Panel]]:
     """The panels of every section: one per run that has what the section shows."""
     sections: dict[str, dict[str, Panel]] = {section: {} for section in SECTIONS}
     limits = training.scale_limits(runs)
@@ -280,7 +283,7 @@ def _panels(runs: list[Outcome], hue: dict[str, int], folder: Path) -> dict[str,
 
         def add(section: str, drawn: tuple[Figure, str], alt: str, run: Outcome = run, stem: str = stem) -> None:
             figure, note = drawn
-            made = panel(figure, folder, f"{section}-{stem}", title=run.title, note=note,
+            made = draw(figure, f"{section}-{stem}", title=run.title, note=note,
                          alt=f"{alt}, {run.title}. {note}", colour=hue[run.label])  # fmt: skip
             sections[section][run.label] = made
 
