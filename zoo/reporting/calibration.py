@@ -113,8 +113,8 @@ def _remarks(run: Outcome) -> list[str]:
     judged = [leave, f"beyond chance: {_count(run, 'beyond_chance')}"] if tested else ["no column is held to the band"]
     remarks = [", ".join(intervals), *judged]
     if unjudged := _unjudged(run):
-        more = "more " if tested else ""
-        remarks.append(f"{unjudged} {more}are not judged, since more than a quarter of their weights have k > 0.7")
+        more, (verb, whose) = "more " if tested else "", ("is", "its") if unjudged == 1 else ("are", "their")
+        remarks.append(f"{unjudged} {more}{verb} not judged, since more than a quarter of {whose} weights have k > 0.7")
     remarks.append(f"expected calibration error {number(_mean(_of(run, 'ece', 'feature')))}")
     remarks.append(f"CRPS {percent(_relative(run))} of that of the training marginal in the median column")
     if np.isfinite(bad := _bad_k(run)):
