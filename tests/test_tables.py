@@ -452,3 +452,8 @@ def test_an_array_in_memory_takes_no_more(left_in_place, traced, dtype):
     traced()
     zoo.Data.from_array(x)
     assert traced() < 64 * len(LONG) + 2**20
+
+
+def test_a_table_of_nothing_but_gaps_is_refused():
+    with pytest.raises(zoo.errors.DataError, match="has an entry that was observed"):
+        zoo.load_data(np.full((30, 4), np.nan))

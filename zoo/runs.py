@@ -194,7 +194,7 @@ class Run:
         with seeded(random_stream(self.seeds[row], Stream.PREDICTIVE)), torch.no_grad(), pyro_context():
             blank = torch.zeros(1, self.pair.data.features, dtype=latents.dtype)
             wanted = inference.encode(program.guide, blank).shape[1]
-            if latents.dim() != 2 or latents.shape[1] != wanted:
+            if latents.dim() != 2 or latents.shape[1] != wanted or not len(latents):
                 raise DataError(f"z has shape {tuple(latents.shape)}; {self.pair.name} takes (N, {wanted}) here.")
             site = inference.encoded_site(program.guide, blank)
             return self.pair.view.outward(inference.decode(program.model, site, latents, blank).numpy())

@@ -167,7 +167,7 @@ class Summary:
         stride = divisor = 0
         if whole and max(-least, most) <= MOST_EXACT:
             first = self.first[seen].astype(np.int64)
-            stride = int(np.gcd.reduce([*self.stride[seen], *np.abs(first - first[:1])]))
+            stride = int(np.gcd.reduce(np.concatenate([self.stride[seen].astype(np.int64), np.abs(first - first[:1])])))
             divisor = int(np.gcd.reduce(self.double.divisor[seen]))
         return Extent(int(self.count.sum()), float(least), float(most), whole, stride, divisor)
 
