@@ -33,7 +33,7 @@ from zoo.lenses import observed
 from zoo.options import MAX_SEED, ImputationMethod, count, location
 from zoo.plugins import how_to_get
 from zoo.scoring import Reference, has_gaps, score_rows
-from zoo.storage import RECIPE, digest, locked, netcdf, read_tree, regular, write_directory
+from zoo.storage import RECIPE, digest, locked, netcdf, read_checked_tree, regular, write_directory
 from zoo.tree import finish
 
 if TYPE_CHECKING:
@@ -474,7 +474,7 @@ def load_run(path: str | os.PathLike[str]) -> Run:
             raise RunError(f"the run at {path} is damaged: {changed[0]} is not what was written.")
         data = Data.from_outline(recipe["data"])
         weights = safetensors.torch.load_file(path / WEIGHTS)
-        tree = read_tree(path / TREE)
+        tree = read_checked_tree(path / TREE)
         name, options, seeds = recipe["pair"], recipe["options"], tuple(recipe["seeds"])
     except RunError:
         raise

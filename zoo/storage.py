@@ -38,6 +38,7 @@ __all__ = [
     "locked",
     "netcdf",
     "pieces",
+    "read_checked_tree",
     "read_tree",
     "regular",
     "unzipped",
@@ -218,13 +219,23 @@ def read_tree(file: Path) -> xarray.DataTree:
         DataError: it is damaged, or promises more than it can hold, or than the memory can.
         OSError: it cannot be read.
     """
-    import xarray
-
     recipe = regular(file).with_name(RECIPE)
     if recipe.is_file():
         _check_digest(file, recipe)
     else:
         check_opens(file)
+    return read_checked_tree(file)
+
+
+def read_checked_tree(file: Path) -> xarray.DataTree:
+    """As :func:`read_tree`, of a file that is known to be what was written.
+
+    Raises:
+        DataError: it promises more than it can hold, or than the memory can.
+        OSError: it cannot be read.
+    """
+    import xarray
+
     with xarray.open_datatree(file, engine="h5netcdf") as tree:
         check_promise(sum(group.to_dataset(inherit=False).nbytes for group in tree.subtree), file)
         return tree.load()

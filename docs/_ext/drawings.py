@@ -27,6 +27,13 @@ def label(ax: Axes, x: str, y: str) -> None:
     ax.set_ylabel(y)
 
 
+def count_draws(ax: Axes) -> None:
+    """Number the draws along a logarithmic axis, and put the legend where curves that rise leave room."""
+    ax.set_xticks([1, 10, 100, 1000], ["1", "10", "100", "1,000"])
+    ax.minorticks_off()
+    ax.legend(frameon=False, loc="lower right", fontsize=9.5)
+
+
 def collapse() -> Figure:
     """A density that grows a spike on one datum while it covers the others."""
     figure, ax = canvas(2.7)
@@ -110,9 +117,7 @@ def evidence() -> Figure:
     for seed, colour in enumerate((PALETTE[0], PALETTE[2])):
         ax.semilogx(counts, bound[:, seed], "-o", color=colour, lw=1.8, ms=3, label=f"seed {seed}")
     ax.annotate("the ELBO", (1, bound[0].min()), (10, -4), textcoords="offset points", color=SOFT)
-    ax.set_xticks([1, 10, 100, 1000], ["1", "10", "100", "1,000"])
-    ax.minorticks_off()
-    ax.legend(frameon=False, loc="lower right", fontsize=9.5)
+    count_draws(ax)
     label(ax, "samples per row, K", "log evidence, nats per row")
     return figure
 
@@ -133,9 +138,7 @@ def pareto() -> Figure:
         ax.plot([], [], color=colour, lw=1.8, label=f"guide {scale:g} times as wide: k = {k:.2f}")
     ax.axhline(0, color=INK, lw=1, ls=(0, (5, 3)))
     ax.set_ylim(-1.35, 0.75)
-    ax.set_xticks([1, 10, 100, 1000], ["1", "10", "100", "1,000"])
-    ax.minorticks_off()
-    ax.legend(frameon=False, loc="lower right", fontsize=9.5)
+    count_draws(ax)
     label(ax, "draws", "error of the log evidence, nats")
     return figure
 
