@@ -75,6 +75,7 @@ def test_a_pair_that_was_still_improving_is_undertrained():
     told = recommended(rising, run("bb", -9))
     assert "a is undertrained: train it longer before you rely on it" in told.sentence
     assert "undertrained: still improving when training ended" in told.best[0].text
+    assert str(told).count("undertrained: train it longer") == 1 and "undertrained" not in told.certainty
 
 
 def test_one_row_that_decides_the_mean_is_named():

@@ -226,6 +226,14 @@ def test_an_array_for_words_is_refused_before_anything_is_drawn(run, tmp_path):
         fill_file(run, tmp_path / "in.csv", tmp_path / "out.npy", draws=10**9)
 
 
+def test_rows_without_any_entry_are_filled_too(run, monkeypatch):
+    monkeypatch.setattr(zoo.runs, "MOST_DRAWN", 1)  # each row by itself
+    table = pd.DataFrame(
+        {"weight": [None, 70.0], "city": [None, "Rome"], "owner": [None, "yes"], "children": [None, 2]}
+    )
+    assert run.fill_gaps(table, 5, sweeps=3).notna().all(axis=None)
+
+
 @pytest.mark.parametrize("weight", [1e9, 1e14, 1e300])
 def test_a_number_that_is_far_out_is_no_hindrance_or_is_named(run, weight):
     table = pd.DataFrame({"weight": [weight, 70.0], "city": [None, "Rome"], "owner": "yes", "children": [1, 2]})

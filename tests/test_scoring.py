@@ -224,7 +224,7 @@ def test_an_embedding_is_that_of_one_seed_and_keeps_the_index(vae, mixed, iris):
     np.testing.assert_allclose(embedded, vae.encode(frame)[best], atol=1e-5)
     assert list(embedded) == ["z0", "z1"] and embedded.index.equals(frame.index)
     np.testing.assert_allclose(vae.embed(frame, seed=vae.seeds[1 - best]), vae.encode(frame)[1 - best], atol=1e-5)
-    with pytest.raises(OptionError, match="this run has the seeds 4, 9"):
+    with pytest.raises(OptionError, match="seeds are 4, 9"):
         vae.embed(frame, seed=0)
 
 
@@ -276,3 +276,34 @@ def test_a_pickled_run_is_a_saved_one(vae, iris):
     again = pickle.loads(pickle.dumps(vae))
     assert again.differences(vae) == []
     assert np.array_equal(again.log_evidence(iris.test.values, 9), vae.log_evidence(iris.test.values, 9))
+
+
+def test_a_row_without_any_entry_scores_nothing_and_has_no_rank(vae, iris):
+    x = iris.test.values[:3].copy()
+    x[1] = np.nan
+    scores = vae.score(x, samples=20)
+    assert (scores.loc[1, ["log_evidence", "seed_sd"]] == 0).all() and np.isnan(scores.loc[1, "rank"])
+    assert scores.loc[1, ["column_1", "column_2"]].isna().all() and scores.loc[[0, 2], "rank"].notna().all()
+    assert (vae.log_evidence(x, samples=20)[:, 1] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("x", "told"),
+    [
+        (np.empty((0, 4)), "x has no rows"),
+        ([[1, 2, 3], [1, 2, 3, 4]], "x is a list and no array of real numbers."),
+        (np.ones((2, 4), complex), "x holds complex numbers"),
+        (np.array([["a", 1, 2, 3]], dtype=object), "words need a data frame"),
+        (polars.DataFrame({"a": [1.0]}).lazy(), "collect it first"),
+        (np.full((1, 4), 4.7e30), "too far from the training rows"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused_in_a_line(vae, x, told):
+    with pytest.raises(DataError, match=told) as refused:
+        vae.score(x)
+    assert "\n" not in str(refused.value)
+
+
+def test_latents_that_are_words_are_called_what_they_are(vae):
+    with pytest.raises(DataError, match="z is a list and no array of real numbers"):
+        vae.decode([["a"]])

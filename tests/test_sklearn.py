@@ -119,5 +119,7 @@ def test_mistakes_are_value_errors_with_a_remedy():
         ZooDensity(contamination=2, random_state=0).fit(x)
     with pytest.raises(ValueError, match="flor"):
         ZooDensity(options={"flor": 1}, random_state=0).fit(x)
+    with pytest.raises(ValueError, match="options=3: give them by name"):
+        ZooDensity(options=3, random_state=0).fit(x)
     with pytest.raises(ValueError, match="minimum of 3"):
         ZooDensity().fit(pd.DataFrame(x[:2]))

@@ -88,10 +88,12 @@ def test_sample_writes_a_table_like_the_one_that_was_trained_on(place, tmp_path)
     [
         (("score", "--data", "people.csv", "--out", "s.npy"), "an array holds no words, and 'name'"),
         (("sample", "--out", "s.npy"), "an array holds no words, and 'city'"),
-        (("embed", "--data", "people.csv", "--out", "z.xlsx"), "written are .csv"),
-        (("embed", "--data", "people.csv", "--out", "z.csv", "--seed", "7"), "this run has the seeds 0, 1"),
+        (("embed", "--data", "people.csv", "--out", "z.xlsx"), "choose a name that ends in .csv"),
+        (("embed", "--data", "people.csv", "--out", "z.csv", "--seed", "7"), "this run's seeds are 0, 1"),
         (("score", "--data", "odd.csv", "--out", "s.csv"), "'Oslo'"),
         (("score", "--data", "twice.csv", "--out", "s.csv", "--samples", "9"), "a column 'rank' of its own"),
+        (("score", "--data", "people.csv", "--out", "s.csv", "--training", "far.csv"), "far.csv: x holds 7e+30"),
+        (("score", "--data", "same.csv", "--out", "s.csv"), "same.csv: more than one column is called 'city'"),
     ],
 )
 def test_mistakes_are_one_line(place, tmp_path, words, told, monkeypatch):
@@ -99,6 +101,13 @@ def test_mistakes_are_one_line(place, tmp_path, words, told, monkeypatch):
     (tmp_path / "people.csv").write_text((place / "people.csv").read_text())
     (tmp_path / "odd.csv").write_text("weight,city,children\n70,Oslo,1\n71,Rome,2\n")
     (tmp_path / "twice.csv").write_text("weight,city,children,rank\n70,Bonn,1,1\n71,Rome,2,2\n")
+    (tmp_path / "far.csv").write_text("weight,city,children\n7e30,Bonn,1\n")
+    (tmp_path / "same.csv").write_text("weight,city,children,city\n70,Bonn,1,Rome\n71,Rome,2,Bonn\n")
     code, said, error = call(words[0], place / "run", *words[1:])
     assert (code, said) == (2, "") and error.startswith("error: ") and told in error
     assert not (tmp_path / words[words.index("--out") + 1]).exists()
+
+
+def test_a_directory_of_runs_names_them(place, tmp_path):
+    code, _, error = call("score", place, "--data", place / "people.csv", "--out", tmp_path / "s.csv")
+    assert code == 2 and error.strip().endswith(f"the runs in it are {place / 'run'}: choose one.")

@@ -446,6 +446,10 @@ def _entry(name: str) -> Entry:
     if base not in known:
         if sorts := [of.sort for of in (GUIDES, PRIORS, OBJECTIVES) if base in [part.name for part in of]]:
             raise UnknownPair(f"{base!r} is no pair but {_article(sorts[0])}: `zoo parts` lists it with its options.")
+        from zoo.sources import list_data
+
+        if base in list_data():
+            raise UnknownPair(f"{base!r} is a data set and no pair: name it with --data, or as data=.")
         near = difflib.get_close_matches(base, known, 3, 0.4)
         hint = f"Nearest: {', '.join(near)}." if near else f"There are: {', '.join(sorted(known))}."
         raise UnknownPair(f"no pair is called {base!r}. {hint}")

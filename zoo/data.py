@@ -63,7 +63,7 @@ class Scaling:
         return cast(Array, self._rows(x) * self.scale + self.center)
 
     def _rows(self, x: Any) -> Array:
-        values = real_array(x)
+        values = real_array("x", x)
         if not values.ndim or values.shape[-1] != len(self.scale):
             raise DataError(f"x has shape {values.shape}: its last axis has to be the {len(self.scale)} columns.")
         return values
@@ -488,14 +488,23 @@ def _jsonable(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def real_array(x: Any) -> Array:
-    """The values as float64."""
+def real_array(name: str, x: Any) -> Array:
+    """The argument of that name as float64."""
     try:
-        if np.iscomplexobj(x):
-            raise TypeError
-        return np.asarray(x, dtype=np.float64)
+        if not np.iscomplexobj(x):
+            return np.asarray(x, dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
-        raise DataError(f"x is a {type(x).__name__} and no array of real numbers.") from None
+        lazy = ": collect it first, by .collect()" if hasattr(x, "collect") else ""
+        words = ": words need a data frame" if _holds_words(x) else ""
+        raise DataError(f"{name} is a {type(x).__name__} and no array of real numbers{lazy or words}.") from None
+    raise DataError(f"{name} holds complex numbers, which no pair is a model of.")
+
+
+def _holds_words(x: Any) -> bool:
+    try:
+        return any(isinstance(cell, str) for cell in np.asarray(x, dtype=object).flat)
+    except ValueError:  # rows of different lengths
+        return False
 
 
 def _checked(argument: str, value: Any, allowed: Sequence[str]) -> Any:

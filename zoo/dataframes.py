@@ -64,7 +64,7 @@ def _is_pandas(x: Any) -> bool:
 
 def _other(x: Any) -> Any:
     """What narwhals makes of a data frame that is not of pandas; None if it is no frame."""
-    if not hasattr(x, "columns"):
+    if not hasattr(type(x), "columns"):  # an instance that is lazy would work them out
         return None
     import narwhals
 

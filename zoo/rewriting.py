@@ -14,6 +14,7 @@ from zoo.errors import DataError, RunError
 from zoo.frames import filled
 from zoo.imputation import SWEEPS
 from zoo.options import ImputationMethod
+from zoo.schema import few
 from zoo.sources import Layout, Raw, in_memory, read_source
 from zoo.supports import Column
 
@@ -125,12 +126,15 @@ def rows_of(run: Run, source: str | os.PathLike[str], missing_values: Sequence[A
         DataError: the table cannot be read, or has not those columns or their values.
     """
     try:
-        return _coded(run, in_memory(read_source(source)), missing_values)
+        return run.loaded(_coded(run, in_memory(read_source(source)), missing_values))
     except DataError as error:
         raise DataError(f"{source}: {error}") from error
 
 
 def _coded(run: Run, raw: Raw, missing_values: Sequence[Any] | None) -> Array:
+    names = run.pair.data.names
+    if twice := [one for one in names if raw.layout.names.count(one) > 1 and f"{one}.1" not in names]:
+        raise DataError(f"more than one column is called {few(list(map(repr, twice)))}: rename the others")
     table = raw.x if hasattr(raw.x, "columns") else np.asarray(raw.x).reshape(len(raw.x), -1)
     return np.asarray(run.pair.data.coded(table, missing_values), dtype=np.float64)
 
@@ -186,7 +190,7 @@ def check_ending(path: Path) -> str:
     name = path.name.lower().removesuffix(".gz")
     ending = next((known for known in WRITERS if name.endswith(known)), None)
     if ending is None or (path.name.lower().endswith(".gz") and ending not in TEXT):
-        raise DataError(f"{path}: written are {', '.join(WRITERS)}, the first two gzipped or not")
+        raise DataError(f"{path}: choose a name that ends in {', '.join(WRITERS)}, or .csv.gz or .tsv.gz")
     return ending
 
 

@@ -33,7 +33,7 @@ from zoo.lenses import observed
 from zoo.options import MAX_SEED, ImputationMethod, count, location
 from zoo.plugins import how_to_get
 from zoo.scoring import Reference, has_gaps, score_rows
-from zoo.storage import RECIPE, digest, locked, netcdf, read_checked_tree, regular, write_directory
+from zoo.storage import RECIPE, digest, locked, netcdf, read_checked_tree, regular, runs_within, write_directory
 from zoo.tree import finish
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ class Run:
             DataError: z has not as many columns as there are latents.
             OptionError: the run has no such seed.
         """
-        latents = torch.tensor(real_array(as_pandas(z)))
+        latents = torch.tensor(real_array("z", as_pandas(z)))
         program, row = self._of_seed(seed, gaps=False)
         with seeded(random_stream(self.seeds[row], Stream.PREDICTIVE)), torch.no_grad(), pyro_context():
             blank = torch.zeros(1, self.pair.data.features, dtype=latents.dtype)
@@ -262,7 +262,8 @@ class Run:
 
         def score(model: Any, guide: Any) -> Tensor:
             blocks = inference.row_blocks(x, samples)
-            return torch.cat([inference.log_mean_exp(of_draws.known(model, guide, rows)) for rows in blocks])
+            found = torch.cat([inference.log_mean_exp(of_draws.known(model, guide, rows)) for rows in blocks])
+            return torch.where(x.isnan().all(dim=1), 0.0, found)  # of nothing, however the draws fell
 
         evidence = self.each_seed(score, Stream.EVIDENCE, gaps=has_gaps(x))
         return torch.stack(evidence).numpy() - self.pair.view.log_volumes(loaded)
@@ -298,11 +299,15 @@ class Run:
         >>> run.impute([[5.1, 3.5, np.nan, np.nan]], draws=9).shape
         (2, 9, 1, 4)
         """
+        return self._imputed(self.loaded(x), draws, method, sweeps, seed)
+
+    def _imputed(
+        self, loaded: np.ndarray[Any, Any], draws: int, method: ImputationMethod, sweeps: int, seed: int
+    ) -> np.ndarray[Any, Any]:
         if method not in (known := get_args(ImputationMethod)):
             raise OptionError(f"impute: method={method!r}; choose from {', '.join(known)}.")
         draws, sweeps = count("draws", draws), count("sweeps", sweeps)
-        loaded, seed = self.loaded(x), count("seed", seed, least=0, most=MAX_SEED)
-        rows = self.inward(loaded)
+        seed, rows = count("seed", seed, least=0, most=MAX_SEED), self.inward(loaded)
         found = self.each_seed(
             lambda model, guide: impute(model, guide, rows, draws, method, sweeps),
             Stream.IMPUTATION,
@@ -344,7 +349,7 @@ class Run:
         together = max(1, MOST_DRAWN // (len(self.seeds) * count("draws", draws) * loaded.shape[1]))
         for at in range(0, len(rows), together):
             some = rows[at : at + together]
-            drawn = self.impute(loaded[some], draws, method=method, sweeps=sweeps, seed=seed + at)
+            drawn = self._imputed(loaded[some], draws, method, sweeps, seed + at)
             whole[some] = self.pair.data.nearest(center(drawn.reshape(-1, *loaded[some].shape), nominal))
         return same_kind(filled(self.pair.data.columns, as_pandas(x), whole, gaps), x) if is_frame(x) else whole
 
@@ -388,7 +393,8 @@ class Run:
         """The programs of a seed, by default the best one, in double precision, and its row."""
         seed = self.best_seed if seed is None else seed
         if seed not in self.seeds:
-            raise OptionError(f"seed={seed!r}: this run has the seeds {', '.join(map(str, self.seeds))}.")
+            of = "seed is" if len(self.seeds) == 1 else "seeds are"
+            raise OptionError(f"seed={seed!r}: this run's {of} {', '.join(map(str, self.seeds))}.")
         row = self.seeds.index(seed)
         return self._program(row, gaps=gaps).double(), row
 
@@ -461,7 +467,8 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     if not (path / RECIPE).is_file():
         begun = "; it was begun and not finished, which zoo.fit(..., checkpoint=) of the same fit would do"
         begun += f", and {SO_FAR} there is the run as it stood" if (path / SO_FAR).is_dir() else ""
-        raise RunError(f"no run at {path}: there is no {RECIPE}{begun if (path / FIT).is_file() else ''}.")
+        instead = begun if (path / FIT).is_file() else runs_within(path)
+        raise RunError(f"no run at {path}: there is no {RECIPE}{instead}.")
     try:
         recipe = json.loads((path / RECIPE).read_text(encoding="utf-8"))
         if recipe["format"] != FORMAT:

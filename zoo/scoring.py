@@ -156,6 +156,7 @@ class Scorer:
                 for into, values in zip(found, again, strict=True):
                     if into is not None and values is not None:
                         into[lost] = values.nan_to_num(-torch.inf)
+            found.whole[x.isnan().all(dim=1)] = 0.0  # of nothing, however the draws fell
             return found
 
         seeds = self.run.each_seed(of_seed, Stream.EVIDENCE, gaps=gaps)
@@ -226,7 +227,7 @@ def score_rows(run: Run, x: Any, columns: int, samples: int, training: Any) -> A
         evidence[some] = scored.evidence - run.pair.view.log_volumes(loaded[some])
         if len(run.seeds) > 1:
             deviation[some] = scored.seeds.std(axis=0, ddof=1)
-        if m := len(reference.evidence):
+        if pattern.any() and (m := len(reference.evidence)):
             rank[some] = (1 + np.searchsorted(reference.evidence, scored.evidence, side="right")) / (m + 1)
         if scored.columns is not None:
             cost[some] = reference.columns - scored.columns

@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 import zoo
 from zoo.dataframes import is_frame
+from zoo.errors import OptionError
 from zoo.options import count, share
 from zoo.runs import Run
 from zoo.scoring import log_evidence
@@ -102,7 +103,7 @@ class ZooDensity(DensityMixin, TransformerMixin, BaseEstimator):  # type: ignore
         data = zoo.load_data(X, split=parts.tolist(), support="auto" if support == MIXED else support)
         first = int(random.randint(2**31 - 1))
         self.run_: Run = zoo.fit(
-            zoo.create(self.pair, data, **(self.options or {})),
+            zoo.create(self.pair, data, **self._options()),
             data,
             seeds=[first + row for row in range(count("seeds", self.seeds))],
             steps=self.steps,  # type: ignore[arg-type]
@@ -149,6 +150,11 @@ class ZooDensity(DensityMixin, TransformerMixin, BaseEstimator):  # type: ignore
         """The names of the latents: z0, z1, and so on."""
         self._fitted()
         return np.array(self._latents, dtype=object)
+
+    def _options(self) -> Mapping[str, Any]:
+        if self.options is not None and not isinstance(self.options, Mapping):
+            raise OptionError(f"options={self.options!r}: give them by name, as in {{'latent_dim': 4}}.")
+        return self.options or {}
 
     def _fitted(self) -> Run:
         check_is_fitted(self)

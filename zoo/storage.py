@@ -41,11 +41,13 @@ __all__ = [
     "read_checked_tree",
     "read_tree",
     "regular",
+    "runs_within",
     "unzipped",
     "write_directory",
     "write_file",
 ]
 
+NAMED = 4  # runs of a directory
 RECIPE = "run.json"  # beside a run's files, with their checksums
 HDF5 = b"\x89HDF\r\n\x1a\n"  # how such a file begins
 OPENING = 30.0  # seconds that one may take to be opened
@@ -323,3 +325,10 @@ def _sync(folder: Path) -> None:
         os.fsync(opened)
     finally:
         os.close(opened)
+
+
+def runs_within(path: Path) -> str:
+    """What to say of the runs in the folders of a place that is no run itself; nothing where there are none."""
+    found = [place.parent for place in sorted(path.glob(f"*/{RECIPE}"))] if path.is_dir() else []
+    more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
+    return f"; the runs in it are {', '.join(map(str, found[:NAMED]))}{more}: choose one" if found else ""

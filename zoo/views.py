@@ -127,16 +127,26 @@ class View:
         Raises:
             DataError: no table of so many columns, or values that have no probability under the likelihood.
         """
-        values, features = real_array(x), self.data.features
-        if values.ndim != 2 or values.shape[1] != features or not len(values):
+        values, features = real_array("x", x), self.data.features
+        if values.shape[:1] == (0,):
+            raise DataError("x has no rows.")
+        if values.ndim != 2 or values.shape[1] != features:
             raise DataError(f"x has shape {values.shape}; {self.card.name} takes (N, {features}) here.")
         columns = [as_modelled(self.card.support, column) for column in self.data.columns]
         if np.isnan(values).all():
             raise DataError("x holds no entry that was observed: every one is NaN.")
-        wrong = np.stack([column.outside(values[:, j]) for j, column in enumerate(columns)], axis=1)
-        wrong |= np.isinf(values) | ~(np.abs(self.inward(values)) < LARGEST) & ~np.isnan(values)
-        if wrong.any():
-            row, j = np.argwhere(wrong)[0]
+        outside = np.stack([column.outside(values[:, j]) for j, column in enumerate(columns)], axis=1)
+        outside |= np.isinf(values)
+        far = ~(np.abs(self.inward(values)) < LARGEST) & ~np.isnan(values) & ~outside
+        if far.any():
+            row, j = np.argwhere(far)[0]
+            raise DataError(
+                f"x holds {values[row, j]:g} in row {row} (counted from 0), column {columns[j].name!r}: "
+                "too far from the training rows for its score to be a number. A code for a missing entry? NaN, an "
+                "empty cell in a file, is an entry that was not observed."
+            )
+        if outside.any():
+            row, j = np.argwhere(outside)[0]
             low, high = columns[j].range()
             within = f", from {low:g} to {high:g}" if np.isfinite([low, high]).all() else ""
             raise DataError(

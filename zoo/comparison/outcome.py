@@ -17,7 +17,7 @@ from zoo.comparison.difference import Floats, Score
 from zoo.comparison.improvement import ended_early
 from zoo.errors import RunError
 from zoo.options import location
-from zoo.storage import read_tree
+from zoo.storage import read_tree, runs_within
 
 __all__ = ["BAD_K", "COLLAPSED", "HasTree", "Outcome", "Source", "outcomes", "with_ensembles"]
 
@@ -346,6 +346,7 @@ def _tree(source: Source) -> xr.DataTree:
         files = sorted(path.glob("*.nc")) if path.is_dir() else [path] if path.is_file() else []
         if len(files) != 1:
             found = f"{len(files)} .nc files" if path.is_dir() else "nothing"
+            found += runs_within(path)
             raise RunError(f"no run at {where}: expected a directory with one .nc file, or that file; found {found}")
         try:
             tree = read_tree(files[0])

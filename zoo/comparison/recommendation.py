@@ -263,11 +263,12 @@ def _certainty(best: Candidate | None, rows: Sequence[Candidate], splits: int) -
     if len(rows) > 1:
         over = "rows and seeds" if seeds[-1:] > [1] else "rows alone, since no seed was repeated"
         yield f"± is one standard error over {'splits' if splits > 1 else over}."
-    if late := [pair for pair in rows if pair.longer and not pair.fault]:
-        named, many = _named([pair.label for pair in late]), len(late) > 1
+    late = [pair for pair in rows if pair.longer and not pair.fault]
+    if others := [pair for pair in late if pair is not best]:  # of the best it is said with what to use
+        named, many = _named([pair.label for pair in others]), len(others) > 1
         state, whom = ("are undertrained", "them") if many else ("is undertrained", "it")
-        yield f"{named} {state} and may yet improve: train {whom} longer ({late[0].longer})."
-    elif best and all(one.checked for one in scored):
+        yield f"{named} {state} and may yet improve: train {whom} longer ({others[0].longer})."
+    elif best and not late and all(one.checked for one in scored):
         yield f"{'No pair was still' if len(rows) > 1 else 'It was no longer'} improving when training ended."
     if best:
         yield from _weights(best)

@@ -16,7 +16,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from zoo.comparison import (
@@ -142,10 +142,11 @@ def _environment() -> Environment:
     return environment
 
 
-def _typeset(sentence: str) -> str:
-    """A verdict with true minus signs, powers of ten, and no line break around plus-minus."""
+def _typeset(sentence: str) -> Markup:
+    """A verdict with true minus signs, powers of ten, and no line break around plus-minus or within an option."""
     powers = re.sub(r"(?<=\d)e([+-]?\d+)\b", lambda found: f"{TIMES}{power_of_ten(int(found[1]))}", sentence)
-    return re.sub(r"(?<![^\s(])-(?=\d)", MINUS, powers).replace(" ± ", "\u00a0±\u00a0")
+    text = re.sub(r"(?<![^\s(])-(?=\d)", MINUS, powers).replace(" ± ", "\u00a0±\u00a0")
+    return Markup(re.sub(r"--[a-z-]+( \d+)?", r"<span class=unbroken>\g<0></span>", str(escape(text))))
 
 
 def _content(runs: list[Outcome], failures: Mapping[str, str], draw: Drawer, ensembles: bool) -> dict[str, Any]:
