@@ -106,6 +106,27 @@ def logistic(data: Data, options: ScaleOptions) -> tuple[nn.Module, nn.Module]:
 
 
 @register(
+    "quantile-spline",
+    title="Quantile spline by CRPS",
+    summary="A quantile function in ten pieces, of any shape, trained by ranked probability scores.",
+    formula="p(x|z) = ∏ⱼ 1/Qⱼ'(a; z),  xⱼ = Qⱼ(a; z)",
+    support="real",
+    bounded=False,
+    bounded_if="always, by 0; the density that is scored only with smallest, by -D log smallest",
+    bounds="objective",
+    reference="An & Jeon (2023), DistVAE, with slopes in any order and exponential tails",
+    link="https://arxiv.org/abs/2302.11294",
+    objective="crps",
+    remedies=("quantile-spline[smallest=0.1]", *CURES),
+)
+def quantile_spline(data: Data, options: ScaleOptions) -> tuple[nn.Module, nn.Module]:
+    """A VAE of QuantileSpline columns."""
+    from zoo.models.emissions import QuantileSpline
+
+    return vae(data, options, QuantileSpline(options.smallest or 0.0))
+
+
+@register(
     "gaussian-low-rank",
     title="Gaussian, low-rank covariance",
     summary="Columns depend on each other given z, by a few factors more; one direction is enough for a collapse.",
