@@ -103,7 +103,7 @@ class LogisticMixtureOrdinal(MassEmission):
               s_{kj} = s_0 r_j + t_j e^{v_{kj}}
 
     with c_j the middle of the levels, r_j half of what is from the first to the last and t_j their standard deviation.
-    Salimans et al. (2017), PixelCNN++, https://arxiv.org/abs/1701.05517, whose code has s_0 = e^-7, and a density in the
+    with c_j the middle of the levels, r_j half of what is from first to last and t_j their standard deviation.
     place of a mass below 1e-5
 
     Args:
