@@ -102,9 +102,9 @@ class LogisticMixtureOrdinal(MassEmission):
               \pi_j = \mathrm{softmax}\, l_j, \quad \mu_{kj} = c_j + t_j a_{kj}, \quad
               s_{kj} = s_0 r_j + t_j e^{v_{kj}}
 
-    with c_j the middle of the levels, r_j half of what is from the first to the last and t_j their standard deviation.
     with c_j the middle of the levels, r_j half of what is from first to last and t_j their standard deviation.
-    place of a mass below 1e-5
+    Salimans et al. (2017), PixelCNN++, https://arxiv.org/abs/1701.05517, whose code has s_0 = e^-7, and a density in
+    the place of a mass below 1e-5
 
     Args:
         levels: of each of the d columns, increasing and equally spaced.
