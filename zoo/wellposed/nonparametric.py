@@ -76,8 +76,8 @@ def ceiling(pair: Pair, x: ArrayLike, *, iterations: int = 500, tolerance: float
 
     Every p(x) of such a pair is a mixture of the narrowest p(x | z) over its centre: of densities N(\mu, \xi I) under
     a floor, also of the logarithms, or of Poisson masses. The nonparametric maximum-likelihood mixture is a ceiling
-    (Mattei & Frellsen 2018, Theorem 2, https://arxiv.org/abs/1802.04826). It is approached from below by EM over weights
-    and centres, started from the data, and certified from above: the log likelihood is concave in the mixing
+    (Mattei & Frellsen 2018, Theorem 2, https://arxiv.org/abs/1802.04826). It is approached from below by EM over
+    weights and centres, started from the data, and certified from above: the log likelihood is concave in the mixing
     distribution G, so
 
     .. math:: \sup_{G'} \ell(G') \le \ell(G) + \max_\mu \sum_i \frac{p(x_i; \mu)}{f_G(x_i)} - n
