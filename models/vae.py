@@ -33,6 +33,7 @@ class VAE(nn.Module):
     - ``settle(guide, x)``: before each validation, fix in buffers what is taken from training rows.
     - ``log_density_bound(features)``: the least upper bound of log p(x | z); a pair that is called bounded has to.
     - ``log_prior()``: log p(theta) per datum, for the objective "penalized" and the path of the penalised likelihood.
+    - ``log_precision_prior(precision, there, z, guide)``: that of precisions (B, D), for "variational-variance".
     - ``log_evidence(x, columns=None)``: log p(x) in closed form, (B,), of all columns or of some: no sampling then.
     - ``posterior(x)``: mean (B, L) and Cholesky factor (L, L) of p(z | x), for the guide :class:`ClosedFormNormal`.
     - ``component_logits(z)``: log p(c | z), (..., C), of a component beside z, for guides that know of z alone.
