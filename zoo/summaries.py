@@ -195,10 +195,12 @@ def _single(x: Array) -> Array:
 
 def is_date(x: Array) -> Array:
     """Which are a year of this century or the last, a month and a day in one number: 20200117."""
+    possible = np.asarray((x >= 19000101) & (x <= 20991231))
+    if not possible.any():  # the rest takes as long as reading the file
+        return possible
     with np.errstate(invalid="ignore"):
         month, day = (x // 100) % 100, x % 100
-    possible = (x >= 19000101) & (x <= 20991231) & (x == np.rint(x))
-    return np.asarray(possible & (month >= 1) & (month <= 12) & (day >= 1) & (day <= 31))
+    return np.asarray(possible & (x == np.rint(x)) & (month >= 1) & (month <= 12) & (day >= 1) & (day <= 31))
 
 
 class Scan(NamedTuple):
