@@ -146,7 +146,7 @@ def center(draws: Array, nominal: Array) -> Array:
     return np.where(none, np.nan, found)
 
 
-def _blocks(model: Observed, guide: Program, x: Tensor, draws: int) -> tuple[Tensor, ...]:
+def _blocks(model: Observed, guide: Program, x: Tensor, draws: int) -> Iterator[Tensor]:
     """Rows that fit into memory together; a covariance for each datum takes as much as a layer as wide as it is."""
     likelihood = given_latents(model, x[:1], inference.posterior_draws(model, guide, x[:1], 1).latents).base
     joint = isinstance(likelihood, dist.MultivariateNormal | dist.LowRankMultivariateNormal)

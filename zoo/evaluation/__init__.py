@@ -75,8 +75,9 @@ def evaluate(
     the same order: all or, beyond ten million numbers of latents or four million of predictions, a random subset, as
     ``attrs["note"]`` says. ``reconstruction`` is of the first of those.
 
-    Memory: about 100 MiB beside what is returned and the scored rows in single precision (twice where they are
-    dequantized), whatever K and N.
+    Memory: about 300 MiB beside what is returned and the scored rows in single precision (twice where they are
+    dequantized), whatever N, K, D and the number of levels, while a decoder takes no more than a million numbers for
+    one draw of a datum.
 
     Raises:
         RunError: other data than the run was trained on.
