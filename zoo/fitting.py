@@ -9,6 +9,8 @@ import math
 import operator
 import os
 import platform
+import signal
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -218,7 +220,7 @@ def fit(
         progress: show a progress bar where a person is watching.
         checkpoint: a directory to train in. A fit that was stopped there, however it ended, is continued to the
             same bits as if it had not been; a finished one is returned; when done, the run is saved there. Ctrl-C
-            leaves the run as it stood in ``so-far`` there, but in several processes.
+            leaves the run as it stood in ``so-far`` there.
         checkpoint_every: steps between states on disk, of which two are kept; None writes one at each check.
         on_check: called after each check with a :class:`zoo.checks.Check`: ``docs/examples`` has calls for TensorBoard
             and MLflow. If it raises, the error is logged, it is not called again and training goes on; Ctrl-C, or a
@@ -302,33 +304,11 @@ def _train(
 ) -> Run:
     """Train from the start, or from the last state in a place."""
     saved = place.begin() if place else None
-    at = ranks.device
-    some_train, validation = (subsample(part, settings.validation_rows) for part in (data.train, data.validation))
-    width = _tensor(pair.view.width, at)
-    assert settings.objective is not None  # fit has filled it in
-    engine = (DividedEngine if ranks.divides_rows else Engine)(
-        pair,
-        seeds,
-        _training(pair, data.train, at),
-        objective=OBJECTIVES.make(settings.objective),
-        schedule=settings.at,
-        batch_size=settings.batch_size,
-        prepare=(lambda x: pair.view.noisy(x, torch.rand_like(x), width)) if data.noise else None,
-        clip=settings.clip,
-        same_batches=settings.same_batches,
-        mode=_mode(settings, pair, len(seeds)) if saved is None else MODES[int(saved["mode"])],
-        precision=settings.precision,
-        onednn_from=_onednn_from(saved, ranks),
-        ranks=ranks,
-    )
+    engine, record, watch = _prepared(pair, data, seeds, settings, ranks, saved)
     if engine.note and ranks.leads:
         log.warning("%s, compile=%r, is run with %r: %s", pair.name, settings.compile, engine.mode, engine.note)
     else:
         log.info("%s, compile=%r, is run with %r", pair.name, settings.compile, engine.mode)
-    record = Record(
-        engine, seeds, pair, some_train, validation, keep_last=settings.keep == "last", settles=settings.steps == "auto"
-    )
-    watch = Watch(pair, seeds, some_train.values)
     first, before = 0, 0.0
     if saved is not None:
         record.restore(saved)
@@ -379,23 +359,66 @@ def _train(
                     break
     except KeyboardInterrupt:
         saved = place.latest() if place else None
-        if place is None or saved is None:
+        if place is None or saved is None or not ranks.leads:
             raise
-        if ranks.size > 1:  # the others, too, may be anywhere: there is no telling them to put a run together
-            raise KeyboardInterrupt(f"{place.path} holds the first {done} steps: the same call goes on.") from None
-        record.restore(saved)  # an interruption may come at any time, and a state is whole
-        watch.restore(saved)
         kept = ""
-        if record.checked:
-            record.stop(done, record.alive())
-            run = _run(pair, data, settings, engine, record, watch, float(saved["seconds"]))
-            run.tree.attrs["interrupted_at"] = done
-            try:
-                kept = f" and, in {run.save(place.path / SO_FAR)}, the run they made"
-            except RunError as error:  # there is the state all the same
-                log.warning("%s", error)
+        with _undisturbed():
+            if ranks.size > 1:  # the others may be anywhere; the state is of all seeds, and one process will do
+                engine, record, watch = _prepared(pair, data, seeds, settings, Ranks(ranks.device), saved)
+            record.restore(saved)  # an interruption may come at any time, and a state is whole
+            watch.restore(saved)
+            if record.checked:
+                record.stop(done, record.alive())
+                run = _run(pair, data, settings, engine, record, watch, float(saved["seconds"]))
+                run.tree.attrs["interrupted_at"] = done
+                try:
+                    kept = f" and, in {run.save(place.path / SO_FAR)}, the run they made"
+                except RunError as error:  # there is the state all the same
+                    log.warning("%s", error)
         raise KeyboardInterrupt(f"{place.path} holds the first {done} steps{kept}: the same call goes on.") from None
     return _run(pair, data, settings, engine, record, watch, before + time.perf_counter() - started)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let a second Ctrl-C wait: torchrun sends its processes what the terminal has sent them already."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _prepared(
+    pair: Pair, data: Data, seeds: list[int], settings: Settings, ranks: Ranks, saved: dict[str, Tensor] | None
+) -> tuple[Engine, Record, Watch]:
+    """What trains, what records it and what watches over it, at the start, or ready to be given a state."""
+    at = ranks.device
+    some_train, validation = (subsample(part, settings.validation_rows) for part in (data.train, data.validation))
+    width = _tensor(pair.view.width, at)
+    assert settings.objective is not None  # fit has filled it in
+    engine = (DividedEngine if ranks.divides_rows else Engine)(
+        pair,
+        seeds,
+        _training(pair, data.train, at),
+        objective=OBJECTIVES.make(settings.objective),
+        schedule=settings.at,
+        batch_size=settings.batch_size,
+        prepare=(lambda x: pair.view.noisy(x, torch.rand_like(x), width)) if data.noise else None,
+        clip=settings.clip,
+        same_batches=settings.same_batches,
+        mode=_mode(settings, pair, len(seeds)) if saved is None else MODES[int(saved["mode"])],
+        precision=settings.precision,
+        onednn_from=_onednn_from(saved, ranks),
+        ranks=ranks,
+    )
+    record = Record(
+        engine, seeds, pair, some_train, validation, keep_last=settings.keep == "last", settles=settings.steps == "auto"
+    )
+    return engine, record, Watch(pair, seeds, some_train.values)
 
 
 def _run(
