@@ -11,7 +11,7 @@ import zoo
 
 
 def caps() -> list[tuple[str, str, float]]:
-    """Of every preset its name, what its code does, and the cap in nats per value, in the units it scales to."""
+    """For every preset: its name, what its code does, and the cap in nats per value, in the units it scales to."""
     data = zoo.Data.from_array([[0.0], [1.0], [2.0], [4.0]], scaling="none", resolution=None)
     found = []
     for name in zoo.list_pairs():

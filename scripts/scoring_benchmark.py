@@ -1,4 +1,4 @@
-"""What it costs to score a trained pair: against its fit, and against what others score with.
+"""The cost of scoring a trained pair, compared with its fit and with other tools.
 
 python scripts/scoring_benchmark.py --out benchmark
 
@@ -62,7 +62,7 @@ def products_alone(problem: Problem, samples: int) -> None:
 
 
 def pyro_alone(problem: Problem, samples: int) -> None:
-    """Pyro's importance weights, a row at a time: its trace is of all draws."""
+    """Pyro's importance weights, one row at a time, since its trace holds all draws."""
     encoder, decoder = networks(problem)
 
     def model(x: Tensor) -> None:

@@ -199,7 +199,7 @@ def test_an_interruption_says_how_to_go_on(iris, tmp_path, monkeypatch):
         KeyboardInterrupt, match=r"the first 20 steps and, in .*so-far, the run they made: the same call"
     ):
         zoo.fit(zoo.create("gmm", iris), iris, checkpoint=tmp_path / "run", **HOW)
-    with pytest.raises(RunError, match=r"begun and not finished.*so-far"):
+    with pytest.raises(RunError, match=r"begun but not finished.*so-far"):
         zoo.load_run(tmp_path / "run")
 
 

@@ -140,14 +140,14 @@ def test_a_batch_that_is_no_sum_of_rows_is_not_divided(iris, catalogue):
     pair = zoo.create("gaussian-constrained", iris)
     assert divided(pair, x)._portion.rows == slice(8, 16)
     with pytest.raises(
-        OptionError, match="over 2 processes, since the objective is no mean over its rows: give at least"
+        OptionError, match="over 2 processes, since the objective is not a mean over its rows: give at least"
     ):
         divided(pair, x, objective=FreeBits())
     with pytest.raises(OptionError, match="since it has 1 row:"):
         divided(pair, x, batch_size=1)
     replica = pair.replica
     object.__setattr__(pair, "replica", lambda seed: coupled(replica(seed)))
-    with pytest.raises(OptionError, match="since the loss, or what is recorded of it, is no mean over its rows"):
+    with pytest.raises(OptionError, match="since the loss, or what it records, is not a mean over its rows"):
         divided(pair, x)
 
 
@@ -218,9 +218,9 @@ def test_a_process_that_ends_is_missed_in_one_line_and_torchrun_goes_on(seeds, r
     other = 1 - rank
     assert processes[other].returncode == 2 and processes[rank].returncode != 0
     (line,) = [line for line in told[other][1].splitlines() if line.startswith("error:")]
-    assert "the processes cannot go on together; one of them may have ended (" in line
+    assert "the processes cannot continue together; one of them may have ended (" in line
     assert "Traceback" not in told[other][1]
-    interrupted = f"interrupted: `torchrun ... -m zoo.command_line train --resume {place}` goes on."
+    interrupted = f"interrupted: `torchrun ... -m zoo.command_line train --resume {place}` continues."
     assert (interrupted in told[rank][1]) == (kind == signal.SIGINT and rank == 0)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(SIZE)]
     again = [*torchrun, "-m", "zoo.command_line", "train", "--resume", place]

@@ -185,5 +185,5 @@ def test_numbers_outside_the_support_are_refused(run, digits):
         run.encode(x)
     data = zoo.load_data("digits", binarize="threshold")
     binary = zoo.fit(zoo.create("bernoulli", data), data, seeds=1, steps=2, progress=False)
-    with pytest.raises(DataError, match="bernoulli is a model of 0 or 1"):
+    with pytest.raises(DataError, match="bernoulli models 0 or 1"):
         binary.log_evidence(digits.test.values, samples=2)

@@ -216,7 +216,7 @@ def test_an_interruption_stops_the_workers_and_loses_nothing(tmp_path):
     os.killpg(running.pid, signal.SIGINT)
     _, said = running.communicate(timeout=60)
     assert running.returncode == 130
-    assert "--resume goes on" in said
+    assert "--resume` continues" in said
     states = {*(tmp_path / "study").glob("*/state-*")}
     assert states
     time.sleep(0.5)
@@ -263,7 +263,7 @@ def test_splits_are_those_of_the_seeds_that_follow(tmp_path):
         ({"executor": "abc"}, OptionError, "submit(function, argument)"),
         ({"executor": ThreadPoolExecutor}, OptionError, "submit(function, argument)"),
         ({"executor": Plain(), "workers": 2}, OptionError, "leave one of them out"),
-        ({"data": lambda *_: 1}, OptionError, "are of type int, and no zoo.Data"),
+        ({"data": lambda *_: 1}, OptionError, "are of type int, not zoo.Data"),
     ],
 )
 def test_mistakes_are_found_before_anything_is_trained(how, error, told, tmp_path, monkeypatch):
@@ -320,5 +320,5 @@ def test_data_cross_to_another_process_as_their_call_or_whole(iris):
     assert again.data.fingerprint == iris.fingerprint
     own = zoo.Data.from_array(iris.train.values)
     assert pickle.loads(pickle.dumps(LoadedHere(own))).data.fingerprint == own.fingerprint
-    with pytest.raises(zoo.errors.DataError, match="other data here"):
+    with pytest.raises(zoo.errors.DataError, match="different data here"):
         _ = LoadedAgain(iris.origin, "f00d").data

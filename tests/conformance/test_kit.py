@@ -203,7 +203,7 @@ def test_a_bounded_pair_has_to_compute_its_bound(catalogue):
 
 def test_remedies_have_to_be_pairs(catalogue):
     register(LearnedVariance, remedies=("nope",))
-    with pytest.raises(AssertionError, match="remedy 'nope' is no pair"):
+    with pytest.raises(AssertionError, match="remedy 'nope' is not a pair"):
         zoo.testing.check_pair("broken")
 
 

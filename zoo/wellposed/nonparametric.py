@@ -1,4 +1,4 @@
-"""How high a likelihood can go whose variances have a floor: the nonparametric ceiling."""
+"""How high a likelihood can go if its variances have a floor: the nonparametric ceiling."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ __all__ = ["Ceiling", "ceiling", "complete"]
 
 @dataclass(frozen=True)
 class Ceiling:
-    """How high the log likelihood of a whole data set can go under a smallest variance, in nats and units as loaded.
+    """How high the log likelihood of a data set can go given a smallest variance, in nats, in the units as loaded.
 
     Attributes:
         naive: every datum at the mode of the narrowest density.
-        reached: what the best mixture of such densities that was found reaches.
+        reached: the value of the best mixture of such densities found.
         certified: no distribution of their means can do better than this.
         atoms: how many means that mixture has.
     """
@@ -42,14 +42,12 @@ class Ceiling:
 
 
 def complete(pair: Pair, x: ArrayLike) -> tuple[Pair, Tensor]:
-    """The pair as a model of complete data, and such data in its units."""
+    """The pair as a model of complete data, and complete data in its units."""
     if not isinstance(pair, Pair):
         raise OptionError(f"pair is a {type(pair).__name__}; create it first, with zoo.create.")
     rows = torch.as_tensor(pair.view.inward(pair.view.checked(x)))
     if rows.isnan().any():
-        raise OptionError(
-            "x has entries that were not observed, and a path or a ceiling is that of complete rows: leave others out."
-        )
+        raise OptionError("x has missing entries, and a path or a ceiling needs complete rows: leave the others out.")
     inner: Any = pair.model
     return (replace(pair, model=inner.model) if isinstance(inner, Observed) else pair), rows
 
@@ -57,19 +55,19 @@ def complete(pair: Pair, x: ArrayLike) -> tuple[Pair, Tensor]:
 def ceiling(pair: Pair, x: ArrayLike, *, iterations: int = 500, tolerance: float = 1e-6) -> Ceiling:
     r"""The highest log likelihood of x that any decoder could give a pair whose variances have a floor.
 
-    Every p(x) of such a pair is a mixture of densities N(\mu, \xi I), so that the nonparametric maximum-likelihood
+    Every p(x) of such a pair is a mixture of densities N(\mu, \xi I), so the nonparametric maximum-likelihood
     mixture is a ceiling (Mattei & Frellsen 2018, Theorem 2, https://arxiv.org/abs/1802.04826). It is approached from
     below by EM over weights and means, started from the data, and certified from above: the log likelihood is concave
     in the mixing distribution G, so
 
     .. math:: \sup_{G'} \ell(G') \le \ell(G) + \max_\mu \sum_i \frac{N(x_i; \mu, \xi I)}{f_G(x_i)} - n
 
-    the maximum being sought by mean shift from every datum. Beside it the naive bound, -(nD/2) log 2 pi xi. Both are
-    ceilings of the full sum over x, not of a minibatch or a validation trace.
+    with the maximum sought by mean shift from every datum. The naive bound is -(nD/2) log 2 pi xi. Both are ceilings of
+    the full sum over x, not of a minibatch or a validation trace.
 
     Args:
         pair: a pair with a floor or a fixed variance.
-        x: data in the units as loaded, shape (N, D). Memory: some matrices of N x N.
+        x: data in the units as loaded, shape (N, D). Memory: several N x N matrices.
         iterations: the most EM steps and mean shifts.
         tolerance: EM ends when a step gains less than this, in nats per datum.
 
@@ -116,7 +114,7 @@ def ceiling(pair: Pair, x: ArrayLike, *, iterations: int = 500, tolerance: float
 def smallest_variance(model: Any) -> float:
     """The smallest eigenvalue that any covariance of the model may have, in its units."""
     raise OptionError(
-        f"no ceiling is computed for {type(model).__name__}: it is one of normal densities with a fixed variance or a "
+        f"no ceiling is computed for {type(model).__name__}: it needs normal densities with a fixed variance or a "
         "floor."
     )
 
@@ -130,7 +128,7 @@ def _(model: models.VAE) -> float:
 @smallest_variance.register(models.GaussianMixture)
 def _(model: emissions.ConstrainedNormal | models.GaussianMixture) -> float:
     if not model.floor:
-        raise OptionError(f"{type(model).__name__} without a floor has no smallest variance: nor has its likelihood.")
+        raise OptionError(f"{type(model).__name__} without a floor has no smallest variance, and so no ceiling.")
     return model.floor
 
 
@@ -145,6 +143,6 @@ def _log_kernel(x: Tensor, means: Tensor, variance: float) -> Tensor:
 
 
 def _distinct(means: Tensor, variance: float) -> Tensor:
-    """The means, those closer than a thousandth of a standard deviation counted once."""
+    """The means; those closer than a thousandth of a standard deviation count once."""
     distinct: Tensor = (means / (1e-3 * variance**0.5)).round().unique(dim=0)
     return distinct
