@@ -181,7 +181,7 @@ def test_a_count_that_is_none_is_named(run, call, said):
 def test_numbers_outside_the_support_are_refused(run, digits):
     x = np.zeros((2, 4))
     x[1, 2] = np.inf
-    with pytest.raises(DataError, match=r"inf in row 1 .*, column 'petal length.*model of numbers"):
+    with pytest.raises(DataError, match=r"inf in row 1 .*, column 'petal length.*models numbers"):
         run.encode(x)
     data = zoo.load_data("digits", binarize="threshold")
     binary = zoo.fit(zoo.create("bernoulli", data), data, seeds=1, steps=2, progress=False)
