@@ -21,6 +21,7 @@ from zoo.errors import Unknown
 from zoo.models.emissions import EachColumn, PerColumn
 from zoo.models.emissions.count import log_beta_binomial
 from zoo.models.emissions.ordinal import BinnedMixture, Cumulative
+from zoo.models.emissions.spline import PiecewiseQuantiles
 from zoo.models.emissions.unit import SigmoidOfNormal
 from zoo.models.operators import elementwise
 from zoo.models.ordinal import Binned, Levels, PartlyBinned, log_interval_mass, within_support
@@ -29,6 +30,7 @@ __all__ = [
     "cells",
     "column_scale",
     "columns_log_prob",
+    "crps",
     "distribution_function",
     "each_feature",
     "each_feature_given_the_others",
@@ -81,6 +83,12 @@ def _(likelihood: Levels) -> Tensor:
 @column_scale.register(Cumulative)
 def _(likelihood: Any) -> Tensor:
     return _unscaled(likelihood)
+
+
+@column_scale.register
+def _(likelihood: PiecewiseQuantiles) -> Tensor:
+    """Of the normal with as high a peak: one steep piece is enough for a density without end."""
+    return (-LOG_ROOT_TAU - likelihood.log_peak).exp()
 
 
 @column_scale.register
@@ -548,3 +556,31 @@ def _(one: Levels, x: Tensor) -> tuple[Tensor, Tensor]:
     number = one.number(x).expand(shape)[..., None]
     upto = mass.cumsum(-1).gather(-1, number)
     return (upto - mass.gather(-1, number))[..., 0], upto[..., 0]
+
+
+# -- scores ------------------------------------------------------------------------------------------------------------
+
+
+@singledispatch
+def crps(one: Any, x: Tensor) -> Tensor:  # noqa: ARG001
+    r"""The continuous ranked probability score of one variable at x, elementwise, in closed form, with its gradient.
+
+    .. math:: \int (F(y) - [y \ge x])^2 \, dy
+
+    Raises:
+        Unknown: no function is registered for such a distribution.
+    """
+    raise Unknown(f"the continuous ranked probability score of {name_of(one)} is not known in closed form")
+
+
+@crps.register
+def _(one: PiecewiseQuantiles, x: Tensor) -> Tensor:
+    return one.crps(x)
+
+
+@crps.register
+def _(one: dist.Normal, x: Tensor) -> Tensor:
+    r""":math:`\sigma [u (2 \Phi(u) - 1) + 2 \phi(u) - \pi^{-1/2}]`, u = (x - mu) / sigma."""
+    u = (x - one.loc) / one.scale
+    density = (-u.square() / 2 - LOG_ROOT_TAU).exp()
+    return one.scale * (u * torch.erf(u * math.sqrt(0.5)) + 2 * density - 1 / math.sqrt(math.pi))  # type: ignore[no-any-return]

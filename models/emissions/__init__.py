@@ -31,6 +31,7 @@ from .normal import (
 from .ordinal import BinnedOrdinal, CumulativeOrdinal, LogisticMixtureOrdinal
 from .positive import Gamma, LogNormal
 from .real import GammaPrecision, Laplace, Logistic, StudentT
+from .spline import QuantileSpline
 from .truncated import TruncatedNormal
 from .unit import ContinuousBernoulli, LogitNormal
 
@@ -68,6 +69,7 @@ __all__ = [
     "PerColumn",
     "Poisson",
     "QuantileNormal",
+    "QuantileSpline",
     "RatioNormal",
     "SharedNormal",
     "Softmax",

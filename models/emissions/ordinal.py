@@ -99,30 +99,33 @@ class LogisticMixtureOrdinal(MassEmission):
     .. math:: P(x_j \mid z) = \sum_k \pi_{kj} \left[
               \mathrm{sigmoid}\!\left(\frac{x_j + w_j/2 - \mu_{kj}}{s_{kj}}\right)
               - \mathrm{sigmoid}\!\left(\frac{x_j - w_j/2 - \mu_{kj}}{s_{kj}}\right) \right], \qquad
-              \pi_j = \mathrm{softmax}\, l_j, \quad \mu_{kj} = c_j + t_j a_{kj}, \quad s_{kj} = t_j e^{v_{kj}}
+              \pi_j = \mathrm{softmax}\, l_j, \quad \mu_{kj} = c_j + t_j a_{kj}, \quad
+              s_{kj} = s_0 r_j + t_j e^{v_{kj}}
 
-    with c_j the middle of the levels and t_j their standard deviation. Salimans et al. (2017), PixelCNN++,
-    https://arxiv.org/abs/1701.05517, whose code puts a density in the place of a mass below 1e-5
+    with c_j the middle of the levels, r_j half of what is from first to last and t_j their standard deviation.
+    Salimans et al. (2017), PixelCNN++, https://arxiv.org/abs/1701.05517, whose code has s_0 = e^-7, and a density in
+    the place of a mass below 1e-5
 
     Args:
         levels: of each of the d columns, increasing and equally spaced.
         components: K.
+        smallest: s_0, a scale; 0 for none.
 
     >>> emission = LogisticMixtureOrdinal([[0.0, 1.0, 2.0]], components=4)
     >>> round(float(emission(torch.zeros(12, 1)).log_prob(torch.arange(3.0)[:, None]).exp().sum()), 6)
     1.0
     """
 
-    def __init__(self, levels: Sequence[Sequence[float]], components: int = 10) -> None:
+    def __init__(self, levels: Sequence[Sequence[float]], components: int = 10, smallest: float = 0.0) -> None:
         super().__init__()
         self.levels = BinnedOrdinal(levels)
-        self.components, self.outputs = components, 3 * components
+        self.components, self.outputs, self.smallest = components, 3 * components, smallest
 
     def forward(self, parameters: Tensor) -> dist.TorchDistribution:
         """From K times l, K times a and K times v, (..., 3 K, d)."""
         logits, a, v = parameters.mT.unflatten(-1, (3, self.components)).unbind(-2)
         low, high, width, middle, spread = (part[:, None] for part in self.levels.buffers())
-        scale = spread * v.clamp(-FARTHEST, FARTHEST).exp()
+        scale = self.smallest * (high - low) / 2 + spread * v.clamp(-FARTHEST, FARTHEST).exp()
         cells = Binned(dist.Logistic(middle + spread * a, scale), width, (low, high), levels=self.levels.count)
         return BinnedMixture(dist.Categorical(logits=logits), cells)
 

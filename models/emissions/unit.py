@@ -151,7 +151,12 @@ class ContinuousBernoulli(Emission):
               = e^{\eta_j x_j} \Big/ \int_0^1 e^{\eta_j t} \, dt, \qquad \eta_j = \mathrm{logit} \, \lambda_j
 
     Unbounded only at an exact 0 or 1, where it grows like the size of eta; at any other x it is at most :math:`e^{y -
-    1} / y`, with y the smaller of x and 1 - x. Loaiza-Ganem & Cunningham (2019), https://arxiv.org/abs/1907.06845
+    1} / y`, with y the smaller of x and 1 - x. With a clip c, lambda is c + (1 - 2 c) sigmoid a, never nearer to 0 or
+    1, and the bound is the one at the ends. Loaiza-Ganem & Cunningham (2019), https://arxiv.org/abs/1907.06845 (c =
+    1e-4, in their code)
+
+    Args:
+        clip: c, below 1/2; 0 for none, and no bound.
 
     >>> fn = ContinuousBernoulli()(torch.tensor([[0.0, 1e4]]))
     >>> fn.log_prob(torch.tensor([0.3, 1.0]))
@@ -160,10 +165,23 @@ class ContinuousBernoulli(Emission):
 
     outputs = 1
 
+    def __init__(self, clip: float = 0.0) -> None:
+        super().__init__()
+        self.clip = clip
+
     def forward(self, parameters: Tensor) -> dist.TorchDistribution:
-        """From eta, (..., 1, d)."""
+        """From eta, or from a, (..., 1, d)."""
         (logits,) = parameters.unbind(-2)
+        if self.clip:
+            logits = (self.clip + (1 - 2 * self.clip) * logits.sigmoid()).logit()
         return ExponentialOnUnit(logits)
+
+    def log_density_bound(self) -> float:
+        r"""Of an eta as far out as the clip lets it be, :math:`\log \eta - \log (1 - e^{-\eta})`; infinite without."""
+        if not self.clip:
+            return math.inf
+        furthest = math.log1p(-self.clip) - math.log(self.clip)
+        return math.log(furthest) - math.log1p(-math.exp(-furthest))
 
     def start(self, x: Tensor) -> Tensor:
         """The eta of each column's mean, by Newton's method from an approximation of L^-1(y), L(u) = coth u - 1/u."""
@@ -173,6 +191,8 @@ class ContinuousBernoulli(Emission):
         for _ in range(NEWTON):
             fn = ExponentialOnUnit(eta)
             eta = eta + (mean - fn.mean) / fn.variance
+        if self.clip:
+            eta = ((eta.sigmoid() - self.clip) / (1 - 2 * self.clip)).clamp(LEAST, 1 - LEAST).logit()
         return eta[None]
 
 

@@ -33,9 +33,11 @@ from zoo.objectives.rules import (
     VariationalVariance,
     pinball,
 )
+from zoo.objectives.scores import CRPS
 from zoo.objectives.weighted import IWAE, MIWAE, Renyi
 
 __all__ = [
+    "CRPS",
     "ELBO",
     "IWAE",
     "MIWAE",

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from annotated_types import Ge, Le
 
+from zoo.cards import Preset
 from zoo.catalogue import register
 from zoo.errors import DataError
-from zoo.pairs.programs import VAEOptions, vae
+from zoo.pairs.programs import Positive, VAEOptions, vae
 
 if TYPE_CHECKING:
     from torch import nn
@@ -17,11 +19,18 @@ if TYPE_CHECKING:
     from zoo.data import Data
 
 
+PIXEL_CNN = "https://github.com/openai/pixel-cnn"
+
+
 @dataclass(frozen=True)
 class LogisticMixtureOptions(VAEOptions):
-    """``components`` is how many logistic densities are mixed for each column."""
+    """``components`` is how many logistic densities are mixed for each column.
+
+    ``smallest`` is the smallest scale, in halves of the distance from the first level to the last; None for none.
+    """
 
     components: Annotated[int, Ge(1), Le(1000)] = 5
+    smallest: Positive | None = None
 
 
 def levels(data: Data) -> tuple[float, ...]:
@@ -97,12 +106,13 @@ def categorical(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:
     bound="0",
     reference="Salimans et al. (2017), PixelCNN++",
     link="https://arxiv.org/abs/1701.05517",
+    presets=(Preset("pixel-cnn", {"smallest": math.exp(-7)}, "log scale of at least -7; scored as a mass", PIXEL_CNN),),
 )
 def logistic_mixture(data: Data, options: LogisticMixtureOptions) -> tuple[nn.Module, nn.Module]:
     """A VAE of LogisticMixtureOrdinal columns."""
     from zoo.models.emissions import LogisticMixtureOrdinal
 
-    emission = LogisticMixtureOrdinal([levels(data)] * data.features, options.components)
+    emission = LogisticMixtureOrdinal([levels(data)] * data.features, options.components, options.smallest or 0.0)
     return vae(data, options, emission, "ordinal")
 
 

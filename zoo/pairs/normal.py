@@ -24,6 +24,7 @@ SUAVE = "https://github.com/xuxu-wei/SUAVE"
 BETA_NLL = "https://github.com/martius-lab/beta-nll"
 TORCH_UNCERTAINTY = "https://github.com/ENSTA-U2IS-AI/torch-uncertainty"
 SIGMA_VAE = "https://github.com/orybkin/sigma-vae-pytorch"
+CB = "https://github.com/cunningham-lab/cb_and_cc"
 TVAE = "https://github.com/sdv-dev/CTGAN"
 
 
@@ -118,6 +119,7 @@ def gaussian_learned(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Mod
         Preset("suave", {"floor": 1e-6}, "variance clipped to at least 1e-6", SUAVE),
         Preset("beta-nll", {"floor": 1e-8}, "variance = softplus + 1e-8", BETA_NLL),
         Preset("torch-uncertainty", {"floor": 1e-12}, "deviation of at least 1e-6", TORCH_UNCERTAINTY),
+        Preset("cb", {"floor": 1e-12}, "deviation + 1e-6", CB),
     ),
 )
 def gaussian_constrained(data: Data, options: ConstrainedOptions) -> tuple[nn.Module, nn.Module]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 # the code each preset takes its floor from
 STIRN = "https://github.com/astirn/variational-variance"
+NOT_MIWAE = "https://github.com/nbip/notMIWAE"
 MIWAE = "https://github.com/pamattei/miwae"
 SOS_VAE = "https://github.com/biomedia-mira/sos-vae"
 
@@ -58,6 +60,12 @@ class LowRankOptions(VAEOptions):
     presets=(
         Preset("takahashi", {"smallest": 1e-6, "least_df": 3.0}, "scale = softplus + 1e-6, df = softplus + 3", STIRN),
         Preset("miwae", {"smallest": 1e-3, "least_df": 3.0}, "scale = softplus + 1e-3, df = softplus + 3", MIWAE),
+        Preset(
+            "not-miwae",
+            {"smallest": 1e-4 + math.log1p(math.exp(-10)), "least_df": 3.0},
+            "scale = softplus of at least -10, + 1e-4, df = softplus + 3",
+            NOT_MIWAE,
+        ),
     ),
 )
 def student_t(data: Data, options: StudentOptions) -> tuple[nn.Module, nn.Module]:
@@ -103,6 +111,27 @@ def logistic(data: Data, options: ScaleOptions) -> tuple[nn.Module, nn.Module]:
     from zoo.models.emissions import Logistic
 
     return vae(data, options, Logistic(options.smallest or 0.0))
+
+
+@register(
+    "quantile-spline",
+    title="Quantile spline by CRPS",
+    summary="A quantile function in ten pieces, of any shape, trained by ranked probability scores.",
+    formula="p(x|z) = ∏ⱼ 1/Qⱼ'(a; z),  xⱼ = Qⱼ(a; z)",
+    support="real",
+    bounded=False,
+    bounded_if="always, by 0; the density that is scored only with smallest, by -D log smallest",
+    bounds="objective",
+    reference="An & Jeon (2023), DistVAE, with slopes in any order and exponential tails",
+    link="https://arxiv.org/abs/2302.11294",
+    objective="crps",
+    remedies=("quantile-spline[smallest=0.1]", *CURES),
+)
+def quantile_spline(data: Data, options: ScaleOptions) -> tuple[nn.Module, nn.Module]:
+    """A VAE of QuantileSpline columns."""
+    from zoo.models.emissions import QuantileSpline
+
+    return vae(data, options, QuantileSpline(options.smallest or 0.0))
 
 
 @register(

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
 
+from annotated_types import Gt, Lt
+
+from zoo.cards import Preset
 from zoo.catalogue import register
 from zoo.pairs.programs import VAEOptions, vae
 
@@ -13,6 +17,14 @@ if TYPE_CHECKING:
     from zoo.data import Data
 
 CURES = ("gaussian-constrained", "gaussian-identity")
+CB = "https://github.com/cunningham-lab/cb_and_cc"
+
+
+@dataclass(frozen=True)
+class ClippedOptions(VAEOptions):
+    """``clip`` is how near the Bernoulli's probability may come to 0 and 1; None for as near as it likes."""
+
+    clip: Annotated[float, Gt(0), Lt(0.5)] | None = None
 
 
 @register(
@@ -22,16 +34,17 @@ CURES = ("gaussian-constrained", "gaussian-identity")
     formula="p(x|z) = ∏ⱼ C(λⱼ(z)) λⱼ(z)^xⱼ (1-λⱼ(z))^(1-xⱼ)",
     support="unit",
     bounded=False,
-    bounded_if="if no value is exactly 0 or 1; there it grows like the log of a logit",
+    bounded_if="if no value is exactly 0 or 1, where it grows like the log of a logit; or with clip",
     reference="Loaiza-Ganem & Cunningham (2019), The Continuous Bernoulli: Fixing a Pervasive Error in VAEs",
     link="https://arxiv.org/abs/1907.06845",
     remedies=CURES,
+    presets=(Preset("cb", {"clip": 1e-4}, "λ clipped to at least 1e-4 and at most 1 - 1e-4", CB),),
 )
-def continuous_bernoulli(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:
+def continuous_bernoulli(data: Data, options: ClippedOptions) -> tuple[nn.Module, nn.Module]:
     """A VAE of ContinuousBernoulli columns."""
     from zoo.models.emissions import ContinuousBernoulli
 
-    return vae(data, options, ContinuousBernoulli(), "unit")
+    return vae(data, options, ContinuousBernoulli(options.clip or 0.0), "unit")
 
 
 @register(
