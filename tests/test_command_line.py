@@ -96,6 +96,15 @@ def test_list_shows_every_pair_and_filters():
     assert "no pair matches 'nothing*'" in call("list", "nothing*")[1]
 
 
+def test_parts_of_a_pair_are_those_that_serve_it():
+    told = json.loads(call("parts", "gmm", "--json")[0])
+    assert [part["name"] for part in told["guide"]] == ["enumeration"] and told["prior"] == []
+    told = json.loads(call("parts", "gaussian-constrained", "--json")[0])
+    guides, priors = ({part["name"] for part in told[sort]} for sort in ("guide", "prior"))
+    assert {"mean-field", "spline"} <= guides and not {"enumeration", "exact"} & guides and "vamp" in priors
+    assert "Nearest: gmm" in call("parts", "gmn", status=2)[1]
+
+
 @pytest.mark.parametrize("name", zoo.list_pairs())
 def test_show_tells_every_option(name):
     out, _ = call("show", name)

@@ -133,7 +133,7 @@ class Card:
             "data": f"{self.support}; its formula is a {_MEASURES[self.base_measure]}",
             "bounded": self.boundedness + " nats per datum" * self.bounded,
             "instead": ", ".join(self.remedies),
-            "guide": f"{self.guide}, or another that serves its latents",
+            "guide": f"{self.guide}, or another that serves its latents (`zoo parts {self.name}` lists them)",
             "objective": f"{self.objective}, learning rate {self.learning_rate:g}",
             "weights kept": kept_weights(self.objective, "best"),
             "in scaled units": self.in_scaled_units and f"{self.in_scaled_units}: {ANOTHER_MODEL}",

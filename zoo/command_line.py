@@ -511,19 +511,33 @@ def new(
 
 
 @app.command()
-def parts(plugin: Plugins = None, as_json: AsJSON = False) -> None:
+def parts(
+    name: Annotated[
+        str | None, Argument(help="A pair, to list only what it can be given.", show_default="every part")
+    ] = None,
+    plugin: Plugins = None,
+    as_json: AsJSON = False,
+) -> None:
     """List the guides, priors and objectives you can give a pair, with their options."""
     from zoo.parts import GUIDES, OBJECTIVES, PRIORS
 
     _run_plugins(plugin)
     sorts = {of.sort: list(of) for of in (GUIDES, PRIORS, OBJECTIVES)}
+    if name is not None:
+        from zoo.testing import guides_of, priors_of
+
+        serving = {*guides_of(name), *priors_of(name)}
+        sorts |= {of.sort: [part for part in of if part.name in serving] for of in (GUIDES, PRIORS)}
     if as_json:
         told = ("name", "summary", "reference", "link", "options")
         _print_json({sort: [{key: getattr(part, key) for key in told} for part in of] for sort, of in sorts.items()})
         return
     for sort, of in sorts.items():
         rows = [(p.name, ", ".join(f"{n}={v}" for n, v in p.options.items()), f"{p.summary} {p.reference}") for p in of]
-        _print_table([sort, "options", "summary and source"], rows)
+        if rows:
+            _print_table([sort, "options", "summary and source"], rows)
+        else:
+            typer.echo(f" {sort}: only the pair's own")
         typer.echo()
 
 
