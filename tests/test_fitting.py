@@ -171,24 +171,17 @@ def test_every_validation_row_counts_alike(monkeypatch, iris):
     np.testing.assert_allclose(in_blocks.tree["validation/elbo"], run.tree["validation/elbo"], rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("steps", "seeds", "hidden", "mode"),
-    [(20, 1, (8,), "off"), (2000, 4, (128,), "capture"), (40_000, 1, (8,), "inductor"), (6000, 8, (400,), "inductor")],
-)
-def test_auto_chooses_by_the_work_ahead(digits, steps, seeds, hidden, mode):
-    from zoo.fitting import Settings, _mode
+@pytest.mark.parametrize(("steps", "likely"), [(20, 20), (60, 60), ("auto", 7000)])
+def test_auto_asks_whether_compiling_pays_in_the_likely_steps(monkeypatch, steps, likely):
+    from zoo import engine, fitting
 
-    pair = zoo.create("gaussian-learned", digits, hidden=hidden)
-    assert _mode(Settings(steps=steps), pair, seeds) == mode
-    assert _mode(Settings(steps=steps, compile="off"), pair, seeds) == "off"
-
-
-def test_auto_steps_are_run_by_what_is_likely_and_not_by_what_comes(digits):
-    from zoo.fitting import Settings, _mode
-
-    small, large = (zoo.create("gaussian-learned", digits, hidden=hidden) for hidden in ((8,), (400,)))
-    assert _mode(Settings(steps="auto"), small, 4) == "capture"
-    assert _mode(Settings(steps="auto"), large, 8) == "inductor"
+    asked = []
+    monkeypatch.setattr(engine, "compiling_pays", lambda _, times: bool(asked.append(times)))
+    monkeypatch.setattr(fitting.Settings, "most_steps", property(lambda _: 20))
+    data = zoo.load_data("iris")
+    run = zoo.fit(zoo.create("gmm", data), data, seeds=2, steps=steps, **QUIET | {"compile": "auto"})
+    assert asked == ([] if steps == 20 else [likely])
+    assert run.tree.attrs["compile"] == ("off" if steps == 20 else "capture")
 
 
 def test_every_round_runs_through_the_whole_schedule():

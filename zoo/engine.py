@@ -26,7 +26,7 @@ from torch.func import functional_call, grad_and_value, vmap
 from zoo.batches import STEPS_AHEAD, Order, Resident, Training
 from zoo.context import Stream, pyro_context, quiet_compiler, random_stream, seeded
 from zoo.errors import OptionError
-from zoo.graphs import BrainFloatLayers, arrange_products, on_cuda, record
+from zoo.graphs import BrainFloatLayers, arrange_products, compiling_pays, on_cuda, record
 from zoo.noise import Tape
 from zoo.objectives import Loss, refuse_other_data, traces
 from zoo.ranks import Ranks
@@ -135,7 +135,8 @@ class Engine:
         clip: the largest gradient norm of a seed, or None.
         same_batches: whether all seeds see the data in the order of seed 0.
         mode: how the step is run; on CUDA a recorded step is replayed as a CUDA graph. A step that cannot be captured
-            runs with "off", and ``note`` says why.
+            runs with "off", and ``note`` says why. "auto" captures it, and compiles it if that pays.
+        steps: how many steps compiling has to pay in.
         precision: precision of layer products in training; everything else has the precision of the data.
         onednn_from: the size from which products go to oneDNN, found by an earlier engine; None measures it if needed.
         ranks: which seeds are trained in this process; None for all.
@@ -159,7 +160,8 @@ class Engine:
         prepare: Callable[[Tensor], Tensor] | None = None,
         clip: float | None = None,
         same_batches: bool = False,
-        mode: Mode = "capture",
+        mode: Mode | Literal["auto"] = "capture",
+        steps: int = 0,
         precision: Precision = "float32",
         onednn_from: float | None = None,
         ranks: Ranks | None = None,
@@ -202,7 +204,8 @@ class Engine:
         if not self.lifts_noise and mode != "off":
             self.note = "it draws random numbers that cannot be lifted out of the step"
         elif mode != "off":
-            self.mode = mode
+            self.mode = "capture" if mode == "auto" else mode
+            self._times = steps * len(seeds) / len(self.seeds) if mode == "auto" else 0.0
             try:
                 self._advance = self._recorded()
             except Exception as error:  # whatever cannot be recorded, Pyro can still run
@@ -452,6 +455,9 @@ class Engine:
             graph = record(function, *given(0))
             graph.graph.eliminate_dead_code()
             self.onednn_from = arrange_products(graph.graph, self.onednn_from)
+            if self._times and self._pays(graph.graph):
+                self.mode = "inductor"
+            self._times = 0.0  # what is recorded next is compiled if this is
             graph.recompile()
             by_graph, by_pyro = given(1), given(1)
             found, expected = results(graph(*by_graph)), results(function(*by_pyro))
@@ -480,6 +486,11 @@ class Engine:
                 except RuntimeError:
                     raise OptionError(f'{self.note}; start again with compile="off".') from None
         return advance
+
+    def _pays(self, graph: torch.fx.Graph) -> bool:
+        """Whether all processes compile their graphs, which the first decides."""
+        decided = self.ranks.first(lambda: {"pays": torch.tensor(compiling_pays(graph, self._times))})
+        return decided is not None and bool(decided["pays"])
 
     # -- parameters ----------------------------------------------------------------------------------------------
 

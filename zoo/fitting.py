@@ -58,7 +58,6 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda _: 1.0,
 }
 ROWS_AT_ONCE, VALUES_AT_ONCE = 4096, 2**22  # at most, in a pass of a check
-COMPILING_TAKES = 20.0  # seconds, the first time
 FEW_STEPS = 50  # not worth recording
 MODES: tuple[Mode, ...] = get_args(Mode)
 OF_STEP = tuple(field.name for field in fields(State))
@@ -315,7 +314,8 @@ def _train(
         prepare=(lambda x: pair.view.noisy(x, torch.rand_like(x), width)) if data.noise else None,
         clip=settings.clip,
         same_batches=settings.same_batches,
-        mode=_mode(settings, pair, len(seeds)) if saved is None else MODES[int(saved["mode"])],
+        mode=_mode(settings) if saved is None else MODES[int(saved["mode"])],
+        steps=settings.likely_steps,
         precision=settings.precision,
         onednn_from=_onednn_from(saved, ranks),
         ranks=ranks,
@@ -818,17 +818,9 @@ def _room(device: torch.device) -> int:
     return int(torch.cuda.mem_get_info(device)[0]) // SHARE if device.type == "cuda" else 0
 
 
-def _mode(settings: Settings, pair: Pair, seeds: int) -> Mode:
-    """The mode that pays off: recording takes under a second; compiling takes 5 to 20 s and fuses more operations.
-
-    Measured on two cores, compiling saves about a millisecond a step and 4 ms for each million parameters. The choice
-    depends only on the work, so a repeated run makes the same choice.
-    """
-    if settings.compile != "auto":
-        return settings.compile
-    parameters = sum(p.numel() for p in {*pair.model.parameters(), *pair.guide.parameters()}) * seeds
-    saved = settings.likely_steps * (1e-3 + 4e-9 * parameters)
-    return "inductor" if saved > COMPILING_TAKES else "capture" if settings.likely_steps >= FEW_STEPS else "off"
+def _mode(settings: Settings) -> Mode | Literal["auto"]:
+    """How steps are run; recording, which takes under a second, does not pay for a few."""
+    return "off" if settings.compile == "auto" and settings.likely_steps < FEW_STEPS else settings.compile
 
 
 def _onednn_from(saved: dict[str, Tensor] | None, ranks: Ranks) -> float | None:
