@@ -344,6 +344,7 @@ def test_every_objective_is_named_and_read_back(part):
 
 def _tiny(objective):
     needs = {"penalized": "gmm-map", "two-stage": "gaussian-two-stage", "variational-variance": "gaussian-v3ae"}
+    needs |= {"split": "gaussian-split"}
     made = make_subject(needs.get(objective, "gaussian-learned"))
     return made.pair.model, made.pair.guide, made.x
 

@@ -14,8 +14,10 @@ from zoo.context import pyro_context, seeded
 from zoo.lenses import observed
 from zoo.models import VAE
 from zoo.models.emissions import FixedNormal, GammaPrecision
-from zoo.objectives import ELBO, BetaNLL, Faithful, MapGamma, VariationalVariance
+from zoo.objectives import ELBO, BetaNLL, Faithful, MapGamma, Split, VariationalVariance
 from zoo.parts import OBJECTIVES
+
+RULES = "gaussian-faithful", "gaussian-split", "gaussian-beta-nll", "gaussian-map-gamma", "gaussian-v3ae"
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +87,34 @@ def test_a_faithful_mean_learns_as_under_a_fixed_variance(data):
     for name in (weight, bias):  # of the last layer's rows the first four are the mean's
         torch.testing.assert_close(ours[name][:4], theirs[name.replace("decoder.", "decoder.decoder.")][:4])
         assert ours[name][4:].abs().min() > 0
+
+
+def test_split_is_a_normal_and_a_students_t_that_leaves_the_mean_alone(data):
+    """By SciPy; every parameter but the rows of alpha and beta has the gradient that the fixed variance gives it."""
+    pair, x = small("gaussian-split", data)
+    rule = Split(0.5)
+    total, terms = value(rule, pair.model, pair.guide, x)
+    _, _, fn = plugged(pair.model, pair.guide, x)
+    each = fn.base_dist
+    rest = stats.t.logpdf(x, each.df, each.loc, each.scale)
+    expected = (stats.norm.logpdf(x, each.loc, 0.5) + rest).sum(1).mean() - terms.kl.item()
+    assert total.item() == pytest.approx(expected)
+
+    class MeanOnly(torch.nn.Module):
+        def __init__(self, decoder):
+            super().__init__()
+            self.decoder = decoder
+
+        def forward(self, z):
+            return self.decoder(z)[..., :1, :]
+
+    plain = VAE(MeanOnly(pair.model.decoder), 2, FixedNormal(0.5)).double()
+    ours, theirs = gradients(rule, pair.model, pair.guide, x), gradients(ELBO(), plain, pair.guide, x)
+    for number, (name, gradient) in enumerate(ours.items()):
+        of_mean = theirs[name.replace("decoder.", "decoder.decoder.")]
+        last = number >= len(ours) - 2  # of the last layer's rows the first four are the mean's
+        torch.testing.assert_close(gradient[:4] if last else gradient, of_mean[:4] if last else of_mean)
+        assert not last or gradient[4:].abs().min() > 0
 
 
 def test_beta_nll_is_the_elbo_at_0_and_moves_the_mean_as_squared_error_at_1(data):
@@ -157,7 +187,7 @@ def test_an_integrated_precision_is_students_t():
         assert fn.log_prob(torch.tensor(0.7).double())[at].exp().item() == pytest.approx(density, rel=1e-6)
 
 
-@pytest.mark.parametrize("name", ["gaussian-faithful", "gaussian-beta-nll", "gaussian-map-gamma", "gaussian-v3ae"])
+@pytest.mark.parametrize("name", [*RULES])
 def test_what_was_not_observed_is_left_out(name, data):
     """Hiding a column's entries leaves the rule that of the others."""
     pair, x = small(name, data)

@@ -21,6 +21,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import h5py
+import networkx
 import numpy as np
 import pandas as pd
 import pytest
@@ -93,6 +94,17 @@ def test_mnist_5k():
     assert len(rows) == 5000
     assert np.all(np.bincount(rows["label"]) == 500)
     assert np.all(np.bincount(data.test["label"]) == 100)
+
+
+def test_les_miserables_are_counts_of_pairs_that_stand_in_one_row_alone():
+    data = load_data("les-miserables", support="count")
+    assert (len(rows_in_order(data)), data.features, data.names[0]) == (69, 8, "Valjean")
+    graph = networkx.les_miserables_graph()
+    others = sorted(set(graph) - set(data.names))
+    expected = networkx.to_numpy_array(graph, nodelist=[*others, *data.names])[: len(others), len(others) :]
+    assert np.array_equal(rows_in_order(data), expected)
+    assert expected[others.index("Javert"), 0] == 17
+    assert (expected.var(0) > 2 * expected.mean(0)).all()
 
 
 def test_every_name_is_listed():

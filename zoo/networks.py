@@ -58,18 +58,18 @@ def _mlp_decoder(
 
 
 class FaithfulDecoder(nn.Sequential):
-    """A perceptron with two outputs, whose hidden units are trained only by the first, the mean.
+    """A perceptron whose hidden units are trained only by its first output, the mean.
 
     Stirn et al. (2023), https://arxiv.org/abs/2212.09184
     """
 
     def forward(self, z: Tensor) -> Tensor:
-        """(..., L) to (..., 2, D); the second output has no gradient beyond the last layer."""
+        """(..., L) to (..., outputs, D); only the first output has a gradient beyond the last layer."""
         *trunk, head, shape = self
         for layer in trunk:
             z = layer(z)
-        mean, log_variance = shape(head(z))[..., :1, :], shape(head(z.detach()))[..., 1:, :]
-        return torch.cat([mean, log_variance], dim=-2)
+        mean, rest = shape(head(z))[..., :1, :], shape(head(z.detach()))[..., 1:, :]
+        return torch.cat([mean, rest], dim=-2)
 
 
 class ConvEncoder(nn.Module):

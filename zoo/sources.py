@@ -273,7 +273,7 @@ def list_data() -> list[str]:
     """The data sets that :func:`load_data` knows by name.
 
     >>> list_data()
-    ['breast-cancer', 'diabetes', 'digits', 'iris', 'mnist-5k', 'penguins', 'wine']
+    ['breast-cancer', 'diabetes', 'digits', 'iris', 'les-miserables', 'mnist-5k', 'penguins', 'wine']
     """
     return sorted(NAMED)
 
@@ -306,11 +306,26 @@ def _penguins() -> Raw:
         return Raw(pd.read_csv(file))
 
 
+def _les_miserables(main: int = 8) -> Raw:
+    """In how many chapters each other character of the novel is met with each of the main ones: counts.
+
+    Counted by Knuth (1993), The Stanford GraphBase, and shipped with NetworkX, which torch needs. The main ones are
+    columns alone, so that no count of a pair stands in two rows.
+    """
+    graph: Any = import_module("networkx").les_miserables_graph()
+    degree = dict(graph.degree(weight="weight"))
+    columns = sorted(degree, key=lambda name: (-degree[name], name))[:main]
+    rows = [name for name in sorted(degree) if name not in columns]
+    counts = [[graph.get_edge_data(row, column, {"weight": 0})["weight"] for column in columns] for row in rows]
+    return Raw(np.array(counts, dtype=np.float64), names=columns)
+
+
 NAMED: dict[str, Callable[[], Raw]] = {
     "breast-cancer": _embedded("load_breast_cancer"),
     "diabetes": _embedded("load_diabetes", scaled=False),
     "digits": _embedded("load_digits", image_shape=(8, 8)),
     "iris": _embedded("load_iris"),
+    "les-miserables": _les_miserables,
     "mnist-5k": _mnist_5k,
     "penguins": _penguins,
     "wine": _embedded("load_wine"),

@@ -48,6 +48,28 @@ def gaussian_faithful(data: Data, options: FaithfulOptions) -> tuple[nn.Module, 
 
 
 @register(
+    "gaussian-split",
+    title="Gaussian, mean and variance apart",
+    summary="A mean trained as under a fixed variance, and a gamma-distributed precision for the rest: Student-t.",
+    formula="p(x|z) = ∏ⱼ ∫ N(xⱼ; μⱼ(z), 1/λ) Gamma(λ; αⱼ(z), βⱼ(z)) dλ",
+    support="real",
+    bounded=False,
+    reference="Detlefsen et al. (2019), Reliable Training and Estimation of Variance Networks, their split training",
+    link="https://arxiv.org/abs/1906.03260",
+    objective="split",
+    remedies=CURES,
+)
+def gaussian_split(data: Data, options: FaithfulOptions) -> tuple[nn.Module, nn.Module]:
+    """A VAE of GammaPrecision columns, with a FaithfulDecoder."""
+    from zoo.models import VAE
+    from zoo.models.emissions import GammaPrecision
+    from zoo.networks import FaithfulDecoder
+
+    network: Any = decoder(data, options, GammaPrecision.outputs)
+    return VAE(FaithfulDecoder(*network), options.latent_dim, GammaPrecision()), guide(data, options)
+
+
+@register(
     "gaussian-beta-nll",
     title="Gaussian, β-NLL",
     summary="Like gaussian-learned, but each column's log density is weighted by a power of its variance.",
