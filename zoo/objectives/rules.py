@@ -302,7 +302,7 @@ def _student(model_trace: Any, objective: str) -> Any:
     each: Any = each_feature(model_trace.nodes["x"]["fn"])
     if not isinstance(each, StudentT):
         raise OptionError(
-            f"objective {objective}: it is of Student-t columns given z, as gaussian-v3ae has them, and these are "
+            f"objective {objective}: it needs Student-t columns given z, as in gaussian-v3ae, and these are "
             f"{name_of(each)}."
         )
     return each
