@@ -28,8 +28,9 @@ __all__ = [
 ]
 
 ONEDNN_FROM, ONEDNN_FROM_IF_TWICE_AS_FAST = 2**24, 2**22  # operations of a product from which oneDNN is faster than MKL
-# seconds that compiling saves per call of an operation and per number of an elementwise one, and takes per operation
-CALLED, FUSED, COMPILED = 1.5e-6, 5.5e-10, 0.04
+CALLED, FUSED = 4e-6, 3e-10  # seconds that compiling saves per operation, and per number of an elementwise one
+STARTED, COMPILED = 5.0, 0.02  # seconds that it takes, and more per operation
+WORTH = 2  # how many times what it takes compiling has to save, as machines differ and training may end early
 WIDE = 16  # columns of a product that MKL processes together
 WHOLE: dict[str, Any] = {"memory_format": torch.contiguous_format}
 
@@ -82,7 +83,8 @@ def compiling_pays(graph: torch.fx.Graph, times: float) -> bool:
     """
     values = [node.meta.get("val") for node in graph.nodes if torch.Tag.pointwise in getattr(node.target, "tags", ())]
     numbers = sum(value.numel() for value in values if isinstance(value, Tensor))
-    return times * (CALLED * len(graph.nodes) + FUSED * numbers) > COMPILED * len(graph.nodes)
+    operations = len(graph.nodes)
+    return times * (CALLED * operations + FUSED * numbers) > WORTH * (STARTED + COMPILED * operations)
 
 
 @functools.cache
