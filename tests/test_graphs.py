@@ -37,7 +37,7 @@ def test_products_are_arranged_and_stay_what_they_are(rows, inner, columns, dtyp
 
 def test_compiling_pays_for_many_numbers_or_many_calls():
     few, many = (graphs.record(lambda x: x.exp() + 1, torch.zeros(size)).graph for size in (1, 10**6))
-    assert [graphs.compiling_pays(graph, times) for graph in (few, many) for times in (0, 10**4, 10**6)] == [
+    assert [graphs.compiling_pays(graph, times) for graph in (few, many) for times in (0, 10**5, 10**6)] == [
         *(False, False, True),
         *(False, True, True),
     ]
