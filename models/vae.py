@@ -33,6 +33,8 @@ class VAE(nn.Module):
     - ``settle(guide, x)``: before each validation, fix in buffers what is computed from training rows.
     - ``log_density_bound(features)``: the least upper bound of log p(x | z); required for a bounded pair.
     - ``log_prior()``: log p(theta) per datum, for the objective "penalized" and the path of the penalised likelihood.
+    - ``log_precision_prior(precision, there, z, guide)``: the log prior of precisions (B, D), for the objective
+      "variational-variance".
     - ``log_evidence(x, columns=None)``: log p(x) in closed form, (B,), for all columns or some; replaces sampling.
     - ``posterior(x)``: mean (B, L) and Cholesky factor (L, L) of p(z | x), for the guide :class:`ClosedFormNormal`.
     - ``component_logits(z)``: log p(c | z), (..., C), of a component besides z, for guides that only serve z.

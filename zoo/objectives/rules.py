@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 LOG_TAU = math.log(2 * math.pi)
+SMALLEST_PRECISION = 1e-30
 Positive = Annotated[float, Gt(0), Lt(math.inf)]
 
 
@@ -253,7 +254,7 @@ class MapGamma:
 )
 @dataclass(frozen=True)
 class VariationalVariance:
-    r"""A gamma posterior over each precision, minus its divergence from a gamma prior.
+    r"""A gamma posterior over each precision, minus its divergence from a prior.
 
     .. math:: E_{q(z \mid x)} \sum_j \left[ \tfrac12 \left( \psi(\alpha_j) - \log \beta_j - \log 2 \pi
               - \tfrac{\alpha_j}{\beta_j} (x_j - \mu_j)^2 \right)
@@ -261,11 +262,12 @@ class VariationalVariance:
 
     For a likelihood of Student-t columns, the result of integrating out the precisions: 2 alpha degrees of freedom, a
     scale of sqrt(beta / alpha). The terms named after the ELBO are those of that density.
-    Bounded through the second divergence. V3AE with the prior "Gamma": Stirn & Knowles (2020),
+    Bounded through the second divergence if the prior is fixed. V3AE with the prior "Gamma", or with the model's own
+    ``log_precision_prior`` (:class:`~zoo.models.PrecisionVAE`), by one draw of the precisions: Stirn & Knowles (2020),
     https://arxiv.org/abs/2006.04910
 
     Args:
-        shape: a.
+        shape: a, unless the model has a prior of its own.
         rate: b.
     """
 
@@ -278,11 +280,19 @@ class VariationalVariance:
         each = _student(p, "variational-variance")
         alpha = each.df / 2
         beta = alpha * each.scale.square()
-        prior = Gamma(torch.full_like(alpha, self.shape), torch.full_like(beta, self.rate), validate_args=False)
-        divergence = kl_divergence(Gamma(alpha, beta, validate_args=False), prior)
-        residual = torch.where(x.isnan(), each.loc, x) - each.loc
+        there, posterior = ~x.isnan(), Gamma(alpha, beta, validate_args=False)
+        residual = torch.where(there, x, each.loc) - each.loc
         expected = (alpha.digamma() - beta.log() - LOG_TAU - alpha / beta * residual.square()) / 2
-        rule = torch.where(x.isnan(), 0.0, expected - divergence).sum(-1).mean()
+        own = getattr(model, "log_precision_prior", None)
+        if own is None:
+            prior = Gamma(torch.full_like(alpha, self.shape), torch.full_like(beta, self.rate), validate_args=False)
+            taken = torch.where(there, kl_divergence(posterior, prior), 0.0).sum(-1)
+        else:
+            # one of a small shape may underflow, where some gammas are infinite
+            precision = posterior.rsample().clamp(min=SMALLEST_PRECISION)
+            log_prior = own(precision, there, q.nodes["z"]["value"], guide)
+            taken = -torch.where(there, posterior.entropy(), 0.0).sum(-1) - log_prior
+        rule = (torch.where(there, expected, 0.0).sum(-1) - taken).mean()
         return terms(p, q, len(x)).loss_of(rule, kl_weight)
 
 

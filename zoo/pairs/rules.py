@@ -25,6 +25,17 @@ class FaithfulOptions:
     activation: Literal["tanh", "relu", "gelu", "silu", "softplus"] = "tanh"
 
 
+@dataclass(frozen=True)
+class PrecisionOptions(VAEOptions):
+    """``precisions`` is their prior: a gamma, those of some training rows, or a mixture whose weights z decides.
+
+    ``components`` are that many training rows, or gammas of learned shapes and rates; "vbem" has a grid of 144 gammas.
+    """
+
+    precisions: Literal["gamma", "vamp", "vbem", "vbem-learned"] = "gamma"
+    components: Width = 20
+
+
 @register(
     "gaussian-faithful",
     title="Gaussian, faithful",
@@ -116,15 +127,24 @@ def gaussian_map_gamma(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.M
     formula="p(x|z) = ∏ⱼ ∫ N(xⱼ; μⱼ(z), 1/λ) Gamma(λ; αⱼ(z), βⱼ(z)) dλ",
     support="real",
     bounded=False,
-    bounded_if="always, through the divergence from the prior Gamma(1, 0.001); the scored density is not",
+    bounded_if="with precisions=gamma or vbem, through the divergence from that prior; the scored density is not",
     bounds="objective",
     reference="Stirn & Knowles (2020), Variational Variance",
     link="https://arxiv.org/abs/2006.04910",
     objective="variational-variance",
     remedies=CURES,
 )
-def gaussian_v3ae(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:
+def gaussian_v3ae(data: Data, options: PrecisionOptions) -> tuple[nn.Module, nn.Module]:
     """A VAE of GammaPrecision columns."""
+    from zoo.models import VAE, MixturePrecisionVAE, PseudoPrecisionVAE
     from zoo.models.emissions import GammaPrecision
 
-    return vae(data, options, GammaPrecision())
+    network, size = decoder(data, options, GammaPrecision.outputs), (options.components, data.features)
+    of = network, options.latent_dim, GammaPrecision()
+    made = {
+        "gamma": lambda: VAE(*of),
+        "vamp": lambda: PseudoPrecisionVAE(*of, rows=size),
+        "vbem": lambda: MixturePrecisionVAE(*of),
+        "vbem-learned": lambda: MixturePrecisionVAE(*of, learned=size),
+    }
+    return made[options.precisions](), guide(data, options)
