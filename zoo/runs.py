@@ -30,10 +30,11 @@ from zoo.errors import DataError, OptionError, RunError, UnknownPair
 from zoo.frames import filled
 from zoo.imputation import SWEEPS, center, impute
 from zoo.lenses import observed
+from zoo.netcdf import file_of, read_checked_tree
 from zoo.options import MAX_SEED, ImputationMethod, count, location
 from zoo.plugins import how_to_get
 from zoo.scoring import Reference, has_gaps, score_rows
-from zoo.storage import RECIPE, digest, locked, netcdf, read_checked_tree, regular, runs_within, write_directory
+from zoo.storage import RECIPE, digest, locked, regular, runs_within, write_directory
 from zoo.tree import finish
 
 if TYPE_CHECKING:
@@ -448,7 +449,7 @@ class Run:
             "seeds": self.seeds,
             "data": self.pair.data.outline(),
         }
-        files = {WEIGHTS: safetensors.torch.save(self.weights), TREE: netcdf(finish(self.tree))}
+        files = {WEIGHTS: safetensors.torch.save(self.weights), TREE: file_of(finish(self.tree))}
         recipe["sha256"] = {name: digest(content) for name, content in files.items()}
         recipe["sha256"][RECIPE] = digest(json.dumps(recipe).encode())
         return files | {RECIPE: json.dumps(recipe, indent=1).encode()}

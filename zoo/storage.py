@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import json
 import os
 import shutil
 import stat
@@ -15,16 +14,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, cast
+from typing import IO, cast
 
 from filelock import FileLock, Timeout
 
 from zoo.errors import DataError, RunError
-
-if TYPE_CHECKING:
-    import xarray
 
 __all__ = [
     "RECIPE",
@@ -36,10 +32,7 @@ __all__ = [
     "digest",
     "free_memory",
     "locked",
-    "netcdf",
     "pieces",
-    "read_checked_tree",
-    "read_tree",
     "regular",
     "runs_within",
     "unzipped",
@@ -210,56 +203,6 @@ def check_opens(file: Path) -> None:
     if listing.returncode:
         told = (listing.stderr.strip().splitlines() or [f"the process that opened it died ({listing.returncode})"])[-1]
         raise DataError(f"cannot be opened, it is damaged: {told}")
-
-
-def read_tree(file: Path) -> xarray.DataTree:
-    """The groups of a netCDF file, in memory.
-
-    HDF5 meets no damaged file here: that of a run is held against its checksum, any other is opened elsewhere first.
-
-    Raises:
-        DataError: it is damaged, or promises more than it can hold, or than the memory can.
-        OSError: it cannot be read.
-    """
-    recipe = regular(file).with_name(RECIPE)
-    if recipe.is_file():
-        _check_digest(file, recipe)
-    else:
-        check_opens(file)
-    return read_checked_tree(file)
-
-
-def read_checked_tree(file: Path) -> xarray.DataTree:
-    """As :func:`read_tree`, of a file that is known to be what was written.
-
-    Raises:
-        DataError: it promises more than it can hold, or than the memory can.
-        OSError: it cannot be read.
-    """
-    import xarray
-
-    with xarray.open_datatree(file, engine="h5netcdf") as tree:
-        check_promise(sum(group.to_dataset(inherit=False).nbytes for group in tree.subtree), file)
-        return tree.load()
-
-
-def _check_digest(file: Path, recipe: Path) -> None:
-    try:
-        expected = json.loads(recipe.read_text(encoding="utf-8"))["sha256"][file.name]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{recipe.name} beside it is damaged: it has no checksum of it") from error
-    if digest(file.read_bytes()) != expected:
-        raise DataError(f"it is damaged: its checksum is another than {recipe.name} has")
-
-
-def netcdf(tree: xarray.DataTree) -> bytes:
-    """The netCDF file of a tree; in memory, since HDF5 brings the process down on a disk that fills up meanwhile."""
-    with ExitStack() as stack:
-        if "distributed" in sys.modules:  # where xarray would have its scheduler lock a file that has no name
-            import dask
-
-            stack.enter_context(dask.config.set(scheduler="threads"))
-        return bytes(tree.to_netcdf(engine="h5netcdf"))
 
 
 def digest(content: bytes) -> str:

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from zoo.comparison.difference import Floats, Score
 from zoo.comparison.improvement import ended_early
 from zoo.errors import RunError
+from zoo.netcdf import read_tree
 from zoo.options import location
-from zoo.storage import read_tree, runs_within
+from zoo.storage import runs_within
 
 __all__ = ["BAD_K", "COLLAPSED", "HasTree", "Outcome", "Source", "outcomes", "with_ensembles"]
 
