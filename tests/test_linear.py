@@ -56,7 +56,7 @@ def maximum(scaled, rank):
 
 
 def trained(name, data, **settings):
-    return zoo.fit(zoo.create(name, data, latent_dim=RANK), data, keep="last", progress=False, **settings)
+    return zoo.fit(zoo.create(name, data, latent_dim=RANK), data, keep="last", checks=10, progress=False, **settings)
 
 
 def evidence(run, data, part):
