@@ -29,11 +29,11 @@ def score_quickly(monkeypatch):
     """A few steps, draws and rows of each, for tests that ask of a score only that it is there."""
     monkeypatch.setattr("zoo.evaluation.inference_gaps.STEPS", 5)
     monkeypatch.setattr("zoo.evaluation.inference_gaps.ELBO_DRAWS", 100)
+    monkeypatch.setattr(import_module("zoo.evaluation.imputation"), "ROWS", 10)
     monkeypatch.setattr("zoo.wellposed.paths.UPHILL", 10)
     monkeypatch.setattr("zoo.wellposed.paths.FURTHER", 5)
-    group = import_module("zoo.evaluation.wellposedness")  # in the package, the name is that of the function
-    monkeypatch.setattr(group, "SAMPLES", 50)
-    monkeypatch.setattr(group, "CEILING_ROWS", 50)
+    monkeypatch.setattr(import_module("zoo.evaluation.wellposedness"), "SAMPLES", 50)
+    monkeypatch.setattr(import_module("zoo.evaluation.wellposedness"), "CEILING_ROWS", 50)
 
 
 def break_at(monkeypatch, number, error):

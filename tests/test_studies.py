@@ -30,7 +30,7 @@ from zoo.studies import failure_file
 from zoo.tasks import LoadedAgain, LoadedHere
 
 NAMES = ["gmm-constrained[components=2|3]", "own-mortal"]
-HOW = {"seeds": 2, "steps": 60, "checks": 10, "samples": 20, "temperatures": 0, "compile": "off", "progress": False}
+HOW = {"seeds": 2, "steps": 30, "checks": 10, "samples": 20, "temperatures": 0, "compile": "off", "progress": False}
 MARKS = "ZOO_TEST_MARKS"
 
 
@@ -41,7 +41,7 @@ class Mortal(likelihoods.StudentT):
         marks = os.environ.get(MARKS)
         if marks is not None:
             type(self).calls = getattr(type(self), "calls", 0) + 1
-            if type(self).calls == 100 and not Path(marks, "died").exists():
+            if type(self).calls == 50 and not Path(marks, "died").exists():
                 Path(marks, "died").touch()
                 os.kill(os.getpid(), signal.SIGKILL)
         return super().likelihood(z)
@@ -275,9 +275,9 @@ def test_mistakes_are_found_before_anything_is_trained(how, error, told, tmp_pat
 
 def test_another_fit_is_refused_and_something_else_is_left_alone(tmp_path):
     zoo.study("gmm-constrained", "iris", tmp_path, **HOW)
-    study = zoo.study("gmm-constrained", "iris", tmp_path, **HOW | {"steps": 50})
-    assert "steps 60, not 50" in study.failures["gmm-constrained"]
-    study = zoo.study("gmm-constrained", "iris", tmp_path, overwrite=True, **HOW | {"steps": 50})
+    study = zoo.study("gmm-constrained", "iris", tmp_path, **HOW | {"steps": 25})
+    assert "steps 30, not 25" in study.failures["gmm-constrained"]
+    study = zoo.study("gmm-constrained", "iris", tmp_path, overwrite=True, **HOW | {"steps": 25})
     assert study.failures == {}
     (tmp_path / "gmm").mkdir()
     (tmp_path / "gmm" / "thesis.tex").touch()
