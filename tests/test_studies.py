@@ -5,7 +5,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,7 @@ import loky
 import numpy as np
 import pytest
 from pictures import draw_nothing
-from programs import score_quickly
+from programs import forked, score_quickly
 from typer.testing import CliRunner
 
 import zoo
@@ -201,27 +200,29 @@ def test_a_task_that_another_process_is_at_is_not_done_twice(tmp_path):
     assert list(study.absent) == study.unfinished == ["gmm-constrained"]
 
 
+def compare_in_a_terminal(place, said):
+    """The command as a shell starts it: in a process group of its own, which Ctrl-C interrupts."""
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever started the tests
+    sys.stderr = said.open("w", buffering=1)
+    words = "compare gmm-constrained gaussian-identity --data iris --steps 3000 --compile off --quiet --workers 2"
+    app([*words.split(), "--out", str(place)])
+
+
 def test_an_interruption_stops_the_workers_and_loses_nothing(tmp_path):
-    command = [sys.executable, "-m", "zoo.command_line", "compare", "gmm-constrained", "gaussian-identity"]
-    command += ["--data", "iris", "--steps", "3000", "--compile", "off", "--quiet", "--workers", "2", "--out"]
-    running = subprocess.Popen(
-        [*command, tmp_path / "study"],
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # whatever started the tests
-    )
-    while len([*(tmp_path / "study").glob("*/state-*")]) < 2 and running.poll() is None:
+    place, said = tmp_path / "study", tmp_path / "said"
+    running = forked(compare_in_a_terminal, place, said)
+    while len([*place.glob("*/state-*")]) < 2 and running.is_alive():
         time.sleep(0.05)
     os.killpg(running.pid, signal.SIGINT)
-    _, said = running.communicate(timeout=60)
-    assert running.returncode == 130
-    assert "--resume goes on" in said
-    states = {*(tmp_path / "study").glob("*/state-*")}
+    running.join(60)
+    assert running.exitcode == 130
+    assert "--resume goes on" in said.read_text()
+    states = {*place.glob("*/state-*")}
     assert states
     time.sleep(0.5)
-    assert {*(tmp_path / "study").glob("*/state-*")} == states, "no worker goes on"
-    assert not [*(tmp_path / "study").glob("*/run.json")]
+    assert {*place.glob("*/state-*")} == states, "no worker goes on"
+    assert not [*place.glob("*/run.json")]
 
 
 def test_a_failure_is_told_until_it_is_mended(tmp_path, monkeypatch):
