@@ -237,7 +237,7 @@ def test_train_evaluate_report(tmp_path):
     assert "data = zoo.load_data('iris', seed=5)" in attributes["repeat"]
     assert json.loads(attributes["options"])["hidden"] == [8, 4]
 
-    rows = json.loads(call("evaluate", run, "--samples", 100, "--json")[0])["rows"]
+    rows = json.loads(call("evaluate", run, "--samples", 100, "--temperatures", 2, "--json")[0])["rows"]
     held_out = xarray.load_datatree(run / "run.nc")["heldout"]
     assert held_out.attrs["samples"] == 100
     assert rows[0]["log_evidence"] == pytest.approx(float(held_out["log_mass"].mean()))
@@ -368,6 +368,7 @@ def test_pairs_of_an_earlier_comparison_are_left_alone(tmp_path):
 def test_compare_goes_on_when_a_pair_fails(tmp_path, broken):
     names = ["broken", "gaussian-identity:full-rank"]
     options = ["--set", "hidden=4,", "--set", "gaussian-identity:full-rank.scale=0.5", "--samples", 100]
+    options += ["--temperatures", 0]
     arguments = ["--data", "iris", "--out", tmp_path / "all", "--plugin", broken, *QUICK]
     out, err = call("compare", *names, *arguments, *options, status=1)
     assert "RuntimeError: no such luck" in out and "Trace Shapes" not in out

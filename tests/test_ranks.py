@@ -8,13 +8,13 @@ import subprocess
 import sys
 import time
 from contextlib import nullcontext
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from programs import forked
 from torch import nn
-from two_processes import BATCH, ENGINES, FITS, SIZE, STEPS, doubles, engine
+from two_processes import BATCH, ENGINES, FITS, SIZE, STEPS, doubles, engine, work
 from typer.testing import CliRunner
 
 import zoo
@@ -32,16 +32,10 @@ ALONE = {"OMP_NUM_THREADS": "1"}
 def together(tmp_path_factory):
     """What two processes told, and the folder of what they wrote."""
     folder = tmp_path_factory.mktemp("together")
-    script = Path(__file__).with_name("two_processes.py")
-    processes = [
-        subprocess.Popen(
-            [sys.executable, script, str(rank), folder], env=os.environ | ALONE, stderr=subprocess.PIPE, text=True
-        )
-        for rank in range(SIZE)
-    ]
+    processes = [forked(work, rank, folder) for rank in range(SIZE)]
     for process in processes:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
+        process.join(120)
+        assert process.exitcode == 0, "what it met it printed"
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(SIZE)], folder
 
 

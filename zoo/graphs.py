@@ -5,12 +5,11 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch._functorch.compile_utils import fx_graph_cse
 from torch._guards import TracingContext, tracing
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -168,9 +167,39 @@ def share_results(graph: torch.fx.GraphModule) -> None:
     for node in graph.graph.find_nodes(op="call_function", target=torch.ops.aten.log.default):
         _undo_exponential(graph.graph, node)
     graph.graph.eliminate_dead_code()
-    once = fx_graph_cse(graph.graph)
-    once.set_codegen(graph.graph._codegen)
-    graph.graph = once
+    _merge_equal_nodes(graph.graph)
+
+
+def _merge_equal_nodes(graph: torch.fx.Graph) -> None:
+    """Of nodes that do the same with the same, keep the first; torch's own way to do it loads a compiler."""
+    calls = [node for node in graph.nodes if node.op == "call_function"]
+    if any(_writes(node.target) for node in calls):  # then equal nodes need not be equal tensors
+        return
+    first: dict[Any, torch.fx.Node] = {}
+    apart = {*graph.output_node().all_input_nodes}  # what is returned twice is not one tensor
+    for node in calls:
+        random = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+        if random or node in apart:
+            continue
+        same = first.setdefault((node.target, _key(node.args), _key(node.kwargs)), node)
+        if same is not node:
+            node.replace_all_uses_with(same)
+            graph.erase_node(node)
+
+
+def _writes(target: Any) -> bool:
+    return isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable
+
+
+def _key(argument: Any) -> Any:
+    """Equal for equal arguments alone: 1, 1.0 and True are not, nor are 0.0 and -0.0."""
+    if isinstance(argument, torch.fx.Node):
+        return argument
+    if isinstance(argument, Mapping):
+        return tuple((name, _key(value)) for name, value in argument.items())
+    if isinstance(argument, list | tuple):
+        return tuple(map(_key, argument))
+    return type(argument), repr(argument)
 
 
 def _undo_exponential(graph: torch.fx.Graph, log: torch.fx.Node) -> None:

@@ -245,11 +245,11 @@ def study(
         RunError: a place that cannot be written, or holds something else.
 
     >>> import tempfile, zoo
-    >>> names = ["gmm-constrained[components=2|3]", "linear-shared"]
+    >>> names = "gmm-constrained[components=2|3]"
     >>> with tempfile.TemporaryDirectory() as out:
     ...     study = zoo.study(names, "iris", out, seeds=1, steps=20, samples=50, temperatures=0, progress=False)
     ...     print(len(study.runs), study.failures, study.pages[0].name)
-    3 {} index.html
+    2 {} index.html
     """
     todo = plan(
         names,

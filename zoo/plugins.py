@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.metadata import EntryPoints, PackageNotFoundError, entry_points, packages_distributions, version
 from pathlib import Path
@@ -42,6 +42,12 @@ def _points() -> EntryPoints:
     return entry_points(group=GROUP)
 
 
+@cache
+def _packages() -> Mapping[str, list[str]]:
+    """Installed packages by the modules they bring, read once: that opens a file of each."""
+    return packages_distributions()
+
+
 def origin(thing: Any) -> str:
     """What registered a function or class: "package NAME VERSION", a file, or nothing for the zoo's own.
 
@@ -52,7 +58,7 @@ def origin(thing: Any) -> str:
     root = thing.__module__.partition(".")[0]
     if root == "zoo":
         return ""
-    if names := packages_distributions().get(root):
+    if names := _packages().get(root):
         return f"{PACKAGE}{names[0]} {version(names[0])}"
     try:
         file = inspect.getsourcefile(thing)
