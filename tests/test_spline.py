@@ -175,6 +175,9 @@ def test_with_a_smallest_slope_there_is_a_bound_and_the_watch_sees_one_steep_pie
     assert peak == pytest.approx(emission.log_density_bound())
     assert column_scale(fn).item() == pytest.approx(math.exp(-peak) / math.sqrt(2 * math.pi))
     assert fn.stddev.item() > 20 * column_scale(fn).item()  # which does not tell
+    tails = emission(torch.full((11, 1), -60.0))
+    depth = tails.knots[..., 0] - tails.icdf(torch.tensor([0.1 / math.e]))
+    assert depth.item() == pytest.approx(0.02, rel=1e-4)  # where a tenth is 1/e of that
 
 
 @pytest.fixture(scope="module")
@@ -206,8 +209,10 @@ def test_the_objective_is_minus_the_score_and_minus_the_kl_term(data):
 
 def test_its_density_has_no_end_along_a_path(data):
     few = data.train.values[:20]
-    assert zoo.witness(zoo.create("quantile-spline", data), few).grows
-    assert not zoo.witness(zoo.create("quantile-spline", data, smallest=0.1), few).grows
+    assert zoo.witness(zoo.create("quantile-spline", data, smallest=None), few).grows
+    found = zoo.witness(zoo.create("quantile-spline", data), few)
+    assert not found.grows
+    assert found.log_likelihood.max() < found.bound
 
 
 @pytest.mark.slow

@@ -191,6 +191,7 @@ class QuantileSpline(Emission):
     .. math:: p(x_j \mid z) = 1 / Q_j'(a), \quad x_j = Q_j(a), \qquad Q_j(\tfrac12) = m_j, \quad
               Q_j' = s_{jk} = s_0 + \mathrm{softplus}\, v_{jk}, \qquad p \le 1 / s_0
 
+    and 10 s_0 in the place of s_0 in the tails, whose scale is a tenth of their slope.
     For the objective "crps", which has no use for the density and is bounded; the density is unbounded where a slope
     falls, unless s_0 is above 0. An & Jeon (2023), DistVAE, https://arxiv.org/abs/2302.11294, in whose code slopes rise
     from piece to piece, so that every density falls from its left end on; Gasthaus et al. (2019),
@@ -213,7 +214,14 @@ class QuantileSpline(Emission):
     def forward(self, parameters: Tensor) -> dist.TorchDistribution:
         """From (m, v_0, ..., v_9), (..., 11, d)."""
         median, v = parameters[..., 0, :], parameters[..., 1:, :]
-        return PiecewiseQuantiles(median, self.smallest + nn.functional.softplus(v).movedim(-2, -1))
+        return PiecewiseQuantiles(median, self._least.to(v) + nn.functional.softplus(v).movedim(-2, -1))
+
+    @property
+    def _least(self) -> Tensor:
+        """The smallest slopes: of a tail ten times those inside, with which its scale is s_0."""
+        inside = torch.full((PIECES - 2,), self.smallest)
+        tail = torch.full((1,), PIECES * self.smallest)
+        return torch.cat([tail, inside, tail])
 
     def start(self, x: Tensor) -> Tensor:
         """The quantiles of a standard normal, which standardised columns are about."""
@@ -221,7 +229,7 @@ class QuantileSpline(Emission):
         knots = normal.icdf(torch.arange(1, PIECES).to(x) * STEP)
         of_tail = PIECES * normal.log_prob(knots[:1]).exp() + knots[:1]  # how far beyond a knot the mean of the rest is
         slopes = torch.cat([of_tail * PIECES, knots.diff() * PIECES, of_tail * PIECES])
-        excess = (slopes - self.smallest).clamp(min=LEAST)
+        excess = (slopes - self._least.to(x)).clamp(min=LEAST)
         v = excess + (-torch.expm1(-excess)).log()
         return torch.cat([x.new_zeros(1), v])[:, None].expand(-1, x.shape[1])
 

@@ -32,6 +32,16 @@ class ScaleOptions(VAEOptions):
 
 
 @dataclass(frozen=True)
+class SplineOptions(VAEOptions):
+    """``smallest`` is the least slope of the quantile function, and scale of its tails, in scaled units; None for none.
+
+    The objective asks nothing of the density, so that without one a tail soon has none to speak of.
+    """
+
+    smallest: Positive | None = 0.1
+
+
+@dataclass(frozen=True)
 class StudentOptions(ScaleOptions):
     """``least_df`` is the lower limit of the degrees of freedom: 2 for a variance, 1 for a mean."""
 
@@ -120,14 +130,13 @@ def logistic(data: Data, options: ScaleOptions) -> tuple[nn.Module, nn.Module]:
     formula="p(x|z) = ∏ⱼ 1/Qⱼ'(a; z),  xⱼ = Qⱼ(a; z)",
     support="real",
     bounded=False,
-    bounded_if="always, by 0; the density that is scored only with smallest, by -D log smallest",
-    bounds="objective",
+    bounded_if="with smallest, as by default, by -D log smallest",
     reference="An & Jeon (2023), DistVAE, with slopes in any order and exponential tails",
     link="https://arxiv.org/abs/2302.11294",
     objective="crps",
     remedies=("quantile-spline[smallest=0.1]", *CURES),
 )
-def quantile_spline(data: Data, options: ScaleOptions) -> tuple[nn.Module, nn.Module]:
+def quantile_spline(data: Data, options: SplineOptions) -> tuple[nn.Module, nn.Module]:
     """A VAE of QuantileSpline columns."""
     from zoo.models.emissions import QuantileSpline
 
