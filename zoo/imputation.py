@@ -146,8 +146,8 @@ def center(draws: Array, nominal: Array) -> Array:
     return np.where(none, np.nan, found)
 
 
-def _blocks(model: Observed, guide: Program, x: Tensor, draws: int) -> tuple[Tensor, ...]:
-    """How many rows fit into memory together; a covariance per datum takes as much as a layer of its size."""
+def _blocks(model: Observed, guide: Program, x: Tensor, draws: int) -> Iterator[Tensor]:
+    """Rows that fit into memory together; a covariance per datum takes as much as a layer of its size."""
     likelihood = given_latents(model, x[:1], inference.posterior_draws(model, guide, x[:1], 1).latents).base
     joint = isinstance(likelihood, dist.MultivariateNormal | dist.LowRankMultivariateNormal)
     return inference.row_blocks(x, draws * max(inference.width(model, x), x.shape[1] ** 2 if joint else 0))

@@ -6,7 +6,7 @@ global generator.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import pyro
@@ -23,6 +23,7 @@ from zoo.latents import CATEGORY, REAL, latents
 from zoo.lenses import Cells, Dequantized
 from zoo.objectives import Program, latent_sites, plain_log_prob, traces
 from zoo.rowwise import Rowwise
+from zoo.storage import give_back
 
 __all__ = [
     "Cells",
@@ -192,10 +193,11 @@ def width(model: Program, x: Tensor) -> int:
     return max([x.shape[-1], *(p.shape[0] for p in parameters if p.dim() > 1)])
 
 
-def row_blocks(x: Tensor, numbers_per_row: int) -> tuple[Tensor, ...]:
+def row_blocks(x: Tensor, numbers_per_row: int) -> Iterator[Tensor]:
     """x, shape (N, D), in blocks of rows whose passes hold about ``CHUNK`` numbers each."""
-    blocks: tuple[Tensor, ...] = x.split(max(1, CHUNK // numbers_per_row))
-    return blocks
+    for block in x.split(max(1, CHUNK // numbers_per_row)):
+        yield block
+        give_back()
 
 
 def posterior_draws(model: Program, guide: Program, x: Tensor, samples: int) -> Draws:

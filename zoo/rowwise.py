@@ -20,6 +20,7 @@ from zoo.errors import ZooError
 from zoo.graphs import arrange_products, record, share_results
 from zoo.noise import Tape
 from zoo.objectives import Program
+from zoo.storage import give_back
 
 __all__ = ["CACHE", "Rowwise", "base_key", "keyed_blocks", "row_keys", "standard_noise"]
 
@@ -76,11 +77,14 @@ class Rowwise:
         self._names = self._names or [*weights]
         if self._names != [*weights]:  # functional_call would keep the first program's values for other names
             raise ValueError("these programs differ from the first ones in more than parameters")
+        if len(rows[0]) <= self.rows:
+            return self._of_block(program, weights, rows, keys)
         found = []
         for start in range(0, len(rows[0]), self.rows):
             some = slice(start, start + self.rows)
             found.append(self._of_block(program, weights, [of[some] for of in rows], keys and keys[some]))
-        return found[0] if len(found) == 1 else tuple(torch.cat(parts) for parts in zip(*found, strict=True))
+            give_back()
+        return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
 
     def _of_block(
         self, program: Replica, weights: dict[str, Tensor], rows: Sequence[Tensor], keys: Sequence[int] | None
@@ -182,6 +186,7 @@ def keyed_blocks(size: int, *data: Tensor) -> Iterator[tuple[list[Tensor], list[
     for start in range(0, len(data[0]), size):
         rows = [of[start : start + size] for of in data]
         yield rows, row_keys(key, len(rows[0]), start)
+        give_back()
 
 
 def _module(program: Program) -> nn.Module:

@@ -5,6 +5,7 @@ Works on Linux, macOS and Windows: filelock provides locks, psutil the free memo
 
 from __future__ import annotations
 
+import ctypes
 import gzip
 import hashlib
 import json
@@ -35,6 +36,7 @@ __all__ = [
     "check_promise",
     "digest",
     "free_memory",
+    "give_back",
     "locked",
     "netcdf",
     "pieces",
@@ -89,6 +91,33 @@ def locked(path: Path, purpose: str = "") -> Iterator[None]:
         with suppress(PermissionError):  # Windows cannot remove an open file, and a free lock does no harm
             name.unlink(missing_ok=True)
         lock.release()
+
+
+HOLES = 2**26  # bytes by which a process may grow before its heap is asked for holes
+_GROWN_FROM = [0]  # bytes that it had when it was last asked
+
+
+def give_back() -> None:
+    """Give the system what was freed between blocks of work, if the process has grown since the last time.
+
+    The C library keeps it, and that of glibc before 2.38 does not find a hole again for an aligned tensor of the very
+    size that left it: block after block, ten times the memory would be taken that is in use at any time.
+    """
+    if _resident() > _GROWN_FROM[0] + HOLES:
+        _trim(0)
+        _GROWN_FROM[0] = _resident()
+
+
+def _resident() -> int:
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
+
+
+def _trim(kept: int) -> None:
+    """Have the C library give all but so many free bytes back; only glibc can."""
+    with suppress(OSError, TypeError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(kept)
 
 
 def free_memory() -> int:

@@ -75,8 +75,8 @@ def evaluate(
     order: all or, beyond ten million numbers of latents or four million of predictions, a random subset, as
     ``attrs["note"]`` says. ``reconstruction`` covers the first of those.
 
-    Memory: about 100 MiB besides the result and the scored rows in single precision (twice if they are dequantized),
-    whatever K and N.
+    Memory: about 300 MiB besides the result and the scored rows in single precision (twice if they are dequantized),
+    whatever N, K, D and the number of levels, as long as a decoder takes at most a million numbers per draw of a datum.
 
     Raises:
         RunError: other data than the run was trained on.

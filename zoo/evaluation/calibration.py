@@ -75,7 +75,8 @@ def calibration(run: Run, data: Data, weighed: Weighed) -> xarray.Dataset:
 
     Args:
         run: a trained pair.
-        data: the data it was trained on; the first thousand test rows are used.
+        data: the data it was trained on; the first thousand test rows are used, fewer if rows, columns and seeds make
+            more than four million numbers.
         weighed: the weighted draws of the guide; at most a thousand per datum predict its features.
 
     Raises:
@@ -177,11 +178,18 @@ def _under_shared_draws(model: Program, x: Tensor, samples: int) -> Tensor:
     values = ascending.new_empty(int(number.max()) + 1, x.shape[1])
     values[:] = x[:1]  # padding for columns with fewer values
     values.scatter_(0, number, ascending)
-    shared = poutine.trace(poutine.uncondition(model)).get_trace(x.new_zeros(samples, x.shape[1])).nodes["x"]
-    of_shared = each_feature(shared["fn"]).expand(torch.Size((samples, x.shape[1])))
-    blocks = inference.row_blocks(values, samples * x.shape[1])
-    log_density = torch.cat([of_shared.log_prob(block[:, None]).logsumexp(1) for block in blocks]) - np.log(samples)
+    blank = x.new_zeros(samples, x.shape[1])
+    of_draws = [_summed(model, some, values) for some in inference.row_blocks(blank, inference.width(model, x))]
+    log_density = torch.stack(of_draws).logsumexp(0) - np.log(samples)
     return torch.empty_like(x).scatter_(0, order, log_density.gather(0, number))
+
+
+def _summed(model: Program, blank: Tensor, values: Tensor) -> Tensor:
+    """The log of the sum of p(x_j | z) over as many draws of z as ``blank`` has rows, for values (V, D)."""
+    shared = poutine.trace(poutine.uncondition(model)).get_trace(blank).nodes["x"]
+    each = each_feature(shared["fn"]).expand(blank.shape)
+    blocks = inference.row_blocks(values, blank.numel())
+    return torch.cat([each.log_prob(block[:, None]).logsumexp(1) for block in blocks])
 
 
 def reconstruction_check(model: Program, guide: Program, x: Tensor, filler: Tensor | None = None) -> Floats:
@@ -218,8 +226,8 @@ def reconstruction_check(model: Program, guide: Program, x: Tensor, filler: Tens
 def _coverage(pit: Floats) -> Floats:
     """Share of data inside central intervals, (chain, kind, level, feature)."""
     distance = np.abs(pit - 0.5)
-    inside = [np.where(np.isnan(pit), np.nan, distance < level / 2) for level in COVERAGES]
-    return np.stack([_mean(of_level, 2) for of_level in inside], axis=2)
+    shares = [_mean(np.where(np.isnan(pit), np.nan, distance < level / 2), 2) for level in COVERAGES]
+    return np.stack(shares, axis=2)
 
 
 def _mean(values: Floats, axis: int) -> Floats:
@@ -233,10 +241,8 @@ def _mean(values: Floats, axis: int) -> Floats:
 
 def _of_marginals(train: Tensor, x: Tensor) -> Floats:
     """The mean CRPS, (D,), of each column of x (N, D) under the empirical distribution of its training values."""
-    if not (train.isnan().any() or x.isnan().any()):
-        return crps(train.T.contiguous(), x).mean(0).numpy()
     columns = [(t[~t.isnan()], v[~v.isnan()]) for t, v in zip(train.T, x.T, strict=True)]
-    return np.array([float(crps(t, v).mean()) for t, v in columns])
+    return np.array([float(crps(t, v).mean()) for t, v in columns])  # N times as many numbers as are kept at a time
 
 
 def _calibration_error(pit: Floats) -> Floats:

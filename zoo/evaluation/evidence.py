@@ -26,7 +26,8 @@ from zoo.words import nats
 
 __all__ = ["Weighed", "heldout", "weigh"]
 
-ROWS = 1000  # test rows whose features are predicted from each other
+ROWS, LEAST_ROWS = 1000, 64  # test rows whose features are predicted from each other
+PREDICTED = 4 * 10**6  # predicted numbers, over all seeds
 NOISY = 6.0  # standard errors an estimate may be off
 EXACT, IMPORTANCE, ANNEALED = range(3)
 METHOD = {"flag_values": [EXACT, IMPORTANCE, ANNEALED], "flag_meanings": "exact importance annealed"}
@@ -103,7 +104,7 @@ def weigh(run: Run, data: Data, samples: int) -> Weighed:
         columns=torch.as_tensor(np.flatnonzero(~constant)) if constant.any() else None,
         lens=Cells if cut else None,
         width=width,
-        features=min(len(x), ROWS),
+        features=min(len(x), ROWS, max(LEAST_ROWS, PREDICTED // (len(run.seeds) * data.features))),
         filler=torch.as_tensor(view.filler, dtype=torch.float32) if x.isnan().any() else None,
     )
     absent: dict[str, str] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import singledispatch
+from functools import partial, singledispatch
 from typing import Any, NamedTuple
 
 import pyro.distributions as dist
@@ -146,17 +146,24 @@ class GapFinder:
     def __init__(self, steps: int, draws: int, width: int) -> None:
         self.steps = steps
         self.slope = Rowwise(_slope, 2 * DRAWS * width)
-        self.elbo = Rowwise(lambda model, among, x, numbers: _elbo(model, among, x, numbers, draws), draws * width)
+        self.pieces = inference.pieces(draws, max(1, min(draws, inference.CHUNK // width)))
+        self.elbo = {piece: Rowwise(partial(_elbo, draws=piece), piece * width) for piece in {*self.pieces}}
 
     def __call__(self, model: Program, guide: Program, x: Tensor) -> Gaps:
         """The gaps of data x (B, D)."""
         start, key = _family_of(guide, x), base_key()
         best, keys = self._best(model, x, start, key), row_keys(key, len(x))
-        elbo, optimal = (
-            self.elbo.block(model, start.among, [x, numbers], keys)[0] for numbers in (start.numbers, best)
-        )
+        elbo, optimal = (self._elbo_of(model, start.among, [x, numbers], keys) for numbers in (start.numbers, best))
         # both are in the family and scored on the same fresh noise: what Adam lost at an optimum is not a gap
         return Gaps(elbo, optimal.maximum(elbo))
+
+    def _elbo_of(self, model: Program, among: Any, rows: list[Tensor], keys: list[int]) -> Tensor:
+        """The ELBO of each datum, some draws at a time, those of the first piece by the datum's own key."""
+        total = torch.zeros(len(keys), dtype=torch.float64)
+        for number, piece in enumerate(self.pieces):
+            of_piece = [random_stream(key, Stream.NOISE, number) for key in keys] if number else keys
+            total += piece / sum(self.pieces) * self.elbo[piece].block(model, among, rows, of_piece)[0]
+        return total
 
     def _best(self, model: Program, x: Tensor, start: Family, key: int) -> Tensor:
         """The best parameters for each datum, sought in units of the start so that one rate suits all."""

@@ -17,7 +17,7 @@ from zoo import inference
 from zoo.answers import ask, name_of
 from zoo.context import Stream
 from zoo.errors import Unknown
-from zoo.evaluation.spread import site, total
+from zoo.evaluation.spread import site_of_prior, total
 from zoo.latents import REAL, latents, log_density, real_vector
 from zoo.objectives import Program, latent_sites
 from zoo.runs import Run
@@ -226,5 +226,5 @@ def _covariance(fn: Any) -> Tensor:
 
 def _prior_deviation(model: Program, x: Tensor) -> Floats:
     """Standard deviations of p(z), shape (L,)."""
-    prior = site(poutine.uncondition(model), x.new_zeros(PRIOR_DRAWS, x.shape[-1]), 1)
+    prior = site_of_prior(model, x.new_zeros(PRIOR_DRAWS, x.shape[-1]))
     return total(prior.mean[0], prior.variance[0])[1].double().sqrt().numpy()

@@ -24,7 +24,7 @@ __all__ = [
     "Site",
     "aggregate_mmd",
     "information",
-    "site",
+    "site_of_prior",
     "spread",
     "squared_mmd",
     "total",
@@ -79,7 +79,7 @@ def _of_latents(run: Run, x: Tensor) -> xarray.Dataset:
     """
 
     def of_seed(model: Any, guide: Any) -> tuple[Tensor, ...]:
-        prior = site(poutine.uncondition(model), x.new_zeros(PRIOR_ROWS, x.shape[-1]), 1)
+        prior = site_of_prior(model, x.new_zeros(PRIOR_ROWS, x.shape[-1]))
         posterior = _summary(guide, x, OUTER_DRAWS)
         _, prior_variance = total(prior.mean[0], prior.variance[0])
         contraction = 1 - posterior.variance.mean(0) / prior_variance
@@ -128,13 +128,15 @@ def _summary(program: Program, x: Tensor, draws: int) -> Summary:
     return Summary(*(torch.cat(parts) for parts in zip(*blocks, strict=True)))
 
 
-def site(program: Program, x: Tensor, draws: int) -> Site:
-    """Site z of a program on x, shape (B, D)."""
-    return Site(*(torch.cat(parts, dim=1) for parts in zip(*_site_blocks(program, x, draws), strict=True)))
+def site_of_prior(model: Program, blank: Tensor) -> Site:
+    """A draw of site z from the prior for each row of a tensor, (B, D)."""
+    rows = inference.row_blocks(blank, inference.width(model, blank))  # of the model: what it decodes to counts, too
+    blocks = [_site_block(poutine.uncondition(model), some, 1) for some in rows]
+    return Site(*(torch.cat(parts, dim=1) for parts in zip(*blocks, strict=True)))
 
 
 def _site_blocks(program: Program, x: Tensor, draws: int) -> Iterator[Site]:
-    """The same, a block of rows at a time."""
+    """Site z of a program on x, shape (B, D), a block of rows at a time."""
     return (_site_block(program, rows, draws) for rows in inference.row_blocks(x, draws * inference.width(program, x)))
 
 

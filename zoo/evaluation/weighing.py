@@ -117,7 +117,8 @@ class Weigher:
             if draws is not None:
                 seen = self.asked.seen(of_x, of_cells)
                 predictions, log_v = predicted(draws, self._whole(seen))
-                found.append((predictions.where_observed(seen), log_v[: max(0, self.fits - done + len(log_v))]))
+                fitted = log_v[: max(0, self.fits - done + len(log_v))].clone()  # a view would keep all of it
+                found.append((predictions.where_observed(seen), fitted))
             if done == len(x) or sum(map(len, weights)) + rows > self.at_once:
                 yield self._weights(torch.cat(weights)), self._predicted(found, x[done - sum(map(len, weights)) :])
                 weights, found = [], []

@@ -6,8 +6,10 @@ import math
 from itertools import islice
 
 import numpy as np
+import torch
 import xarray
 
+from zoo import inference
 from zoo.data import Data, noisy
 from zoo.errors import OptionError, Unknown
 from zoo.runs import Run
@@ -17,6 +19,7 @@ from zoo.wellposed import ceiling, witness
 __all__ = ["wellposedness"]
 
 PATH_ROWS, CEILING_ROWS = 50, 200  # training rows for the curve, and for rows x rows matrices
+PATH_NUMBERS = 2**20  # decoder outputs for all rows of a path
 SAMPLES = 1000
 
 
@@ -37,8 +40,9 @@ def wellposedness(run: Run, data: Data) -> xarray.Dataset:
         raise Unknown("a path or a ceiling needs rows without gaps, and there are none in the training part")
     x = np.stack(rows)
     x = noisy(x, np.random.default_rng(0).random(x.shape), data.noise, data.resolution)
+    on_path = max(2, min(PATH_ROWS, PATH_NUMBERS // inference.width(run.pair.model, torch.as_tensor(x[:1]))))
     try:
-        found = witness(run.pair, x[:PATH_ROWS])
+        found = witness(run.pair, x[:on_path])
     except OptionError as reason:
         raise Unknown(str(reason)) from reason
     along = {"log_likelihood": found.log_likelihood, "elbo": found.elbo, "penalized": found.penalized}
@@ -46,7 +50,7 @@ def wellposedness(run: Run, data: Data) -> xarray.Dataset:
         {name: ("sharpness", values, {"units": "nats"}) for name, values in along.items() if values.size},
         coords={"sharpness": found.sharpness},
         attrs={
-            "rows": min(PATH_ROWS, len(x)),
+            "rows": min(on_path, len(x)),
             "path": found.path,
             "needs": found.needs,
             "grows": int(found.grows),

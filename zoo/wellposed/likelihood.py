@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from functools import singledispatch
 from typing import Any
 
@@ -34,8 +33,7 @@ def log_likelihood(model: Any, x: Tensor, positions: Tensor) -> Tensor:
     """
     _check_prior(model, x)
     nodes, log_weights = _quadrature(positions)
-    of_blocks = _log_probs(_along(model, nodes, x), x, len(nodes))
-    return torch.cat([(log_p + log_weights).logsumexp(1) for log_p in of_blocks])
+    return (_log_probs(model, nodes, x) + log_weights).logsumexp(1)
 
 
 @log_likelihood.register
@@ -58,9 +56,15 @@ def _along(model: Any, nodes: Tensor, x: Tensor) -> Any:
     return site(model, z, x[:1].expand(len(nodes), -1))
 
 
-def _log_probs(fn: Any, x: Tensor, nodes: int) -> Iterator[Tensor]:
-    """Log p(x | z) at all values of z, (B, M), some data at a time."""
-    return (fn.log_prob(rows[:, None]) for rows in inference.row_blocks(x, nodes * x.shape[1]))
+def _log_probs(model: Any, nodes: Tensor, x: Tensor) -> Tensor:
+    """Log p(x | z) of each datum at values of the first latent, (N, M), some of both at a time."""
+    widest = max([x.shape[1], *(size for parameter in model.parameters() for size in parameter.shape)])
+    blocks = inference.row_blocks(nodes, widest)
+    return torch.cat([_of_some(_along(model, some, x), x, len(some)) for some in blocks], dim=1)
+
+
+def _of_some(fn: Any, x: Tensor, nodes: int) -> Tensor:
+    return torch.cat([fn.log_prob(rows[:, None]) for rows in inference.row_blocks(x, nodes * x.shape[1])])
 
 
 def _check_prior(model: nn.Module, x: Tensor) -> None:
@@ -88,8 +92,7 @@ def _gaussian_elbo(model: Any, x: Tensor, mean: float, variance: float) -> Tenso
     """E log p(x | z) - KL of each datum under q(z_1) = N(mean, variance), with the other latents from the prior."""
     deviation = variance**0.5
     nodes, log_weights = _quadrature(torch.tensor([-mean / deviation]))  # where the decoder's step is
-    of_blocks = _log_probs(_along(model, mean + deviation * nodes, x), x, len(nodes))
-    expected = torch.cat([log_p @ log_weights.exp() for log_p in of_blocks])
+    expected = _log_probs(model, mean + deviation * nodes, x) @ log_weights.exp()
     return expected - (variance + mean**2 - 1 - math.log(variance)) / 2
 
 
