@@ -93,15 +93,15 @@ def locked(path: Path, purpose: str = "") -> Iterator[None]:
         lock.release()
 
 
-HOLES = 2**26  # bytes by which a process may grow before its heap is asked for holes
-_GROWN_FROM = [0]  # bytes that it had when it was last asked
+HOLES = 2**26  # bytes by which a process may grow before freed memory is returned
+_GROWN_FROM = [0]  # its size in bytes when that was last done
 
 
 def give_back() -> None:
-    """Give the system what was freed between blocks of work, if the process has grown since the last time.
+    """Return freed memory to the system if the process has grown since the last time; called between blocks of work.
 
-    The C library keeps it, and that of glibc before 2.38 does not find a hole again for an aligned tensor of the very
-    size that left it: block after block, ten times the memory would be taken that is in use at any time.
+    The C library keeps freed memory for later. Before version 2.38, glibc cannot reuse the hole that an aligned tensor
+    leaves for another of the same size, so that over many blocks a process would grow to ten times what it uses.
     """
     if _resident() > _GROWN_FROM[0] + HOLES:
         _trim(0)
