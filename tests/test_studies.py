@@ -20,7 +20,7 @@ from programs import forked, score_quickly
 from typer.testing import CliRunner
 
 import zoo
-from zoo import catalogue, planning, workers
+from zoo import catalogue, lazy, planning, tables, workers
 from zoo.command_line import app
 from zoo.errors import OptionError, RunError, UnknownPair
 from zoo.pairs import VAEOptions
@@ -311,6 +311,23 @@ def test_workers_are_as_many_as_pay(iris, monkeypatch, tmp_path):
     assert workers.workers_for(many[:2], 0) == 1, "4000 steps end before workers have started"
     assert workers.workers_for(many, 10 * 2**30) == 1, "each would hold the data"
     assert workers.workers_for(tasks("gmm[components=1|2]"), 0) == 2, "until they settle"
+
+
+def test_a_table_in_a_file_takes_no_more_memory_than_is_read_at_once(monkeypatch, tmp_path):
+    x = np.random.default_rng(0).normal(size=(2000, 10))
+    np.save(tmp_path / "x.npy", x)
+    monkeypatch.setattr(tables, "LARGE", 1000)
+    monkeypatch.setattr(lazy, "BLOCK", 500)
+    in_file, in_memory = zoo.load_data(tmp_path / "x.npy"), zoo.Data.from_array(x)
+    assert lazy.bytes_held(in_file.train) == 8 * 500
+    assert lazy.bytes_held(in_memory.train) == in_memory.train.nbytes == in_file.train.nbytes
+    told = []
+    monkeypatch.setattr(planning, "workers_for", lambda _, held: told.append(held) or 1)
+    monkeypatch.setattr(planning.Plan, "_ends", lambda *_: iter(()))
+    monkeypatch.setattr(planning.Study, "write", lambda _: None)
+    for number, data in enumerate((in_file, in_memory)):
+        planning.plan(["gmm"], data, tmp_path / str(number)).run(workers="auto")
+    assert told == [3 * 8 * 500, x.nbytes]
 
 
 def test_data_cross_to_another_process_as_their_call_or_whole(iris):

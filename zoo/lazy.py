@@ -10,9 +10,9 @@ import xarray
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from zoo.tables import Rows, large
+from zoo.tables import BLOCK, InFile, Rows, large
 
-__all__ = ["Lazy", "data_array"]
+__all__ = ["Lazy", "bytes_held", "data_array"]
 
 
 class Lazy(BackendArray):
@@ -40,3 +40,12 @@ def data_array(rows: Rows, dims: Sequence[str], coords: Mapping[str, Any], name:
     if not large(rows.shape):
         return xarray.DataArray(rows[:], coords, dims, name)
     return xarray.DataArray(xarray.Variable(dims, indexing.LazilyIndexedArray(Lazy(rows))), coords, name=name)
+
+
+def bytes_held(part: xarray.DataArray) -> int:
+    """How much memory a part (N, D) takes: all of its values, or of rows in a file as many as are read at once."""
+    held: Any = part.variable._data
+    while not isinstance(held, Lazy) and hasattr(held, "array"):  # wrapped by xarray
+        held = held.array
+    in_file = isinstance(held, Lazy) and isinstance(held.rows.source, InFile)
+    return min(int(part.nbytes), BLOCK * part.dtype.itemsize) if in_file else int(part.nbytes)

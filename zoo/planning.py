@@ -89,7 +89,9 @@ class Plan:
             if workers not in (1, "auto"):
                 raise OptionError(f"workers={workers!r}, but the executor runs the tasks: leave one of them out.")
         if workers == "auto":
-            largest = max(sum(part.nbytes for part in (data.train, data.validation, data.test)) for data in self.datas)
+            from zoo.lazy import bytes_held  # which loads xarray
+
+            largest = max(sum(map(bytes_held, (data.train, data.validation, data.test))) for data in self.datas)
             workers = workers_for(self.tasks, largest)
         else:
             workers = count("workers", workers, most=MOST_THREADS)
