@@ -59,7 +59,7 @@ def main(name: str = "gaussian-learned", seeds: int = 2) -> None:
             within, bad, gap = covered(name, data, seeds, latent_dim=latents, hidden=(width,), steps=steps)
             told = "yes" if within < SHRUNK else "no"
             print(
-                f"| {rows} | {latents} | {width} | {steps} | {within:.1f} % | {bad:.0f} % | {gap:.1f} | {told} |",
+                f"| {rows} | {latents} | {width} | {steps} | {within:.1f} % | {bad:.0f} % | {gap:,.1f} | {told} |",
                 flush=True,
             )
 
