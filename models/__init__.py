@@ -5,6 +5,7 @@ from .emissions import Emission
 from .linear import FactorAnalysis, LinearGaussian, ProbabilisticPCA
 from .mixture import GaussianMixture, PenalizedMixture
 from .mixture_vae import GaussianMixtureVAE
+from .precisions import MixturePrecisionVAE, PrecisionVAE, PseudoPrecisionVAE
 from .priors import FlowPrior, MixturePrior, Prior, StandardNormal, VampPrior
 from .two_stage import TwoStage
 from .vae import VAE, OptimalVAE, PenalizedVAE
@@ -17,12 +18,15 @@ __all__ = [
     "GaussianMixture",
     "GaussianMixtureVAE",
     "LinearGaussian",
+    "MixturePrecisionVAE",
     "MixturePrior",
     "OptimalVAE",
     "PenalizedMixture",
     "PenalizedVAE",
+    "PrecisionVAE",
     "Prior",
     "ProbabilisticPCA",
+    "PseudoPrecisionVAE",
     "StandardNormal",
     "TwoStage",
     "VampPrior",

@@ -11,10 +11,10 @@ import zoo
 
 
 def caps() -> list[tuple[str, str, float]]:
-    """Of every preset its name, what its code does, and the cap in nats per value, in the units it scales to."""
-    data = zoo.Data.from_array([[0.0], [1.0], [2.0], [4.0]], scaling="none", resolution=None)
+    """For every preset: its name, what its code does, and the cap in nats per value, in the units it scales to."""
     found = []
     for name in zoo.list_pairs():
+        data = zoo.testing.example_data(zoo.card(name).support, features=1)
         for preset in zoo.card(name).presets:
             chosen = f"{name}[preset={preset.name}]"
             model: Any = zoo.create(chosen, data).model

@@ -56,7 +56,7 @@ def maximum(scaled, rank):
 
 
 def trained(name, data, **settings):
-    return zoo.fit(zoo.create(name, data, latent_dim=RANK), data, keep="last", progress=False, **settings)
+    return zoo.fit(zoo.create(name, data, latent_dim=RANK), data, keep="last", checks=10, progress=False, **settings)
 
 
 def evidence(run, data, part):
@@ -121,6 +121,7 @@ def test_importance_weights_give_the_exact_evidence(kind, spread, shift):
     assert within.double().mean() >= 0.99
 
 
+@pytest.mark.usefixtures("quick_scores")
 def test_a_model_that_knows_its_evidence_is_scored_by_it():
     model = random_model(ProbabilisticPCA, 4, 2)
     x = torch.zeros(3, 4)

@@ -8,14 +8,18 @@ import pytest
 import torch
 from pyro import poutine
 from scipy import integrate, stats
+from scipy.special import logsumexp
 
 import zoo
 from zoo.context import pyro_context, seeded
 from zoo.lenses import observed
 from zoo.models import VAE
 from zoo.models.emissions import FixedNormal, GammaPrecision
-from zoo.objectives import ELBO, BetaNLL, Faithful, MapGamma, VariationalVariance
+from zoo.models.precisions import GRID
+from zoo.objectives import ELBO, BetaNLL, Faithful, MapGamma, Split, VariationalVariance
 from zoo.parts import OBJECTIVES
+
+RULES = "gaussian-faithful", "gaussian-split", "gaussian-beta-nll", "gaussian-map-gamma", "gaussian-v3ae"
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +91,34 @@ def test_a_faithful_mean_learns_as_under_a_fixed_variance(data):
         assert ours[name][4:].abs().min() > 0
 
 
+def test_split_is_a_normal_and_a_students_t_that_leaves_the_mean_alone(data):
+    """By SciPy; every parameter but the rows of alpha and beta has the gradient that the fixed variance gives it."""
+    pair, x = small("gaussian-split", data)
+    rule = Split(0.5)
+    total, terms = value(rule, pair.model, pair.guide, x)
+    _, _, fn = plugged(pair.model, pair.guide, x)
+    each = fn.base_dist
+    rest = stats.t.logpdf(x, each.df, each.loc, each.scale)
+    expected = (stats.norm.logpdf(x, each.loc, 0.5) + rest).sum(1).mean() - terms.kl.item()
+    assert total.item() == pytest.approx(expected)
+
+    class MeanOnly(torch.nn.Module):
+        def __init__(self, decoder):
+            super().__init__()
+            self.decoder = decoder
+
+        def forward(self, z):
+            return self.decoder(z)[..., :1, :]
+
+    plain = VAE(MeanOnly(pair.model.decoder), 2, FixedNormal(0.5)).double()
+    ours, theirs = gradients(rule, pair.model, pair.guide, x), gradients(ELBO(), plain, pair.guide, x)
+    for number, (name, gradient) in enumerate(ours.items()):
+        of_mean = theirs[name.replace("decoder.", "decoder.decoder.")]
+        last = number >= len(ours) - 2  # of the last layer's rows the first four are the mean's
+        torch.testing.assert_close(gradient[:4] if last else gradient, of_mean[:4] if last else of_mean)
+        assert not last or gradient[4:].abs().min() > 0
+
+
 def test_beta_nll_is_the_elbo_at_0_and_moves_the_mean_as_squared_error_at_1(data):
     pair, x = small("gaussian-beta-nll", data)
     at_0, plain = (value(rule, pair.model, pair.guide, x)[0].item() for rule in (BetaNLL(0.0), ELBO()))
@@ -145,6 +177,62 @@ def test_variational_variance_is_an_expectation_under_its_gammas(data):
     assert (expected < under_prior).all()
 
 
+def test_a_mixture_of_gammas_is_the_log_density_of_all_precisions_together(data):
+    """One component is that of all columns that are there; the grid's gammas are the authors'."""
+    pair, x = small("gaussian-v3ae[precisions=vbem]", data)
+    z = torch.randn(8, 2, generator=torch.Generator().manual_seed(0)).double()
+    precision, there = (x.square() + 0.1), torch.ones_like(x, dtype=torch.bool)
+    there[2, 1] = False
+    found = pair.model.log_precision_prior(precision, there, z, None).detach()
+    log_weights = pair.model.weights(z).log_softmax(-1).detach().numpy()
+    each = np.array([(a, b) for a in GRID for b in GRID])
+    log_p = stats.gamma.logpdf(precision.numpy()[:, None], each[:, :1], scale=1 / each[:, 1:])
+    log_p[2, :, 1] = 0
+    np.testing.assert_allclose(found, logsumexp(log_weights + log_p.sum(-1), axis=1), rtol=1e-5)
+
+
+def test_one_gamma_by_draws_is_the_closed_form_in_the_mean(data):
+    pair, x = small("gaussian-v3ae[precisions=vbem-learned, components=1]", data)
+    with torch.no_grad():
+        pair.model.gammas.copy_(torch.tensor([2.0, 0.7]).expm1().log()[:, None, None].expand(2, 1, 4))
+    plain = VAE(pair.model.decoder, 2, GammaPrecision()).double()
+    off = []
+    for seed in range(300):
+        both = []
+        for model, rule in ((pair.model, VariationalVariance()), (plain, VariationalVariance(2.0, 0.7))):
+            with seeded(seed), pyro_context(), torch.no_grad():  # of which z is drawn first
+                both.append(-rule(model, pair.guide, x).value.item())
+        off.append(both[0] - both[1])
+    assert np.std(off) > 0
+    assert abs(np.mean(off)) < 3 * np.std(off) / len(off) ** 0.5
+
+
+def test_pseudo_inputs_are_training_rows_and_their_gammas_those_of_their_latents(data):
+    pair, x = small("gaussian-v3ae[precisions=vamp, components=12]", data)
+    with seeded(0):
+        pair.model.initialise(x)
+    assert all((x == row).all(1).any() for row in pair.model.pseudo)  # eight rows, some twice
+    assert len(pair.model.pseudo.unique(dim=0)) == 8
+    with seeded(1), pyro_context(), torch.no_grad():
+        log_weights, shape, rate = pair.model.components(torch.zeros(8, 2), pair.guide)
+    with seeded(1), pyro_context(), torch.no_grad():
+        z = poutine.trace(pair.guide).get_trace(pair.model.pseudo).nodes["z"]["value"]
+        _, a, b = pair.model.decoder(z).numpy().swapaxes(0, 1)
+    np.testing.assert_allclose(log_weights, -math.log(12))
+    np.testing.assert_allclose(shape, np.logaddexp(0, a))
+    np.testing.assert_allclose(rate, np.logaddexp(0, b) + 1e-3)
+
+
+@pytest.mark.parametrize("precisions", ["vamp", "vbem", "vbem-learned"])
+def test_a_prior_of_precisions_is_trained_and_left_out_of_the_elbo(data, precisions):
+    pair = zoo.create("gaussian-v3ae", data, precisions=precisions, latent_dim=2, hidden=(6,))
+    for objective in (None, "elbo"):
+        run = zoo.fit(pair, data, seeds=2, steps=20, objective=objective, progress=False)
+        assert np.isfinite(run.tree["optimization/objective"]).all()
+        gap = (run.tree["optimization/objective"] - run.tree["optimization/elbo"]).values
+        assert (gap == 0).all() == (objective == "elbo")
+
+
 def test_an_integrated_precision_is_students_t():
     numbers = np.random.default_rng(0).normal(size=(5, 3, 2))
     fn = GammaPrecision()(torch.as_tensor(numbers))
@@ -157,7 +245,7 @@ def test_an_integrated_precision_is_students_t():
         assert fn.log_prob(torch.tensor(0.7).double())[at].exp().item() == pytest.approx(density, rel=1e-6)
 
 
-@pytest.mark.parametrize("name", ["gaussian-faithful", "gaussian-beta-nll", "gaussian-map-gamma", "gaussian-v3ae"])
+@pytest.mark.parametrize("name", [*RULES])
 def test_what_was_not_observed_is_left_out(name, data):
     """Hiding a column's entries leaves the rule that of the others."""
     pair, x = small(name, data)

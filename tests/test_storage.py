@@ -83,7 +83,7 @@ def test_a_fit_goes_on_without_space_and_is_not_lost(run, iris, tmp_path, caplog
     assert kept.differences(run) == []
     first, last = caplog.messages
     assert "no checkpoint from step" in first
-    assert "cannot write" in last and "in memory alone" in last
+    assert "cannot write" in last and "only in memory" in last
     assert set(contents(tmp_path)) == {"run/fit.json"}
     assert zoo.fit(run.pair, iris, checkpoint=tmp_path / "run", **HOW).differences(run) == []
 
@@ -107,7 +107,7 @@ def test_the_command_says_how_to_go_on(tmp_path):
     place, shell = tmp_path / "run", CliRunner()
     with little_space():
         ended = shell.invoke(app, f"train gmm --data iris --steps 40 --seeds 2 --compile off --quiet --out {place}")
-    told = f"error: cannot write {place}: File too large. Once it can be, `zoo train --resume {place}` goes on.\n"
+    told = f"error: cannot write {place}: File too large. Once it can be, `zoo train --resume {place}` continues.\n"
     assert (ended.exit_code, ended.stderr.endswith(told)) == (2, True), ended.output
     assert shell.invoke(app, f"train --resume {place} --quiet").exit_code == 0
     assert zoo.load_run(place).seeds == (0, 1)

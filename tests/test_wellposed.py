@@ -7,6 +7,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from scipy import stats
 
 import zoo
 from zoo.context import seeded
@@ -208,7 +209,7 @@ def test_a_stepping_decoder_is_at_its_levels_exactly_and_is_a_perceptron():
 
 def test_a_network_of_another_form_is_asked_for_its_outputs(digits):
     found = witness(zoo.create("gaussian-learned", digits, network="conv"), digits.train.values[:5])
-    assert found.grows and "can take these outputs" in found.needs
+    assert found.grows and "can produce these outputs" in found.needs
 
 
 @pytest.mark.parametrize("floor", [0.05, 0.3, 2.0])
@@ -245,6 +246,47 @@ def test_a_ceiling_needs_a_floor(table):
     for name in ("gaussian-learned", "gmm", "gaussian-shared"):
         with pytest.raises(zoo.errors.OptionError, match=r"no ceiling is computed|no smallest variance"):
             ceiling(zoo.create(name, table), TABLE)
+
+
+def test_the_ceiling_of_a_log_normal_is_that_of_the_logs(table):
+    x = np.exp(TABLE)
+    positive = zoo.Data.from_array(np.exp(np.vstack([TABLE] * 3)), support="positive", scaling="none", resolution=None)
+    found = ceiling(zoo.create("log-normal", positive, floor=0.1), x)
+    of_logs = ceiling(zoo.create("gaussian-constrained", table, floor=0.1), TABLE)
+    assert found.certified == pytest.approx(of_logs.certified - TABLE.sum())
+    assert (found.atoms, found.naive) == (of_logs.atoms, pytest.approx(of_logs.naive - TABLE.sum()))
+
+
+def test_the_ceiling_of_poisson_counts_is_that_of_a_mixture_on_a_fine_grid_of_rates():
+    """Of one column, where EM over the weights of a grid is a concave problem, and its end certified on the grid."""
+    counts = np.random.default_rng(0).poisson(np.random.default_rng(1).gamma(1.0, 3.0, size=(40, 1)))
+    data = zoo.Data.from_array(np.vstack([counts] * 3).astype(float), support="count")
+    found = ceiling(zoo.create("poisson", data), counts, iterations=5000, tolerance=0.0)
+    assert found.naive == pytest.approx(stats.poisson.logpmf(counts, counts).sum())
+    rates = np.linspace(0.01, counts.max(), 1500)
+    mass = stats.poisson.pmf(counts, rates)
+    weights = np.full(len(rates), 1 / len(rates))
+    for _ in range(3000):
+        joint = mass * weights
+        height = joint.sum(1)
+        weights = (joint / height[:, None]).mean(0)
+    reached = np.log(height).sum()
+    above = reached + (mass / height[:, None]).sum(0).max() - len(counts)
+    assert above - reached < 0.05
+    assert found.reached == pytest.approx(reached, abs=0.05)
+    assert reached - 1e-3 <= found.certified <= above + 0.05
+
+
+def test_the_ceiling_of_a_mass_that_can_be_all_on_one_row_is_that_of_the_datas_frequencies():
+    x = np.array([[0.0, 1.0]] * 3 + [[1.0, 1.0]] + [[0.0, 0.0]] * 2)
+    data = zoo.Data.from_array(np.vstack([x] * 10), support="binary")
+    found = ceiling(zoo.create("bernoulli", data), x)
+    assert (
+        found.certified == found.reached == pytest.approx(3 * math.log(3 / 6) + math.log(1 / 6) + 2 * math.log(2 / 6))
+    )
+    assert (found.naive, found.atoms) == (0, 3)
+    run = zoo.fit(zoo.create("bernoulli", data, latent_dim=2), data, seeds=1, steps=400, progress=False)
+    assert run.log_evidence(x, samples=500).sum() < found.certified
 
 
 def test_a_trained_run_stays_below_its_ceiling(iris):

@@ -1,12 +1,10 @@
-"""What tests/test_ranks.py has two processes do: python two_processes.py RANK FOLDER."""
+"""What tests/test_ranks.py has two processes do."""
 
 import json
 import shutil
-import sys
 import warnings
 from contextlib import suppress
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 import torch
@@ -59,7 +57,7 @@ def engine(data, name, ranks=None):
     return made(pair, [0, 3], doubles(data), mode=mode, ranks=ranks, **how)
 
 
-def main(rank, folder):
+def work(rank, folder):
     distributed.init_process_group(
         "gloo", f"file://{folder}/meeting", rank=rank, world_size=SIZE, timeout=timedelta(seconds=60)
     )
@@ -105,7 +103,3 @@ def main(rank, folder):
             told[name] = f"{type(error).__name__}: {error}"
     (folder / f"{rank}.json").write_text(json.dumps(told))
     distributed.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]))

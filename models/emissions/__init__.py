@@ -1,6 +1,6 @@
-"""Emissions: likelihoods of columns without a network, from numbers to the distribution that has them for parameters.
+"""Emissions: likelihoods of columns without a network, from parameters to a distribution.
 
-A file for each support, and what all of them are in :class:`Emission`.
+There is a file for each support; :class:`Emission` is their base.
 """
 
 from .beta import Beta
@@ -31,6 +31,7 @@ from .normal import (
 from .ordinal import BinnedOrdinal, CumulativeOrdinal, LogisticMixtureOrdinal
 from .positive import Gamma, LogNormal
 from .real import GammaPrecision, Laplace, Logistic, StudentT
+from .spline import QuantileSpline
 from .truncated import TruncatedNormal
 from .unit import ContinuousBernoulli, LogitNormal
 
@@ -68,6 +69,7 @@ __all__ = [
     "PerColumn",
     "Poisson",
     "QuantileNormal",
+    "QuantileSpline",
     "RatioNormal",
     "SharedNormal",
     "Softmax",

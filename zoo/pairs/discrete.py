@@ -1,15 +1,17 @@
-"""Pairs of columns of levels, and of zeros and ones: masses, bounded by 0."""
+"""Pairs for columns of levels, and of zeros and ones: masses, bounded by 0."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from annotated_types import Ge, Le
 
+from zoo.cards import Preset
 from zoo.catalogue import register
 from zoo.errors import DataError
-from zoo.pairs.programs import VAEOptions, vae
+from zoo.pairs.programs import Positive, VAEOptions, vae
 
 if TYPE_CHECKING:
     from torch import nn
@@ -17,11 +19,18 @@ if TYPE_CHECKING:
     from zoo.data import Data
 
 
+PIXEL_CNN = "https://github.com/openai/pixel-cnn"
+
+
 @dataclass(frozen=True)
 class LogisticMixtureOptions(VAEOptions):
-    """``components`` logistic densities are mixed for each column."""
+    """``components`` is how many logistic densities are mixed for each column.
+
+    ``smallest`` is the smallest scale, in halves of the distance from the first level to the last; None for none.
+    """
 
     components: Annotated[int, Ge(1), Le(1000)] = 5
+    smallest: Positive | None = None
 
 
 def levels(data: Data) -> tuple[float, ...]:
@@ -51,7 +60,7 @@ def bernoulli(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:
 @register(
     "gaussian-binned",
     title="Gaussian as a mass over levels",
-    summary="As gaussian-learned, but each level has the mass of its cell: a vanishing variance gains nothing.",
+    summary="Like gaussian-learned, but each level has the mass of its cell: a vanishing variance gains nothing.",
     formula="P(x|z) = ∏ⱼ [Φ((xⱼ + w/2 - μⱼ)/σⱼ) - Φ((xⱼ - w/2 - μⱼ)/σⱼ)]",
     support="ordinal",
     base_measure="mass",
@@ -70,7 +79,7 @@ def gaussian_binned(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Modu
 @register(
     "categorical",
     title="Categorical",
-    summary="A probability for every level of every feature, without regard to their order.",
+    summary="A probability for every level of every feature, ignoring their order.",
     formula="P(x|z) = ∏ⱼ softmax(v(z)ⱼ)_xⱼ",
     support="ordinal",
     base_measure="mass",
@@ -89,7 +98,7 @@ def categorical(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:
 @register(
     "logistic-mixture",
     title="Logistic mixture as a mass over levels",
-    summary="Several peaks for each value, cut into the cells of levels: what image models use.",
+    summary="Several peaks for each value, integrated over the cells of levels, as in image models.",
     formula="P(x|z) = ∏ⱼ Σ_k π_kⱼ [σ((xⱼ + w/2 - μ_kⱼ)/s_kⱼ) - σ((xⱼ - w/2 - μ_kⱼ)/s_kⱼ)]",
     support="ordinal",
     base_measure="mass",
@@ -97,19 +106,20 @@ def categorical(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:
     bound="0",
     reference="Salimans et al. (2017), PixelCNN++",
     link="https://arxiv.org/abs/1701.05517",
+    presets=(Preset("pixel-cnn", {"smallest": math.exp(-7)}, "log scale of at least -7; scored as a mass", PIXEL_CNN),),
 )
 def logistic_mixture(data: Data, options: LogisticMixtureOptions) -> tuple[nn.Module, nn.Module]:
     """A VAE of LogisticMixtureOrdinal columns."""
     from zoo.models.emissions import LogisticMixtureOrdinal
 
-    emission = LogisticMixtureOrdinal([levels(data)] * data.features, options.components)
+    emission = LogisticMixtureOrdinal([levels(data)] * data.features, options.components, options.smallest or 0.0)
     return vae(data, options, emission, "ordinal")
 
 
 @register(
     "cumulative-logit",
     title="Cumulative logits",
-    summary="Levels as intervals of a logistic variable, whose ends each column learns: ratings, and other orders.",
+    summary="Levels as intervals of a logistic variable, with learned ends per column: for ratings and other orders.",
     formula="P(xⱼ ≤ levelₖ|z) = σ(θₖⱼ - hⱼ(z))",
     support="ordinal",
     base_measure="mass",
@@ -128,7 +138,7 @@ def cumulative_logit(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Mod
 @register(
     "beta-binomial",
     title="Beta-binomial",
-    summary="Counts out of a known total, the highest level, more spread than binomial ones.",
+    summary="Overdispersed counts out of a known total, which is the highest level.",
     formula="P(x|z) = ∏ⱼ BetaBin(xⱼ; n, κⱼ(z) mⱼ(z), κⱼ(z)(1 - mⱼ(z)))",
     support="ordinal",
     base_measure="mass",
@@ -144,7 +154,7 @@ def beta_binomial(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module
     every = levels(data)
     if every != tuple(map(float, range(len(every)))):
         raise DataError(
-            f"beta-binomial counts out of a total, 0, 1, 2, ..., and the levels of {data.name} are {every[0]:g}, "
+            f"beta-binomial takes counts out of a total, 0, 1, 2, ..., and the levels of {data.name} are {every[0]:g}, "
             f"{every[1]:g}, ..., {every[-1]:g}: number them from 0, or choose cumulative-logit or gaussian-binned."
         )
     return vae(data, options, BetaBinomial(len(every) - 1), "ordinal")

@@ -1,7 +1,8 @@
-"""Pairs of real columns of other than normal tails, and normal ones whose columns depend on each other given z."""
+"""Pairs for real columns with other tails than the normal's, and normals with columns correlated given z."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,8 +17,9 @@ if TYPE_CHECKING:
 
     from zoo.data import Data
 
-# the code that each preset has its floor from
+# the code each preset takes its floor from
 STIRN = "https://github.com/astirn/variational-variance"
+NOT_MIWAE = "https://github.com/nbip/notMIWAE"
 MIWAE = "https://github.com/pamattei/miwae"
 SOS_VAE = "https://github.com/biomedia-mira/sos-vae"
 
@@ -30,15 +32,25 @@ class ScaleOptions(VAEOptions):
 
 
 @dataclass(frozen=True)
+class SplineOptions(VAEOptions):
+    """``smallest`` is the least slope of the quantile function, and scale of its tails, in scaled units; None for none.
+
+    The objective asks nothing of the density, so that without one a tail soon has none to speak of.
+    """
+
+    smallest: Positive | None = 0.1
+
+
+@dataclass(frozen=True)
 class StudentOptions(ScaleOptions):
-    """``least_df`` is what the degrees of freedom are more than: 2 for a variance, 1 for a mean."""
+    """``least_df`` is the lower limit of the degrees of freedom: 2 for a variance, 1 for a mean."""
 
     least_df: Annotated[float, Ge(0), Lt(1e6)] = 0.0
 
 
 @dataclass(frozen=True)
 class LowRankOptions(VAEOptions):
-    """``rank`` is that of the covariance beside its diagonal, ``floor`` the least variance of that; None for none."""
+    """``rank`` is that of the covariance without its diagonal; ``floor`` is the diagonal's least variance or None."""
 
     rank: Width = 2
     floor: Positive | None = None
@@ -47,7 +59,7 @@ class LowRankOptions(VAEOptions):
 @register(
     "student-t",
     title="Student-t",
-    summary="A normal with a tail of its own for each value: single wild values cost little.",
+    summary="Heavier tails than a normal, learned for each value: single wild values cost little.",
     formula="p(x|z) = ∏ⱼ t_νⱼ(z)(xⱼ; μⱼ(z), sⱼ(z))",
     support="real",
     bounded=False,
@@ -58,6 +70,12 @@ class LowRankOptions(VAEOptions):
     presets=(
         Preset("takahashi", {"smallest": 1e-6, "least_df": 3.0}, "scale = softplus + 1e-6, df = softplus + 3", STIRN),
         Preset("miwae", {"smallest": 1e-3, "least_df": 3.0}, "scale = softplus + 1e-3, df = softplus + 3", MIWAE),
+        Preset(
+            "not-miwae",
+            {"smallest": 1e-4 + math.log1p(math.exp(-10)), "least_df": 3.0},
+            "scale = softplus of at least -10, + 1e-4, df = softplus + 3",
+            NOT_MIWAE,
+        ),
     ),
 )
 def student_t(data: Data, options: StudentOptions) -> tuple[nn.Module, nn.Module]:
@@ -70,7 +88,7 @@ def student_t(data: Data, options: StudentOptions) -> tuple[nn.Module, nn.Module
 @register(
     "laplace",
     title="Laplace",
-    summary="Absolute instead of squared error, with a learned scale.",
+    summary="Absolute error instead of squared, with a learned scale.",
     formula="p(x|z) = ∏ⱼ exp(-|xⱼ - mⱼ(z)|/bⱼ(z)) / 2bⱼ(z)",
     support="real",
     bounded=False,
@@ -89,7 +107,7 @@ def laplace(data: Data, options: ScaleOptions) -> tuple[nn.Module, nn.Module]:
 @register(
     "logistic",
     title="Logistic",
-    summary="Tails as heavy as a Laplace's, and a round top; its cells are the discretised logistic of image models.",
+    summary="Tails like a Laplace's with a round top; over cells, the discretised logistic of image models.",
     formula="p(x|z) = ∏ⱼ sech²((xⱼ - mⱼ(z))/2sⱼ(z)) / 4sⱼ(z)",
     support="real",
     bounded=False,
@@ -106,9 +124,29 @@ def logistic(data: Data, options: ScaleOptions) -> tuple[nn.Module, nn.Module]:
 
 
 @register(
+    "quantile-spline",
+    title="Quantile spline by CRPS",
+    summary="A quantile function in ten pieces, of any shape, trained by ranked probability scores.",
+    formula="p(x|z) = ∏ⱼ 1/Qⱼ'(a; z),  xⱼ = Qⱼ(a; z)",
+    support="real",
+    bounded=False,
+    bounded_if="with smallest, as by default, by -D log smallest",
+    reference="An & Jeon (2023), DistVAE, with slopes in any order and exponential tails",
+    link="https://arxiv.org/abs/2302.11294",
+    objective="crps",
+    remedies=("quantile-spline[smallest=0.1]", *CURES),
+)
+def quantile_spline(data: Data, options: SplineOptions) -> tuple[nn.Module, nn.Module]:
+    """A VAE of QuantileSpline columns."""
+    from zoo.models.emissions import QuantileSpline
+
+    return vae(data, options, QuantileSpline(options.smallest or 0.0))
+
+
+@register(
     "gaussian-low-rank",
     title="Gaussian, low-rank covariance",
-    summary="Columns depend on each other given z, by a few factors more; one direction is enough for a collapse.",
+    summary="Columns are correlated given z, by a few more factors; one direction is enough for a collapse.",
     formula="p(x|z) = N(x; μ(z), F(z)F(z)ᵀ + diag σ²(z))",
     support="real",
     bounded=False,

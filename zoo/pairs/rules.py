@@ -1,4 +1,4 @@
-"""Pairs with the Gaussian head, trained by other rules than the ELBO."""
+"""Pairs with a Gaussian head, trained by rules other than the ELBO."""
 
 from __future__ import annotations
 
@@ -25,10 +25,21 @@ class FaithfulOptions:
     activation: Literal["tanh", "relu", "gelu", "silu", "softplus"] = "tanh"
 
 
+@dataclass(frozen=True)
+class PrecisionOptions(VAEOptions):
+    """``precisions`` is their prior: a gamma, those of some training rows, or a mixture whose weights z decides.
+
+    ``components`` are that many training rows, or gammas of learned shapes and rates; "vbem" has a grid of 144 gammas.
+    """
+
+    precisions: Literal["gamma", "vamp", "vbem", "vbem-learned"] = "gamma"
+    components: Width = 20
+
+
 @register(
     "gaussian-faithful",
     title="Gaussian, faithful",
-    summary="As gaussian-learned, but the mean is trained as under a fixed variance, and the variance by what is left.",
+    summary="Like gaussian-learned, but the mean is trained as with a fixed variance, the variance on the residuals.",
     formula="p(x|z) = N(x; μ(z), diag σ²(z))",
     support="real",
     bounded=False,
@@ -48,9 +59,31 @@ def gaussian_faithful(data: Data, options: FaithfulOptions) -> tuple[nn.Module, 
 
 
 @register(
+    "gaussian-split",
+    title="Gaussian, mean and variance apart",
+    summary="A mean trained as under a fixed variance, and a gamma-distributed precision for the rest: Student-t.",
+    formula="p(x|z) = ∏ⱼ ∫ N(xⱼ; μⱼ(z), 1/λ) Gamma(λ; αⱼ(z), βⱼ(z)) dλ",
+    support="real",
+    bounded=False,
+    reference="Detlefsen et al. (2019), Reliable Training and Estimation of Variance Networks, their split training",
+    link="https://arxiv.org/abs/1906.03260",
+    objective="split",
+    remedies=CURES,
+)
+def gaussian_split(data: Data, options: FaithfulOptions) -> tuple[nn.Module, nn.Module]:
+    """A VAE of GammaPrecision columns, with a FaithfulDecoder."""
+    from zoo.models import VAE
+    from zoo.models.emissions import GammaPrecision
+    from zoo.networks import FaithfulDecoder
+
+    network: Any = decoder(data, options, GammaPrecision.outputs)
+    return VAE(FaithfulDecoder(*network), options.latent_dim, GammaPrecision()), guide(data, options)
+
+
+@register(
     "gaussian-beta-nll",
     title="Gaussian, β-NLL",
-    summary="As gaussian-learned, but each column's log density is weighed by a power of its variance.",
+    summary="Like gaussian-learned, but each column's log density is weighted by a power of its variance.",
     formula="p(x|z) = N(x; μ(z), diag σ²(z))",
     support="real",
     bounded=False,
@@ -69,11 +102,11 @@ def gaussian_beta_nll(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Mo
 @register(
     "gaussian-map-gamma",
     title="Gaussian, gamma prior on precisions",
-    summary="As gaussian-learned, with a gamma prior on each precision: penalized, not cured.",
+    summary="Like gaussian-learned, with a gamma prior on each precision: penalized, not cured.",
     formula="p(x|z) = N(x; μ(z), diag σ²(z)),  σⱼ⁻²(z) ~ Gamma(1, 0.001)",
     support="real",
     bounded=False,
-    bounded_if="for a shape of the prior of at least 1/2, as by default",
+    bounded_if="if the prior's shape is at least 1/2, as by default",
     bounds="objective",
     reference="Stirn & Knowles (2020), Variational Variance",
     link="https://arxiv.org/abs/2006.04910",
@@ -90,19 +123,28 @@ def gaussian_map_gamma(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.M
 @register(
     "gaussian-v3ae",
     title="Gaussian, variational variance",
-    summary="A gamma posterior over each precision, integrated out: Student-t, trained by a bound of its own.",
+    summary="A gamma posterior over each precision, integrated out to a Student-t, with its own training bound.",
     formula="p(x|z) = ∏ⱼ ∫ N(xⱼ; μⱼ(z), 1/λ) Gamma(λ; αⱼ(z), βⱼ(z)) dλ",
     support="real",
     bounded=False,
-    bounded_if="always, through the divergence from the prior Gamma(1, 0.001); the density that is scored is not",
+    bounded_if="with precisions=gamma or vbem, through the divergence from that prior; the scored density is not",
     bounds="objective",
     reference="Stirn & Knowles (2020), Variational Variance",
     link="https://arxiv.org/abs/2006.04910",
     objective="variational-variance",
     remedies=CURES,
 )
-def gaussian_v3ae(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:
+def gaussian_v3ae(data: Data, options: PrecisionOptions) -> tuple[nn.Module, nn.Module]:
     """A VAE of GammaPrecision columns."""
+    from zoo.models import VAE, MixturePrecisionVAE, PseudoPrecisionVAE
     from zoo.models.emissions import GammaPrecision
 
-    return vae(data, options, GammaPrecision())
+    network, size = decoder(data, options, GammaPrecision.outputs), (options.components, data.features)
+    of = network, options.latent_dim, GammaPrecision()
+    made = {
+        "gamma": lambda: VAE(*of),
+        "vamp": lambda: PseudoPrecisionVAE(*of, rows=size),
+        "vbem": lambda: MixturePrecisionVAE(*of),
+        "vbem-learned": lambda: MixturePrecisionVAE(*of, learned=size),
+    }
+    return made[options.precisions](), guide(data, options)
