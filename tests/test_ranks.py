@@ -103,6 +103,10 @@ def test_a_fit_of_two_processes_goes_on_to_the_same_bits(seeds, together):
     assert [name[:15] for name in states] == ["state-000000010", "state-000000015"]
     assert all(of[f"finished-{len(seeds)}"] == [] for of in told)
     whole = zoo.load_run(folder / f"{'rows' if len(seeds) < SIZE else 'alike'}-0")
+    so_far = zoo.load_run(folder / f"so-far-{len(seeds)}").tree
+    assert so_far.attrs["interrupted_at"] == 15
+    elbo = whole.tree["optimization/elbo"].isel(step=slice(15))
+    assert so_far["optimization/elbo"].identical(elbo) and so_far["validation"].sizes["check"] == 3
     assert zoo.load_run(folder / f"stopped-{len(seeds)}").differences(whole) == []
 
 
@@ -214,7 +218,10 @@ def test_a_process_that_ends_is_missed_in_one_line_and_torchrun_goes_on(seeds, r
     (line,) = [line for line in told[other][1].splitlines() if line.startswith("error:")]
     assert "the processes cannot continue together; one of them may have ended (" in line
     assert "Traceback" not in told[other][1]
-    interrupted = f"interrupted: `torchrun ... -m zoo.command_line train --resume {place}` continues."
+    so_far = place / "so-far"
+    assert so_far.is_dir() == (kind == signal.SIGINT and rank == 0)
+    again = f"`torchrun ... -m zoo.command_line train --resume {place}` continues."
+    interrupted = f"interrupted: {so_far} is the run as it stood; {again}"
     assert (interrupted in told[rank][1]) == (kind == signal.SIGINT and rank == 0)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(SIZE)]
     again = [*torchrun, "-m", "zoo.command_line", "train", "--resume", place]

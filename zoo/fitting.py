@@ -9,6 +9,8 @@ import math
 import operator
 import os
 import platform
+import signal
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -216,7 +218,7 @@ def fit(
         progress: show a progress bar where a person is watching.
         checkpoint: a directory to train in. A fit stopped there, however it ended, is continued to the same bits as if
             it had not been stopped; a finished one is returned. When done, the run is saved there. Ctrl-C leaves the
-            unfinished run in ``so-far`` there, except with several processes.
+            unfinished run in ``so-far`` there.
         checkpoint_every: steps between states on disk; the last two are kept; None writes one at each check.
         on_check: called after each check with a :class:`zoo.checks.Check`: ``docs/examples`` has calls for TensorBoard
             and MLflow. If it raises, the error is logged, it is not called again and training goes on; Ctrl-C, or a
@@ -300,34 +302,11 @@ def _train(
 ) -> Run:
     """Train from the start, or from the last state in a place."""
     saved = place.begin() if place else None
-    at = ranks.device
-    some_train, validation = (subsample(part, settings.validation_rows) for part in (data.train, data.validation))
-    width = _tensor(pair.view.width, at)
-    assert settings.objective is not None  # fit has filled it in
-    engine = (DividedEngine if ranks.divides_rows else Engine)(
-        pair,
-        seeds,
-        _training(pair, data.train, at),
-        objective=OBJECTIVES.make(settings.objective),
-        schedule=settings.at,
-        batch_size=settings.batch_size,
-        prepare=(lambda x: pair.view.noisy(x, torch.rand_like(x), width)) if data.noise else None,
-        clip=settings.clip,
-        same_batches=settings.same_batches,
-        mode=_mode(settings) if saved is None else MODES[int(saved["mode"])],
-        steps=settings.likely_steps,
-        precision=settings.precision,
-        onednn_from=_onednn_from(saved, ranks),
-        ranks=ranks,
-    )
+    engine, record, watch = _prepared(pair, data, seeds, settings, ranks, saved)
     if engine.note and ranks.leads:
         log.warning("%s, compile=%r, is run with %r: %s", pair.name, settings.compile, engine.mode, engine.note)
     else:
         log.info("%s, compile=%r, is run with %r", pair.name, settings.compile, engine.mode)
-    record = Record(
-        engine, seeds, pair, some_train, validation, keep_last=settings.keep == "last", settles=settings.steps == "auto"
-    )
-    watch = Watch(pair, seeds, some_train.values)
     first, before = 0, 0.0
     if saved is not None:
         record.restore(saved)
@@ -378,23 +357,67 @@ def _train(
                     break
     except KeyboardInterrupt:
         saved = place.latest() if place else None
-        if place is None or saved is None:
+        if place is None or saved is None or not ranks.leads:
             raise
-        if ranks.size > 1:  # the other processes may be anywhere too, and cannot be asked to assemble a run
-            raise KeyboardInterrupt(f"{place.path} holds the first {done} steps: the same call continues.") from None
-        record.restore(saved)  # an interruption may come at any time; a saved state is complete
-        watch.restore(saved)
         kept = ""
-        if record.checked:
-            record.stop(done, record.alive())
-            run = _run(pair, data, settings, engine, record, watch, float(saved["seconds"]))
-            run.tree.attrs["interrupted_at"] = done
-            try:
-                kept = f" and, in {run.save(place.path / SO_FAR)}, the run they made"
-            except RunError as error:  # the state is on disk regardless
-                log.warning("%s", error)
+        with _undisturbed():
+            if ranks.size > 1:  # the others may be anywhere; a state holds all seeds, so one process is enough
+                engine, record, watch = _prepared(pair, data, seeds, settings, Ranks(ranks.device), saved)
+            record.restore(saved)  # an interruption may come at any time; a saved state is complete
+            watch.restore(saved)
+            if record.checked:
+                record.stop(done, record.alive())
+                run = _run(pair, data, settings, engine, record, watch, float(saved["seconds"]))
+                run.tree.attrs["interrupted_at"] = done
+                try:
+                    kept = f" and, in {run.save(place.path / SO_FAR)}, the run they made"
+                except RunError as error:  # the state is on disk regardless
+                    log.warning("%s", error)
         raise KeyboardInterrupt(f"{place.path} holds the first {done} steps{kept}: the same call continues.") from None
     return _run(pair, data, settings, engine, record, watch, before + time.perf_counter() - started)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let a second Ctrl-C wait: torchrun sends its processes what the terminal has sent them already."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _prepared(
+    pair: Pair, data: Data, seeds: list[int], settings: Settings, ranks: Ranks, saved: dict[str, Tensor] | None
+) -> tuple[Engine, Record, Watch]:
+    """The engine, the record and the watch of a fit before its first step, ready to be given a saved state."""
+    at = ranks.device
+    some_train, validation = (subsample(part, settings.validation_rows) for part in (data.train, data.validation))
+    width = _tensor(pair.view.width, at)
+    assert settings.objective is not None  # fit has filled it in
+    engine = (DividedEngine if ranks.divides_rows else Engine)(
+        pair,
+        seeds,
+        _training(pair, data.train, at),
+        objective=OBJECTIVES.make(settings.objective),
+        schedule=settings.at,
+        batch_size=settings.batch_size,
+        prepare=(lambda x: pair.view.noisy(x, torch.rand_like(x), width)) if data.noise else None,
+        clip=settings.clip,
+        same_batches=settings.same_batches,
+        mode=_mode(settings) if saved is None else MODES[int(saved["mode"])],
+        steps=settings.likely_steps,
+        precision=settings.precision,
+        onednn_from=_onednn_from(saved, ranks),
+        ranks=ranks,
+    )
+    record = Record(
+        engine, seeds, pair, some_train, validation, keep_last=settings.keep == "last", settles=settings.steps == "auto"
+    )
+    return engine, record, Watch(pair, seeds, some_train.values)
 
 
 def _run(
