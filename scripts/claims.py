@@ -410,21 +410,13 @@ def shrinkage() -> Finding:
     return Finding(
         "The learned variance shrinks below that of the data, and quantile regression cures it.",
         "Two moons in four dimensions, one six times as noisy as the other: 350 training rows for 50 hidden units, and "
-        "40 for 256. Held-out coverage of each column given the three others, which the encoder's own draw has not seen.",
+        "40 for 256; held-out coverage of each column given the others, which the encoder's own draw has not seen.",
         "holds" if all(holds) else "holds only if" if any(holds) else "fails",
-        f"the rows are few for the network and the training long: of 350 rows at nominal 90 % the learned Gaussian covers "
-        f"{100 * many[0]:.1f} % and the quantile decoder {100 * many[1]:.1f} %; of 40 rows {100 * few[0]:.1f} % and "
-        f"{100 * few[1]:.1f} %, and stopped where validation was best the learned Gaussian {100 * stopped:.1f} %. "
+        "the rows are few for the network and the training long: at nominal 90 %, of 350 rows the learned Gaussian "
+        f"covers {100 * many[0]:.1f} % and the quantile decoder {100 * many[1]:.1f} %; of 40 rows {100 * few[0]:.1f} % "
+        f"and {100 * few[1]:.1f} %, and stopped where validation was best the learned Gaussian {100 * stopped:.1f} %. "
         "scripts/shrinkage_map.py draws the map.",
-        (
-            "rows",
-            "hidden",
-            "pair",
-            "weights",
-            "covered, nominal 50 %",
-            "covered, nominal 90 %",
-            "held-out, nats per datum",
-        ),
+        ("rows", "hidden", "pair", "weights", "covered, nominal 50 %", "covered, nominal 90 %", "held-out nats"),
         rows,
         (figure,),
     )

@@ -165,7 +165,7 @@ def test_noise_belongs_to_rows_by_the_dimension_that_grows():
     assert found["uniform"].tolist() == [6, 7, 8, 9]
     assert found["normal"].tolist() == [3, 4, 8, 9, 13, 14, 15, 16, 17, 18, 25, 26, 27, 28]
     part.normal((1,), torch.zeros(0))
-    with pytest.raises(Unknown, match="which random numbers are which row's"):
+    with pytest.raises(Unknown, match="which random numbers belong to which row"):
         of_rows(whole, part, slice(3, 5))
 
 

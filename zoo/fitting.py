@@ -361,7 +361,7 @@ def _train(
             raise
         kept = ""
         with _undisturbed():
-            if ranks.size > 1:  # the others may be anywhere; the state is of all seeds, and one process will do
+            if ranks.size > 1:  # the others may be anywhere; a state holds all seeds, so one process is enough
                 engine, record, watch = _prepared(pair, data, seeds, settings, Ranks(ranks.device), saved)
             record.restore(saved)  # an interruption may come at any time; a saved state is complete
             watch.restore(saved)
@@ -393,7 +393,7 @@ def _undisturbed() -> Iterator[None]:
 def _prepared(
     pair: Pair, data: Data, seeds: list[int], settings: Settings, ranks: Ranks, saved: dict[str, Tensor] | None
 ) -> tuple[Engine, Record, Watch]:
-    """What trains, what records it and what watches over it, at the start, or ready to be given a state."""
+    """The engine, the record and the watch of a fit before its first step, ready to be given a saved state."""
     at = ranks.device
     some_train, validation = (subsample(part, settings.validation_rows) for part in (data.train, data.validation))
     width = _tensor(pair.view.width, at)
