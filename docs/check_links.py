@@ -1,4 +1,4 @@
-"""Follow every link within the built site: its file has to be there, and what it points at in it.
+"""Follow every link within the built site: its file and its anchor must exist.
 
 python docs/check_links.py docs/_build/html
 """
@@ -28,7 +28,7 @@ class Page(HTMLParser):
 
 
 def broken(site: Path) -> list[str]:
-    """Of every link that leads nowhere within the site, the page and the link."""
+    """Every link that leads nowhere within the site, with its page."""
     pages = {file.resolve(): Page(file.read_text(encoding="utf-8")) for file in site.rglob("*.html")}
     found = []
     for file, page in pages.items():

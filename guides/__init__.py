@@ -32,5 +32,5 @@ __all__ = [
 
 
 def amortized(guide: nn.Module) -> Amortized | None:
-    """The encoder and family that a guide is, or is made of, if there are such."""
+    """The encoder and family that a guide is, or wraps, if any."""
     return next((part for part in guide.modules() if isinstance(part, Amortized)), None)

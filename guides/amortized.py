@@ -1,4 +1,4 @@
-"""What every guide is that reads its numbers off the datum by an encoder."""
+"""The base of guides whose parameters an encoder computes from the datum."""
 
 import pyro
 import pyro.distributions as dist
@@ -13,9 +13,9 @@ class Amortized(nn.Module):
 
     .. math:: q(z \mid x) = \mathrm{distribution}(\mathrm{encoder}(x))
 
-    A subclass writes ``distribution(numbers)`` and, static, ``outputs(latent_dim, ...)``: how many rows of length L the
-    encoder gives. Of numbers that are optimised and not encoded it may say in ``units(numbers)`` how far each of them
-    goes in a step.
+    A subclass writes ``distribution(numbers)`` and the static ``outputs(latent_dim, ...)``: how many rows of length L
+    the encoder gives. For parameters that are optimised rather than encoded, ``units(numbers)`` may say how far each
+    moves in a step.
 
     Kingma & Welling (2014), https://arxiv.org/abs/1312.6114
 
@@ -32,14 +32,14 @@ class Amortized(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} has no distribution(numbers)")
 
     def units(self, numbers: Tensor) -> Tensor:
-        """How far each of the numbers (..., outputs, L) can move before the distribution is another, of their shape.
+        """How far each of the numbers (..., outputs, L) can move before the distribution changes, in their shape.
 
-        The scale of the distribution for a number that moves draws, and one for a logarithm.
+        The scale of the distribution for a number that shifts draws, and one for a logarithm.
         """
         return torch.ones_like(numbers)
 
     def numbers(self, x: Tensor) -> Tensor:
-        """Those of each datum of x (B, D)."""
+        """The numbers of each datum of x (B, D)."""
         of_data: Tensor = self.encoder(x)
         return of_data
 

@@ -1,4 +1,4 @@
-"""The exact posterior over a discrete latent, alone or beside a z that is drawn."""
+"""The exact posterior over a discrete latent, alone or together with a sampled z."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ class ExactPosterior(nn.Module):
 
     .. math:: q(c \mid x) = \frac{p(x, c)}{\sum_{c'} p(x, c')}
 
-    The ELBO under this guide is the evidence log p(x) itself, and the guide has no parameters of its own.
+    The ELBO under this guide is the evidence log p(x) itself, and the guide has no parameters.
 
     Args:
         model: a Pyro model p(x, component) with every site inside one data plate.
@@ -26,7 +26,7 @@ class ExactPosterior(nn.Module):
         self.model = model
 
     def of(self, model: nn.Module) -> "ExactPosterior":
-        """The same for another model, of which it has all that it knows."""
+        """The same guide for another model, which determines it completely."""
         return ExactPosterior(model)
 
     def forward(self, x: Tensor) -> None:
@@ -41,12 +41,12 @@ class ExactPosterior(nn.Module):
 
 
 class WithComponent(nn.Module):
-    r"""A guide of z, and by Bayes' rule the component that z is of.
+    r"""A guide of z, with the component of z by Bayes' rule.
 
     .. math:: q(z, c \mid x) = q(z \mid x) \; p(c \mid z), \qquad p(c \mid z) = p(c \mid x, z)
 
-    As exact as a q(c | x, z) can be: the ELBO is that of z alone under the model with c summed out, at every draw. The
-    component has no parameters of its own. It is the same whatever is put at site x, so nothing is made anew for that.
+    This q(c | x, z) is exact: at every draw the ELBO equals that of z alone under the model with c summed out. The
+    component has no parameters. It does not depend on what is put at site x, so it serves any lens.
 
     Jiang et al. (2017), section 3.2, https://arxiv.org/abs/1611.05148, whose q(c | x) is its mean over z.
 
@@ -61,7 +61,7 @@ class WithComponent(nn.Module):
 
     def forward(self, x: Tensor) -> None:
         """Declare q(z, component | x) for x of shape (B, D)."""
-        with poutine.block(hide=["data"]):  # whose plate is entered once more below
+        with poutine.block(hide=["data"]):  # its plate is entered again below
             z = poutine.trace(self.guide).get_trace(x).nodes["z"]["value"]
         with pyro.plate("data", len(x), dim=-1):
             posterior = dist.Categorical(logits=self.model.component_logits(z))

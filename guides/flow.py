@@ -1,7 +1,7 @@
 """Normalizing flows as guides: an autoregressive one, and one of splines.
 
-Written out here: Pyro's splines cannot be vmapped over seeds, and importing zuko switches the validation of
-torch.distributions off for the whole process.
+They are written here because Pyro's splines cannot be vmapped over seeds, and importing zuko turns off the validation
+of torch.distributions for the whole process.
 """
 
 import math
@@ -18,11 +18,11 @@ from .amortized import Amortized
 
 __all__ = ["InverseAutoregressive", "SplineFlow", "SplineLayer"]
 
-SMALL = 0.01  # what a layer's last weights are multiplied by at the start: it begins as all but the identity
+SMALL = 0.01  # factor on a layer's last weights at the start, so that it begins near the identity
 
 
 class Flow(Transform):
-    """Layers one after the other, which know their Jacobian at what they were last given, and elsewhere compute it."""
+    """Layers in sequence, which remember their Jacobian at the last input and compute it elsewhere."""
 
     domain = codomain = constraints.real_vector
     bijective = True
@@ -58,15 +58,15 @@ class Flow(Transform):
 
 
 class FlowGuide(Amortized):
-    r"""What flows have in common: noise is bent into shape, and then put where the datum says.
+    r"""The base of flows: noise is transformed, then scaled and shifted by the datum.
 
     .. math:: z = m(x) + s(x) \odot (f_T \circ \dots \circ f_1)(\varepsilon; h(x)), \qquad \varepsilon \sim N(0, I)
 
-    Each f begins as all but the identity, and the guide as the independent normals of m and s. That m and s come last
-    and not first, as in Kingma et al. (2016), has the f meet numbers of size one, however narrow q is.
+    Each f begins near the identity, so the guide begins as the independent normals of m and s. Since m and s come last,
+    not first as in Kingma et al. (2016), each f sees numbers of size one however narrow q is.
 
     Args:
-        encoder: maps x (..., D) to m, log s^2 and the H numbers h, in as many rows of length L as hold them.
+        encoder: maps x (..., D) to m, log s^2 and the H numbers h, in as many rows of length L as needed.
         layers: T modules from (u, h), (..., L) and (..., H), to f(u) and log |df / du|, with an ``inverse``.
     """
 
@@ -80,14 +80,14 @@ class FlowGuide(Amortized):
         return 2 + math.ceil(hidden / latent_dim)
 
     def distribution(self, numbers: Tensor) -> dist.TorchDistribution:
-        """The noise, bent and put in its place."""
+        """The noise, transformed, scaled and shifted."""
         mean, log_variance, context = numbers[..., 0, :], numbers[..., 1, :], numbers[..., 2:, :].flatten(-2)
         noise = dist.Normal(torch.zeros_like(mean), torch.ones_like(mean)).to_event(1)
         place = AffineTransform(mean, (log_variance / 2).exp(), event_dim=1, cache_size=1)
         return dist.TransformedDistribution(noise, [Flow(self.layers, context), place])
 
     def units(self, numbers: Tensor) -> Tensor:
-        """S for m, and one."""
+        """The scale s for m, and one for the others."""
         scale = (numbers[..., 1:2, :] / 2).exp()
         return torch.cat([scale, torch.ones_like(numbers[..., 1:, :])], dim=-2)
 
@@ -96,7 +96,7 @@ class FlowGuide(Amortized):
 
 
 class MaskedLinear(nn.Linear):
-    """A linear layer of which only the weights under a mask, (outputs, inputs), are there."""
+    """A linear layer with weights only under a mask, (outputs, inputs)."""
 
     mask: Tensor
 
@@ -110,12 +110,12 @@ class MaskedLinear(nn.Linear):
 
 
 class AutoregressiveLayer(nn.Module):
-    r"""Each number moved and scaled by what a network makes of those before it; then their order is turned around.
+    r"""Each number is shifted and scaled by a network of the previous ones; then their order is reversed.
 
     .. math:: f(u)_{L+1-j} = b_j + 2 \sigma(a_j) \, u_j, \qquad (b, a)_j = \mathrm{network}_j(u_{<j}, h)
 
-    Numbers are at most doubled, which keeps many layers from growing without bound. The network is of two layers of
-    masked weights: Germain et al. (2015), MADE, https://arxiv.org/abs/1502.03509
+    Numbers at most double, which keeps many layers from growing without bound. The network has two layers of masked
+    weights: Germain et al. (2015), MADE, https://arxiv.org/abs/1502.03509
 
     Args:
         latent_dim: L.
@@ -126,7 +126,7 @@ class AutoregressiveLayer(nn.Module):
     def __init__(self, latent_dim: int, hidden: int, context: int) -> None:
         super().__init__()
         place = torch.arange(latent_dim)
-        sees = torch.arange(hidden) % latent_dim  # so many of the first numbers
+        sees = torch.arange(hidden) % latent_dim  # how many of the first numbers each unit sees
         self.first = MaskedLinear(sees[:, None] > place)
         self.context = nn.Linear(context, hidden, bias=False)
         self.second = MaskedLinear(sees[:, None] >= sees)
@@ -160,7 +160,7 @@ class InverseAutoregressive(FlowGuide):
 
     .. math:: z = m(x) + s(x) \odot (f_T \circ \dots \circ f_1)(\varepsilon; h(x)), \qquad \varepsilon \sim N(0, I)
 
-    with f an :class:`AutoregressiveLayer`. Affine in each number given those before: with L = 1 it is a normal.
+    with f an :class:`AutoregressiveLayer`. Affine in each number given the previous ones: with L = 1 it is a normal.
 
     Kingma et al. (2016), Improving Variational Inference with Inverse Autoregressive Flow,
     https://arxiv.org/abs/1606.04934
@@ -181,12 +181,12 @@ class InverseAutoregressive(FlowGuide):
 
 
 class SplineLayer(nn.Module):
-    r"""Half of the numbers bent by splines that a network makes of the other half; then the two change places.
+    r"""Half of the numbers are transformed by splines from a network of the other half; then the halves swap.
 
     .. math:: f(u_a, u_b) = (g_{\theta}(u_b), u_a), \qquad \theta = \mathrm{network}(u_a, h)
 
-    g is increasing, a quotient of quadratics between knots on [-B, B] and the identity beyond; of 2B each piece takes
-    at least 0.001 either way, and at a knot it is at least as steep as 0.001. With L = 1 there is nothing in u_a.
+    g is increasing, a quotient of quadratics between knots on [-B, B] and the identity beyond; each piece takes at
+    least 0.001 of 2B in both directions, and the slope at a knot is at least 0.001. With L = 1, u_a is empty.
 
     Args:
         latent_dim: L.
@@ -235,7 +235,7 @@ class SplineLayer(nn.Module):
         *sizes, slopes = theta.split([self.bins, self.bins, self.bins - 1], dim=-1)
         shares = (self.least + (1 - self.bins * self.least) * size.softmax(-1) for size in sizes)
         x, y = (self.bound * (2 * functional.pad(share.cumsum(-1), (1, 0)) - 1) for share in shares)
-        one = math.log(math.expm1(1 - self.least))  # so that a slope begins as one
+        one = math.log(math.expm1(1 - self.least))  # so that slopes begin at one
         return x, y, functional.pad(self.least + functional.softplus(slopes + one), (1, 1), value=1.0)
 
     def _bent(self, value: Tensor, x: Tensor, y: Tensor, slopes: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
@@ -251,7 +251,7 @@ class SplineLayer(nn.Module):
         if inverse:
             rise = within - y0
             a, b, c = height * (slope - d0) + rise * bend, height * d0 - rise * bend, -slope * rise
-            # by rounding alone the root of a negative number
+            # only rounding makes this negative
             t = 2 * c / (-b - (b.square() - 4 * a * c).clamp(min=torch.finfo(b.dtype).tiny).sqrt())
         else:
             t = (within - x0) / (x1 - x0)

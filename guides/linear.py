@@ -1,4 +1,4 @@
-"""Guides for linear Gaussian models: one that is learned, and the exact posterior."""
+"""Guides for linear Gaussian models: a learned one, and the exact posterior."""
 
 from typing import Any
 
@@ -15,8 +15,8 @@ class LinearNormal(nn.Module):
 
     .. math:: q(z \mid x) = N(z; V x + c, T T'), \qquad T \text{ lower triangular}, \quad T_{ll} > 0
 
-    The posterior of every linear Gaussian model is of this family. With a diagonal T, as in Lucas et al. (2019),
-    https://arxiv.org/abs/1911.02469, only that of a W with orthogonal columns is.
+    The posterior of every linear Gaussian model is in this family. With a diagonal T, as in Lucas et al. (2019),
+    https://arxiv.org/abs/1911.02469, this holds only if the columns of W are orthogonal.
 
     Args:
         features: D.
@@ -38,12 +38,11 @@ class LinearNormal(nn.Module):
 
 
 class ClosedFormNormal(nn.Module):
-    r"""Bayes' rule in closed form, for a model that knows its posterior and that it is normal.
+    r"""Bayes' rule in closed form, for a model that knows its normal posterior.
 
     .. math:: q(z \mid x) = p(z \mid x)
 
-    The ELBO under this guide is the evidence log p(x) itself, at every draw, and the guide has no parameters of its
-    own.
+    The ELBO under this guide is the evidence log p(x) itself, at every draw, and the guide has no parameters.
 
     Args:
         model: p(x, z) with a method ``posterior(x)``: mean (B, L) and Cholesky factor (L, L) of the covariance.
@@ -54,7 +53,7 @@ class ClosedFormNormal(nn.Module):
         self.model = model
 
     def of(self, model: Any) -> "ClosedFormNormal":
-        """The same for another model, of which it has all that it knows."""
+        """The same guide for another model, which determines it completely."""
         return ClosedFormNormal(model)
 
     def forward(self, x: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""A mixture of normals as a guide, whose draws have a gradient."""
+"""A mixture of normals as a guide, with differentiable draws."""
 
 import math
 from typing import Any, ClassVar
@@ -22,24 +22,24 @@ class NormalMixture(dist.MixtureSameFamily):  # type: ignore[misc]
 
     .. math:: q(z) = \sum_c \pi_c \prod_j N_{cj}(z_j), \qquad N_{cj} \text{ of mean } m_{cj} \text{ and scale } s_{cj}
 
-    As the mixture moves, its draws move so that they are the moved mixture's: q dz is the flow of mass. A component
-    takes a draw along by the chance that it is its own, and what a weight gains comes over one coordinate after
-    another, which needs no inverse and no order of the components:
+    As the mixture changes, its draws move so that they remain draws of the mixture: q dz is the flow of mass. A
+    component moves a draw in proportion to the probability that the draw is its own, and mass gained by a weight flows
+    along one coordinate after another, which needs no inverse and no order of the components:
 
     .. math:: dz_j = \sum_c \frac{\pi_c N_c}{q} \left( dm_{cj} + \frac{z_j - m_{cj}}{s_{cj}} ds_{cj} \right)
               - \sum_{c, d} d \log \pi_c \, \frac{\pi_c \pi_d}{q} \prod_{i < j} N_{ci} \prod_{i > j} N_{di}
               \, (\Phi_{cj} - \Phi_{dj})
 
     With L = 1 these are the implicit gradients of Figurnov, Mohamed & Mnih (2018), https://arxiv.org/abs/1805.08498.
-    With more, theirs have one coordinate answer for what another did, and vary so much that training fails: means and
-    scales are here as in Jankowiak & Karaletsos (2019), https://arxiv.org/abs/1806.01856.
+    With more, theirs mix the effects of coordinates and vary so much that training fails: here means and scales are
+    treated as in Jankowiak & Karaletsos (2019), https://arxiv.org/abs/1806.01856.
 
-    The further apart components are, the more the gradient of a weight varies: mass has to come through what lies
-    between. It is kept finite. A second derivative through draws is not right.
+    The further apart components are, the more the gradient of a weight varies, since mass has to flow through the space
+    between them. It is kept finite. Second derivatives through draws are wrong.
 
     Args:
-        logits: of the weights, (..., C).
-        mean: (..., C, L).
+        logits: logits of the weights, (..., C).
+        mean: means, (..., C, L).
         scale: standard deviations, (..., C, L).
     """
 
@@ -92,7 +92,7 @@ class NormalMixture(dist.MixtureSameFamily):  # type: ignore[misc]
         log_after = log_weight + _sum_before(log_density.flip(-1)).flip(-1)
         log_over = log_before + log_after.logsumexp(-2, keepdim=True) - log_joint.logsumexp(-2, keepdim=True)
         weight = log_after.softmax(-2)
-        # 1 - Phi has the same differences but for their sign, and more digits where it is the smaller
+        # 1 - Phi has the same differences up to sign, and more digits where it is smaller
         below = (weight * torch.special.ndtr(residual)).sum(-2, keepdim=True) < 0.5
         side = torch.where(below, 1.0, -1.0).to(z)
         tail = side * torch.special.ndtr(side * residual)
@@ -102,19 +102,19 @@ class NormalMixture(dist.MixtureSameFamily):  # type: ignore[misc]
 
 
 class MixtureNormal(Amortized):
-    r"""A mixture of diagonal normals whose means, scales and weights an encoder reads off the datum.
+    r"""A mixture of diagonal normals whose means, scales and weights an encoder computes from the datum.
 
     .. math:: q(z \mid x) = \sum_c \pi_c(x) \, N(z; \rho u_c + m_c(x), \sigma^2 \mathrm{diag}\, s_c^2(x)), \qquad
               \pi = \mathrm{softmax}(a(x)), \quad \sigma = C^{-1/L}, \quad \rho^2 = 1 - \sigma^2
 
-    with points u_c spread as N(0, I) is. Where the encoder gives zeros the mixture is nearly N(0, I), in C parts as
-    wide as they have to be to fill it: parts that began as one would stay so, and never find a second mode.
+    with points u_c spread like N(0, I). If the encoder gives zeros, the mixture is nearly N(0, I), in C parts just wide
+    enough to fill it: parts that began as one would stay together and never find a second mode.
 
     Morningstar et al. (2021), Automatic Differentiation Variational Inference with Mixtures,
     https://arxiv.org/abs/2003.01687
 
     Args:
-        encoder: maps x (..., D) to C rows m_c, C rows log s_c^2, and as many rows as hold the C numbers a.
+        encoder: maps x (..., D) to C rows m_c, C rows log s_c^2, and enough rows for the C numbers a.
         components: C.
     """
 
@@ -145,7 +145,7 @@ class MixtureNormal(Amortized):
 
 
 def _spread(like: Tensor, count: int) -> Tensor:
-    """So many points, (count, L), as even as a sequence of N(0, I) can be: multiples of a generalised golden ratio.
+    """``count`` points, (count, L), spread as evenly as possible for N(0, I): multiples of a generalised golden ratio.
 
     Roberts (2018), https://extremelearning.com.au/unreasonable-effectiveness-of-quasirandom-sequences
     """
@@ -159,5 +159,5 @@ def _spread(like: Tensor, count: int) -> Tensor:
 
 
 def _sum_before(each: Tensor) -> Tensor:
-    """Sums over those to the left: not a difference of larger sums, which would be all rounding."""
+    """Sums over the entries to the left, not as a difference of larger sums, which would be rounding error."""
     return functional.pad(each[..., :-1].cumsum(-1), (1, 0))

@@ -10,7 +10,7 @@ __all__ = ["FullRankNormal", "LowRankNormal", "MeanFieldNormal"]
 
 
 class MeanFieldNormal(Amortized):
-    r"""Independent normals whose parameters an encoder reads off the datum.
+    r"""Independent normals whose parameters an encoder computes from the datum.
 
     .. math:: q(z \mid x) = N(z; m(x), \mathrm{diag}\, s^2(x)), \qquad (m, \log s^2)(x) = \mathrm{encoder}(x)
 

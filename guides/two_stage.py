@@ -1,4 +1,4 @@
-"""The guide of a VAE of two stages."""
+"""The guide of a two-stage VAE."""
 
 import pyro
 import pyro.distributions as dist
@@ -8,11 +8,11 @@ __all__ = ["TwoStageNormal"]
 
 
 class TwoStageNormal(nn.Module):
-    r"""Independent normals for the first stage's latents, and for the second's given those.
+    r"""Independent normals for the first stage's latents, and for the second stage's given the first's.
 
     .. math:: q(z, u \mid x) = N(z; m_1(x), \mathrm{diag}\, s_1^2(x)) \; N(u; m_2(z), \mathrm{diag}\, s_2^2(z))
 
-    No gradient passes from u back to z: the second stage takes the first as it is.
+    No gradient passes from u back to z: the second stage does not change the first.
 
     Dai & Wipf (2019), https://arxiv.org/abs/1903.05789
 

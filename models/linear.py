@@ -1,4 +1,4 @@
-"""Linear Gaussian latent-variable models: evidence and posterior are known in closed form."""
+"""Linear Gaussian latent-variable models, with evidence and posterior in closed form."""
 
 import math
 
@@ -12,17 +12,17 @@ __all__ = ["FactorAnalysis", "LinearGaussian", "ProbabilisticPCA"]
 
 
 class LinearGaussian(VAE):
-    r"""A decoder that is linear in z, with variances that do not depend on it.
+    r"""A decoder linear in z, with variances that do not depend on z.
 
     .. math:: p(x \mid z) = N(x; W z + b, \Psi), \qquad p(x) = N(x; b, W W' + \Psi), \qquad
               p(z \mid x) = N(z; M^{-1} W' \Psi^{-1} (x - b), M^{-1}), \quad M = I + W' \Psi^{-1} W
 
-    A subclass says which Psi. Tipping & Bishop (1999), https://doi.org/10.1111/1467-9868.00196
+    A subclass chooses Psi. Tipping & Bishop (1999), https://doi.org/10.1111/1467-9868.00196
 
     Args:
         features: D.
         latent_dim: L.
-        variances: D for a Psi with a variance for each feature, 1 for one that is shared.
+        variances: D for a variance per feature, 1 for a shared one.
     """
 
     decoder: nn.Linear
@@ -35,9 +35,9 @@ class LinearGaussian(VAE):
     def initialise(self, x: Tensor) -> None:
         """Start b at the mean of x, shape (N, D), Psi at its variances (1 for a constant column), W in their units.
 
-        A narrow column whose row of W started at one would still be far from the maximum after thousands of steps.
+        A narrow column whose row of W started at size one would be far from the maximum even after thousands of steps.
         """
-        varies = x.amax(0) > x.amin(0)  # a constant column has a variance by rounding
+        varies = x.amax(0) > x.amin(0)  # rounding gives a constant column a variance
         variance = x.var(0, correction=0) * varies
         if len(self.log_scale) == 1:
             variance = variance.mean(0, keepdim=True)
@@ -52,18 +52,18 @@ class LinearGaussian(VAE):
         return dist.Normal(mean, self.log_scale.exp().expand_as(mean)).to_event(1)
 
     def log_evidence(self, x: Tensor, columns: Tensor | None = None, observed: Tensor | None = None) -> Tensor:
-        r"""Log N(x; b, W W' + Psi) without an error of sampling, in double precision.
+        r"""Log N(x; b, W W' + Psi), exact, in double precision.
 
         .. math:: -\tfrac{1}{2} \left[ D \log 2 \pi + \log |\Psi| + \log |M| + |m|^2
                   + |\Psi^{-1/2} (x - b - W m)|^2 \right], \qquad m = E[z \mid x]
 
-        Where Woodbury's formula takes a difference, this is a sum, and least at m: what rounding does to m enters
+        Woodbury's formula takes a difference; this is a sum, minimal at m, so a rounding error in m enters only
         squared.
 
         Args:
             x: data, shape (B, D).
-            columns: indices of the columns whose marginal evidence is wanted; None for all.
-            observed: which entries there are, (B, D), the others being integrated out; None for all.
+            columns: indices of the columns whose marginal evidence to compute; None for all.
+            observed: which entries are observed, (B, D); the others are integrated out. None for all.
 
         Returns:
             Nats per datum, shape (B,).
@@ -79,7 +79,7 @@ class LinearGaussian(VAE):
     def posterior(self, x: Tensor, observed: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Mean (B, L) of p(z | x) for x of shape (B, D), and the Cholesky factor (L, L) of its covariance.
 
-        With entries that were ``observed`` (B, D) and others that were not, each datum has a factor, (B, L, L).
+        If only some entries are ``observed`` (B, D), each datum has its own factor, (B, L, L).
         """
         weight, residual, _ = self._standardized(x)
         if observed is None:
@@ -127,10 +127,10 @@ class FactorAnalysis(LinearGaussian):
 
     .. math:: p(x \mid z) = N(x; W z + b, \mathrm{diag}\, \psi)
 
-    The likelihood is bounded unless some L + 1 features or fewer are affinely dependent on the data, as a constant one
-    is by itself: the factors can carry them without error, and their variances vanish together. (A null vector of
-    W W' + Psi lives on features whose variance is 0, and one of them on at most L + 1; the density of data that it does
-    not annihilate vanishes.) Even where it is bounded, the maximum is often at a variance of 0, a Heywood case.
+    The likelihood is bounded unless at most L + 1 features are affinely dependent on the data (a constant feature is by
+    itself): the factors can then carry them without error, and their variances vanish together. (A null vector of
+    W W' + Psi lives on features with variance 0, and some null vector on at most L + 1 of them; the density of data it
+    does not annihilate vanishes.) Even if it is bounded, the maximum is often at a variance of 0, a Heywood case.
 
     Jöreskog (1967), Some Contributions to Maximum Likelihood Factor Analysis, https://doi.org/10.1007/BF02289658
 
@@ -164,7 +164,7 @@ def _of(observed: Tensor, columns: Tensor | None) -> Tensor:
 
 
 def _posterior_of_some(weight: Tensor, residual: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
-    """Means (B, L) and factors (B, L, L) given the entries that were observed (B, D), the other residuals being 0."""
+    """Means (B, L) and factors (B, L, L) given the observed entries (B, D), with the other residuals 0."""
     identity = torch.eye(weight.shape[1], dtype=weight.dtype, device=weight.device)
     precision = identity + torch.einsum("bd,dk,dl->bkl", observed.to(weight), weight, weight)
     flipped, failed = torch.linalg.cholesky_ex(precision.flip(-2, -1))
@@ -174,7 +174,7 @@ def _posterior_of_some(weight: Tensor, residual: Tensor, observed: Tensor) -> tu
 
 
 def _log_evidence_of_some(weight: Tensor, residual: Tensor, log_scale: Tensor, observed: Tensor) -> Tensor:
-    """The evidence of the entries that were observed, (B, D): theirs are the rows of W and the variances."""
+    """The evidence of the observed entries, (B, D), from their rows of W and their variances."""
     part = observed.to(weight)
     mean, scale_tril = _posterior_of_some(weight, residual * part, observed)
     square = ((residual - mean @ weight.mT) * part).square().sum(-1) + mean.square().sum(-1)

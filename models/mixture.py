@@ -1,4 +1,4 @@
-"""Gaussian mixtures: the same trap as the Gaussian VAE's, in the oldest model that has it."""
+"""Gaussian mixtures: the trap of the Gaussian VAE in the oldest model that has it."""
 
 import math
 from collections.abc import Callable
@@ -13,7 +13,7 @@ __all__ = ["COVARIANCES", "GaussianMixture", "PenalizedMixture"]
 
 
 class Diagonal(nn.Module):
-    """Covariances diag(floor + exp v_c); one variance a component if ``width`` is 1."""
+    """Covariances diag(floor + exp v_c); one variance per component if ``width`` is 1."""
 
     def __init__(self, components: int, width: int, floor: float) -> None:
         super().__init__()
@@ -34,8 +34,8 @@ class Diagonal(nn.Module):
 class Full(nn.Module):
     """Covariances floor I + T_c T_c', T_c lower triangular; one for all components if ``components`` is 1.
 
-    Each row of T is its diagonal entry times (B, 1): a step of the optimiser is then small against the column it
-    belongs to, however narrow that has become.
+    Each row of T is its diagonal entry times (B, 1), so that a step of the optimiser stays small relative to its
+    column, however narrow that has become.
     """
 
     def __init__(self, components: int, width: int, floor: float) -> None:
@@ -62,7 +62,7 @@ class Full(nn.Module):
 
 
 class RatioDiagonal(nn.Module):
-    """Covariances e^b diag(c^sigmoid v): the largest variance of all is at most c times the smallest of all."""
+    """Covariances e^b diag(c^sigmoid v): the largest of all variances is at most c times the smallest."""
 
     def __init__(self, components: int, width: int, ratio: float) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class RatioFull(nn.Module):
     def start(self, variance: Tensor) -> None:
         """Give every component the diagonal covariance of shape (D,), as nearly as the ratio allows."""
         share, smallest = _share_of_range(variance.log(), math.log(self.ratio))
-        share = ((share * math.log(self.ratio)).exp() - 1) / (self.ratio - 1)  # on the variance's own, linear scale
+        share = ((share * math.log(self.ratio)).exp() - 1) / (self.ratio - 1)  # on the linear scale of variances
         self.log_smallest.copy_(smallest)
         self.log_diagonal.copy_(share.logit().expand_as(self.log_diagonal) / 2)
 
@@ -142,8 +142,8 @@ class GaussianMixture(nn.Module):
         components: C, the number of Gaussians.
         features: D.
         covariance: "diagonal", "spherical", "full" or "tied" (one full matrix for all components).
-        floor: xi, the smallest eigenvalue allowed to a covariance, in the units of x squared.
-        ratio: c, instead of a floor: the most that any eigenvalue of any component may be above any other.
+        floor: xi, the smallest eigenvalue allowed, in the units of x squared.
+        ratio: c, instead of a floor: the largest allowed ratio of any two eigenvalues, over all components.
 
     With a ratio one component cannot collapse alone: with more distinct data than components,
     l <= -(nD/2) [log(2 pi R / (c n D)) + 1], R the sum of the scatter's eigenvalues beyond the largest C - 1, if R > 0
@@ -176,9 +176,9 @@ class GaussianMixture(nn.Module):
     def initialise(self, x: Tensor) -> None:
         """Start from k-means++ centres in x, shape (N, D), and the variances of the data around them.
 
-        A column without spread around its centres (one that is constant, say) starts at unit variance, so every
-        kind of covariance starts positive definite; where the model lets it, training then takes that variance
-        to zero.
+        A column without spread around its centres, such as a constant one, starts at unit variance, so that every
+        kind of covariance starts positive definite; training then takes that variance to zero if the model allows
+        it.
         """
         centres = _kmeans_plus_plus(x, len(self.means))
         nearest = torch.cdist(x, centres).argmin(1)
@@ -233,13 +233,13 @@ class PenalizedMixture(GaussianMixture):
 
     @torch.no_grad()
     def initialise(self, x: Tensor) -> None:
-        """Start as a mixture does, and learn Lambda and how many data the one prior belongs to from x, (N, D)."""
+        """Start like a mixture, and take Lambda and the number of data that share the prior from x, (N, D)."""
         super().initialise(x)
         self.count(len(x))
         self.scale.copy_(x.var(0, correction=0).clamp(min=self.smallest) / len(self.means) ** (2 / x.shape[1]))
 
     def count(self, rows: int) -> None:
-        """Learn the number of data, of which x were some."""
+        """Take the number of data, of which x was a sample."""
         self.rows.fill_(rows)
 
     def log_prior(self) -> Tensor:
@@ -250,7 +250,7 @@ class PenalizedMixture(GaussianMixture):
         return -of_each.sum() / self.rows
 
     def log_penalized_bound(self, rows: int) -> float:
-        """The largest value of log p(X, Sigma) per datum, for this many data: every datum under the best component."""
+        """The largest log p(X, Sigma) per datum, for this many data: every datum under the best component."""
         features, scale = self.means.shape[1], self.scale.double()
 
         def highest(power: float) -> float:
@@ -283,13 +283,13 @@ def _(fn: dist.MultivariateNormal) -> tuple[Tensor, Tensor]:
 
 
 def _share_of_range(log_variance: Tensor, span: float) -> tuple[Tensor, Tensor]:
-    """Where variances lie in a range of logarithms of length ``span`` around their middle, in (0, 1), and its start."""
+    """The positions, in (0, 1), of variances in a log range of length ``span`` around their middle, and its start."""
     start = (log_variance.max() + log_variance.min() - span) / 2
     return ((log_variance - start) / span).clamp(0.05, 0.95), start
 
 
 def _log_above_floor(variance: Tensor, floor: float) -> Tensor:
-    """log(variance - floor), at least a tenth of the variance being above the floor."""
+    """log(variance - floor), with at least a tenth of the variance above the floor."""
     return torch.maximum(variance - floor, variance / 10).log()
 
 

@@ -1,4 +1,4 @@
-"""A VAE with a discrete latent beside the continuous one: data in clusters."""
+"""A VAE with a discrete and a continuous latent, for data in clusters."""
 
 import pyro
 import torch
@@ -12,12 +12,12 @@ __all__ = ["GaussianMixtureVAE"]
 
 
 class GaussianMixtureVAE(VAE):
-    r"""A VAE whose z is of one of C clusters, each a normal.
+    r"""A VAE whose z comes from one of C clusters, each a normal.
 
     .. math:: p(x, z, c) = \pi_c \, N(z; m_c, \mathrm{diag}\, s_c^2) \; p(x \mid z), \qquad
               p(c \mid z) = p(c \mid x, z) \propto \pi_c \, N(z; m_c, \mathrm{diag}\, s_c^2)
 
-    A VAE under a :class:`MixturePrior`, with its component as a latent, which says what a datum belongs to.
+    A VAE under a :class:`MixturePrior`, with its component as a latent, which says which cluster a datum belongs to.
 
     Jiang et al. (2017), Variational Deep Embedding, https://arxiv.org/abs/1611.05148; Dilokthanakul et al. (2016),
     https://arxiv.org/abs/1611.02648
@@ -25,7 +25,7 @@ class GaussianMixtureVAE(VAE):
     Args:
         decoder: maps z of shape (..., L) to the numbers that the emission takes, (..., outputs, D).
         latent_dim: L.
-        emission: from those to p(x | z).
+        emission: maps those to p(x | z).
         components: C.
     """
 

@@ -1,4 +1,4 @@
-"""Functions of single numbers as operators of torch, which ``torch.func.vmap`` and recorded graphs take as they are."""
+"""Elementwise functions as torch operators, which ``torch.func.vmap`` and recorded graphs accept."""
 
 from collections.abc import Callable
 
@@ -11,10 +11,10 @@ _OPERATORS = torch.library.Library("zoo", "FRAGMENT")
 
 
 def elementwise(name: str, function: Callable[..., Tensor], arguments: int) -> Callable[..., Tensor]:
-    """A function of so many tensors of one shape as an operator, without a gradient.
+    """A function of several tensors of one shape as an operator, without a gradient.
 
-    What looks at numbers to see which of two ways is cheaper, or leaves torch for SciPy, can be neither mapped nor
-    recorded by itself; and without a rule for vmap an operator is called for one row after the other.
+    A function that branches on numbers to choose the cheaper way, or calls SciPy, can be neither mapped nor recorded;
+    and an operator without a rule for vmap is called row by row.
     """
     schema = ", ".join(f"Tensor argument{i}" for i in range(arguments))
     _OPERATORS.define(f"{name}({schema}) -> Tensor")

@@ -39,9 +39,9 @@ def log_interval_mass(base: dist.TorchDistribution, low: Tensor, high: Tensor, w
 
     .. math:: \log [F(b) - F(a)], \qquad \log \int_a^b p(x) \, dx
 
-    the first where it is not lost in rounding, the second, by Gauss and Legendre's rule, where little is between the
-    two: in a tail, or because they are close. ``width`` is their distance, exact also where rounding makes one number
-    of them: a price in cents is the same in single precision as one a cent off.
+    The first is used if it is not lost in rounding; the second, by Gauss-Legendre quadrature, if there is little mass
+    between the two: in a tail, or because they are close. ``width`` is their exact distance, since rounding may make
+    them equal: in single precision two prices may be the same though they differ by a cent.
     """
     a, b = within_support(base, low), within_support(base, high)
     span = torch.where((a == low) & (b == high), torch.as_tensor(width).to(a), b - a)
@@ -158,7 +158,7 @@ _log_normal_mass_where_hard = elementwise("log_normal_mass", _log_normal_mass_by
 
 
 def _log_normal_cdf(t: Tensor) -> Tensor:
-    """Log Φ(t), by its asymptotic series in the tail (``torch.special.log_ndtr`` is slow, and slower under vmap)."""
+    """Log Φ(t), by its asymptotic series in the tail (``torch.special.log_ndtr`` is slow, even more so under vmap)."""
     far = t < -10
     tail, near = torch.where(far, t, -10.0), torch.where(far, 0.0, t)
     r = tail.square().reciprocal()
@@ -168,7 +168,7 @@ def _log_normal_cdf(t: Tensor) -> Tensor:
 
 
 class ByMoments:
-    """A distribution whose mean and variance are worked out together, once."""
+    """A distribution whose mean and variance are computed together, once."""
 
     def _moments(self) -> tuple[Tensor, Tensor]:
         raise NotImplementedError
@@ -189,18 +189,18 @@ class ByMoments:
 
 
 class Binned(ByMoments, dist.TorchDistribution):  # type: ignore[misc]
-    r"""A continuous distribution of one variable cut into cells of one width: a mass, at most 1.
+    r"""A continuous distribution of one variable cut into cells of equal width: a mass, at most 1.
 
     .. math:: P(x) = F(x + \tfrac{w}{2}) - F(x - \tfrac{w}{2})
 
-    With ``ends`` the cells of the lowest and the highest level reach to minus and plus infinity, and the masses of
-    the levels between add up to 1; without, those of all levels on an endless grid do.
+    With ``ends`` the cells of the lowest and the highest level reach to minus and plus infinity, and the masses of the
+    levels from one to the other add up to 1; without, the masses of all levels on an infinite grid do.
 
     Args:
         base: a distribution of one variable for each feature, batch shape (..., D).
-        width: w, the distance of two levels, a number or (D,).
+        width: w, the distance between two levels, a number or (D,).
         ends: the lowest and the highest level, numbers or (D,).
-        levels: how many levels there are from one to the other, at most; worked out from numbers.
+        levels: the most levels from one end to the other; computed if the ends are numbers.
 
     >>> levels = torch.arange(5.0)
     >>> mass = Binned(dist.Normal(torch.tensor(1.0), torch.tensor(2.0)), 1.0, ends=(0.0, 4.0)).log_prob(levels).exp()
@@ -244,13 +244,13 @@ class Binned(ByMoments, dist.TorchDistribution):  # type: ignore[misc]
         return log_interval_mass(self.base, low, high, width)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
-        """Levels drawn by rounding the base distribution's draws, the outermost ones taking what is beyond them."""
+        """Levels drawn by rounding the base distribution's draws; the outermost ones take everything beyond."""
         low = 0.0 if self.ends is None else self.ends[0]
         drawn: Tensor = low + self.width * torch.round((self.base.sample(torch.Size(sample_shape)) - low) / self.width)
         return drawn if self.ends is None else drawn.clamp(*self.ends)
 
     def _moments(self) -> tuple[Tensor, Tensor]:
-        """Those over levels with ends; without, the base distribution's, and the variance of a cell."""
+        """The moments over levels with ends; without, the base distribution's, plus the variance of a cell."""
         if self.ends is None:
             return self.base.mean, self.base.variance + self.width**2 / 12
         low, high = self.ends
@@ -269,7 +269,7 @@ class PartlyBinned(dist.TorchDistribution):  # type: ignore[misc]
 
     Args:
         base: a distribution of one variable for each column.
-        width: of the cells, (D,); not a number where there are none.
+        width: width of the cells, (D,); NaN where there are none.
     """
 
     arg_constraints: ClassVar[dict[str, Any]] = {}
@@ -300,7 +300,7 @@ class PartlyBinned(dist.TorchDistribution):  # type: ignore[misc]
 
     @property
     def variance(self) -> Tensor:
-        """The base's, and that of a cell."""
+        """The base's variance plus that of a cell."""
         return torch.where(self.cut, self.binned.variance, self.base.variance)
 
 
@@ -339,12 +339,12 @@ class Levels(dist.TorchDistribution):  # type: ignore[misc]
         return Levels(logits, self.levels, validate_args=False)
 
     def number(self, x: Tensor) -> Tensor:
-        """Which level each value of x is."""
+        """The level of each value of x."""
         step = (self.levels[-1] - self.levels[0]) / (len(self.levels) - 1)
         return torch.round((x - self.levels[0]) / step).long()
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """The logit of the level that x is, normalised; the others need not be, of which there are many."""
+        """The normalised logit of the level of x; the many others need not be normalised."""
         shape = torch.broadcast_shapes(x.shape, self.batch_shape)
         logits, number = self.unnormalized.expand(*shape, -1), self.number(x).expand(shape)
         normaliser = self.unnormalized.logsumexp(-1, keepdim=True)

@@ -19,12 +19,12 @@ HIDDEN = 10
 
 
 class PrecisionVAE(VAE):
-    r"""A VAE whose precisions have a mixture of gammas for a prior, of which one component is that of all columns.
+    r"""A VAE with a mixture of gammas as the prior of its precisions; all columns share the component.
 
     .. math:: p(\lambda \mid z) = \sum_k \pi_k(z) \prod_j \mathrm{Gamma}(\lambda_j; a_{kj}, b_{kj})
 
-    For the objective "variational-variance", which asks for :meth:`log_precision_prior`; the density p(x | z), from
-    which the precisions are integrated under their posterior, knows nothing of it. Stirn & Knowles (2020),
+    The objective "variational-variance" uses it through :meth:`log_precision_prior`. It does not enter the density
+    p(x | z), which integrates the precisions out under their posterior. Stirn & Knowles (2020),
     https://arxiv.org/abs/2006.04910
     """
 
@@ -33,21 +33,21 @@ class PrecisionVAE(VAE):
         raise NotImplementedError
 
     def log_precision_prior(self, precision: Tensor, there: Tensor, z: Tensor, guide: Any) -> Tensor:
-        """Log p(precision | z), (B,), of those precisions (B, D) that are there."""
+        """Log p(precision | z), (B,), for precisions (B, D), of the entries that are observed (``there``)."""
         log_weights, shape, rate = self.components(z, guide)
         each = dist.Gamma(shape, rate, validate_args=False).log_prob(precision[:, None])
         return (log_weights + torch.where(there[:, None], each, 0.0).sum(-1)).logsumexp(-1)
 
 
 class MixturePrecisionVAE(PrecisionVAE):
-    r"""The prior "VBEM": gammas of given shapes and rates, or learned ones of each column, and weights that z decides.
+    r"""The prior "VBEM": gammas with given shapes and rates, or learned ones for each column; z decides their weights.
 
     Args:
         decoder: maps z of shape (..., L) to the numbers that the emission takes, (..., outputs, D).
         latent_dim: L.
         emission: the :class:`~zoo.models.emissions.GammaPrecision` of those.
-        learned: how many components and columns there are, (K, D), whose shapes and rates are learned ("VBEM*"); None
-            for a grid of 144, the same for all columns.
+        learned: the numbers of components and columns, (K, D), to learn shapes and rates ("VBEM*"); None for a fixed
+            grid of 144 components, the same for all columns.
     """
 
     def __init__(
@@ -55,15 +55,12 @@ class MixturePrecisionVAE(PrecisionVAE):
     ) -> None:
         super().__init__(decoder, latent_dim, emission)
         if learned:
-            start = torch.rand(2, *learned) * 6 - 3
+            self.gammas = nn.Parameter(torch.rand(2, *learned) * 6 - 3)
         else:
-            start = torch.cartesian_prod(torch.tensor(GRID), torch.tensor(GRID)).T[..., None].expm1().log()
-        if learned:
-            self.gammas = nn.Parameter(start)
-        else:
-            self.register_buffer("gammas", start)
+            grid = torch.cartesian_prod(torch.tensor(GRID), torch.tensor(GRID))
+            self.register_buffer("gammas", grid.T[..., None].expm1().log())
         layers = nn.Linear(latent_dim, HIDDEN), nn.ELU(), nn.Linear(HIDDEN, HIDDEN), nn.ELU()
-        self.weights = nn.Sequential(*layers, nn.Linear(HIDDEN, start.shape[1]))
+        self.weights = nn.Sequential(*layers, nn.Linear(HIDDEN, self.gammas.shape[1]))
 
     def components(self, z: Tensor, guide: Any) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ARG002
         """By a small network, and the softplus of numbers."""
@@ -72,13 +69,13 @@ class MixturePrecisionVAE(PrecisionVAE):
 
 
 class PseudoPrecisionVAE(PrecisionVAE):
-    r"""The prior "VAMP": the posteriors of the precisions of some training rows, all as likely, whatever z.
+    r"""The prior "VAMP": the precisions' posteriors for some training rows, equally likely, whatever z is.
 
     Args:
         decoder: maps z of shape (..., L) to the numbers that the emission takes, (..., outputs, D).
         latent_dim: L.
         emission: the :class:`~zoo.models.emissions.GammaPrecision` of those.
-        rows: how many training rows, and of how many columns, (K, D).
+        rows: the numbers of training rows and of columns, (K, D).
     """
 
     pseudo: Tensor
@@ -89,13 +86,13 @@ class PseudoPrecisionVAE(PrecisionVAE):
 
     @torch.no_grad()
     def initialise(self, x: Tensor) -> None:
-        """Choose rows of the training part, shape (N, D), at random; of fewer than K some twice."""
+        """Choose rows of the training part, shape (N, D), at random; if N < K, some twice."""
         super().initialise(x)
         chosen = torch.randperm(len(x), device=x.device)
         self.pseudo.copy_(x[chosen[torch.arange(len(self.pseudo), device=x.device) % len(x)]])
 
     def components(self, z: Tensor, guide: Any) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ARG002
-        """Those of one draw of each row's latents."""
+        """From one draw of each row's latents."""
         drawn = poutine.trace(guide).get_trace(self.pseudo).nodes["z"]["value"]
         fn: Any = self.likelihood(drawn)
         shape = fn.base_dist.df / 2

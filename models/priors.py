@@ -1,4 +1,4 @@
-"""Priors p(z) of a VAE, which may be learned with the rest: modules that give the distribution of its latents."""
+"""Priors p(z) of a VAE, fixed or learned: modules that return the distribution of its latents."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar, cast
@@ -12,12 +12,12 @@ __all__ = ["FlowPrior", "MixturePrior", "Prior", "StandardNormal", "VampPrior"]
 
 
 class Prior(nn.Module):
-    """What every prior is: a distribution of z, given nothing.
+    """The base of priors: a distribution of z.
 
-    A subclass writes :meth:`forward`. It may also have, and need not:
+    A subclass writes :meth:`forward`. Optional:
 
     - ``initialise(x)``: start from the training part, shape (N, D), before the first step.
-    - ``standardise()``: become N(0, I), if it can: under that the witness integrates.
+    - ``standardise()``: become N(0, I), if possible, since the witness integrates over it.
     """
 
     def forward(self, x: Tensor) -> dist.TorchDistribution:
@@ -26,7 +26,7 @@ class Prior(nn.Module):
 
 
 class StandardNormal(Prior):
-    """N(0, I), which has nothing to learn.
+    """N(0, I), without parameters.
 
     Args:
         latent_dim: L.
@@ -42,11 +42,11 @@ class StandardNormal(Prior):
 
 
 class MixturePrior(Prior):
-    r"""A mixture of normals with diagonal covariances, all of it learned.
+    r"""A learned mixture of normals with diagonal covariances.
 
     .. math:: p(z) = \sum_c \pi_c \, N(z; m_c, \mathrm{diag}\, s_c^2)
 
-    Means start at draws from N(0, I), for components that start alike stay alike. The density of z (K, B, L) takes
+    Means start at draws from N(0, I), since components that start alike stay alike. The density of z (K, B, L) takes
     (K, B, C, L) numbers, and so does a draw.
 
     Nalisnick, Hertel & Smyth (2016), Approximate Inference for Deep Latent Gaussian Mixtures,
@@ -72,7 +72,7 @@ class MixturePrior(Prior):
         return dist.Normal(self.means[component], self.log_scales[component].exp()).to_event(1)
 
     def forward(self, x: Tensor) -> dist.TorchDistribution:  # noqa: ARG002
-        """The mixture, its components summed out."""
+        """The mixture, with components summed out."""
         each = dist.Normal(self.means, self.log_scales.exp()).to_event(1)
         return dist.MixtureSameFamily(self.component(), each)
 
@@ -84,21 +84,21 @@ class MixturePrior(Prior):
 
 
 class VampPrior(Prior):
-    r"""The guide's own posteriors given pseudo-inputs, which are learned: a variational mixture of posteriors.
+    r"""The guide's posteriors given learned pseudo-inputs: a variational mixture of posteriors.
 
     .. math:: p(z) = \frac{1}{C} \sum_k q(z \mid u_k)
 
-    Of all priors the ELBO is highest under the mean of q(z | x_n) over the data; this is such a mean over C data that
-    there might be. The weights are equal, as in the paper, as those of data are. A pseudo-input is one of what the
-    encoder's network sees, where every number may be real, not of x, where only counts or categories may be; they start
-    at random rows of the training part. The density of z (K, B, L) takes (K, B, C, L) numbers, and so does a draw.
+    The ELBO is highest under the prior that is the mean of q(z | x_n) over the data; this is such a mean over C
+    imagined data. The weights are equal, as in the paper. Pseudo-inputs live in the space the encoder's network sees,
+    where all numbers may be real, not in that of x, which may be counts or categories; they start at random rows of the
+    training part. The density of z (K, B, L) takes (K, B, C, L) numbers, and so does a draw.
 
     Tomczak & Welling (2018), VAE with a VampPrior, https://arxiv.org/abs/1705.07120
 
     Args:
-        guide: it has an ``encoder``, whose parameters are then the prior's too, and ``distribution(numbers)``: from
-            what that makes of x, (..., outputs, L), to q(z | x), event shape (L,), with a density at any z. An encoder
-            may work in two steps, from x to what its ``network`` sees, ``seen(x)``, and from there.
+        guide: has an ``encoder``, whose parameters the prior shares, and ``distribution(numbers)``: from the encoder's
+            output, (..., outputs, L), to q(z | x), event shape (L,), with a density at any z. An encoder may work in
+            two steps, ``seen(x)``, from x to what its ``network`` sees, and the network.
         components: C.
         features: D.
     """
@@ -118,7 +118,7 @@ class VampPrior(Prior):
 
     @torch.no_grad()
     def initialise(self, x: Tensor) -> None:
-        """Start at rows of x, (N, D), drawn at random: each once before any comes twice."""
+        """Start at random rows of x, (N, D), using each once before any twice."""
         order = torch.randperm(len(x), device=x.device)
         self.pseudo_inputs.copy_(self.seen(x[order[torch.arange(len(self.pseudo_inputs)) % len(x)]]))
 
@@ -131,20 +131,20 @@ class VampPrior(Prior):
 
 
 class FlowPrior(Prior):
-    r"""A standard normal put through layers, backwards: a density anywhere and draws in one pass each way.
+    r"""A standard normal put backwards through layers: densities and draws each take one pass.
 
     .. math:: p(z) = N(f(z); 0, I) \left| \det \frac{\partial f}{\partial z} \right|, \qquad
               f = f_M \circ \dots \circ f_1
 
-    With layers that begin as all but the identity it starts near N(0, I).
+    With layers that begin near the identity it starts near N(0, I).
 
     Durkan et al. (2019), Neural Spline Flows, https://arxiv.org/abs/1906.04032; Dinh, Sohl-Dickstein & Bengio (2017),
     https://arxiv.org/abs/1605.08803
 
     Args:
         latent_dim: L.
-        layers: M modules from z (..., L), and a one that is all they see besides, to f(z) and log |df / dz|, each with
-            an ``inverse`` and with ``reset()``, which makes it the identity but for the order of the latents.
+        layers: M modules from z (..., L), with a one as their context, to f(z) and log |df / dz|, each with an
+            ``inverse`` and with ``reset()``, which makes it the identity up to the order of the latents.
     """
 
     def __init__(self, latent_dim: int, layers: Sequence[nn.Module]) -> None:
@@ -159,13 +159,13 @@ class FlowPrior(Prior):
 
     @torch.no_grad()
     def standardise(self) -> None:
-        """Make every layer the identity, but for the order of the latents."""
+        """Make every layer the identity, up to the order of the latents."""
         for layer in self.layers:
             cast(Any, layer).reset()
 
 
 class Flowed(dist.TorchDistribution):  # type: ignore[misc]
-    """The distribution of z whose image under layers is that of a base.
+    """The distribution of z whose image under layers has a base distribution.
 
     Args:
         base: event shape (L,).

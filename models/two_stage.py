@@ -10,12 +10,12 @@ __all__ = ["TwoStage"]
 
 
 class TwoStage(nn.Module):
-    r"""A VAE with one learned variance, and a second one that learns what its latents look like.
+    r"""A VAE with one learned variance, and a second VAE of its latents.
 
     .. math:: p(x, z, u) = N(u; 0, I) \; N(z; \mu_2(u), \gamma_2^2 I) \; N(x; \mu_1(z), \gamma_1^2 I)
 
-    The first stage is trained under the prior N(z; 0, I); the second is a VAE of draws z ~ q(z | x) and never moves the
-    first. Its score is that of the whole, the joint log weight over z and u.
+    The first stage is trained under the prior N(z; 0, I); the second is a VAE of draws z ~ q(z | x) and never changes
+    the first. The score uses the whole model, the joint log weight over z and u.
 
     Dai & Wipf (2019), Diagnosing and Enhancing VAE Models, https://arxiv.org/abs/1903.05789
 

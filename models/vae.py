@@ -1,4 +1,4 @@
-"""The latent-variable model that every VAE of the zoo is: a prior, a decoder and an emission."""
+"""The latent-variable model behind every VAE of the zoo: a prior, a decoder and an emission."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -24,32 +24,32 @@ class VAE(nn.Module):
     .. math:: p(x, z) = p(z) \; p(x \mid z), \qquad p(z) = \mathrm{prior}, \qquad
               p(x \mid z) = \mathrm{emission}(\mathrm{decoder}(z))
 
-    The zoo knows a model, of this class or not, by its sites: ``x``, the datum, inside one plate, and latents, of which
-    those called ``z`` (real) and ``component`` (categorical) have groups of their own. It may also have, and need not:
+    The zoo knows a model, of this class or not, by its sites: ``x``, the datum, inside one plate, and latents; those
+    called ``z`` (real) and ``component`` (categorical) get their own groups. Optional methods:
 
     - ``initialise(x)``: start from the training part, shape (N, D), before the first step.
-    - ``count(rows)``: how many training data there are, where they are so many that ``initialise`` was given some of
-      them, and ``settle`` will be.
-    - ``settle(guide, x)``: before each validation, fix in buffers what is taken from training rows.
-    - ``log_density_bound(features)``: the least upper bound of log p(x | z); a pair that is called bounded has to.
+    - ``count(rows)``: is told how many training data there are, if ``initialise`` and ``settle`` get only a sample of
+      them.
+    - ``settle(guide, x)``: before each validation, fix in buffers what is computed from training rows.
+    - ``log_density_bound(features)``: the least upper bound of log p(x | z); required for a bounded pair.
     - ``log_prior()``: log p(theta) per datum, for the objective "penalized" and the path of the penalised likelihood.
-    - ``log_precision_prior(precision, there, z, guide)``: that of precisions (B, D), for "variational-variance".
-    - ``log_evidence(x, columns=None)``: log p(x) in closed form, (B,), of all columns or of some: no sampling then.
+    - ``log_precision_prior(precision, there, z, guide)``: the log prior of precisions (B, D), for the objective
+      "variational-variance".
+    - ``log_evidence(x, columns=None)``: log p(x) in closed form, (B,), for all columns or some; replaces sampling.
     - ``posterior(x)``: mean (B, L) and Cholesky factor (L, L) of p(z | x), for the guide :class:`ClosedFormNormal`.
-    - ``component_logits(z)``: log p(c | z), (..., C), of a component beside z, for guides that know of z alone.
-    - ``prior(x)``: p(z), event shape (L,); here a module, in whose place another prior can be put.
+    - ``component_logits(z)``: log p(c | z), (..., C), of a component besides z, for guides that only serve z.
+    - ``prior(x)``: p(z), event shape (L,); here a module, which another prior can replace.
 
-    ``log_evidence`` and ``posterior`` also take ``observed=None``, (B, D), if they know of data some of whose entries
-    are missing.
+    ``log_evidence`` and ``posterior`` also take ``observed=None``, (B, D), if they support missing entries.
 
-    All in the model's units, and none of them changes a parameter but ``initialise``. What is asked of p(x | z) itself,
-    such as its marginals, is registered by the type of distribution: CONTRIBUTING.md has the table.
+    All use the model's units, and only ``initialise`` changes parameters. Questions about p(x | z) itself, such as its
+    marginals, are registered by the type of distribution: CONTRIBUTING.md has the table.
 
     Args:
         decoder: maps z of shape (..., L) to the numbers that the emission takes, (..., outputs, D).
         latent_dim: L.
-        emission: from those to p(x | z); none for a subclass that writes :meth:`likelihood` itself.
-        prior: p(z), a module that is called with x; N(0, I) by default. A subclass may write a method ``prior(x)``.
+        emission: maps those to p(x | z); None for a subclass that writes :meth:`likelihood` itself.
+        prior: p(z), a module called with x; N(0, I) by default. A subclass may write a method ``prior(x)`` instead.
     """
 
     start: Tensor
@@ -62,7 +62,7 @@ class VAE(nn.Module):
         if not hasattr(type(self), "prior"):  # a method would hide the module
             self.prior = StandardNormal(latent_dim) if prior is None else prior
         elif prior is not None:
-            raise TypeError(f"{type(self).__name__} has a prior(x) of its own, and is given another")
+            raise TypeError(f"{type(self).__name__} has its own prior(x), but was given another")
         self.decoder, self.latent_dim, self.emission = decoder, latent_dim, emission
         self.starts = hasattr(emission, "start")
         if self.starts:
@@ -70,14 +70,14 @@ class VAE(nn.Module):
                 self.register_buffer("start", torch.zeros_like(decoder(torch.zeros(latent_dim))))
 
     def numbers(self, z: Tensor) -> Tensor:
-        """What the emission is given for z of shape (..., L), (..., outputs, D)."""
+        """The emission's parameters for z of shape (..., L), (..., outputs, D)."""
         out: Tensor = self.decoder(z)
         return out + self.start if self.starts else out
 
     def likelihood(self, z: Tensor) -> dist.TorchDistribution:
         """p(x | z): batch shape (...), event shape (D,), for z of shape (..., L)."""
         if self.emission is None:
-            raise NotImplementedError(f"{type(self).__name__} has no emission, and no likelihood(z) of its own")
+            raise NotImplementedError(f"{type(self).__name__} has neither an emission nor its own likelihood(z)")
         return _joint(self.emission(self.numbers(z)))
 
     def forward(self, x: Tensor) -> None:
@@ -88,28 +88,28 @@ class VAE(nn.Module):
 
     @torch.no_grad()
     def initialise(self, x: Tensor) -> None:
-        """Start from the training part, shape (N, D), where emission and prior say how."""
+        """Start from the training part, shape (N, D), as emission and prior say."""
         if self.starts:
             self.start.copy_(cast(Any, self.emission).start(x))
         if initialise := getattr(self.prior, "initialise", None):
             initialise(x)
 
     def log_density_bound(self, features: int) -> float:
-        """The emission's bound of one column, as often as there are columns."""
+        """The emission's bound for one column, times the number of columns."""
         return features * self.emission.log_density_bound() if self.emission else math.inf
 
 
 class OptimalVAE(VAE):
-    r"""A VAE whose one variance is, at every step, the best there is for the batch.
+    r"""A VAE with one variance, which at every step is the best for the batch.
 
-    In training the mean of :class:`~zoo.models.emissions.OptimalNormal` is over the batch; a density that is to score a
-    datum must not depend on the data beside it, so :meth:`settle` fixes sigma to the mean over training rows, and
-    that is what validation and scores use.
+    In training the mean of :class:`~zoo.models.emissions.OptimalNormal` is over the batch. The density that scores a
+    datum must not depend on other data, so :meth:`settle` fixes sigma to the mean over training rows for validation and
+    scores.
 
     Args:
         decoder: maps z of shape (..., L) to the mean, (..., 1, D).
         latent_dim: L.
-        emission: the normal of that mean.
+        emission: the normal with that mean.
         prior: p(z); N(0, I) by default.
     """
 
@@ -139,8 +139,9 @@ class PenalizedVAE(VAE):
     .. math:: \log p(X, \theta) = \sum_i \log p(x_i \mid \theta) + \log N(\theta; 0, I)
               \le \tfrac{1}{8} D (H + 1) n^2 - \tfrac{1}{2} n D \log 2 \pi
 
-    for a normal of learned variance on a last hidden layer of H units in [-1, 1], such as tanh: a density grows at most
-    linearly in the weights of the output layer, and its prior falls quadratically. Not so for units without a bound.
+    for a normal with learned variance on a last hidden layer of H units in [-1, 1], such as tanh: a log density grows
+    at most linearly in the weights of the output layer, and their log prior falls quadratically. Unbounded units have
+    no such bound.
     The likelihood of the data alone is as unbounded as before.
 
     Kingma & Welling (2014), appendix C.2 and their weight decay, https://arxiv.org/abs/1312.6114
@@ -159,12 +160,12 @@ class PenalizedVAE(VAE):
         self.register_buffer("rows", torch.ones(()))
 
     def initialise(self, x: Tensor) -> None:
-        """Learn how many data the one prior belongs to, from x, shape (N, D)."""
+        """Take from x, shape (N, D), how many data share the prior."""
         super().initialise(x)
         self.count(len(x))
 
     def count(self, rows: int) -> None:
-        """Learn it by the number of data, of which x were some."""
+        """Take the number of data, of which x was a sample."""
         self.rows.fill_(rows)
 
     def log_prior(self) -> Tensor:
@@ -173,9 +174,9 @@ class PenalizedVAE(VAE):
 
 
 def _joint(fn: dist.TorchDistribution) -> dist.TorchDistribution:
-    """The distribution of all columns together: of independent ones, their product."""
+    """The joint distribution of all columns: the product if they are independent."""
     if not hasattr(fn, "event_shape"):
         raise TypeError(
-            f"an emission's forward() has to return a distribution, and this one returned {type(fn).__name__}"
+            f"an emission's forward() must return a distribution, but this one returned {type(fn).__name__}"
         )
     return fn if fn.event_shape else fn.to_event(1)

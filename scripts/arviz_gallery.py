@@ -1,4 +1,4 @@
-"""Ten of ArviZ's plots from saved runs, with ArviZ and xarray alone: neither the zoo nor torch is imported.
+"""Ten of ArviZ's plots from saved runs, with only ArviZ and xarray: neither the zoo nor torch is imported.
 
     python scripts/arviz_gallery.py FOLDER RUN.nc RUN.nc ...
 

@@ -11,7 +11,7 @@ import zoo
 
 
 def caps() -> list[tuple[str, str, float]]:
-    """Of every preset its name, what its code does, and the cap in nats per value, in the units it scales to."""
+    """For every preset: its name, what its code does, and the cap in nats per value, in the units it scales to."""
     found = []
     for name in zoo.list_pairs():
         data = zoo.testing.example_data(zoo.card(name).support, features=1)

@@ -2,7 +2,7 @@
 
 python scripts/compare.py digits comparison gaussian-learned "gaussian-constrained[floor=0.1|0.01]" gmm-constrained
 
-Stopped at any time, the same command goes on.
+If it is stopped, the same command continues.
 """
 
 from pathlib import Path

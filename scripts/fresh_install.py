@@ -1,4 +1,4 @@
-"""Install a wheel into a fresh environment and use it there, beside a script and a `models.py` of somebody's own.
+"""Install a wheel into a fresh environment and use it there, with a user's own script and `models.py`.
 
 Usage: python scripts/fresh_install.py dist/vae_zoo-0.2.0-py3-none-any.whl
 """

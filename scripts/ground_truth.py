@@ -1,4 +1,4 @@
-"""What the zoo says, beside what is known: closed forms and scikit-learn, on data for which both are known.
+"""The zoo's results against known answers: closed forms and scikit-learn, on data for which both exist.
 
 python scripts/ground_truth.py      # about three minutes on two cores
 
@@ -75,7 +75,7 @@ def variances(run: zoo.Run) -> np.ndarray[Any, Any]:
 
 
 def furthest(values: np.ndarray[Any, Any], from_: float) -> float:
-    """The seed that is furthest from what it should be."""
+    """The seed that is furthest from the known answer."""
     return float(values[np.abs(values - from_).argmax()])
 
 

@@ -1,4 +1,4 @@
-"""How well the scores of rows find rows that were spoiled, and their costs the columns, beside scikit-learn.
+"""How well scores find spoiled rows, and costs the spoiled columns, compared with scikit-learn.
 
 python scripts/odd_rows.py
 

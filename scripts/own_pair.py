@@ -1,4 +1,4 @@
-"""A pair of one's own: a soft Laplace decoder, checked by the kit and compared with two pairs of the catalogue.
+"""Your own pair: a soft Laplace decoder, checked by the kit and compared with two pairs of the catalogue.
 
 python scripts/own_pair.py digits own
 zoo compare soft-laplace gaussian-constrained --data digits --out own --plugin scripts/own_pair.py

@@ -60,7 +60,7 @@ def ring(z: Tensor) -> Tensor:
 
 
 def bumps(z: Tensor) -> Tensor:
-    """The first squared, of which the sign is not seen, and the second."""
+    """The square of the first, which hides its sign, and the second."""
     return torch.stack([z[..., 0].square(), z[..., 1]], dim=-1)
 
 
@@ -104,7 +104,7 @@ def shaped(name: str, curve: Any, steps: int, seeds: int) -> pd.DataFrame:
         chains = torch.as_tensor(nuts(Curved(curve).double(), test[:NUTS_ROWS]).z).flatten(0, 1)[::2].swapaxes(0, 1)
 
     def off(draws: Tensor) -> float:
-        """The squared MMD of draws (NUTS_ROWS, K, 2) from those of the posterior itself, a mean over rows."""
+        """The squared MMD between draws (NUTS_ROWS, K, 2) and draws of the posterior, averaged over rows."""
         pairs = zip(draws.double(), truth, strict=True)
         return float(np.mean([float(squared_mmd(one, other, torch.tensor(0.5))) for one, other in pairs]))
 
@@ -185,7 +185,7 @@ class Wide:
 
 
 def bounds(draws: int) -> pd.DataFrame:
-    """The importance-weighted bound beside the evidence, and the noise of its gradient."""
+    """The importance-weighted bound against the evidence, and the noise of its gradient."""
     made, rows = Wide.made(1.4), []
     model: Any = made.pair.model
     exact = model.log_evidence(made.x).mean().item()

@@ -1,4 +1,4 @@
-"""Orderings that papers report, on smaller data and networks: ours beside theirs.
+"""Orderings that papers report, on smaller data and networks: ours against theirs.
 
 python scripts/published.py
 

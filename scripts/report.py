@@ -1,4 +1,4 @@
-"""Write the report on runs that were saved before: needs neither their data nor their weights.
+"""Write the report on saved runs, without their data or weights.
 
 python scripts/report.py report comparison/gaussian-learned comparison/gmm-constrained
 """

@@ -67,7 +67,7 @@ def written(size: Size, folder: Path) -> Path:
 
 
 def timed(figures: Figures, name: str, action: Callable[[], Any]) -> Any:
-    """What it returns, its seconds noted."""
+    """The result of a call, after recording its seconds."""
     started = time.perf_counter()
     found = action()
     figures[name] = time.perf_counter() - started
@@ -75,7 +75,7 @@ def timed(figures: Figures, name: str, action: Callable[[], Any]) -> Any:
 
 
 def of_table(size: Size, folder: Path) -> Figures:
-    """Seconds of loading, fitting, its steps alone and evaluating."""
+    """Seconds of loading, fitting, only its steps, and evaluating."""
     import zoo
 
     figures: Figures = {}
@@ -149,7 +149,7 @@ def exponent(figures: Mapping[int, float]) -> float:
 
 @dataclass(frozen=True)
 class Sweep:
-    """What grows, what stays as it is, and the sizes."""
+    """What grows, what stays fixed, and the sizes."""
 
     title: str
     beside: str

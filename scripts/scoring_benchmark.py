@@ -1,4 +1,4 @@
-"""What it costs to score a trained pair: against its fit, and against what others score with.
+"""The cost of scoring a trained pair, compared with its fit and with other tools.
 
 python scripts/scoring_benchmark.py --out benchmark
 
@@ -9,8 +9,10 @@ interleaved, and medians are divided by that of torch by hand. Then the whole: f
 each once.
 """
 
+import cProfile
 import json
 import os
+import pstats
 import statistics
 import subprocess
 import sys
@@ -34,6 +36,7 @@ import zoo
 
 HALF_LOG_TAU = 0.9189385332
 ROWS_AT_ONCE = (1, 8, 32)
+PARTS = ("weigh", "heldout", "calibration", "spread", "wellposedness", "record")
 
 
 def torch_by_hand(problem: Problem, samples: int, rows: int) -> Tensor:
@@ -62,7 +65,7 @@ def products_alone(problem: Problem, samples: int) -> None:
 
 
 def pyro_alone(problem: Problem, samples: int) -> None:
-    """Pyro's importance weights, a row at a time: its trace is of all draws."""
+    """Pyro's importance weights, one row at a time, since its trace holds all draws."""
     encoder, decoder = networks(problem)
 
     def model(x: Tensor) -> None:
@@ -113,6 +116,13 @@ def evidence(data: zoo.Data, run: zoo.Run, samples: int, rounds: int) -> list[di
     ]
 
 
+def shares(profile: cProfile.Profile) -> dict[str, float]:
+    """The share of an evaluation's time that each part of it takes, and recording programs within them."""
+    stats = pstats.Stats(profile).get_stats_profile().func_profiles
+    total = stats["evaluate"].cumtime
+    return {name: stats[name].cumtime / total for name in PARTS if name in stats}
+
+
 def whole(steps: int) -> list[dict[str, Any]]:
     """Seconds of what a user waits for."""
     found: list[dict[str, Any]] = []
@@ -139,6 +149,10 @@ def whole(steps: int) -> list[dict[str, Any]]:
         )
         found[-1]["against_fit"] = found[-1]["seconds"] / found[-2]["seconds"]
         typer.echo(f"{'':60s} {found[-1]['against_fit']:7.2f} of its fit")
+        profile = cProfile.Profile()
+        profile.runcall(zoo.evaluate, run, data, samples=1000, temperatures=20)
+        found[-1]["shares"] = shares(profile)
+        typer.echo("  ".join(f"{part} {share:.0%}" for part, share in found[-1]["shares"].items()))
     with tempfile.TemporaryDirectory() as folder:
         note("report of one run", lambda: zoo.report(run, Path(folder) / "report"))
         note(

@@ -46,8 +46,7 @@ def take(page: Path, picture: Path, size: tuple[int, int], theme: int) -> None:
         from PIL import Image  # matplotlib brings it
 
         with Image.open(whole) as image:
-            few = image.convert("RGB").crop((0, 0, width, height)).quantize(255, dither=Image.Dither.NONE)
-            few.save(picture, optimize=True)
+            image.convert("RGB").crop((0, 0, width, height)).save(picture, optimize=True)
 
 
 def main(report: Path, out: Annotated[Path, typer.Argument()] = Path("docs/screenshots")) -> None:

@@ -1,4 +1,5 @@
 import logging
+import os
 import sys
 
 import matplotlib as mpl
@@ -10,6 +11,14 @@ import zoo
 
 settings.register_profile("deterministic", derandomize=True, deadline=None)
 settings.load_profile("deterministic")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_power_is_lost():
+    """Nothing here has to outlast a loss of power, and the thousands of states that are written wait for no disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,11 @@
-"""Programs that several tests train or score, and ways to break them."""
+"""Programs that several tests train or score, ways to break them, and processes to run them in."""
+
+import multiprocessing
+from importlib import import_module
 
 import pyro
 import pyro.distributions as dist
+import torch
 from torch import nn
 
 from zoo.engine import Engine
@@ -22,11 +26,14 @@ class Perturbed(nn.Module):
 
 
 def score_quickly(monkeypatch):
-    """A few steps towards the best guide and up each path, for tests that ask of a score only that it is there."""
-    monkeypatch.setattr("zoo.evaluation.inference_gaps.STEPS", 10)
+    """A few steps, draws and rows of each, for tests that ask of a score only that it is there."""
+    monkeypatch.setattr("zoo.evaluation.inference_gaps.STEPS", 5)
     monkeypatch.setattr("zoo.evaluation.inference_gaps.ELBO_DRAWS", 100)
+    monkeypatch.setattr(import_module("zoo.evaluation.imputation"), "ROWS", 10)
     monkeypatch.setattr("zoo.wellposed.paths.UPHILL", 10)
     monkeypatch.setattr("zoo.wellposed.paths.FURTHER", 5)
+    monkeypatch.setattr(import_module("zoo.evaluation.wellposedness"), "SAMPLES", 50)
+    monkeypatch.setattr(import_module("zoo.evaluation.wellposedness"), "CEILING_ROWS", 50)
 
 
 def break_at(monkeypatch, number, error):
@@ -39,3 +46,15 @@ def break_at(monkeypatch, number, error):
         return step(self, at)
 
     monkeypatch.setattr(Engine, "step", breaking)
+
+
+def forked(function, *arguments, **named):
+    """Another process that calls a function, and has nothing to import before it does."""
+    process = multiprocessing.get_context("fork").Process(target=_alone, args=(function, arguments, named))
+    process.start()
+    return process
+
+
+def _alone(function, arguments, named):
+    torch.set_num_threads(1)  # those of the process that was forked are not here
+    function(*arguments, **named)

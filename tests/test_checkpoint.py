@@ -4,14 +4,12 @@ import json
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
 from contextlib import suppress
 
 import numpy as np
 import pytest
-from programs import break_at
+from programs import break_at, forked
 
 import zoo
 from zoo.checkpoint import FIT, Checkpoint
@@ -35,7 +33,7 @@ def test_a_fit_that_was_stopped_ends_in_the_same_bits(name, mode, iris, tmp_path
     options = {"optimal": True} if name == "gaussian-shared" else {}
     pair, how = zoo.create(name, iris, **options), HOW | {"compile": mode}
     whole = zoo.fit(pair, iris, **how)
-    for number in (7, 23, 41):  # before the first state and after several
+    for number in (7, 41):  # before the first state and after several
         with monkeypatch.context() as patch:
             break_at(patch, number, Stopped)
             with pytest.raises(Stopped):
@@ -199,7 +197,7 @@ def test_an_interruption_says_how_to_go_on(iris, tmp_path, monkeypatch):
         KeyboardInterrupt, match=r"the first 20 steps and, in .*so-far, the run they made: the same call"
     ):
         zoo.fit(zoo.create("gmm", iris), iris, checkpoint=tmp_path / "run", **HOW)
-    with pytest.raises(RunError, match=r"begun and not finished.*so-far"):
+    with pytest.raises(RunError, match=r"begun but not finished.*so-far"):
         zoo.load_run(tmp_path / "run")
 
 
@@ -217,47 +215,38 @@ def test_an_interruption_leaves_the_run_as_it_stood(mode, iris, tmp_path, monkey
     elbo = run.tree["optimization"]["elbo"]
     assert elbo.sizes["step"] == 20
     assert elbo.identical(whole.tree["optimization"]["elbo"].isel(step=slice(20)))
-    zoo.evaluate(run, iris, samples=20)
+    zoo.evaluate(run, iris, samples=20, temperatures=0)
     assert np.isfinite(zoo.compare([run])["log_evidence"]).all()
     same(zoo.fit(pair, iris, checkpoint=tmp_path / "run", **how), whole)
     assert not (tmp_path / "run" / "so-far").exists()
 
 
-VICTIM = """
-import sys, zoo
-data = zoo.load_data("iris")
-zoo.fit(zoo.create("gaussian-constrained", data), data, checkpoint=sys.argv[1], checkpoint_every=5, **{how!r})
-"""
-
-
 @pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGINT])
 def test_a_process_that_was_killed_loses_nothing(kind, iris, tmp_path):
-    how = HOW | {"steps": 100}
-    process = subprocess.Popen(
-        [sys.executable, "-c", VICTIM.format(how=how), tmp_path / "run"], stderr=subprocess.DEVNULL
-    )
-    while len(list((tmp_path / "run").glob("state-*"))) < 2 and process.poll() is None:
-        time.sleep(0.01)
-    process.send_signal(kind)
-    process.wait()
-    pair = zoo.create("gaussian-constrained", iris)
+    pair, how = zoo.create("gaussian-constrained", iris), HOW | {"steps": 100}
+    victim = forked(zoo.fit, pair, iris, checkpoint=tmp_path / "run", checkpoint_every=5, **how)
+    while len(list((tmp_path / "run").glob("state-*"))) < 2 and victim.is_alive():
+        time.sleep(0.001)
+    os.kill(victim.pid, kind)
+    victim.join()
+    assert victim.exitcode != 0 and not (tmp_path / "run" / "run.json").exists(), "it was killed in the middle"
     resumed = zoo.fit(pair, iris, checkpoint=tmp_path / "run", checkpoint_every=5, **how)
     same(resumed, zoo.fit(pair, iris, **how))
 
 
 def test_what_was_seen_of_a_runaway_is_kept(iris, tmp_path, monkeypatch):
-    x = np.column_stack([iris.train.values, np.ones(len(iris.train))])
-    data = zoo.Data.from_array(x, name="iris and a constant")
-    pair = zoo.create("gaussian-learned", data, latent_dim=2, activation="relu")
+    data = zoo.Data.from_array(np.pad(iris.train.values, ((0, 0), (0, 20))), name="iris and constants")
+    pair = zoo.create("gaussian-learned", data, latent_dim=2, hidden=(32,), activation="relu")
     # which of the seeds run away differs between processors
-    how = HOW | {"steps": 900, "seeds": 4, "checks": 30, "on_divergence": "warn", "learning_rate": 0.05}
+    how = HOW | {"steps": 400, "seeds": 4, "checks": 30, "on_divergence": "warn", "learning_rate": 0.05}
+    how["schedule"] = "constant"
     with pytest.warns(DivergenceWarning, match="runs away"):
         whole = zoo.fit(pair, data, **how)
     at = int(whole.tree["optimization"]["ran_away_at"].where(lambda step: step >= 0).min())
     with monkeypatch.context() as patch:
-        break_at(patch, at - 31, Stopped)  # some of the checks that make the alarm are behind
+        break_at(patch, at - 14, Stopped)  # some of the checks that make the alarm are behind
         with pytest.raises(Stopped):
             zoo.fit(pair, data, checkpoint=tmp_path / "run", **how)
     with pytest.warns(DivergenceWarning, match="runs away"):
         same(zoo.fit(pair, data, checkpoint=tmp_path / "run", **how), whole)
-    assert json.loads(zoo.load_run(tmp_path / "run").tree.attrs["fit"])["steps"] == 900
+    assert json.loads(zoo.load_run(tmp_path / "run").tree.attrs["fit"])["steps"] == 400

@@ -24,7 +24,7 @@ from zoo.errors import DivergenceWarning, OptionError, RunError
 from zoo.sources import DataCall
 
 pytestmark = pytest.mark.usefixtures("quick_scores")
-RESUME = "The same command with --resume goes on."
+RESUME = "To continue, add --resume to the same command."
 QUICK = ["--steps", "20", "--seeds", "2", "--compile", "off", "--quiet"]
 NOTE = "data: 1 of 150 rows is equal to an earlier one: equal rows were kept in one part.\n"  # on iris
 RAISES = r'raise RuntimeError("no such luck\nTrace Shapes:")'
@@ -83,9 +83,9 @@ def test_what_has_to_be_known_of_the_data_is_told_quietly_too(tmp_path):
     arguments = ["gmm-constrained", "--data", tmp_path / "x.csv", "--split", "rows", *QUICK, "--json"]
     out, err = call("train", *arguments, "--out", tmp_path / "run")
     for told in (" ".join(json.loads(out)["notes"]), " ".join(err.split())):
-        assert "also stand in the training part" in told
+        assert "also occur in the training part" in told
     out, _ = call("evaluate", tmp_path / "run", "--samples", 100, "--json")
-    assert "also stand in the training part" in " ".join(json.loads(out)["notes"])
+    assert "also occur in the training part" in " ".join(json.loads(out)["notes"])
 
 
 def test_list_shows_every_pair_and_filters():
@@ -94,6 +94,15 @@ def test_list_shows_every_pair_and_filters():
     cards = json.loads(call("list", "g*", "--unbounded", "--support", "binary", "--json")[0])
     assert [card["name"] for card in cards] == zoo.list_pairs("g*", bounded=False, support="binary")
     assert "no pair matches 'nothing*'" in call("list", "nothing*")[1]
+
+
+def test_parts_of_a_pair_are_those_that_serve_it():
+    told = json.loads(call("parts", "gmm", "--json")[0])
+    assert [part["name"] for part in told["guide"]] == ["enumeration"] and told["prior"] == []
+    told = json.loads(call("parts", "gaussian-constrained", "--json")[0])
+    guides, priors = ({part["name"] for part in told[sort]} for sort in ("guide", "prior"))
+    assert {"mean-field", "spline"} <= guides and not {"enumeration", "exact"} & guides and "vamp" in priors
+    assert "Nearest: gmm" in call("parts", "gmn", status=2)[1]
 
 
 @pytest.mark.parametrize("name", zoo.list_pairs())
@@ -156,7 +165,7 @@ MISTAKES = {
             "--objective-set",
             "samples=4",
         ],
-        "in brackets or with --objective-set, and not with both",
+        "either in brackets or with --objective-set, not both",
     ),
     "a how without a what": (
         ["train", "gmm", "--data", "iris", "--out", "new", "--objective-set", "samples=4"],
@@ -170,7 +179,7 @@ MISTAKES = {
     "no assignment": ([*TRAIN_GMM, "iris", "--set", "components"], "OPTION=VALUE"),
     "ill setting": ([*TRAIN_GMM, "iris", "--steps", "0"], "steps=0"),
     "no number of steps": ([*TRAIN_GMM, "iris", "--steps", "2e3"], "steps='2e3': input should be a valid integer"),
-    "no schedule to restart": ([*COMPARE, "--schedule", "constant"], "say how many steps"),
+    "no schedule to restart": ([*COMPARE, "--schedule", "constant"], "give a number of steps"),
     "two kinds of seeds": ([*TRAIN_GMM, "iris", "--seeds", "2", "--seed", "3"], "leave one of them out"),
     "missing plugin": ([*TRAIN_GMM, "iris", "--plugin", "none.py"], "no such Python file"),
     "a seed twice": ([*TRAIN_GMM, "iris", "--seed", "2", "--seed", "2"], "different whole numbers"),
@@ -185,7 +194,7 @@ MISTAKES = {
     "an ill setting for all": ([*COMPARE, "--schedule", "linear"], "schedule='linear'"),
     "an option of no pair": ([*COMPARE, "--set", "latent_dim=3"], "no pair has an option 'latent_dim'"),
     "an option of another pair": ([*COMPARE, "--set", "bernoulli.latent_dim=3"], "bernoulli is not among"),
-    "nothing to binarize": ([*COMPARE, "--binarize", "threshold"], "none is one"),
+    "nothing to binarize": ([*COMPARE, "--binarize", "threshold"], "none of gmm, gmm-constrained is one"),
 }
 
 
@@ -228,7 +237,7 @@ def test_train_evaluate_report(tmp_path):
     assert "data = zoo.load_data('iris', seed=5)" in attributes["repeat"]
     assert json.loads(attributes["options"])["hidden"] == [8, 4]
 
-    rows = json.loads(call("evaluate", run, "--samples", 100, "--json")[0])["rows"]
+    rows = json.loads(call("evaluate", run, "--samples", 100, "--temperatures", 2, "--json")[0])["rows"]
     held_out = xarray.load_datatree(run / "run.nc")["heldout"]
     assert held_out.attrs["samples"] == 100
     assert rows[0]["log_evidence"] == pytest.approx(float(held_out["log_mass"].mean()))
@@ -359,6 +368,7 @@ def test_pairs_of_an_earlier_comparison_are_left_alone(tmp_path):
 def test_compare_goes_on_when_a_pair_fails(tmp_path, broken):
     names = ["broken", "gaussian-identity:full-rank"]
     options = ["--set", "hidden=4,", "--set", "gaussian-identity:full-rank.scale=0.5", "--samples", 100]
+    options += ["--temperatures", 0]
     arguments = ["--data", "iris", "--out", tmp_path / "all", "--plugin", broken, *QUICK]
     out, err = call("compare", *names, *arguments, *options, status=1)
     assert "RuntimeError: no such luck" in out and "Trace Shapes" not in out
@@ -384,7 +394,7 @@ def test_compare_binarizes_for_binary_pairs_alone(tmp_path, monkeypatch):
     options = ["--binarize", "stochastic", "--dequantize", "--samples", 20, "--temperatures", 0, "--out", "runs"]
     out, _ = call("compare", "bernoulli", "gmm-constrained", "--data", "levels.npy", *options, *QUICK, "--json")
     rows = json.loads(out)["rows"]
-    assert "Training draws anew at every step" in " ".join(json.loads(out)["notes"])
+    assert "Training draws again at every step" in " ".join(json.loads(out)["notes"])
     assert {row["pair"]: (row["table"], row["scored_as"]) for row in rows} == {
         "bernoulli": ("mass, levels (binarized stochastically)", "mass, lower bound"),
         "gmm-constrained": ("mass, levels (dequantized)", "binned mass, exact"),
@@ -448,17 +458,17 @@ def test_train_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
         break_at(patch, 15, KeyboardInterrupt)
         _, err = call(*command, "--out", tmp_path / "run", status=130)
     so_far, go_on = tmp_path / "run" / "so-far", f"`zoo train --resume {tmp_path / 'run'}`"
-    assert err == f"{NOTE}interrupted: {so_far} is the run as it stood; {go_on} goes on.\n"
-    assert f"{go_on} to go on with it" in call(*command, "--out", tmp_path / "run", status=2)[1]
+    assert err == f"{NOTE}interrupted: {so_far} is the run as it stood; {go_on} continues.\n"
+    assert f"{go_on} to continue it" in call(*command, "--out", tmp_path / "run", status=2)[1]
     call("evaluate", so_far, "--samples", 20)
-    assert "was interrupted: finish it with" in call("repeat", so_far, "--out", tmp_path / "again", status=2)[1]
+    assert "is an interrupted run: finish it with" in call("repeat", so_far, "--out", tmp_path / "again", status=2)[1]
     for wrong in (["gmm"], ["--steps", 30], ["--overwrite"], ["--support", "real"], ["--out", tmp_path]):
-        assert "leave all but" in call("train", "--resume", tmp_path / "run", *wrong, status=2)[1]
-    for _ in range(2):  # a finished run is told again
+        assert "no option but --data and --plugin" in call("train", "--resume", tmp_path / "run", *wrong, status=2)[1]
+    for _ in range(2):  # a finished run is reported again
         resumed, _ = call("train", "--resume", tmp_path / "run", "--quiet", "--json")
         assert json.loads(resumed)["validation_elbo"] == json.loads(whole)["validation_elbo"]
     assert zoo.load_run(tmp_path / "run").differences(zoo.load_run(tmp_path / "whole")) == []
-    assert "nothing that was begun" in call("train", "--resume", tmp_path / "none", status=2)[1]
+    assert "holds no unfinished fit" in call("train", "--resume", tmp_path / "none", status=2)[1]
 
 
 def test_a_run_that_was_begun_elsewhere_finds_its_data_and_its_pair(tmp_path, catalogue, monkeypatch):
@@ -508,7 +518,8 @@ def test_repeat_trains_the_same_bits_again(tmp_path):
     data = zoo.Data.from_array(zoo.load_data("iris").train.values)
     zoo.fit(zoo.create("gmm", data), data, steps=2, progress=False).save(tmp_path / "e")
     assert (
-        "does not say how its data were loaded" in call("repeat", tmp_path / "e", "--out", tmp_path / "f", status=2)[1]
+        "does not record how its data were loaded"
+        in call("repeat", tmp_path / "e", "--out", tmp_path / "f", status=2)[1]
     )
 
 

@@ -360,7 +360,7 @@ def test_an_unbounded_row_whose_scale_shrinks_is_not_ranked_beside_bounded_ones(
     assert table.loc["a", "verdict"].count("not settled") == 1
     table = compare([tree, run("b", [[5.0, 5.0]], bounded=False, images=False)])
     assert table.loc["a", "rank"] == 1, "no bounded row beside it"
-    assert "so that its score is a matter of when it stopped" in table.loc["a", "verdict"]
+    assert "so its score depends on when it stopped" in table.loc["a", "verdict"]
     replace(tree, "validation", "column_scale", np.full((2, len(checks), 13), 0.5))
     assert compare([tree, run("b", [[5.0, 5.0]], images=False)]).loc["a", "rank"] == 1, "a scale at rest"
 

@@ -6,12 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import zoo
 from zoo import evaluation, inference, rowwise, splits
 from zoo.errors import OptionError, RunError
-from zoo.evaluation import draws, weighing
+from zoo.evaluation import draws, evidence, weighing
+from zoo.evaluation.calibration import calibration
+from zoo.evaluation.spread import spread
 from zoo.runs import Run
 from zoo.splits import subsample, value_blocks
 
@@ -161,3 +164,60 @@ def test_a_known_evidence_is_taken_some_rows_at_a_time(iris, monkeypatch):
     with torch.no_grad():
         torch.testing.assert_close(inference.known_evidence(model, x, columns)[:, 0], torch.stack(whole))
     assert max(met) == 7 and sum(met) == 60
+
+
+class Held(TorchDispatchMode):
+    """How many bytes tensors hold together, at most, beside those that are there before."""
+
+    def __init__(self):
+        super().__init__()
+        self.alive, self.bytes, self.peak = {}, 0, 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        returned = function(*args, **(kwargs or {}))
+        for tensor in returned if isinstance(returned, tuple | list) else [returned]:
+            try:
+                storage = tensor.untyped_storage()
+            except (AttributeError, NotImplementedError):  # no tensor, or one of torch.func's around another
+                continue
+            if storage._cdata not in self.alive:
+                self.alive[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
+                self.bytes += storage.nbytes()
+        if self.bytes > self.peak:
+            self.alive = {key: held for key, held in self.alive.items() if not held[0].expired()}
+            self.bytes = sum(size for _, size in self.alive.values())
+            self.peak = max(self.peak, self.bytes)
+        return returned
+
+
+def test_draws_are_not_kept_longer_than_their_block(monkeypatch):
+    """A row keeps what is told of it, whatever of its draws it was told by."""
+    wide = zoo.Data.from_array(np.random.default_rng(0).normal(size=(60, 64)))
+    pair = zoo.create("gaussian-constrained", wide, latent_dim=2, hidden=(8,))
+    run = zoo.fit(pair, wide, seeds=1, steps=3, compile="off", progress=False)
+    monkeypatch.setattr(inference, "CHUNK", 2**12)
+    monkeypatch.setattr(rowwise, "CACHE", 2**15)
+    monkeypatch.setattr(weighing, "K_FITS", 640)
+    peaks = []
+    for rows in (30, 60):
+        data = of_size(wide, rows)
+        with Held() as held:
+            calibration(run, data, evidence.weigh(run, data, 300))
+        peaks.append(held.peak)
+    assert (peaks[1] - peaks[0]) / 30 < 8 * 300 * 8, "of a row, eight numbers for each draw, and not 64"
+
+
+def test_what_is_scored_of_many_levels_goes_by_pieces_of_their_draws(monkeypatch):
+    x = np.random.default_rng(0).permuted(np.arange(240).reshape(60, 4) % 64, axis=0)
+    data = zoo.Data.from_array(x, support="ordinal")
+    pair = zoo.create("categorical", data, latent_dim=2, hidden=(8,))
+    run = zoo.fit(pair, data, seeds=1, steps=3, compile="off", progress=False)
+    for module, name in ((inference, "CHUNK"), (rowwise, "CACHE"), (weighing, "AT_ONCE")):
+        monkeypatch.setattr(module, name, 2**12)  # 16 draws of the 256 logits of a row
+    for name in ("PRIOR_ROWS", "MMD_ROWS"):
+        monkeypatch.setattr(sys.modules["zoo.evaluation.spread"], name, 100)
+    with Sizes() as of:
+        weighed = evidence.weigh(run, data, 200)
+        spread(run, weighed.x, evidence.heldout(run, data, weighed, 2))
+        calibration(run, data, weighed)
+    assert max(of.found) < 200 * 256, "never the logits of all draws of a row"

@@ -70,7 +70,7 @@ def test_what_depends_on_what(x, expected):
 def test_what_depends_on_what_but_for_its_decimals(x, expected):
     assert dependencies(x).sets == ()
     assert tuple(columns for columns, _ in dependencies(x, decimals=True).sets) == expected
-    told = [note for note in Data.from_array(x).notes if "but for the rounding of their decimals" in note]
+    told = [note for note in Data.from_array(x).notes if "up to the rounding of their decimals" in note]
     assert len(told) == len(expected)
 
 

@@ -431,7 +431,7 @@ def test_a_factorisation_that_fails_freezes_its_seed_alone(iris, x, catalogue, m
     assert torch.equal(broken.state.theta[1], before)
     torch.testing.assert_close(statistics[..., [0, 2]], expected[..., [0, 2]])
     assert "linalg.cholesky" in broken.fault(1, 0)
-    assert broken.fault(0, 0) == "taken again, it was finite"
+    assert broken.fault(0, 0) == "when repeated, the step was finite"
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,7 @@ def scored(digits):
         run = zoo.fit(pair, digits, seeds=[4, 9], steps=50, progress=False)
         with pytest.MonkeyPatch.context() as patch:
             score_quickly(patch)
-            zoo.evaluate(run, digits, samples=100, temperatures=3)
+            zoo.evaluate(run, digits, samples=100, temperatures=1)
         zoo.testing.check_tree(run.tree)
         runs.append(run)
     return runs
@@ -246,7 +246,7 @@ def pairs_of_runs():
         run = zoo.fit(zoo.create("gaussian-constrained", d, latent_dim=2), d, seeds=1, steps=60, progress=False)
         with pytest.MonkeyPatch.context() as patch:
             score_quickly(patch)
-            zoo.evaluate(run, d, samples=200)
+            zoo.evaluate(run, d, samples=200, temperatures=3)
         runs.append((run, d))
     return runs
 

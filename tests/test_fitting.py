@@ -23,14 +23,18 @@ def pair(iris):
     return zoo.create("gaussian-constrained", iris, latent_dim=2)
 
 
-def test_the_scored_weights_are_those_of_the_best_validation_elbo(pair, iris):
-    how = QUIET | {"seeds": 4, "steps": 1000, "learning_rate": 0.02, "schedule": "constant", "checks": 20}
-    run = zoo.fit(pair, iris, **how)
+def test_the_scored_weights_are_those_of_the_best_validation_elbo(iris):
+    rows = np.concatenate([iris.train.values[:20], iris.validation.values, iris.test.values])
+    split = ["train"] * 20 + ["validation"] * len(iris.validation) + ["test"] * len(iris.test)
+    few = zoo.Data.from_array(rows, split=split)
+    pair = zoo.create("gaussian-constrained", few, latent_dim=2)
+    how = QUIET | {"seeds": 4, "steps": 300, "learning_rate": 0.02, "schedule": "constant", "checks": 20}
+    run = zoo.fit(pair, few, **how)
     validation = run.tree["validation"]
     best = validation["step"].values[validation["elbo"].values.argmax(1)]
     assert run.tree["optimization"]["best_step"].values.tolist() == best.tolist()
-    assert (best < 1000).any(), "the fit was to overfit, so that the last weights are not the best"
-    shorter = zoo.fit(pair, iris, patience=6, **how)
+    assert (best < 300).any(), "the fit was to overfit, so that the last weights are not the best"
+    shorter = zoo.fit(pair, few, patience=6, **how)
     steps = shorter.tree["optimization"]
     stopped = steps["stopped_at"].values >= 0
     assert stopped.any()
@@ -171,24 +175,17 @@ def test_every_validation_row_counts_alike(monkeypatch, iris):
     np.testing.assert_allclose(in_blocks.tree["validation/elbo"], run.tree["validation/elbo"], rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("steps", "seeds", "hidden", "mode"),
-    [(20, 1, (8,), "off"), (2000, 4, (128,), "capture"), (40_000, 1, (8,), "inductor"), (6000, 8, (400,), "inductor")],
-)
-def test_auto_chooses_by_the_work_ahead(digits, steps, seeds, hidden, mode):
-    from zoo.fitting import Settings, _mode
+@pytest.mark.parametrize(("steps", "likely"), [(20, 20), (60, 60), ("auto", 7000)])
+def test_auto_asks_whether_compiling_pays_in_the_likely_steps(monkeypatch, steps, likely):
+    from zoo import engine, fitting
 
-    pair = zoo.create("gaussian-learned", digits, hidden=hidden)
-    assert _mode(Settings(steps=steps), pair, seeds) == mode
-    assert _mode(Settings(steps=steps, compile="off"), pair, seeds) == "off"
-
-
-def test_auto_steps_are_run_by_what_is_likely_and_not_by_what_comes(digits):
-    from zoo.fitting import Settings, _mode
-
-    small, large = (zoo.create("gaussian-learned", digits, hidden=hidden) for hidden in ((8,), (400,)))
-    assert _mode(Settings(steps="auto"), small, 4) == "capture"
-    assert _mode(Settings(steps="auto"), large, 8) == "inductor"
+    asked = []
+    monkeypatch.setattr(engine, "compiling_pays", lambda _, times: bool(asked.append(times)))
+    monkeypatch.setattr(fitting.Settings, "most_steps", property(lambda _: 20))
+    data = zoo.load_data("iris")
+    run = zoo.fit(zoo.create("gmm", data), data, seeds=2, steps=steps, **QUIET | {"compile": "auto"})
+    assert asked == ([] if steps == 20 else [likely])
+    assert run.tree.attrs["compile"] == ("off" if steps == 20 else "capture")
 
 
 def test_every_round_runs_through_the_whole_schedule():
@@ -242,20 +239,21 @@ def test_a_bound_ends_what_does_not_settle(pair, iris, short_rounds, monkeypatch
 def test_a_seed_that_ran_away_goes_on_to_the_end_of_its_round_only(iris, monkeypatch):
     from zoo import fitting, rounds
 
-    monkeypatch.setattr(rounds, "FIRST", 900)
-    monkeypatch.setattr(fitting, "AUTO_STEPS", 2700)
+    monkeypatch.setattr(rounds, "FIRST", 400)
+    monkeypatch.setattr(fitting, "AUTO_STEPS", 500)
     monkeypatch.setattr(fitting, "still_improving", lambda *elbo: np.ones(len(elbo[-1]), bool))
-    data = zoo.Data.from_array(np.column_stack([iris.train.values, np.ones(len(iris.train))]), name="with a constant")
+    data = zoo.Data.from_array(np.pad(iris.train.values, ((0, 0), (0, 20))), name="with constants")
     # which of the seeds run away differs between processors
     how = QUIET | {"steps": "auto", "learning_rate": 0.05, "checks": 30, "on_divergence": "warn"}
     with warnings.catch_warnings(record=True) as told:  # others may end in a number that is not finite
         warnings.simplefilter("always")
-        run = zoo.fit(zoo.create("gaussian-learned", data, latent_dim=2, activation="relu"), data, seeds=4, **how)
+        pair = zoo.create("gaussian-learned", data, latent_dim=2, hidden=(32,), activation="relu")
+        run = zoo.fit(pair, data, seeds=4, **how)
     assert any("runs away" in str(one.message) for one in told)
     steps = run.tree["optimization"]
-    early = (steps["ran_away_at"] > 0) & (steps["ran_away_at"] < 900)
+    early = (steps["ran_away_at"] > 0) & (steps["ran_away_at"] < 400)
     assert early.any()
-    assert set(steps["stopped_at"].values[early]) == {900}
+    assert set(steps["stopped_at"].values[early]) == {400}
     assert set(steps["settled_at"].values[early]) == {-1}
 
 

@@ -35,6 +35,14 @@ def test_products_are_arranged_and_stay_what_they_are(rows, inner, columns, dtyp
     torch.testing.assert_close(graph(a, b), expected)
 
 
+def test_compiling_pays_for_many_numbers_or_many_calls():
+    few, many = (graphs.record(lambda x: x.exp() + 1, torch.zeros(size)).graph for size in (1, 10**6))
+    assert [graphs.compiling_pays(graph, times) for graph in (few, many) for times in (0, 10**5, 10**6)] == [
+        *(False, False, True),
+        *(False, True, True),
+    ]
+
+
 def test_a_turned_product_may_be_multiplied_again():
     shapes = (3, 128, 100), (3, 100, 8), (3, 8, 4)
     generator = torch.Generator().manual_seed(0)

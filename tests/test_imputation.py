@@ -218,7 +218,7 @@ def test_the_middle_of_draws_is_a_mean_or_the_most_frequent_name():
         ({"sweeps": 0}, OptionError, "sweeps=0; give an integer from 1"),
         ({"seed": -1}, OptionError, "seed=-1"),
         ({"x": np.zeros((3, 5))}, DataError, r"x has shape \(3, 5\); mixed takes \(N, 8\)"),
-        ({"x": np.full((3, 8), np.nan)}, DataError, "no entry that was observed"),
+        ({"x": np.full((3, 8), np.nan)}, DataError, "no observed entry"),
         ({"x": [[0.5, *[np.nan] * 7]]}, DataError, r"0.5 in row 0 \(.*, column 'species'"),
     ],
 )

@@ -172,5 +172,5 @@ def test_a_latent_with_no_end_of_values_is_neither_summed_nor_moved():
         with pyro.plate("data", len(x), dim=-1):
             pyro.sample("many", dist.Poisson(x.new_ones(())))
 
-    with seeded(0), pytest.raises(Unknown, match="latent 'many' has no end of values to be summed out"):
+    with seeded(0), pytest.raises(Unknown, match="latent 'many' has too many values to sum out"):
         anneal(counts, counts, torch.zeros(2, 1), temperatures=3)

@@ -58,16 +58,16 @@ def test_what_was_written_down_is_read_back(pair, guide, options, between):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        *((text, "is no name of a pair: write PAIR, PAIR:GUIDE or PAIR[OPTION=VALUE, ...].") for text in
+        *((text, "is not the name of a pair: write PAIR, PAIR:GUIDE or PAIR[OPTION=VALUE, ...].") for text in
           ("gmm[components=3] too", "gmm:", "gmm[x=1]:guide")),
         *((text, "'[' is not closed.") for text in ("gmm[", "gmm[components=3", "gmm[a=(1, 2)")),
         *((text, f"{text[-1]!r} closes no bracket.") for text in ("gmm]", "gmm[a=(1]", "gmm[components=3]]")),
-        ("gmm[components]", "'gmm[components]': 'components' is no OPTION=VALUE; write gmm["),
-        ("gmm[3]", "'3' is no OPTION=VALUE"),
-        ("gmm[components=3, components=4]", "components is said twice."),
+        ("gmm[components]", "'gmm[components]': 'components' is not OPTION=VALUE; write gmm["),
+        ("gmm[3]", "'3' is not OPTION=VALUE"),
+        ("gmm[components=3, components=4]", "components is given twice."),
         (3, "a pair's name is text such as 'gmm' or "),
-        (None, "and no NoneType."),
-        (["gmm"], "and no list."),
+        (None, "not a NoneType."),
+        (["gmm"], "not a list."),
     ],
 )  # fmt: skip
 def test_what_is_no_name_is_told_what_is_one(text, said):
@@ -85,7 +85,7 @@ def test_a_value_that_is_empty_among_others_is_named(told):
 
 @pytest.mark.parametrize("name", ["iaf", "vamp", "miwae[samples=5]"])
 def test_a_part_is_no_pair_and_where_parts_are_listed_is_told(name):
-    with pytest.raises(UnknownPair, match=r"is no pair but an? (guide|prior|objective): `zoo parts` lists it"):
+    with pytest.raises(UnknownPair, match=r"not a pair but an? (guide|prior|objective): see `zoo parts` for"):
         zoo.card(name)
 
 
@@ -164,7 +164,7 @@ def test_options_in_a_name_are_those_beside_it(penguins, name, options):
 def test_options_may_stand_in_the_name_and_beside_it_but_each_once(penguins):
     pair = zoo.create("mixed[real=constrained]", penguins, latent_dim=3)
     assert (pair.options.real, pair.options.latent_dim) == ("constrained", 3)
-    with pytest.raises(OptionError, match=r"latent_dim is said twice, in the name and beside it"):
+    with pytest.raises(OptionError, match=r"latent_dim is given twice, in the name and as an argument"):
         zoo.create("mixed[real=constrained, latent_dim=3]", penguins, latent_dim=3)
 
 

@@ -356,11 +356,11 @@ def _tiny(objective):
         ("iwae[samples=0]", "objective iwae: samples=0: input should be greater than or equal to 1."),
         ("iwae[particles=3]", "no option is called 'particles'. Options: samples=5, gradient='total'."),
         ("renyi[alpha=1]", "alpha=1: in the limit of 1 the bound is the ELBO: choose that."),
-        ("elbo[kl=analytic, gradient=path]", 'kl="analytic" has no draws whose path could be told apart'),
-        ("elbo:full-rank", "is no name: write NAME or NAME[OPTION=VALUE, ...]."),
-        ("iwae[3]", "'3' is no OPTION=VALUE; write iwae[OPTION=VALUE, ...]."),
-        (3, "objective=3: give a name, or one that was registered with zoo.register_objective; there are elbo,"),
-        (math.sqrt, "give a name, or one that was registered"),
+        ("elbo[kl=analytic, gradient=path]", 'kl="analytic" has no draws, so gradient="path" does not apply'),
+        ("elbo:full-rank", "is not a name: write NAME or NAME[OPTION=VALUE, ...]."),
+        ("iwae[3]", "'3' is not OPTION=VALUE; write iwae[OPTION=VALUE, ...]."),
+        (3, "objective=3: give a name, or an instance registered with zoo.register_objective; there are elbo,"),
+        (math.sqrt, "give a name, or an instance registered"),
     ],
 )
 def test_what_names_no_objective_is_told_so(iris, told, said):
@@ -374,9 +374,9 @@ def test_what_names_no_objective_is_told_so(iris, told, said):
     [
         ("gaussian-learned", "penalized", "has no log_prior() of its parameters; gaussian-map and gmm-map have one"),
         ("gaussian-learned", "two-stage", "has no second stage u; gaussian-two-stage has one"),
-        ("laplace", "quantile", "objective quantile: it is of independent normals given z, and this pair has Laplace."),
+        ("laplace", "quantile", "objective quantile: it needs independent normals given z, and this pair has Laplace."),
         ("gaussian-low-rank", "beta-nll", "given z, and this pair has LowRankMultivariateNormal."),
-        ("gaussian-learned", "variational-variance", "as gaussian-v3ae has them, and these are Normal."),
+        ("gaussian-learned", "variational-variance", "as in gaussian-v3ae, and these are Normal."),
     ],
 )
 def test_an_objective_that_does_not_suit_says_what_does(iris, name, objective, said):
@@ -396,7 +396,7 @@ def test_a_part_is_a_frozen_dataclass_with_a_name_of_its_own():
     parts.register("sound", summary="S.")(Sound)  # a cell that is run twice
     assert parts.spelled("sound[share=0.5]") == "sound"
     assert parts.spelled(Sound(0.25)) == "sound[share=0.25]"
-    with pytest.raises(OptionError, match=r"the objective 'sound' is .*Sound already: choose another name"):
+    with pytest.raises(OptionError, match=r"the objective 'sound' is already .*Sound: choose another name"):
         parts.register("sound", summary="S.")(dataclass(frozen=True)(type("Other", (), {})))
     with pytest.raises(OptionError, match="use lower-case words"):
         parts.register("Not Sound", summary="S.")(Sound)
@@ -413,7 +413,7 @@ def test_a_part_is_a_frozen_dataclass_with_a_name_of_its_own():
 
 def test_a_tempered_bound_asks_for_the_steps_it_is_tempered_over(iris):
     pair = zoo.create("gaussian-constrained", iris)
-    with pytest.raises(OptionError, match="objective='tempered' is the ELBO if there is no warm-up: say warmup=STEPS"):
+    with pytest.raises(OptionError, match="objective='tempered' without warm-up is the ELBO: give warmup=STEPS"):
         zoo.fit(pair, iris, objective="tempered")
     run = zoo.fit(pair, iris, objective="tempered[beta=9]", warmup=5, seeds=1, steps=10, progress=False)
     assert run.tree.attrs["objective"] == "tempered[beta=9.0]"

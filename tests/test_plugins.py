@@ -8,9 +8,11 @@ import venv
 from pathlib import Path
 
 import pytest
+from programs import forked
 from typer.testing import CliRunner
 
 import zoo
+from zoo import plugins
 from zoo.command_line import app
 from zoo.errors import OptionError, RunError
 from zoo.plugins import how_to_get, load_installed, origin
@@ -36,12 +38,23 @@ def python(*arguments, path, **given):
     return subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, **given)
 
 
-LIST_AND_TRAIN = """
-import sys
-from zoo.command_line import app
-for words in ["list", "round*"], ["list", "round*", "--json"], sys.argv[1:]:
-    app(words, standalone_mode=False)
-"""
+def command(*lines, path, told):
+    """What a process that finds packages in a place too ends with, and what it said on stdout and stderr."""
+
+    def work():
+        sys.path.insert(0, str(path))
+        plugins._loaded.clear()
+        for known in (plugins._points, plugins._packages):
+            known.cache_clear()
+        sys.stdout, sys.stderr = (told.with_suffix(kind).open("w", buffering=1) for kind in (".out", ".err"))
+        for line in lines:
+            app(list(map(str, line)), standalone_mode=line is lines[-1])
+
+    process = forked(work)
+    process.join(120)
+    return process.exitcode, told.with_suffix(".out").read_text(), told.with_suffix(".err").read_text()
+
+
 COMMAND = ("-c", "from zoo.command_line import main; main()")
 
 
@@ -65,17 +78,20 @@ def test_an_installed_package_is_listed_and_used_and_missed(package, tmp_path):
     place.mkdir()
     installed(package, place)
     data.write_text("a,b\n" + "\n".join(f"{i * 37 % 101 / 7:.3f},{i * 53 % 97 / 5:.3f}" for i in range(60)))
-    train = ("train", "round-top", "--data", str(data), "--steps", "5", "--seeds", "1", "--out", str(run), "--quiet")
-    done = python("-c", LIST_AND_TRAIN, *train, path=place)
-    assert done.returncode == 0, done.stderr
-    words, bracket, more = done.stdout.partition("[")
+    train = ("train", "round-top", "--data", data, "--steps", 5, "--seeds", 1, "--out", run, "--quiet")
+    lists = ("list", "round*"), ("list", "round*", "--json")
+    status, out, said = command(*lists, train, path=place, told=tmp_path / "first")
+    assert status == 0, said
+    words, bracket, more = out.partition("[")
     assert "(vae-zoo-round-top 0.1.0)" in words
     (card,), _ = json.JSONDecoder().raw_decode(bracket + more)
     assert (card["name"], card["package"]) == ("round-top", "vae-zoo-round-top 0.1.0")
-    assert python("-c", f"import zoo; zoo.load_run({str(run)!r})", path=place).returncode == 0
-    missed = python(*COMMAND, "evaluate", str(run), path=tmp_path)
-    assert missed.returncode == 2
-    assert "To load it, install vae-zoo-round-top 0.1.0, which is not here." in " ".join(missed.stderr.split())
+    drawn = ("sample", run, "-n", 5, "--out", tmp_path / "drawn.csv")
+    status, _, said = command(drawn, path=place, told=tmp_path / "second")
+    assert status == 0 and (tmp_path / "drawn.csv").is_file(), said
+    status, _, said = command(("evaluate", run), path=tmp_path, told=tmp_path / "third")
+    assert status == 2
+    assert "To load it, install vae-zoo-round-top 0.1.0, which is not here." in " ".join(said.split())
 
 
 def test_a_package_that_cannot_be_imported_is_one_line_and_no_more(package, tmp_path):

@@ -151,8 +151,8 @@ def test_hdf5_never_meets_a_run_whose_checksum_is_another(tmp_path, monkeypatch)
     content[len(content) // 2] ^= 1
     (run / "run.nc").write_bytes(content)
     monkeypatch.setattr(xarray, "open_datatree", None)
-    with pytest.raises(RunError, match=r"it is damaged: its checksum is another than run\.json has"):
+    with pytest.raises(RunError, match=r"it is damaged: its checksum differs from run\.json"):
         zoo.compare(run)
     (run / "run.json").write_text("{")
-    with pytest.raises(RunError, match=r"run\.json beside it is damaged"):
+    with pytest.raises(RunError, match=r"run\.json next to it is damaged"):
         zoo.compare(run)

@@ -14,7 +14,7 @@ def test_a_preset_sets_options_and_none_that_is_said_too(iris):
     assert zoo.create("student-t[preset=miwae]", iris).options.smallest == 1e-3
     assert zoo.create("gaussian-column", iris, preset="tvae").options.soft_clip == pytest.approx(np.log(0.01))
     assert zoo.create("student-t[preset=miwae]", iris, latent_dim=3).options.latent_dim == 3
-    with pytest.raises(OptionError, match="preset=miwae sets smallest, which is said, too: leave one out"):
+    with pytest.raises(OptionError, match="preset=miwae sets smallest, which is also given: leave one out"):
         zoo.create("student-t[preset=miwae, smallest=0.1]", iris)
     with pytest.raises(OptionError, match="preset='tvae'; choose from takahashi, miwae, not-miwae"):
         zoo.create("student-t[preset=tvae]", iris)
@@ -41,7 +41,7 @@ def test_a_report_tells_of_floors_that_are_none_and_of_presets(iris, tmp_path):
         zoo.evaluate(runs[-1], iris, samples=20, temperatures=0, reference=0)
     page = zoo.report(runs, tmp_path).read_text(encoding="utf-8")
     assert "suave: variance clipped to at least 1e-6" in page
-    assert "No value gives more than 5.99 nats in scaled units" in page
+    assert "No value scores more than 5.99 nats in scaled units" in page
 
 
 @pytest.mark.parametrize("name", ["log-normal", "beta-binomial", "poisson", "truncated-normal", "cumulative-logit"])

@@ -231,7 +231,7 @@ def test_a_pair_under_each_prior_passes_the_kit(name, catalogue):
     assert check_engine(make_subject("own", **options)) == "capture"
 
 
-NO_PATH = "the path is integrated over a standard normal prior, and that of VAE is not"
+NO_PATH = "the path is integrated over a standard normal prior, and VAE has another"
 
 
 def test_the_witness_grows_under_a_prior_that_can_be_standard_normal(catalogue, iris):

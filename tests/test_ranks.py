@@ -8,13 +8,13 @@ import subprocess
 import sys
 import time
 from contextlib import nullcontext
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from programs import forked
 from torch import nn
-from two_processes import BATCH, ENGINES, FITS, SIZE, STEPS, doubles, engine
+from two_processes import BATCH, ENGINES, FITS, SIZE, STEPS, doubles, engine, work
 from typer.testing import CliRunner
 
 import zoo
@@ -32,16 +32,10 @@ ALONE = {"OMP_NUM_THREADS": "1"}
 def together(tmp_path_factory):
     """What two processes told, and the folder of what they wrote."""
     folder = tmp_path_factory.mktemp("together")
-    script = Path(__file__).with_name("two_processes.py")
-    processes = [
-        subprocess.Popen(
-            [sys.executable, script, str(rank), folder], env=os.environ | ALONE, stderr=subprocess.PIPE, text=True
-        )
-        for rank in range(SIZE)
-    ]
+    processes = [forked(work, rank, folder) for rank in range(SIZE)]
     for process in processes:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
+        process.join(120)
+        assert process.exitcode == 0, "what it met it printed"
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(SIZE)], folder
 
 
@@ -109,6 +103,10 @@ def test_a_fit_of_two_processes_goes_on_to_the_same_bits(seeds, together):
     assert [name[:15] for name in states] == ["state-000000010", "state-000000015"]
     assert all(of[f"finished-{len(seeds)}"] == [] for of in told)
     whole = zoo.load_run(folder / f"{'rows' if len(seeds) < SIZE else 'alike'}-0")
+    so_far = zoo.load_run(folder / f"so-far-{len(seeds)}").tree
+    assert so_far.attrs["interrupted_at"] == 15
+    elbo = whole.tree["optimization/elbo"].isel(step=slice(15))
+    assert so_far["optimization/elbo"].identical(elbo) and so_far["validation"].sizes["check"] == 3
     assert zoo.load_run(folder / f"stopped-{len(seeds)}").differences(whole) == []
 
 
@@ -140,14 +138,14 @@ def test_a_batch_that_is_no_sum_of_rows_is_not_divided(iris, catalogue):
     pair = zoo.create("gaussian-constrained", iris)
     assert divided(pair, x)._portion.rows == slice(8, 16)
     with pytest.raises(
-        OptionError, match="over 2 processes, since the objective is no mean over its rows: give at least"
+        OptionError, match="over 2 processes, since the objective is not a mean over its rows: give at least"
     ):
         divided(pair, x, objective=FreeBits())
     with pytest.raises(OptionError, match="since it has 1 row:"):
         divided(pair, x, batch_size=1)
     replica = pair.replica
     object.__setattr__(pair, "replica", lambda seed: coupled(replica(seed)))
-    with pytest.raises(OptionError, match="since the loss, or what is recorded of it, is no mean over its rows"):
+    with pytest.raises(OptionError, match="since the loss, or what it records, is not a mean over its rows"):
         divided(pair, x)
 
 
@@ -167,7 +165,7 @@ def test_noise_belongs_to_rows_by_the_dimension_that_grows():
     assert found["uniform"].tolist() == [6, 7, 8, 9]
     assert found["normal"].tolist() == [3, 4, 8, 9, 13, 14, 15, 16, 17, 18, 25, 26, 27, 28]
     part.normal((1,), torch.zeros(0))
-    with pytest.raises(Unknown, match="which random numbers are which row's"):
+    with pytest.raises(Unknown, match="which random numbers belong to which row"):
         of_rows(whole, part, slice(3, 5))
 
 
@@ -218,9 +216,12 @@ def test_a_process_that_ends_is_missed_in_one_line_and_torchrun_goes_on(seeds, r
     other = 1 - rank
     assert processes[other].returncode == 2 and processes[rank].returncode != 0
     (line,) = [line for line in told[other][1].splitlines() if line.startswith("error:")]
-    assert "the processes cannot go on together; one of them may have ended (" in line
+    assert "the processes cannot continue together; one of them may have ended (" in line
     assert "Traceback" not in told[other][1]
-    interrupted = f"interrupted: `torchrun ... -m zoo.command_line train --resume {place}` goes on."
+    so_far = place / "so-far"
+    assert so_far.is_dir() == (kind == signal.SIGINT and rank == 0)
+    again = f"`torchrun ... -m zoo.command_line train --resume {place}` continues."
+    interrupted = f"interrupted: {so_far} is the run as it stood; {again}"
     assert (interrupted in told[rank][1]) == (kind == signal.SIGINT and rank == 0)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(SIZE)]
     again = [*torchrun, "-m", "zoo.command_line", "train", "--resume", place]

@@ -241,6 +241,7 @@ def test_the_second_stage_never_moves_the_first(data):
 
 
 @pytest.mark.usefixtures("quick_scores")
+@pytest.mark.usefixtures("quick_scores")
 def test_two_stages_are_scored_jointly(data):
     run = zoo.fit(zoo.create("gaussian-two-stage", data, latent_dim=2), data, seeds=1, steps=50, progress=False)
     tree = zoo.evaluate(run, data, samples=100, temperatures=5)

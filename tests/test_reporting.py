@@ -277,14 +277,14 @@ def test_groups_that_are_missing_are_left_out(tmp_path, extras):
 
 def test_a_reader_is_told_whether_a_pair_is_well_posed(digits):
     _, words = shown(digits)
-    assert "the log likelihood has 220.0 nats at sharpness 80: it has no end" in words
+    assert "the log likelihood reaches 220.0 nats at sharpness 80: it has no limit" in words
     assert "The watch for a likelihood that runs away fired in 4 of 4 seeds, at step 33" in words
     assert "fired in none of 4 seeds" in words
     assert "8 of 64 columns (" in words
     assert "8 of them constant in training" in words
     assert "which give 95.0 nats" in words
     assert "instead gaussian-constrained, gaussian-binned" in words
-    assert "has at most −3,280 nats and stays below −3,100, its bound for these rows" in words
+    assert "reaches at most −3,280 nats and stays below −3,100, its bound for these rows" in words
     assert "143 atoms; the run has" in words
 
 

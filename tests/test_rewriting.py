@@ -123,7 +123,7 @@ WRONG = {
     ),
     "number": (
         {"weight": [70.0] * 9 + ["heavy"], "city": ["Rome"] * 10},
-        "column 'weight', row 9 .*'heavy' is not a number; write a number there, or nothing to have it filled in",
+        "column 'weight', row 9 .*'heavy' is not a number; write a number there, or leave it empty to fill it in",
     ),
     "words": ({"weight": ["heavy"], "city": ["Rome"]}, "column 'weight'"),
     "date": ({"weight": ["2020-01-01"] * 3, "city": ["Rome"] * 3}, "column 'weight' holds dates"),
@@ -153,7 +153,7 @@ def test_the_command_fills_a_file_and_says_how_much(run, tmp_path):
     assert json.loads(first.stdout)["filled"] == {"weight": 1, "city": 1, "owner": 1, "children": 1}
     again = CliRunner().invoke(app, call)
     assert again.exit_code == 2
-    assert "exists: say --overwrite" in " ".join(again.stderr.split())
+    assert "exists: use --overwrite" in " ".join(again.stderr.split())
     third = CliRunner().invoke(app, [*call, "--overwrite"])
     assert third.exit_code == 0
     assert third.stdout.strip() == str(tmp_path / "whole.csv")
@@ -222,7 +222,7 @@ def test_the_names_of_the_rows_of_a_frame_are_written(run, tmp_path):
 
 def test_an_array_for_words_is_refused_before_anything_is_drawn(run, tmp_path):
     (tmp_path / "in.csv").write_text(PEOPLE)
-    with pytest.raises(DataError, match="an array holds no words, and 'city' is a column of them"):
+    with pytest.raises(DataError, match="an array cannot hold words, and column 'city' does"):
         fill_file(run, tmp_path / "in.csv", tmp_path / "out.npy", draws=10**9)
 
 

@@ -76,6 +76,6 @@ def test_the_command_that_goes_on_is_one_that_trains_for_longer():
         ({"steps": 40_000}, "with --steps 80000, steps=80000 in Python"),
         ({"schedule": "constant"}, "with --steps 4000, steps=4000 in Python"),
         ({"patience": 5}, "with --steps 4000, steps=4000 in Python"),
-        ({"interrupted_at": 900}, "zoo train --resume RUN goes on"),
+        ({"interrupted_at": 900}, "zoo train --resume RUN continues"),
     ):
         assert goes_on(attrs | changed) == command

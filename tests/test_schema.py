@@ -151,13 +151,17 @@ def test_a_mapping_declares_some_columns(declared, values, told):
 @pytest.mark.parametrize(
     ("declared", "values", "said"),
     [
-        ("real", ["a", "b", "a"], r"support='real' of column 'a': it holds a, b, which are words"),
-        ("binary", ["a", "b", "c", "a"], r"support='binary' of column 'a'.*which are words"),
+        ("real", ["a", "b", "a"], r"support='real' of column 'a': it holds words, a, b;"),
+        ("binary", ["a", "b", "c", "a"], r"support='binary' of column 'a'.*holds words"),
         ("binary", [0, 1, 2], r"'a', row 2 .*: 2.0 is outside the support 'binary'"),
-        ("positive", [0.5, 0, 2], r"'a', row 1 .*: 0.0 is outside the support 'positive'.*say support='real'"),
+        ("positive", [0.5, 0, 2], r"'a', row 1 .*: 0.0 is outside the support 'positive'.*declare support='real'"),
         ("ordinal", [0, 0.5, 1], r"'a': no grid of 2 to 65536 levels holds its values; name the levels"),
-        ("categorical", [0, 0.5, 1], r"'a' is declared categorical: .* text or whole numbers, and at most 100"),
-        ("ordinal", ["a", "b", "c", "a"], r"support='ordinal' of column 'a': a, b, c are words in no order; give one"),
+        ("categorical", [0, 0.5, 1], r"'a' is declared categorical: .* text or whole numbers, at most 100"),
+        (
+            "ordinal",
+            ["a", "b", "c", "a"],
+            r"support='ordinal' of column 'a': a, b, c are unordered words; give an order",
+        ),
         ("number", [1.5, 2, 3], r"support='number' is unknown: choose one of 'auto', 'binary', .*'categorical'"),
     ],
 )
@@ -199,12 +203,12 @@ def test_all_columns_that_cannot_be_used_are_named_at_once():
     ("name", "why"),
     [
         *((name, "holds dates or times; a number in its place") for name in ("day", "zoned", "written day", "spell")),
-        ("identifier", "has another word in each of 30 rows, as an identifier or free text has"),
-        ("remark", "has another word in each of 30 rows, as an identifier or free text has"),
+        ("identifier", "has a different word in each of 30 rows, like an identifier or free text"),
+        ("remark", "has a different word in each of 30 rows, like an identifier or free text"),
         ("mostly different", "has 20 different words in 30 rows, too many to learn from each"),
-        ("nothing", "has no entry that was observed"),
+        ("nothing", "has no observed entry"),
         ("list", "holds lists or other objects in its cells"),
-        ("many", "has 101 categories, and at most 100 are taken"),
+        ("many", "has 101 categories, more than the 100 allowed"),
     ],
 )
 def test_why_a_column_cannot_be_used(name, why):
@@ -214,7 +218,7 @@ def test_why_a_column_cannot_be_used(name, why):
 
 def test_words_that_repeat_are_categories_up_to_a_hundred():
     assert len(column([f"w{i % 100}" for i in range(200)]).categories) == 100
-    with pytest.raises(DataError, match="has 101 different words, and at most 100 are taken for categories"):
+    with pytest.raises(DataError, match="has 101 different words, more than the 100 categories allowed"):
         read_table(pd.DataFrame({"a": [f"w{i % 101}" for i in range(300)]}))
 
 
@@ -288,15 +292,15 @@ AGES = np.random.default_rng(2).integers(20, 90, size=40)
 def test_a_code_for_a_missing_value_is_pointed_out_and_kept(code, rest):
     frame = coded_column(code, rest)
     data = Data.from_array(frame)
-    (note,) = (note for note in data.notes if "may stand for a missing one" in note)
+    (note,) = (note for note in data.notes if "may mark missing ones" in note)
     assert note.startswith(f"{code} in lead lies far from all other values")
     assert f"missing_values=[{code}] (--missing {code})" in note
     assert data.missing == 0
     told = eval(re.search(r"missing_values=(\[.*?\])", note)[1])
     replaced = Data.from_array(frame, missing_values=told)
     assert replaced.missing == 2 and replaced.columns[0].missing == 2
-    assert not any("may stand for" in note for note in replaced.notes)
-    assert any("2 of " in note and "were not observed, in lead" in note for note in replaced.notes)
+    assert not any("may mark missing" in note for note in replaced.notes)
+    assert any("2 of " in note and "are missing, in lead" in note for note in replaced.notes)
     gaps = [np.isnan(getattr(replaced, part).sel(feature="lead")).sum() for part in PARTS]
     assert sum(map(int, gaps)) == 2
 
@@ -313,12 +317,12 @@ def test_a_code_for_a_missing_value_is_pointed_out_and_kept(code, rest):
     ],
 )
 def test_what_only_looks_like_a_code_is_not(code, rest, times):
-    assert not any("may stand for" in note for note in Data.from_array(coded_column(code, rest, times)).notes)
+    assert not any("may mark missing" in note for note in Data.from_array(coded_column(code, rest, times)).notes)
 
 
 def test_one_note_tells_of_all_columns_with_a_code():
     frame = coded_column(-999, HUNDREDTHS).assign(zinc=lambda f: f.lead.to_numpy()[::-1])
-    notes = [note for note in Data.from_array(frame).notes if "may stand for" in note]
+    notes = [note for note in Data.from_array(frame).notes if "may mark missing" in note]
     assert len(notes) == 1 and notes[0].startswith("-999 in lead, zinc lies far")
 
 
@@ -334,7 +338,7 @@ def test_words_may_stand_for_what_was_not_observed():
 def test_a_column_that_numbers_the_rows_is_pointed_out(name, first):
     frame = FRAME.assign(**{name: range(first, first + len(FRAME))})
     data = Data.from_array(frame)
-    assert f"{name} numbers the rows, which says nothing about them: drop=['{name}'] leaves that out." in data.notes
+    assert f"{name} numbers the rows, which says nothing about them: drop=['{name}'] leaves it out." in data.notes
     assert name in data.names
     two = Data.from_array(frame.assign(Index=range(len(FRAME)), index_of=range(len(FRAME))))
     (told,) = (note for note in two.notes if "the rows, which" in note)
@@ -353,10 +357,10 @@ def test_missing_entries_are_counted_by_column_and_told():
     data = Data.from_array(x, names=["a", "b", "c"])
     assert [column.missing for column in data.columns] == [0, 3, 1]
     assert data.missing == 4 and "4 entries missing" in repr(data)
-    assert any(note.startswith("4 of 60 entries (6.7 %) were not observed, in b, c:") for note in data.notes)
+    assert any(note.startswith("4 of 60 entries (6.7 %) are missing, in b, c:") for note in data.notes)
     x[5] = np.nan
     emptied = Data.from_array(x, names=["a", "b", "c"])
-    assert any(note.startswith("Row 5 has no entry that was observed") for note in emptied.notes)
+    assert any(note.startswith("Row 5 has no observed entry") for note in emptied.notes)
     assert sum(len(getattr(emptied, part)) for part in PARTS) == 19
 
 
@@ -387,7 +391,7 @@ def test_the_step_that_numbers_were_recorded_in_is_found(step, single, as_frame)
     rounded = np.column_stack([values[:, 0], np.round(values[:, 1] / 0.5) * 0.5])
     declared = read_table(rounded, names=["a", "b"], resolution={"b": 0.25}).columns
     assert [c.resolution for c in declared] == [first.resolution, 0.25]
-    with pytest.raises(DataError, match=r"resolution=0.5 of column 'b': row \d+ .* no multiple"):
+    with pytest.raises(DataError, match=r"resolution=0.5 of column 'b': row \d+ .* not a multiple"):
         read_table(values, names=["a", "b"], resolution={"b": 0.5})
 
 
@@ -490,7 +494,7 @@ def test_the_schema_is_a_row_a_column_with_its_reason():
     assert schema["recorded to"].tolist() == ["1"] * 5 + ["", "0.01", "0.1"]
     assert schema["missing"].tolist() == [0, 0, 2, 0, 0, 0, 0, 1]
     assert schema["values"].tolist()[:5] == [
-        "no, yes", "low, mid, high", "Bonn, Oslo, Rome", "0, 1, 2, ... without an end", "5 levels, 1 to 5",
+        "no, yes", "low, mid, high", "Bonn, Oslo, Rome", "0, 1, 2, ... without an upper limit", "5 levels, 1 to 5",
     ]  # fmt: skip
     assert (schema["because"].str.len() > 0).all() and all(column.reason for column in data.columns)
     constant = Data.from_array(mixed_frame().assign(stars=3))
@@ -612,7 +616,9 @@ def test_a_code_for_missing_is_found_as_text_and_as_a_number(code, dtype):
 @pytest.mark.parametrize("width", [0.5, None, "half"])
 def test_a_resolution_of_a_column_that_is_counted_is_refused(width):
     x = np.column_stack([np.arange(40) % 5, np.linspace(0, 1, 40) * 7])
-    with pytest.raises(DataError, match=r"of column 'x0': it is ordinal, whose values are counted; say support='real'"):
+    with pytest.raises(
+        DataError, match=r"of column 'x0': it is ordinal, whose values are discrete; declare support='real'"
+    ):
         read_table(x, resolution={"x0": width})
     assert read_table(x, resolution={"x0": 1}).columns[0].resolution == 1
     assert read_table(x, resolution={"x0": 0.5}, support={"x0": "real"}).columns[0].resolution == 0.5
@@ -620,7 +626,7 @@ def test_a_resolution_of_a_column_that_is_counted_is_refused(width):
 
 def test_levels_without_an_ordinal_column_are_refused():
     frame = pd.DataFrame({"a": ["x", "y"] * 20, "b": np.arange(40) % 3})
-    with pytest.raises(DataError, match="levels= are those of ordinal columns, and no column is one"):
+    with pytest.raises(DataError, match="levels= needs ordinal columns, and there are none"):
         read_table(frame, levels=[0, 1, 2, 3])
     assert read_table(frame, levels=[0, 1, 2, 3], support={"b": "ordinal"}).columns[1].levels == (0, 1, 2, 3)
 
@@ -668,7 +674,7 @@ def test_a_sparse_column_is_read():
 
 
 def test_missing_values_by_column_are_refused():
-    with pytest.raises(DataError, match=r"missing_values=.*; give a list, which is for all columns"):
+    with pytest.raises(DataError, match=r"missing_values=.*; give a list, which applies to all columns"):
         read_table(FRAME, missing_values={"a": [3]})
 
 

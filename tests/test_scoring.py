@@ -291,7 +291,7 @@ def test_a_row_without_any_entry_scores_nothing_and_has_no_rank(vae, iris):
     ("x", "told"),
     [
         (np.empty((0, 4)), "x has no rows"),
-        ([[1, 2, 3], [1, 2, 3, 4]], "x is a list and no array of real numbers."),
+        ([[1, 2, 3], [1, 2, 3, 4]], "x is a list, not an array of real numbers."),
         (np.ones((2, 4), complex), "x holds complex numbers"),
         (np.array([["a", 1, 2, 3]], dtype=object), "words need a data frame"),
         (polars.DataFrame({"a": [1.0]}).lazy(), "collect it first"),
@@ -305,5 +305,5 @@ def test_what_cannot_be_scored_is_refused_in_a_line(vae, x, told):
 
 
 def test_latents_that_are_words_are_called_what_they_are(vae):
-    with pytest.raises(DataError, match="z is a list and no array of real numbers"):
+    with pytest.raises(DataError, match="z is a list, not an array of real numbers"):
         vae.decode([["a"]])

@@ -40,7 +40,7 @@ def test_the_caps_in_the_docs_are_what_the_script_prints(capsys, script):
 @pytest.fixture
 def small_scores(monkeypatch):
     """Scores of few draws, of a script that asks for the usual ones."""
-    monkeypatch.setattr(zoo, "evaluate", partial(zoo.evaluate, samples=50, temperatures=2))
+    monkeypatch.setattr(zoo, "evaluate", partial(zoo.evaluate, samples=50, temperatures=0))
 
 
 def test_train(script, tmp_path, capsys):
@@ -68,8 +68,8 @@ def test_own_pair(script, tmp_path, capsys):
 @pytest.mark.usefixtures("catalogue", "blank_pictures")
 def test_own_pair_as_a_plugin(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "zoo_plugin_own_pair", None)
-    words = "compare soft-laplace gmm-constrained --data iris --steps 20 --seeds 1 --samples 100 --quiet --json"
-    arguments = [*words.split(), "--out", str(tmp_path), "--plugin", str(SCRIPTS / "own_pair.py")]
+    words = "compare soft-laplace gmm-constrained --data iris --steps 20 --seeds 1 --samples 100 --temperatures 0"
+    arguments = [*words.split(), "--quiet", "--json", "--out", str(tmp_path), "--plugin", str(SCRIPTS / "own_pair.py")]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     assert {row["pair"] for row in json.loads(result.stdout)["rows"]} == {"soft-laplace", "gmm-constrained"}

@@ -79,7 +79,7 @@ def test_celsius_beside_fahrenheit_is_not_settled_and_without_it_is():
     run = fitted("gaussian-learned", both, dependent=["x0", "x3"], **SMALL)
     said = unsettled(run)
     assert said.startswith("not settled: its scale on x0, x3, where the data are degenerate, still shrinks ")
-    assert "a matter of when it stopped" in said
+    assert "depends on when it stopped" in said
     assert unsettled(fitted("gaussian-learned", x, **SMALL)) == ""
     run.attrs["card"] = json.dumps(json.loads(run.attrs["card"]) | {"bounded": True})
     assert unsettled(run) == ""

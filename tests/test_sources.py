@@ -194,7 +194,7 @@ def test_headers(tmp_path, text, columns):
     (tmp_path / "a.csv").write_text(text)
     data = load_data(tmp_path / "a.csv")
     assert data.names == columns
-    assert any("was taken for data" in note for note in data.notes) == (columns == ("x0", "x1"))
+    assert any("was read as data" in note for note in data.notes) == (columns == ("x0", "x1"))
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_the_advice_about_a_file_reads_it_as_it_was_read(tmp_path):
 @pytest.mark.parametrize("head", [b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"PK\x03\x04\x14\0\0\0", bytes(600)])
 def test_what_is_no_text_is_not_given_an_encoding(tmp_path, head):
     (tmp_path / "x.csv").write_bytes(head + bytes(600))
-    with pytest.raises(DataError, match=r"x\.csv: this is no text \(it begins b'"):
+    with pytest.raises(DataError, match=r"x\.csv: this is not text \(it begins b'"):
         load_data(tmp_path / "x.csv")
 
 
@@ -258,7 +258,7 @@ def test_tabs_may_separate_a_csv_and_a_first_row_of_numbers_is_told(tmp_path):
     (tmp_path / "x.csv").write_text("".join(f"{2000 + i}\t{i}.5\n" for i in range(9)))
     data = load_data(tmp_path / "x.csv")
     assert data.names == ("x0", "x1") and len(rows_in_order(data)) == 9
-    assert "The first row holds numbers and was taken for data" in data.notes[0]
+    assert "The first row holds numbers and was read as data" in data.notes[0]
 
 
 @pytest.mark.parametrize("line", ["# from a sensor", "sep=;"])
@@ -266,7 +266,7 @@ def test_a_line_above_the_table_is_named(tmp_path, line):
     separator = ";" if line == "sep=;" else ","
     rows = [line, separator.join("ab"), *(f"{i}.5{separator}{i}" for i in range(6))]
     (tmp_path / "a.csv").write_text("\n".join(rows))
-    with pytest.raises(DataError, match=r"line 1 .* is no row") as raised:
+    with pytest.raises(DataError, match=r"line 1 .*, not a row") as raised:
         load_data(tmp_path / "a.csv")
     assert mended(str(raised.value), tmp_path / "a.csv").names == ("a", "b")
 
@@ -275,7 +275,7 @@ def test_a_line_above_the_table_is_named(tmp_path, line):
     "cell", ["12,5 %", "1,234 %", "0,13 €", "€1.234,56", "<0,05", ">1,000", "−5", "1\xa0234", "(3.50)", "0,377"]
 )
 def test_a_number_in_a_notation_without_a_remedy_is_still_called_a_number(cell):
-    with pytest.raises(DataError, match=r"is not a number but (a number that is written otherwise|one with a decimal)"):
+    with pytest.raises(DataError, match=r"is not a number but (a number written in another way|one with a decimal)"):
         Data.from_array(pd.DataFrame({"a": [*range(6), cell]}))
 
 
@@ -541,7 +541,7 @@ def test_only_files_are_opened(tmp_path, name, kind):
     error = answer(path)
     assert isinstance(error, DataError) and str(path) in str(error)
     if kind != "folder" or not name.endswith(("ubyte", "zarr")):  # which may be folders
-        assert f"is a {kind}, and only files are read" in str(error)
+        assert f"is a {kind}, and only files can be read" in str(error)
 
 
 @pytest.mark.parametrize("name", ["x.zarr/zarr.json", "x/train-images-idx3-ubyte", "x/train-labels-idx1-ubyte"])
@@ -555,12 +555,12 @@ def test_a_pipe_within_a_folder_is_not_opened(tmp_path, name):
 
 @pytest.mark.parametrize("source", ["https://host/x.csv", "s3://bucket/x.parquet", "HTTP://h/" + "q" * 300])
 def test_a_url_is_told_that_files_are_local(source):
-    with pytest.raises(OptionError, match="is a URL, and files are local: download it first"):
+    with pytest.raises(OptionError, match="is a URL: download it first and give the path"):
         load_data(source)
 
 
 def test_a_home_that_nobody_has(monkeypatch, tmp_path):
-    with pytest.raises(OptionError, match="that user has no home here; write the path out"):
+    with pytest.raises(OptionError, match="that user has no home directory here; write the path out"):
         load_data("~nobody-of-that-name/x.csv")
     monkeypatch.setenv("HOME", str(tmp_path))
     frame().to_csv(tmp_path / "a.csv", index=False)
@@ -682,7 +682,7 @@ def test_text_with_a_byte_order_mark_is_read(tmp_path, ending, encoding):
 def mended(message, path):
     """The data set that a message's own advice makes."""
     advice = re.search(r"the frame of (pandas\.read_csv\(.*\))$", message)
-    if marks := re.search(r"say missing_values=(\[.*\]):", message):
+    if marks := re.search(r"pass missing_values=(\[.*\]) to", message):
         return load_data(path, missing_values=eval(marks[1]))
     if advice:
         table = eval(advice[1].replace("...", repr(str(path))), {"pandas": pd})
@@ -765,12 +765,10 @@ def test_words_for_what_was_not_observed_are_told(tmp_path):
     data = load_data(tmp_path / "a.csv", split="rows")
     assert [column.missing for column in data.columns] == [15, 20, 0]
     assert data.columns[1].categories == ("DE", "NL") and data.columns[0].support == "real"
-    assert any(
-        note.startswith("'NA' in dose, country stands for an entry that was not observed") for note in data.notes
-    )
+    assert any(note.startswith("'NA' in dose, country was read as a missing entry") for note in data.notes)
 
 
 def test_names_that_pandas_made_are_told(tmp_path):
     (tmp_path / "a.csv").write_text("a,a,,b\n" + "".join(f"{i},{i * i},{i % 5},{i / 4}\n" for i in range(40)))
     notes = load_data(tmp_path / "a.csv").notes
-    assert "Of names that are empty or stand twice in the file, others were made: a.1, Unnamed: 2." in notes
+    assert "Empty or repeated column names in the file were replaced: a.1, Unnamed: 2." in notes

@@ -76,7 +76,7 @@ def test_no_test_row_is_trained_on():
     assert remembered[grouped.fingerprint] == (0, 0)
     assert standing_in_training(grouped, "validation") == 0
     assert "120 of 520 rows are equal to an earlier one: equal rows were kept in one part" in told(grouped)
-    assert "also stand in" not in told(grouped)
+    assert "also occur in" not in told(grouped)
 
 
 @FEW
@@ -87,7 +87,7 @@ def test_rows_that_also_stand_in_training_are_counted(seed, columns, copies):
     for part in ("test", "validation"):
         found, note = standing_in_training(data, part), f"{len(getattr(data, part))} {part} rows"
         assert (f"{found} of {note}" in told(data)) == bool(found)
-    assert ('split="grouped" keeps equal rows together' in told(data)) == ("also stand" in told(data))
+    assert ('split="grouped" keeps equal rows together' in told(data)) == ("also occur" in told(data))
     parts = np.random.default_rng(seed).choice(PARTS, len(x))
     given_parts = Data.from_array(x, split=parts.tolist())
     assert [rows_of(given_parts)[part].tolist() for part in PARTS] == [
@@ -204,7 +204,7 @@ def test_bad_groups(options, match):
 def test_a_group_that_a_given_split_divides_is_told():
     split = ["train"] * 6 + ["validation"] * 2 + ["test"] * 2
     data = Data.from_array(RNG.normal(size=(10, 2)), split=split, groups=np.arange(10) // 3)
-    assert "1 of 4 groups stand in more than one part" in told(data)
+    assert "1 of 4 groups are in more than one part" in told(data)
 
 
 ANSWERS = (RNG.random((500, 1)) < 0.3) ^ (RNG.random((500, 12)) < 0.03)  # who answers one way does so throughout
@@ -237,7 +237,7 @@ def test_copies_are_told_from_chance(x, kept):
     assert bool(found) != kept
     if not kept:
         assert f"{found} of {len(data.test)} test rows" in told(data)
-        assert "times as many as columns of such values have by chance" in told(data)
+        assert "times as many as such columns have by chance" in told(data)
         assert data.fingerprint == Data.from_array(np.asarray(x, dtype=float), split="rows").fingerprint
 
 
@@ -246,7 +246,7 @@ def test_equal_rows_are_found_by_their_values_alone():
     split = ["train"] * 6 + ["validation", "test"] * 3
     notes = split_rows(Rows(x), row_keys(x + 0.0), split, None, None, False, RNG).notes
     assert notes == (
-        "3 of 3 test rows and 3 of 3 validation rows also stand in the training part: the part of every row was given.",
+        "3 of 3 test rows and 3 of 3 validation rows also occur in the training part: the part of every row was given.",
     )
 
 

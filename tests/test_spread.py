@@ -201,7 +201,7 @@ def test_the_groups_of_latents(name, iris):
     group, x = of(run, iris)
     assert group["contraction"].sizes == {"chain": 2, "latent": 2}
     assert ("approximation_gap" in group) == (name != "gaussian-two-stage")
-    chains = reference_posterior(run, x[:2], chains=2, warmup=20, draws=30)
+    chains = reference_posterior(run, x[:2], chains=2, warmup=10, draws=20)
     assert chains["z"].dims == ("seed", "chain", "draw", "obs", "latent")
     assert list(chains["seed"]) == [2, 5]
     for variable in ("r_hat", "ess", "scale_ratio", "shift", "distance"):
@@ -222,10 +222,10 @@ def test_the_group_of_components(iris):
 
 @pytest.mark.usefixtures("quick_scores")
 def test_evaluate_writes_and_takes_back_the_reference(iris, monkeypatch):
-    few = partial(reference_posterior, chains=2, warmup=20, draws=30)
+    few = partial(reference_posterior, chains=2, warmup=10, draws=20)
     monkeypatch.setattr("zoo.evaluation.reference_posterior", few)
     run = zoo.fit(zoo.create("gaussian-identity", iris, latent_dim=1), iris, seeds=1, steps=20, progress=False)
-    tree = zoo.evaluate(run, iris, samples=50, reference=1)
+    tree = zoo.evaluate(run, iris, samples=50, temperatures=0, reference=1)
     assert tree["reference_posterior"]["z"].sizes["obs"] == 1
     assert {"calibration", "spread", "wellposedness"} <= set(tree.children)
-    assert "reference_posterior" not in zoo.evaluate(run, iris, samples=50).children
+    assert "reference_posterior" not in zoo.evaluate(run, iris, samples=50, temperatures=0).children

@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 import zoo
+from zoo import storage
 from zoo.command_line import app
 from zoo.errors import RunError
 from zoo.storage import write_directory, write_file
@@ -82,7 +83,7 @@ def test_a_fit_goes_on_without_space_and_is_not_lost(run, iris, tmp_path, caplog
     assert kept.differences(run) == []
     first, last = caplog.messages
     assert "no checkpoint from step" in first
-    assert "cannot write" in last and "in memory alone" in last
+    assert "cannot write" in last and "only in memory" in last
     assert set(contents(tmp_path)) == {"run/fit.json"}
     assert zoo.fit(run.pair, iris, checkpoint=tmp_path / "run", **HOW).differences(run) == []
 
@@ -106,7 +107,17 @@ def test_the_command_says_how_to_go_on(tmp_path):
     place, shell = tmp_path / "run", CliRunner()
     with little_space():
         ended = shell.invoke(app, f"train gmm --data iris --steps 40 --seeds 2 --compile off --quiet --out {place}")
-    told = f"error: cannot write {place}: File too large. Once it can be, `zoo train --resume {place}` goes on.\n"
+    told = f"error: cannot write {place}: File too large. Once it can be, `zoo train --resume {place}` continues.\n"
     assert (ended.exit_code, ended.stderr.endswith(told)) == (2, True), ended.output
     assert shell.invoke(app, f"train --resume {place} --quiet").exit_code == 0
     assert zoo.load_run(place).seeds == (0, 1)
+
+
+def test_what_was_freed_is_given_back_where_the_process_has_grown(monkeypatch):
+    resident, asked = iter([10, 10, 10 + storage.HOLES, 11 + storage.HOLES, 12]), []
+    monkeypatch.setattr(storage, "_GROWN_FROM", [10])
+    monkeypatch.setattr(storage, "_resident", lambda: next(resident))
+    monkeypatch.setattr(storage, "_trim", asked.append)
+    for _ in range(4):
+        storage.give_back()
+    assert asked == [0] and storage._GROWN_FROM == [12]

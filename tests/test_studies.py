@@ -5,7 +5,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -17,11 +16,11 @@ import loky
 import numpy as np
 import pytest
 from pictures import draw_nothing
-from programs import score_quickly
+from programs import forked, score_quickly
 from typer.testing import CliRunner
 
 import zoo
-from zoo import catalogue, planning, workers
+from zoo import catalogue, lazy, planning, tables, workers
 from zoo.command_line import app
 from zoo.errors import OptionError, RunError, UnknownPair
 from zoo.pairs import VAEOptions
@@ -30,7 +29,7 @@ from zoo.studies import failure_file
 from zoo.tasks import LoadedAgain, LoadedHere
 
 NAMES = ["gmm-constrained[components=2|3]", "own-mortal"]
-HOW = {"seeds": 2, "steps": 60, "checks": 10, "samples": 20, "temperatures": 0, "compile": "off", "progress": False}
+HOW = {"seeds": 2, "steps": 30, "checks": 10, "samples": 20, "temperatures": 0, "compile": "off", "progress": False}
 MARKS = "ZOO_TEST_MARKS"
 
 
@@ -41,7 +40,7 @@ class Mortal(likelihoods.StudentT):
         marks = os.environ.get(MARKS)
         if marks is not None:
             type(self).calls = getattr(type(self), "calls", 0) + 1
-            if type(self).calls == 100 and not Path(marks, "died").exists():
+            if type(self).calls == 50 and not Path(marks, "died").exists():
                 Path(marks, "died").touch()
                 os.kill(os.getpid(), signal.SIGKILL)
         return super().likelihood(z)
@@ -201,27 +200,29 @@ def test_a_task_that_another_process_is_at_is_not_done_twice(tmp_path):
     assert list(study.absent) == study.unfinished == ["gmm-constrained"]
 
 
+def compare_in_a_terminal(place, said):
+    """The command as a shell starts it: in a process group of its own, which Ctrl-C interrupts."""
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever started the tests
+    sys.stderr = said.open("w", buffering=1)
+    words = "compare gmm-constrained gaussian-identity --data iris --steps 3000 --compile off --quiet --workers 2"
+    app([*words.split(), "--out", str(place)])
+
+
 def test_an_interruption_stops_the_workers_and_loses_nothing(tmp_path):
-    command = [sys.executable, "-m", "zoo.command_line", "compare", "gmm-constrained", "gaussian-identity"]
-    command += ["--data", "iris", "--steps", "3000", "--compile", "off", "--quiet", "--workers", "2", "--out"]
-    running = subprocess.Popen(
-        [*command, tmp_path / "study"],
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # whatever started the tests
-    )
-    while len([*(tmp_path / "study").glob("*/state-*")]) < 2 and running.poll() is None:
+    place, said = tmp_path / "study", tmp_path / "said"
+    running = forked(compare_in_a_terminal, place, said)
+    while len([*place.glob("*/state-*")]) < 2 and running.is_alive():
         time.sleep(0.05)
     os.killpg(running.pid, signal.SIGINT)
-    _, said = running.communicate(timeout=60)
-    assert running.returncode == 130
-    assert "--resume goes on" in said
-    states = {*(tmp_path / "study").glob("*/state-*")}
+    running.join(60)
+    assert running.exitcode == 130
+    assert "--resume` continues" in said.read_text()
+    states = {*place.glob("*/state-*")}
     assert states
     time.sleep(0.5)
-    assert {*(tmp_path / "study").glob("*/state-*")} == states, "no worker goes on"
-    assert not [*(tmp_path / "study").glob("*/run.json")]
+    assert {*place.glob("*/state-*")} == states, "no worker goes on"
+    assert not [*place.glob("*/run.json")]
 
 
 def test_a_failure_is_told_until_it_is_mended(tmp_path, monkeypatch):
@@ -263,7 +264,7 @@ def test_splits_are_those_of_the_seeds_that_follow(tmp_path):
         ({"executor": "abc"}, OptionError, "submit(function, argument)"),
         ({"executor": ThreadPoolExecutor}, OptionError, "submit(function, argument)"),
         ({"executor": Plain(), "workers": 2}, OptionError, "leave one of them out"),
-        ({"data": lambda *_: 1}, OptionError, "are of type int, and no zoo.Data"),
+        ({"data": lambda *_: 1}, OptionError, "are of type int, not zoo.Data"),
     ],
 )
 def test_mistakes_are_found_before_anything_is_trained(how, error, told, tmp_path, monkeypatch):
@@ -275,9 +276,9 @@ def test_mistakes_are_found_before_anything_is_trained(how, error, told, tmp_pat
 
 def test_another_fit_is_refused_and_something_else_is_left_alone(tmp_path):
     zoo.study("gmm-constrained", "iris", tmp_path, **HOW)
-    study = zoo.study("gmm-constrained", "iris", tmp_path, **HOW | {"steps": 50})
-    assert "steps 60, not 50" in study.failures["gmm-constrained"]
-    study = zoo.study("gmm-constrained", "iris", tmp_path, overwrite=True, **HOW | {"steps": 50})
+    study = zoo.study("gmm-constrained", "iris", tmp_path, **HOW | {"steps": 25})
+    assert "steps 30, not 25" in study.failures["gmm-constrained"]
+    study = zoo.study("gmm-constrained", "iris", tmp_path, overwrite=True, **HOW | {"steps": 25})
     assert study.failures == {}
     (tmp_path / "gmm").mkdir()
     (tmp_path / "gmm" / "thesis.tex").touch()
@@ -312,6 +313,23 @@ def test_workers_are_as_many_as_pay(iris, monkeypatch, tmp_path):
     assert workers.workers_for(tasks("gmm[components=1|2]"), 0) == 2, "until they settle"
 
 
+def test_a_table_in_a_file_takes_no_more_memory_than_is_read_at_once(monkeypatch, tmp_path):
+    x = np.random.default_rng(0).normal(size=(2000, 10))
+    np.save(tmp_path / "x.npy", x)
+    monkeypatch.setattr(tables, "LARGE", 1000)
+    monkeypatch.setattr(lazy, "BLOCK", 500)
+    in_file, in_memory = zoo.load_data(tmp_path / "x.npy"), zoo.Data.from_array(x)
+    assert lazy.bytes_held(in_file.train) == 8 * 500
+    assert lazy.bytes_held(in_memory.train) == in_memory.train.nbytes == in_file.train.nbytes
+    told = []
+    monkeypatch.setattr(planning, "workers_for", lambda _, held: told.append(held) or 1)
+    monkeypatch.setattr(planning.Plan, "_ends", lambda *_: iter(()))
+    monkeypatch.setattr(planning.Study, "write", lambda _: None)
+    for number, data in enumerate((in_file, in_memory)):
+        planning.plan(["gmm"], data, tmp_path / str(number)).run(workers="auto")
+    assert told == [3 * 8 * 500, x.nbytes]
+
+
 def test_data_cross_to_another_process_as_their_call_or_whole(iris):
     import pickle
 
@@ -320,5 +338,5 @@ def test_data_cross_to_another_process_as_their_call_or_whole(iris):
     assert again.data.fingerprint == iris.fingerprint
     own = zoo.Data.from_array(iris.train.values)
     assert pickle.loads(pickle.dumps(LoadedHere(own))).data.fingerprint == own.fingerprint
-    with pytest.raises(zoo.errors.DataError, match="other data here"):
+    with pytest.raises(zoo.errors.DataError, match="different data here"):
         _ = LoadedAgain(iris.origin, "f00d").data

@@ -86,8 +86,8 @@ def test_sample_writes_a_table_like_the_one_that_was_trained_on(place, tmp_path)
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("score", "--data", "people.csv", "--out", "s.npy"), "an array holds no words, and 'name'"),
-        (("sample", "--out", "s.npy"), "an array holds no words, and 'city'"),
+        (("score", "--data", "people.csv", "--out", "s.npy"), "an array cannot hold words, and column 'name'"),
+        (("sample", "--out", "s.npy"), "an array cannot hold words, and column 'city'"),
         (("embed", "--data", "people.csv", "--out", "z.xlsx"), "choose a name that ends in .csv"),
         (("embed", "--data", "people.csv", "--out", "z.csv", "--seed", "7"), "this run's seeds are 0, 1"),
         (("score", "--data", "odd.csv", "--out", "s.csv"), "'Oslo'"),

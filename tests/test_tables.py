@@ -120,7 +120,7 @@ def test_data_that_are_read_by_rows_are_those_in_memory(tmp_path, left_in_place,
     np.testing.assert_allclose(rows.train_std, whole.train_std, rtol=1e-12)
     assert set(whole.notes) <= set(rows.notes)
     more = [note for note in rows.notes if note not in whole.notes]
-    assert "numbers of the training part are read as they are needed" in more[-1]
+    assert "numbers of the training part are read on demand" in more[-1]
     assert any("unpacked into" in note for note in more) == (ending != "npy")
     again = sources.DataCall.parse(rows.origin).load()
     assert again.fingerprint == whole.fingerprint
@@ -294,7 +294,7 @@ def test_there_has_to_be_room_to_unpack(tmp_path, monkeypatch, left_in_place):
     path = written(tmp_path, "parquet", table("real"))
     left_in_place()
     monkeypatch.setattr(tables, "_room", lambda _: 1000)
-    with pytest.raises(DataError, match=rf"unpacked they take 16,000 bytes on disk, .*{tmp_path}.*TMPDIR.*\.npy"):
+    with pytest.raises(DataError, match=rf"take 16,000 bytes on disk when unpacked, .*{tmp_path}.*TMPDIR.*\.npy"):
         zoo.load_data(path, max_bytes=8 * N)
 
 
@@ -391,7 +391,7 @@ def test_what_looks_at_all_data_looks_at_some(tmp_path, left_in_place, name):
     run = zoo.fit(pair, data, seeds=1, steps=12, progress=False, compile="off")
     counted = [value.tolist() for weights, value in run.weights.items() if weights.endswith(".rows")]
     assert counted == [[len(data.train)]] * (name in ("gmm-map", "gaussian-map"))
-    assert f"looks at 60 of the {len(data.train)} rows" in data.notes[-1]
+    assert f"uses 60 of the {len(data.train)} rows" in data.notes[-1]
 
 
 def test_an_order_of_many_rows_uses_each_once_an_epoch(monkeypatch):
@@ -455,5 +455,5 @@ def test_an_array_in_memory_takes_no_more(left_in_place, traced, dtype):
 
 
 def test_a_table_of_nothing_but_gaps_is_refused():
-    with pytest.raises(zoo.errors.DataError, match="has an entry that was observed"):
+    with pytest.raises(zoo.errors.DataError, match="has an observed entry"):
         zoo.load_data(np.full((30, 4), np.nan))

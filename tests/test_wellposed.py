@@ -209,7 +209,7 @@ def test_a_stepping_decoder_is_at_its_levels_exactly_and_is_a_perceptron():
 
 def test_a_network_of_another_form_is_asked_for_its_outputs(digits):
     found = witness(zoo.create("gaussian-learned", digits, network="conv"), digits.train.values[:5])
-    assert found.grows and "can take these outputs" in found.needs
+    assert found.grows and "can produce these outputs" in found.needs
 
 
 @pytest.mark.parametrize("floor", [0.05, 0.3, 2.0])

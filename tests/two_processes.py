@@ -1,11 +1,10 @@
-"""What tests/test_ranks.py has two processes do: python two_processes.py RANK FOLDER."""
+"""What tests/test_ranks.py has two processes do."""
 
 import json
-import sys
+import shutil
 import warnings
 from contextlib import suppress
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 import torch
@@ -37,10 +36,6 @@ FITS = {
 }
 
 
-class Stopped(Exception):
-    """Stands for whatever ends all processes."""
-
-
 def doubles(data):
     """Training data, in the last row of which there is a number whose square is none."""
     x = torch.as_tensor(data.scaled("train")).double()
@@ -62,7 +57,7 @@ def engine(data, name, ranks=None):
     return made(pair, [0, 3], doubles(data), mode=mode, ranks=ranks, **how)
 
 
-def main(rank, folder):
+def work(rank, folder):
     distributed.init_process_group(
         "gloo", f"file://{folder}/meeting", rank=rank, world_size=SIZE, timeout=timedelta(seconds=60)
     )
@@ -89,12 +84,13 @@ def main(rank, folder):
     for seeds in ([0, 3], [7]):
         place = folder / f"stopped-{len(seeds)}"
         with pytest.MonkeyPatch.context() as patch:
-            break_at(patch, 19, Stopped)
-            with suppress(Stopped):
+            break_at(patch, 19, KeyboardInterrupt)
+            with suppress(KeyboardInterrupt):
                 zoo.fit(pair, data, checkpoint=place, **HOW, seeds=seeds)
         distributed.barrier()
         if rank == 0:
             (folder / f"left-{len(seeds)}").symlink_to(place)
+            shutil.copytree(place / "so-far", folder / f"so-far-{len(seeds)}")
             told[f"left-{len(seeds)}"] = sorted(path.name for path in place.iterdir())
         distributed.barrier()
         zoo.fit(pair, data, checkpoint=place, **HOW, seeds=seeds)
@@ -107,7 +103,3 @@ def main(rank, folder):
             told[name] = f"{type(error).__name__}: {error}"
     (folder / f"{rank}.json").write_text(json.dumps(told))
     distributed.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]))

@@ -1,4 +1,4 @@
-"""What torch and Pyro answer about a distribution, and the one error where they have no answer."""
+"""What torch and Pyro know about a distribution, and the one error where they have no answer."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ WORDS = {"cdf": "distribution function", "stddev": "standard deviation"}
 
 @contextmanager
 def known(what: str) -> Iterator[None]:
-    """Where torch or Pyro gives no answer inside, ``what`` is not known: :class:`~zoo.errors.Unknown`.
+    """Raise :class:`~zoo.errors.Unknown` about ``what`` where torch or Pyro has no answer in this block.
 
-    Only what they raise themselves is read so, a method that is not implemented and a flow that has no inverse but for
-    its own draws. The same error from anybody else's code is a bug of that code, and comes through.
+    Only their own errors count: a method that is not implemented, or a flow that can invert only its own draws. The
+    same error from other code is a bug there and comes through.
     """
     try:
         yield
@@ -39,7 +39,7 @@ def ask(fn: Any, what: str, *at: Tensor) -> Any:
     """``fn.mean``, ``fn.variance``, ``fn.cdf(x)``, ...
 
     Raises:
-        Unknown: torch has none for this distribution.
+        Unknown: torch has no answer for this distribution.
 
     >>> import torch
     >>> ask(dist.Normal(0.0, 1.0), "mean")
@@ -54,7 +54,7 @@ def ask(fn: Any, what: str, *at: Tensor) -> Any:
 
 
 def name_of(fn: Any) -> str:
-    """What a distribution is called, whatever of its dimensions are events.
+    """The name of a distribution, whichever of its dimensions are events.
 
     >>> name_of(dist.Normal(0.0, 1.0).expand([3]).to_event(1))
     'Normal'

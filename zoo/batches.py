@@ -1,4 +1,4 @@
-"""Which rows each step trains on, and their values: from data on the device, or read ahead from where they lie."""
+"""Which rows each step trains on, and their values: from data on the device, or read ahead from their source."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ __all__ = ["STEPS_AHEAD", "Order", "Resident", "Streamed", "Training"]
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
-STEPS_AHEAD, ROWS_AHEAD = 16, 2**18  # steps whose rows are made together, and of a seed their rows
-NUMBERS_AHEAD = 2**22  # that are read together, over all seeds
-DRAWN_ORDER = 2**20  # rows up to which the order of an epoch is drawn: of more it would take 8 bytes a row and seed
+STEPS_AHEAD, ROWS_AHEAD = 16, 2**18  # steps whose rows are made together, and their rows per seed
+NUMBERS_AHEAD = 2**22  # numbers read together, over all seeds
+DRAWN_ORDER = 2**20  # most rows whose order is drawn, since that takes 8 bytes per row and seed
 
 
 class Order:
-    """Endless permutations of rows, one after another for each seed, of which each step takes the next.
+    """Endless permutations of rows, one after another for each seed; each step takes the next rows.
 
     Args:
         rows: N.
         batch_size: B.
         seeds: the seed of each permutation.
-        device: where the numbers of rows are wanted.
+        device: where the row numbers are wanted.
     """
 
     def __init__(self, rows: int, batch_size: int, seeds: Sequence[int], device: torch.device) -> None:
@@ -49,7 +49,7 @@ class Order:
         return torch.cat([self._piece(seed, epoch, first, last) for epoch, first, last in spans])
 
     def _piece(self, seed: int, epoch: int, first: int, last: int) -> Tensor:
-        """Some of the rows, in the order of an epoch."""
+        """Some rows, in the order of an epoch."""
         key = random_stream(seed, Stream.ORDER, epoch)
         if self.rows > DRAWN_ORDER:
             return Shuffled(self.rows, key, self._generator.device)[first:last]
@@ -64,7 +64,7 @@ class Order:
 class Training(Protocol):
     """The training part as an engine sees it, in the model's units.
 
-    ``some`` (N', D) is what a model looks at before the first step: all of it, or rows of it where it is large.
+    ``some`` (N', D) is what a model sees before the first step: all rows, or a sample if there are many.
     """
 
     some: Tensor
@@ -76,20 +76,20 @@ class Training(Protocol):
         """Take batches in this order from now on."""
 
     def given(self, step: int) -> Tensor:
-        """What step number ``step`` takes as an input, a row for each seed."""
+        """The input of step number ``step``, a row for each seed."""
 
     def probed(self, rows: Tensor) -> Tensor:
-        """What a step would take that trains on rows (S, B) of ``some``."""
+        """The input of a step that trains on rows (S, B) of ``some``."""
 
     def batch(self, given: Tensor) -> Tensor:
-        """The batches (S, B, D) of a step, inside of it, from its input."""
+        """The batches (S, B, D) of a step, from its input, computed inside the step."""
 
 
 class Resident:
-    """Data (N, D) on the device: a step is given the numbers of its rows.
+    """Data (N, D) on the device: a step gets its row numbers.
 
-    Those of a few steps are made together, as many whatever the number of seeds: every operation between two steps
-    meets caches that the step has emptied, and a device that has to be waited for.
+    The row numbers of a few steps are made together, the same few for any number of seeds: an operation between two
+    steps finds the caches empty and has to wait for the device.
     """
 
     def __init__(self, x: Tensor) -> None:
@@ -121,12 +121,12 @@ class Resident:
 
 
 class Streamed:
-    """Data that are read as they are needed: a step is given its batches, which a thread reads while others run.
+    """Data read on demand: a step gets its batches, which a thread reads while other steps run.
 
     Args:
-        read: from the numbers of rows, (n,), to their values in the model's units, (n, D), in memory.
+        read: maps row numbers, (n,), to their values in the model's units, (n, D), in memory.
         rows: N.
-        some: rows of them on the device, (N', D).
+        some: a sample of the rows on the device, (N', D).
     """
 
     def __init__(self, read: Callable[[Array], Tensor], rows: int, some: Tensor) -> None:

@@ -15,8 +15,8 @@ __all__ = ["ANOTHER_MODEL", "BaseMeasure", "Card", "Preset", "kept_weights"]
 
 BaseMeasure = Literal["density", "mass", "mixed"]
 
-# what a reader is told of a pair that is not the same model under every scaling
-ANOTHER_MODEL = 'under scaling="column" another model of the data as loaded than under scaling="scalar"'
+# said of a pair that is not the same model under every scaling
+ANOTHER_MODEL = 'scaling="column" and scaling="scalar" give different models of the data as loaded'
 
 Bounds = Literal["likelihood", "penalized likelihood", "objective"]
 _CHOICES = {
@@ -27,13 +27,13 @@ _CHOICES = {
 
 
 class Preset(NamedTuple):
-    """Options of a pair under which it has the floor, or the clamp, of a published code.
+    """Options that give a pair the floor, or the clamp, of a published code.
 
     Attributes:
-        name: of the system, chosen as ``PAIR[preset=NAME]``.
-        options: what it sets.
+        name: the published system, chosen as ``PAIR[preset=NAME]``.
+        options: the options it sets.
         clamp: what that code does.
-        link: where.
+        link: where the code does it.
     """
 
     name: str
@@ -51,9 +51,9 @@ class Card:
     """The claims of one pair.
 
     Attributes:
-        name: the catalogue's name for it.
+        name: its name in the catalogue.
         title: its name in tables and pictures.
-        summary: one line for a reader who chooses.
+        summary: one line to help choose.
         formula: the likelihood, as a line of text.
         reference: authors, year and title of the source.
         link: where to read it.
@@ -64,19 +64,18 @@ class Card:
         bounded: whether the likelihood of every data set has a finite upper bound over the parameters.
         bound: that bound per datum, as a formula; D is the number of features.
         bounded_if: for a pair that is not bounded throughout, the condition under which something is.
-        bounds: what ``bound`` or ``bounded_if`` speaks of: the "likelihood", the "penalized likelihood" or the
+        bounds: what ``bound`` or ``bounded_if`` refers to: the "likelihood", the "penalized likelihood" or the
             training "objective".
-        guide: the guide that it comes with, by a registered name or one of its own.
-        objective: what is maximised unless asked otherwise; the weights kept are those of the best validation ELBO
-            whatever it is.
-        learning_rate: Adam's step size unless asked otherwise.
+        guide: the default guide, by a registered name or one of its own.
+        objective: the default objective; the weights kept have the best validation ELBO, whatever the objective.
+            learning_rate: Adam's default step size.
         remedies: for an unbounded pair, the names of pairs that cure it.
-        in_scaled_units: a variance that all columns share, in words: scaling each column by itself makes another model
-            of the pair than scaling all alike does. Empty where each has its own; a floor or a range of variances is
-            an option, which reports tell in both units.
-        presets: options under names of the systems that have them.
-        unknown: what cannot be answered of it, or of one of its options, by the names that
-            :func:`zoo.testing.check_pair` has for answers.
+        in_scaled_units: a variance that all columns share, in words: scaling each column by itself gives a different
+        model than scaling all alike. Empty if each column has its own variance; a floor or a range of variances
+            is an option, which reports give in both units.
+            presets: options of published systems, by name.
+        unknown: questions the pair, or one of its options, cannot answer, by their names in
+        :func:`zoo.testing.check_pair`.
     """
 
     name: str
@@ -109,7 +108,7 @@ class Card:
         if not isinstance(self.remedies, tuple) or not all(isinstance(name, str) and name for name in self.remedies):
             raise OptionError(f"{self.name}: remedies={self.remedies!r}; give a tuple of names.")
         if not (isinstance(self.guide, str) and self.guide):
-            raise OptionError(f"{self.name}: guide={self.guide!r}; give the name of the guide that it comes with.")
+            raise OptionError(f"{self.name}: guide={self.guide!r}; give the name of its default guide.")
         if not (isinstance(self.title, str) and self.title.strip()):
             raise OptionError(f"{self.name}: title={self.title!r}; tables and pictures need a name for it.")
         if not (isinstance(self.learning_rate, Real) and 0 < self.learning_rate < math.inf):
@@ -118,14 +117,14 @@ class Card:
             raise OptionError(f"{self.name}: bounded=True without a bound; write its formula, as bound='0' of a mass.")
         if self.bounded and self.bounded_if:
             raise OptionError(
-                f"{self.name}: bounded=True has no condition; leave bounded_if out, or say bounded=False."
+                f"{self.name}: bounded=True has no condition; leave bounded_if out, or set bounded=False."
             )
         if self.base_measure == "mass" and not self.bounded:
             raise OptionError(f"{self.name}: a mass is at most 1, so bounded=True.")
 
     @property
     def claims(self) -> dict[str, str]:
-        """All of it in words, for a reader; without text where there is nothing to say."""
+        """All claims in words; empty where there is nothing to say."""
         return {
             "name": self.name,
             "title": self.title,
@@ -134,7 +133,7 @@ class Card:
             "data": f"{self.support}; its formula is a {_MEASURES[self.base_measure]}",
             "bounded": self.boundedness + " nats per datum" * self.bounded,
             "instead": ", ".join(self.remedies),
-            "guide": f"{self.guide}, or another that serves its latents",
+            "guide": f"{self.guide}, or another that serves its latents (`zoo parts {self.name}` lists them)",
             "objective": f"{self.objective}, learning rate {self.learning_rate:g}",
             "weights kept": kept_weights(self.objective, "best"),
             "in scaled units": self.in_scaled_units and f"{self.in_scaled_units}: {ANOTHER_MODEL}",
@@ -150,7 +149,7 @@ class Card:
 
     @property
     def boundedness(self) -> str:
-        """Whether the likelihood is bounded above, per datum, or under which condition, in words.
+        """Whether, or under which condition, the likelihood per datum is bounded above, in words.
 
         >>> import zoo
         >>> zoo.card("linear-shared").boundedness
@@ -166,7 +165,7 @@ class Card:
         """The options that a preset stands for.
 
         Raises:
-            OptionError: the pair has none of that name.
+            OptionError: the pair has no preset of that name.
 
         >>> import zoo
         >>> zoo.card("student-t").preset("miwae")
@@ -188,17 +187,17 @@ class Card:
         return all(models(self.support, column) for column in columns)
 
     def takes_support(self, support: str) -> bool:
-        """Whether it is a model of data of this support, if of the right levels."""
+        """Whether it models data of this support, provided the levels fit."""
         return self.support == support or (
             support in SUPPORTS and models(self.support, Column(name="", support=cast(ColumnSupport, support)))
         )
 
 
-_UNKNOWN = {"cells": "the mass of a cell: data that have a resolution are dequantised, which is a looser bound"}
+_UNKNOWN = {"cells": "the mass of a cell: data with a resolution are dequantised, which gives a looser bound"}
 _MEASURES = {
     "density": "density",
     "mass": "mass",
-    "mixed": "mass of columns that are counted, a density of the others",
+    "mixed": "mass of columns with cells, a density of the others",
 }
 
 

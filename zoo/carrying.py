@@ -1,4 +1,4 @@
-"""Pairs and parts of one's own, carried to a process that has not run the file or cell that registers them."""
+"""User-defined pairs and parts, sent to a process that has not run the file or cell that registers them."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ PARTS = {of.sort: of for of in (GUIDES, PRIORS, OBJECTIVES)}
 
 
 def packed() -> bytes:
-    """Everything that neither the zoo nor an installed package registered: those are wherever the zoo is.
+    """Everything registered by neither the zoo nor an installed package, which every process has.
 
     Raises:
-        OptionError: a pair or part holds something that no other process can have, such as an open file.
+        OptionError: a pair or part holds something that cannot be sent, such as an open file.
     """
     pairs = [entry for entry in entries().values() if _is_own(entry.build.__module__, entry.origin)]
     parts = [(sort, part) for sort, of in PARTS.items() for part in of if _is_own(part.kind.__module__, part.origin)]
-    for entry in pairs:  # an annotation that is text names what only its own file has
+    for entry in pairs:  # a text annotation names something only its own file has
         entry.build.__annotations__["options"] = options_of(entry.card.name)
     modules = {entry.build.__module__ for entry in pairs} | {part.kind.__module__ for _, part in parts}
     with _by_value(modules):
@@ -41,18 +41,18 @@ def packed() -> bytes:
             if pairs or parts:
                 _Pickler(content).dump((pairs, parts))
             return content.getvalue()
-        except Exception as error:  # whatever a class of one's own does when it is pickled
+        except Exception as error:  # a user's class may raise anything when pickled
             named = ", ".join([entry.card.name for entry in pairs] + [part.name for _, part in parts])
             told = (str(error) or type(error).__name__).splitlines()[0]
             raise OptionError(
-                f"{named} cannot be carried to another process ({told}): say workers=1, or make a package of it, "
-                "as `zoo new` does."
+                f"{named} cannot be sent to another process ({told}): use workers=1, or make it a package "
+                "with `zoo new`."
             ) from error
 
 
 @cache
 def unpack(content: bytes) -> None:
-    """Register what :func:`packed` holds, but for what is registered here already."""
+    """Register what :func:`packed` holds, except what is registered here already."""
     pairs: list[Entry]
     parts: list[tuple[str, Part]]
     pairs, parts = pickle.loads(content) if content else ([], [])
@@ -63,7 +63,7 @@ def unpack(content: bytes) -> None:
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """Fields of a dataclass without a default are marked by one object, which has to stay that very object."""
+    """One object marks dataclass fields without a default; it must keep its identity."""
 
     dispatch_table: ClassVar = ChainMap({type(MISSING): lambda _: "MISSING"}, cloudpickle.Pickler.dispatch_table)
 
@@ -74,7 +74,7 @@ def _is_own(module: str, origin: str) -> bool:
 
 @contextmanager
 def _by_value(modules: set[str]) -> Iterator[None]:
-    """What these modules define is pickled whole and not by name, as what a notebook defines always is."""
+    """Definitions in these modules are pickled by value, not by name, like those of a notebook."""
     chosen = [sys.modules[name] for name in modules - {"__main__"} if name in sys.modules]
     for module in chosen:
         cloudpickle.register_pickle_by_value(module)

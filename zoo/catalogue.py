@@ -55,23 +55,23 @@ class Entry:
     origin: str
 
 
-NORMAL, OWN = "normal", "own"  # priors: N(0, I), and what is no part by itself
-TOO_LARGE = re.compile("allocate memory|overflow|too large", re.IGNORECASE)  # as torch and NumPy say it
+NORMAL, OWN = "normal", "own"  # priors: N(0, I), and one that belongs to the model
+TOO_LARGE = re.compile("allocate memory|overflow|too large", re.IGNORECASE)  # in messages of torch and NumPy
 MOST_NAMED = 5  # columns in a message
 _ENTRIES: dict[str, Entry] = {}
 
 
 def _registering(make_card: Callable[P, Card]) -> Callable[P, Callable[[B], B]]:
-    """A decorator factory with the very arguments of ``make_card``."""
+    """A decorator factory with the same arguments as ``make_card``."""
 
     def register(*args: P.args, **kwargs: P.kwargs) -> Callable[[B], B]:
         """Add a pair to the catalogue; decorates a function ``(data, options) -> (model, guide)``.
 
         Takes the arguments of :class:`zoo.Card`, the name first. The type of ``options`` is read from its
-        annotation: a frozen dataclass whose fields all have defaults. From ``data`` the function may use all but
-        the rows (``features``, ``image_shape``, ``support``, ...): a saved run rebuilds its networks where the
-        rows are not at hand. A model that wants to start from data has a method ``initialise(x)``, which is
-        called with the training part in scaled units.
+        annotation: a frozen dataclass whose fields all have defaults. The function may use everything in ``data``
+        (``features``, ``image_shape``, ``support``, ...) except the rows, since a saved run rebuilds its networks
+        without them. A model that starts from data has a method ``initialise(x)``, which is called with the
+        training part in scaled units.
 
         Raises:
             OptionError: a malformed name, or claims that contradict each other.
@@ -82,10 +82,10 @@ def _registering(make_card: Callable[P, Card]) -> Callable[P, Callable[[B], B]]:
 
         def add(build: B) -> B:
             taken = _own().get(card.name)
-            # the same function again is a cell or a plugin run twice
+            # the same function again: a notebook cell or plugin was run twice
             if taken and (taken.build.__module__, taken.build.__qualname__) != (build.__module__, build.__qualname__):
                 raise OptionError(
-                    f"a pair is called {card.name!r} already, by {taken.build.__module__}: choose another name."
+                    f"{taken.build.__module__} already registers a pair {card.name!r}: choose another name."
                 )
             _ENTRIES[card.name] = Entry(card, build, origin(build))
             return build
@@ -103,11 +103,11 @@ def list_pairs(pattern: str = "*", *, support: Support | None = None, bounded: b
 
     Args:
         pattern: shell wildcards.
-        support: only pairs that take data of this support.
+        support: only pairs for data of this support.
         bounded: only pairs whose likelihood is bounded above (True) or is not (False).
 
     Raises:
-        OptionError: an argument of another type, or a support that there is not.
+        OptionError: an argument of the wrong type, or an unknown support.
 
     >>> import zoo
     >>> zoo.list_pairs("gmm*", bounded=False)
@@ -132,7 +132,7 @@ def list_pairs(pattern: str = "*", *, support: Support | None = None, bounded: b
 
 
 def card(name: str) -> Card:
-    """The card of a pair; a name that carries a guide gives the same card.
+    """The card of a pair; a guide in the name is ignored.
 
     Raises:
         UnknownPair: no pair of that name; the message names the nearest ones.
@@ -170,9 +170,9 @@ class Pair:
     Attributes:
         card: what the pair claims.
         options: the frozen dataclass it was built from.
-        guide_name: its guide, with those of its options that are not the defaults.
-        prior_name: likewise its prior; "own" where the model has one of its own.
-        data: what it was built for.
+        guide_name: its guide, with the options that differ from their defaults.
+        prior_name: its prior, in the same form; "own" if the prior belongs to the model.
+        data: the data it was built for.
         model: the generative Pyro program, a plain ``nn.Module``.
         guide: the variational Pyro program, a plain ``nn.Module``.
     """
@@ -189,7 +189,7 @@ class Pair:
         return f"<Pair {self.name!r} of {self.data.name!r}: guide {self.guide_name}, {self.parameters:,} parameters>"
 
     def _repr_html_(self) -> str:
-        """Claims and options, and what it was built for, for a notebook."""
+        """Claims, options and data, for a notebook."""
         told = {name: str(value) for name, value in self.choices.items()}
         heading = f"<p>{escape(repr(self))}</p>"
         return (
@@ -200,7 +200,7 @@ class Pair:
 
     @property
     def parameters(self) -> int:
-        """How many numbers are learned, by model and guide together."""
+        """How many parameters model and guide learn together."""
         return sum(p.numel() for program in (self.model, self.guide) for p in program.parameters())
 
     @property
@@ -210,16 +210,16 @@ class Pair:
 
     @property
     def choices(self) -> dict[str, Any]:
-        """All that :func:`create` was told, or would be told to make it again: options, guide and prior."""
+        """The arguments of :func:`create` that make this pair again: options, guide and prior."""
         own = self.guide_name == self.card.guide
         prior = {} if self.prior_name == OWN else {"prior": PRIORS.spelled(self.prior_name, whole=True)}
-        # with every option, so that what is written down stays what it is when a default changes
+        # with every option, so that a record keeps its meaning when a default changes
         guide = self.guide_name if own else GUIDES.spelled(self.guide_name, whole=True)
         return {**asdict(self.options), "guide": guide, **prior}
 
     @cached_property
     def view(self) -> View:
-        """How it sees the data: in which units, with which cells and noise."""
+        """How it sees the data: units, cells and noise."""
         from zoo.views import View
 
         return View(self.data, self.card)
@@ -236,12 +236,12 @@ def create(name: str, data: Data, *, guide: Any = None, prior: Any = None, **opt
 
     Args:
         name: a name in the catalogue, with a guide after a colon if not the default one, and options in brackets:
-            ``PAIR[:GUIDE][OPTION=VALUE, ...]``. Options that the pair does not have are those of the guide that the
-            name has, here and beside the name.
-        data: what the pair will be trained on; decides the shapes, and has to fit the pair's support.
-        guide: of any pair whose latents it serves, by name, ``"iaf"`` or ``"iaf[layers=4]"``, or one of
+            ``PAIR[:GUIDE][OPTION=VALUE, ...]``. An option the pair does not have, here or in ``options``, goes to the
+            guide in the name.
+        data: what the pair will be trained on; decides the shapes and must fit the pair's support.
+        guide: a guide that serves the pair's latents, by name, ``"iaf"`` or ``"iaf[layers=4]"``, or one of
             ``zoo.parts.guides``; None for the card's. ``zoo parts`` lists them.
-        prior: of a VAE, likewise: ``"vamp[components=50]"``; None for N(0, I), or the model's own.
+        prior: the prior of a VAE, in the same form: ``"vamp[components=50]"``; None for N(0, I), or the model's own.
         **options: fields of the pair's options dataclass, and ``preset``, a name for some of them; ``zoo show NAME``
             lists both.
 
@@ -249,7 +249,7 @@ def create(name: str, data: Data, *, guide: Any = None, prior: Any = None, **opt
         UnknownPair: no such name.
         OptionError: an unknown option, guide or prior, one that does not serve the pair's latents, or a value of the
             wrong type or range.
-        DataError: data the likelihood is not a probability model of.
+        DataError: data that the likelihood does not model.
 
     >>> import zoo
     >>> pair = zoo.create("gaussian-constrained", zoo.load_data("digits"), floor=0.04)
@@ -268,7 +268,7 @@ def create(name: str, data: Data, *, guide: Any = None, prior: Any = None, **opt
     _, of_name, told = Name.parse(name)
     beside = {**options, **{part: value for part, value in (("guide", guide), ("prior", prior)) if value is not None}}
     if twice := told.keys() & beside.keys():
-        raise OptionError(f"{name}: {sorted(twice)[0]} is said twice, in the name and beside it.")
+        raise OptionError(f"{name}: {sorted(twice)[0]} is given twice, in the name and as an argument.")
     options = {**told, **beside}
     guide, prior = (options.pop(part, None) for part in ("guide", "prior"))
     if of_name and guide is not None and guide != of_name:
@@ -277,13 +277,13 @@ def create(name: str, data: Data, *, guide: Any = None, prior: Any = None, **opt
         preset = options.pop("preset")
         set_by_it = entry.card.preset(preset)
         if twice := set_by_it.keys() & options.keys():
-            raise OptionError(f"{name}: preset={preset} sets {sorted(twice)[0]}, which is said, too: leave one out.")
+            raise OptionError(f"{name}: preset={preset} sets {sorted(twice)[0]}, which is also given: leave one out.")
         options = {**set_by_it, **options}
     _check_support(entry.card, data)
     OBJECTIVES.part(entry.card.objective)
     kind = options_of(name)
     guide = of_name or guide or entry.card.guide
-    if of_name:  # in the brackets after it, options of the pair and its own stand together
+    if of_name:  # the brackets after it hold options of pair and guide together
         own, others = {field.name for field in fields(kind)}, _options(guide)
         if unknown := [n for n in options if n not in own and n not in others]:
             known = f"{entry.card.name} has {_listed(own)}, and its guide {guide} {_listed(others)}"
@@ -302,7 +302,7 @@ def _listed(options: Iterable[str]) -> str:
 
 
 def _options(guide: str) -> dict[str, Any]:
-    """The options of a guide; none of one that only its pair has."""
+    """The options of a guide; none for a guide that belongs to its pair."""
     try:
         return GUIDES.part(guide).options
     except OptionError:
@@ -310,7 +310,7 @@ def _options(guide: str) -> dict[str, Any]:
 
 
 def _check_support(card: Card, data: Data) -> None:
-    """Refuse data that the card's likelihood is no probability model of, with the remedy."""
+    """Refuse data that the card's likelihood does not model, and name the remedy."""
     several = card.support == "ordinal" and len({column.levels for column in data.columns}) > 1
     wrong = [column for column in data.columns if not models(card.support, column)]
     if not wrong and not several:
@@ -322,8 +322,8 @@ def _check_support(card: Card, data: Data) -> None:
         kind, remedy = "columns of different levels", "Name levels that hold all of them, as levels=range(17) does"
     elif unlevelled:
         level = next(level for c in unlevelled for level in c.levels or () if level < 0 or level != int(level))
-        kind = f"levels such as {level:g}, which is no count"
-        remedy = "Number the levels from 0 if it is their order alone that counts"
+        kind = f"levels such as {level:g}, which is not a count"
+        remedy = "Number the levels from 0 if only their order counts"
     elif len(wrong) < data.features or data.support == MIXED:
         kinds = dict.fromkeys(column.support for column in wrong)
         kind = f"{' and '.join(kinds)} columns ({names})"
@@ -344,7 +344,7 @@ def _check_support(card: Card, data: Data) -> None:
 def _build(
     entry: Entry, data: Data, options: Any, guide: str, prior: str | None, seed: int
 ) -> tuple[nn.Module, nn.Module, str]:
-    """The two programs, with another guide or prior than they come with if one was chosen, and the prior's name."""
+    """Model and guide, with the chosen guide and prior instead of their own, if any, and the prior's name."""
     from zoo.context import seeded
 
     try:
@@ -352,7 +352,7 @@ def _build(
             built = entry.build(data, options)
             if not (isinstance(built, tuple) and len(built) == 2):
                 told = f"{entry.build.__qualname__} returned {type(built).__name__}"
-                raise OptionError(f"{told}; it has to return (model, guide).")
+                raise OptionError(f"{told}; it must return (model, guide).")
             model, made = built
             if guide != entry.card.guide:
                 made = _with_guide(entry.card, data, options, model, guide)
@@ -384,7 +384,7 @@ def _with_guide(card: Card, data: Data, options: Any, model: Any, name: str) -> 
 
 
 def _with_prior(card: Card, data: Data, model: Any, guide: nn.Module, name: str | None) -> str:
-    """Give a VAE the prior of that name, and tell the name of the one it has then."""
+    """Give a VAE the prior of that name, and return the name of its prior."""
     from zoo.models import VAE
     from zoo.models.priors import StandardNormal
     from zoo.parts.priors import Setting
@@ -393,13 +393,13 @@ def _with_prior(card: Card, data: Data, model: Any, guide: nn.Module, name: str 
     if name in (None, NORMAL if normal else OWN):
         return NORMAL if normal else OWN
     if not normal or hasattr(model, "log_evidence"):  # known in closed form under N(0, I)
-        raise OptionError(f"{card.name} has a prior of its own, and prior={name!r} cannot take its place.")
+        raise OptionError(f"{card.name} has its own prior, which prior={name!r} cannot replace.")
     model.prior = PRIORS.make(name).build(Setting(guide, model.latent_dim, data.features))
     return name
 
 
 def _observed(card: Card, data: Data, model: nn.Module, guide: nn.Module) -> tuple[nn.Module, nn.Module]:
-    """The programs as ones of the entries that were observed."""
+    """The programs restricted to observed entries."""
     import torch
 
     from zoo.lenses import observed
@@ -409,7 +409,7 @@ def _observed(card: Card, data: Data, model: nn.Module, guide: nn.Module) -> tup
 
 
 def origins(pair: Pair) -> list[str]:
-    """What registered a pair and its parts, where that is not the zoo itself: packages with their versions, files."""
+    """What registered a pair and its parts, apart from the zoo itself: packages with their versions, files."""
     things: list[Entry | Part] = [_entry(pair.name)]
     things += [GUIDES.part(pair.guide_name)] if pair.guide_name != pair.card.guide else []
     things += [PRIORS.part(pair.prior_name)] if pair.prior_name != OWN else []
@@ -417,13 +417,13 @@ def origins(pair: Pair) -> list[str]:
 
 
 def package_of(name: str) -> str:
-    """The installed package that registers a pair, with its version, or nothing."""
+    """The installed package that registers a pair, with its version, or None."""
     told = _entry(name).origin
     return told.removeprefix(PACKAGE) if told.startswith(PACKAGE) else ""
 
 
 def adopt(entry: Entry) -> None:
-    """Add a pair that another process registered, unless there is one of its name."""
+    """Add a pair that another process registered, unless its name is taken."""
     entries().setdefault(entry.card.name, entry)
 
 
@@ -436,7 +436,7 @@ def _own() -> dict[str, Entry]:
 def entries() -> dict[str, Entry]:
     """Every pair by its name."""
     own = _own()
-    load_installed()  # what these import needs the zoo's own
+    load_installed()  # these may import the zoo's own pairs
     return own
 
 
@@ -445,11 +445,11 @@ def _entry(name: str) -> Entry:
     known = entries()
     if base not in known:
         if sorts := [of.sort for of in (GUIDES, PRIORS, OBJECTIVES) if base in [part.name for part in of]]:
-            raise UnknownPair(f"{base!r} is no pair but {_article(sorts[0])}: `zoo parts` lists it with its options.")
+            raise UnknownPair(f"{base!r} is not a pair but {_article(sorts[0])}: see `zoo parts` for its options.")
         from zoo.sources import list_data
 
         if base in list_data():
-            raise UnknownPair(f"{base!r} is a data set and no pair: name it with --data, or as data=.")
+            raise UnknownPair(f"{base!r} is a data set, not a pair: name it with --data, or as data=.")
         near = difflib.get_close_matches(base, known, 3, 0.4)
         hint = f"Nearest: {', '.join(near)}." if near else f"There are: {', '.join(sorted(known))}."
         raise UnknownPair(f"no pair is called {base!r}. {hint}")

@@ -1,4 +1,4 @@
-"""A fit on disk, so that one that was stopped goes on where it was, bit for bit."""
+"""A fit on disk, so that a stopped fit continues where it was, bit for bit."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ __all__ = ["FIT", "SO_FAR", "Checkpoint", "begun", "steps_taken"]
 log = logging.getLogger("zoo")
 
 FORMAT = 5
-KEPT = 2  # states on disk: were the newest damaged, the one before it would still be there
+KEPT = 2  # states on disk: if the newest is damaged, the previous one is still there
 DIGITS = 16  # of the digest of a state, in its name
 FIT, STATE = "fit.json", re.compile(rf"state-(\d+)-[0-9a-f]{{{DIGITS}}}\.safetensors")
-SO_FAR = "so-far"  # beside the states, the run that an interruption leaves
+SO_FAR = "so-far"  # the run that an interruption leaves, next to the states
 
 
 class Checkpoint:
     """The directory of one fit while it is being trained; a context manager that keeps other processes out.
 
     Args:
-        path: the directory; made if it is not there.
-        identity: all that decides the numbers of the fit, ready for JSON.
-        origin: the call that loads the data, if there is one; another does, so long as the data are the same.
-        ranks: of several processes the first one reads and writes, and tells the others.
+        path: the directory; created if absent.
+        identity: everything that determines the numbers of the fit, ready for JSON.
+        origin: the call that loads the data, if there is one; a different call may resume with the same data.
+        ranks: the processes; the first one reads and writes, and tells the others.
 
     Raises:
         RunError: another process writes there, the place cannot be written, or holds something else.
@@ -60,13 +60,13 @@ class Checkpoint:
         if not self.ranks.leads:
             return
         with suppress(OSError):
-            if error is not None and self._begun and not self._states():  # nothing that could be gone on with
+            if error is not None and self._begun and not self._states():  # nothing to continue from
                 (self.path / FIT).unlink(missing_ok=True)
                 self.path.rmdir()
         self._lock.__exit__(kind, error, where)
 
     def begin(self) -> dict[str, Tensor] | None:
-        """The last state of the very same fit, or None where it has to start; then the place is marked as its own."""
+        """The last state of this fit, or None if it has to start; then the place is marked as its own."""
         return self.ranks.first(self._begin)
 
     def _begin(self) -> dict[str, Tensor] | None:
@@ -85,21 +85,21 @@ class Checkpoint:
         return None
 
     def refuse_another(self, there: dict[str, Any]) -> None:
-        """Raise OptionError unless what is there is this very fit."""
+        """Raise OptionError if the place holds another fit."""
         differing = [name for name in {**self.identity, **there} if self.identity.get(name) != there.get(name)]
         if differing:
             told = "; ".join(f"{name} {there.get(name)!r}, not {self.identity.get(name)!r}" for name in differing)
             raise OptionError(f"{self.path} holds another fit: {told}. Choose another place, or ask for that one.")
 
     def save(self, step: int, state: dict[str, Tensor]) -> None:
-        """Write the state after so many steps, and forget all but the one before it."""
+        """Write the state after a step, and keep only the previous one besides."""
         if not self.ranks.leads:
             return
         content = safetensors.torch.save(state)
         try:
             write_file(self.path / f"state-{step:09d}-{digest(content)[:DIGITS]}.safetensors", content)
         except OSError as error:
-            if not self._failing:  # said once, and again if it comes back
+            if not self._failing:  # say it once, and again after a success
                 log.warning("no checkpoint from step %d on: cannot write %s (%s)", step, self.path, error.strerror)
             self._failing = True
             return
@@ -119,17 +119,17 @@ class Checkpoint:
             try:
                 content = file.read_bytes()
             except OSError as error:
-                log.warning("%s cannot be read (%s): going on from the checkpoint before it", file, error.strerror)
+                log.warning("%s cannot be read (%s): continuing from the previous checkpoint", file, error.strerror)
                 continue
             if digest(content)[:DIGITS] in file.name:
                 state: dict[str, Tensor] = safetensors.torch.load(content)
                 return state
-            log.warning("%s cannot be read (it is damaged): going on from the checkpoint before it", file)
+            log.warning("%s cannot be read (it is damaged): continuing from the previous checkpoint", file)
         return None
 
 
 def steps_taken(path: Path) -> int:
-    """How many steps the newest state in a place has behind it; none where there is no state."""
+    """The step of the newest state in a place; 0 if there is none."""
     try:
         found = [STATE.fullmatch(name.name) for name in path.iterdir()]
     except OSError:
@@ -138,18 +138,18 @@ def steps_taken(path: Path) -> int:
 
 
 def begun(path: Path) -> tuple[dict[str, Any], str]:
-    """What is being trained in a place, and the call that loads its data.
+    """The identity of the fit in a place, and the call that loads its data.
 
     Raises:
-        RunError: nothing was begun there, or what says so is damaged.
+        RunError: no fit was begun there, or its record is damaged.
     """
     file = path / FIT
     if not file.is_file():
-        raise RunError(f"{path} holds nothing that was begun and not finished: there is no {FIT}.")
+        raise RunError(f"{path} holds no unfinished fit: there is no {FIT}.")
     try:
         there = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RunError(f"{file} is damaged: {error}. Remove its directory to start again.") from error
     if not isinstance(there, dict):
-        raise RunError(f"{file} is damaged: it holds no object. Remove its directory to start again.")
+        raise RunError(f"{file} is damaged: it is not a JSON object. Remove its directory to start again.")
     return there, str(there.pop("origin", ""))

@@ -1,4 +1,4 @@
-"""What a fit tells of each of its checks, to TensorBoard, MLflow or anything else."""
+"""What a fit reports at each check, to TensorBoard, MLflow or anything else."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 @dataclass(frozen=True, eq=False)
 class Check:
-    """What is known at a check, in nats per datum and in the units of the data; of each seed, (S,), in their order.
+    """The state at a check, in nats per datum in the units of the data; arrays are by seed, (S,).
 
     Attributes:
-        pair: its name.
+        pair: the pair's name.
         step: how many steps have been taken.
-        steps: where they end, or this round of them.
-        seconds: since training began, those of an earlier call included.
+        steps: the step at which training, or this round, ends.
+        seconds: time since training began, including earlier calls.
         seeds: the seeds.
-        elbo: mean over the steps since the last check, not a number for a seed that took none.
-        validation_elbo: of the validation part, not a number for a seed that is no longer trained.
+        elbo: mean over the steps since the last check, NaN for a seed that took none.
+        validation_elbo: ELBO of the validation part, NaN for a seed that is no longer trained.
         best_elbo: the best validation ELBO so far.
-        alive: whether the seed is trained further.
+        alive: whether the seed is still trained.
     """
 
     pair: str
@@ -47,7 +47,7 @@ OnCheck: TypeAlias = Callable[[Check], object]
 
 
 class Teller:
-    """Calls a function at each check until it fails, which is logged: training is worth more than its report.
+    """Calls a function at each check until it fails, which is logged but does not stop training.
 
     >>> Teller(None).wanted
     False
@@ -55,11 +55,11 @@ class Teller:
 
     def __init__(self, on_check: OnCheck | None) -> None:
         self._on_check = on_check
-        # also once it has failed, in the first of several processes: what a check knows, all of them put together
+        # even after a failure in the first of several processes, since all of them assemble a check together
         self.wanted = on_check is not None
 
     def __call__(self, check: Check) -> None:
-        """Tell of a check."""
+        """Report a check."""
         if self._on_check is None:
             return
         try:

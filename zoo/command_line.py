@@ -43,7 +43,7 @@ class Commands(TyperGroup):
     """A person's mistake, a warning and an interruption each become one line on stderr."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """The command that was named, if several processes can run it together."""
+        """The named command, if several processes can run it together."""
         name, command, rest = super().resolve_command(ctx, args)
         if name != "train" and _by_torchrun() and os.environ.get("WORLD_SIZE") != "1":
             raise OptionError(f"torchrun is for `zoo train`, which divides its work: call `zoo {name}` without it.")
@@ -65,7 +65,7 @@ class Commands(TyperGroup):
             try:
                 return super().invoke(ctx)
             except ZooError as error:
-                # what is wrong with a call is the same everywhere; what ends a run may be known to one process alone
+                # every process sees a mistake in the call; only one may know why a run ended
                 if _is_first("LOCAL_RANK") or isinstance(error, RunError):
                     tell(f"error: {error}", "red")
                 raise typer.Exit(2) from None
@@ -97,7 +97,7 @@ TRAINING = partial(Option, rich_help_panel="Training")
 SCORING = partial(Option, rich_help_panel="Scoring")
 WORKING = partial(Option, rich_help_panel="Workers")
 DASK_SECONDS = 10
-ODD = 0.01  # a rank of a row that is worth a look
+ODD = 0.01  # rows of this rank or less are worth a look
 
 Plugins = Annotated[
     list[Path] | None,
@@ -110,7 +110,7 @@ AsJSON = Annotated[bool, Option("--json", help="Print JSON, for scripts.")]
 Quiet = Annotated[bool, Option("--quiet", help="No progress on stderr; warnings, errors and notes on the data remain.")]
 Overwrite = Annotated[bool, Option("--overwrite", help="Replace what an earlier command left there.")]
 Resume = Annotated[
-    bool, Option("--resume", help="Continue where the same command was interrupted; it ends in the same bits.")
+    bool, Option("--resume", help="Continue an interrupted command; the result is the same to the last bit.")
 ]
 
 
@@ -123,7 +123,7 @@ Missing = Annotated[
 ]
 DataNow = Annotated[
     str | None,
-    DATA(metavar="NAME|FILE", help="Where the data are now.", show_default="where they were loaded from for training"),
+    DATA(metavar="NAME|FILE", help="Where the data are now.", show_default="where training loaded them from"),
 ]
 
 
@@ -152,7 +152,7 @@ class Loading:
         list[str] | None,
         DATA(
             metavar="SUPPORT|COLUMN=SUPPORT",
-            help="What kind of values all columns, or one, hold: real, positive, unit, count, ordinal, binary or "
+            help="The kind of values in all columns, or in one: real, positive, unit, count, ordinal, binary or "
             "categorical; may be repeated.",
             show_default="inferred",
         ),
@@ -161,7 +161,7 @@ class Loading:
         list[str] | None,
         DATA(
             metavar="none|COLUMN=WIDTH",
-            help="none treats numbers as exact, not as rounded to their decimals; may be repeated.",
+            help="Spacing of recorded values; none treats numbers as exact, not as rounded; may be repeated.",
             show_default="inferred",
         ),
     ] = None
@@ -184,7 +184,7 @@ class Loading:
     ] = None
 
     def load(self) -> Data:
-        """The data, by a call of ``zoo.load_data`` without the arguments left as they are."""
+        """Load the data, passing ``zoo.load_data`` only what differs from the defaults."""
         names = {"split_seed": "seed", "missing": "missing_values"}
         given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
         if self.binarize is not None:
@@ -202,7 +202,7 @@ class Loading:
         return zoo.load_data(self.data, **{names.get(name, name): value for name, value in given.items()})
 
     def for_pair(self, card: Card) -> Loading:
-        """In a comparison the data are binarized for binary pairs alone, and dequantized for pairs of real numbers."""
+        """Binarize only for binary pairs, and dequantize only for pairs of real numbers."""
         return replace(
             self,
             binarize=self.binarize if card.support == "binary" else None,
@@ -210,7 +210,7 @@ class Loading:
         )
 
     def by_pair(self) -> Callable[[Card, int], Data]:
-        """The data for a card and the seed of a split, loaded once for all pairs that see the same."""
+        """A loader of the data for a card and a split seed; pairs that see the same data share them."""
         loaded: dict[str, Data] = {}
 
         def load(card: Card, seed: int) -> Data:
@@ -222,7 +222,7 @@ class Loading:
         return load
 
 
-ALONE: dict[str, Any] = {"steps": 2000, "on_divergence": "stop"}  # arguments of zoo.fit unless they are said
+ALONE: dict[str, Any] = {"steps": 2000, "on_divergence": "stop"}  # arguments of zoo.fit unless others are given
 
 
 @dataclass(frozen=True)
@@ -258,10 +258,10 @@ class Training:
     clip: Annotated[float | None, TRAINING(help="Clip gradients to this norm.", show_default="none")] = None
     validation_rows: Annotated[
         str,
-        TRAINING(metavar="NUMBER|all", help="The most validation rows used at a check; of more, a random subset."),
+        TRAINING(metavar="NUMBER|all", help="Validation rows used at each check: at most so many, chosen at random."),
     ] = "4096"
     patience: Annotated[
-        int | None, TRAINING(help="Stop a seed after so many checks without progress.", show_default="never")
+        int | None, TRAINING(help="Stop a seed after this many checks without progress.", show_default="never")
     ] = None
     compile: Annotated[
         str, TRAINING(help="How steps are compiled: off, capture, inductor, or auto for whichever is fastest overall.")
@@ -279,16 +279,16 @@ class Training:
     ] = None
 
     def settings(self, **otherwise: Any) -> dict[str, Any]:
-        """All but the seeds, with what holds unless it was said; found wrong before data are read."""
+        """All settings but the seeds, with these defaults, checked before any data are read."""
         from zoo.fitting import checked_settings
 
         given = asdict(self) | {name: value for name, value in otherwise.items() if getattr(self, name) is None}
         settings = {name: value for name, value in given.items() if name not in ("seed", "seeds", "objective_set")}
         if self.objective_set:
             if self.objective is None:
-                raise OptionError("--objective-set says how and --objective what: name the objective too.")
+                raise OptionError("--objective-set needs --objective: name the objective too.")
             if "[" in self.objective:
-                raise OptionError("say the objective's options in brackets or with --objective-set, and not with both.")
+                raise OptionError("give the objective's options either in brackets or with --objective-set, not both.")
             settings["objective"] = f"{self.objective}[{', '.join(self.objective_set)}]"
         settings |= {n: int(settings[n]) for n in ("steps", "validation_rows") if str(settings[n]).isdecimal()}
         if settings["validation_rows"] == "all":
@@ -333,7 +333,7 @@ class Scoring:
     ] = None
 
     def settings(self) -> dict[str, Any]:
-        """The arguments, found wrong before the first pair is trained and not after."""
+        """The arguments, checked before the first pair is trained."""
         from zoo.evaluation import checked_effort
 
         return checked_effort(**asdict(self))
@@ -341,7 +341,7 @@ class Scoring:
 
 @dataclass(frozen=True)
 class Working:
-    """What the command line says about who does the work: arguments of ``Plan.run``."""
+    """What the command line says about workers: arguments of ``Plan.run``."""
 
     workers: Annotated[
         str,
@@ -351,13 +351,13 @@ class Working:
         ),
     ] = "auto"
     threads: Annotated[
-        int, WORKING(help="Threads of torch in each process; another number changes the last bits of results.")
+        int, WORKING(help="Threads of torch in each process; changing it changes the last bits of results.")
     ] = 1
     shard: Annotated[
         str | None,
         WORKING(
             metavar="I/N",
-            help="Run share I of N, then any task that no other process has taken: for job arrays on shared files.",
+            help="Run share I of N, then any task no other process has taken: for job arrays on a shared file system.",
             show_default="all",
         ),
     ] = None
@@ -371,7 +371,7 @@ class Working:
         return "auto" if self.workers == "auto" else count("--workers", literal(self.workers))
 
     def executor(self) -> AbstractContextManager[Any]:
-        """What does the work instead of processes here, if anything does."""
+        """The Dask client that does the work instead of local processes, if there is one."""
         if self.dask is None:
             return nullcontext()
         try:
@@ -386,7 +386,7 @@ class Working:
 
 
 def _spread(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with every dataclass among its parameters replaced by the fields, as typer is to see it."""
+    """The command as typer has to see it: every dataclass parameter replaced by its fields."""
     groups: dict[str, Any] = {n: hint for n, hint in get_type_hints(command).items() if is_dataclass(hint)}
     parameters = []
     for parameter in inspect.signature(command, eval_str=True).parameters.values():
@@ -435,16 +435,16 @@ def about(
 @app.command("list")
 def list_pairs(
     pattern: Annotated[str, Argument(help="Shell wildcards, such as 'gaussian-*'.")] = "*",
-    support: Annotated[Support | None, Option(help="Only pairs that take such data.")] = None,
+    support: Annotated[Support | None, Option(help="Only pairs for this kind of data.")] = None,
     bounded: Annotated[
         bool | None,
-        Option("--bounded/--unbounded", help="Only pairs whose likelihood is bounded, or only the others."),
+        Option("--bounded/--unbounded", help="Only pairs with a bounded likelihood, or only the others."),
     ] = None,
     plugin: Plugins = None,
     as_json: AsJSON = False,
     as_markdown: Annotated[bool, Option("--markdown", help="Print a Markdown table.")] = False,
 ) -> None:
-    """List the pairs of the catalogue, those of one kind of data together."""
+    """List the pairs of the catalogue, grouped by kind of data."""
     from zoo.catalogue import package_of
 
     _run_plugins(plugin)
@@ -511,19 +511,33 @@ def new(
 
 
 @app.command()
-def parts(plugin: Plugins = None, as_json: AsJSON = False) -> None:
-    """List the guides, priors and objectives that a pair can be given, with their options."""
+def parts(
+    name: Annotated[
+        str | None, Argument(help="A pair, to list only what it can be given.", show_default="every part")
+    ] = None,
+    plugin: Plugins = None,
+    as_json: AsJSON = False,
+) -> None:
+    """List the guides, priors and objectives you can give a pair, with their options."""
     from zoo.parts import GUIDES, OBJECTIVES, PRIORS
 
     _run_plugins(plugin)
     sorts = {of.sort: list(of) for of in (GUIDES, PRIORS, OBJECTIVES)}
+    if name is not None:
+        from zoo.testing import guides_of, priors_of
+
+        serving = {*guides_of(name), *priors_of(name)}
+        sorts |= {of.sort: [part for part in of if part.name in serving] for of in (GUIDES, PRIORS)}
     if as_json:
         told = ("name", "summary", "reference", "link", "options")
         _print_json({sort: [{key: getattr(part, key) for key in told} for part in of] for sort, of in sorts.items()})
         return
     for sort, of in sorts.items():
         rows = [(p.name, ", ".join(f"{n}={v}" for n, v in p.options.items()), f"{p.summary} {p.reference}") for p in of]
-        _print_table([sort, "options", "summary and source"], rows)
+        if rows:
+            _print_table([sort, "options", "summary and source"], rows)
+        else:
+            typer.echo(f" {sort}: only the pair's own")
         typer.echo()
 
 
@@ -536,7 +550,7 @@ def data(
     ] = None,
     as_json: AsJSON = False,
 ) -> None:
-    """List the data sets that come with the zoo, or show what the columns of one, or of a file, were taken for."""
+    """List the data sets that come with the zoo, or show how the columns of a data set or file are read."""
     if source is None and loading == Loading():
         if as_json:
             _print_json(zoo.list_data())
@@ -567,7 +581,7 @@ def train(
     training: Training,
     name: Annotated[
         str | None,
-        Argument(help="A pair, with a guide after a colon if not its default one.", show_default="required"),
+        Argument(help="A pair; add :GUIDE for a guide other than its default.", show_default="required"),
     ] = None,
     out: Annotated[
         Path | None, Option(metavar="RUN", help="Directory to save the run in.", show_default="required")
@@ -577,27 +591,27 @@ def train(
     overwrite: Overwrite = False,
     resume: Annotated[
         Path | None,
-        Option(metavar="RUN", help="Continue an interrupted run; it ends in the same bits. No other option is needed."),
+        Option(metavar="RUN", help="Continue an interrupted run to the same bits. Needs no other option."),
     ] = None,
     quiet: Quiet = False,
     as_json: AsJSON = False,
 ) -> None:
-    """Train a pair and save the run, or go on with one that was interrupted.
+    """Train a pair and save the run, or continue an interrupted run.
 
-    Started by torchrun, several processes train it together: seeds are divided among them or, where those are fewer,
-    the rows of each batch. If no seed ever had a finite validation ELBO, the exit status is 1.
+    Under torchrun several processes share the work: they divide the seeds or, if there are fewer seeds than
+    processes, the rows of each batch. The exit status is 1 if no seed ever had a finite validation ELBO.
     """
     _run_plugins(plugin)
     if resume:
         asked = (name, replace(loading, data=None), training, out, assignments, overwrite)
         if asked != (None, Loading(), Training(), None, None, False):
             raise OptionError(
-                f"--resume {resume} asks for what was begun there: leave all but --data and --plugin out."
+                f"--resume {resume} continues what was begun there: it takes no option but --data and --plugin."
             )
         out = resume
         run = _load_run(out) if (out / "run.json").is_file() else _train(_begun(out, loading.data), quiet)
     elif name is None or out is None:
-        raise OptionError("say which pair and --out which directory, or --resume a run that was interrupted.")
+        raise OptionError("name a pair and an --out directory, or --resume an interrupted run.")
     else:
         zoo.card(name)
         if _is_first():
@@ -649,7 +663,7 @@ def compare(
         list[str],
         Argument(
             metavar="NAME...",
-            help="Pairs: PAIR, PAIR:GUIDE or PAIR[OPTION=VALUE, ...]; VALUE|VALUE makes a pair of each.",
+            help="Pairs: PAIR, PAIR:GUIDE or PAIR[OPTION=VALUE, ...]; VALUE|VALUE gives one pair per value.",
         ),
     ],
     loading: Loading,
@@ -665,9 +679,9 @@ def compare(
             help="An option of one pair, or of every pair that has it; may be repeated.",
         ),
     ] = None,
-    ensembles: Annotated[bool, Option("--ensembles", help="Rank the mixture of each pair's seeds too.")] = False,
+    ensembles: Annotated[bool, Option("--ensembles", help="Also rank the mixture of each pair's seeds.")] = False,
     repeats: Annotated[
-        int, Option(help="Repeat everything on so many splits of the data, counted from --split-seed.")
+        int, Option(help="Repeat everything on this many splits of the data, counted from --split-seed.")
     ] = 1,
     plugin: Plugins = None,
     overwrite: Overwrite = False,
@@ -677,9 +691,9 @@ def compare(
 ) -> None:
     """Train, score and rank pairs on the same data, and write the report.
 
-    Pairs are trained until their validation improves no more, unless --steps says how many. A pair that fails does not
-    stop the others; the exit status is then 1. With --repeats, each split has its own
-    runs and report in a folder of DIR, and what they say together is printed and written as across_splits.csv.
+    Pairs are trained until validation stops improving, unless --steps gives a number. If a pair fails, the others
+    go on and the exit status is 1. With --repeats, each split gets its own runs and report in a folder of DIR, and
+    the results over all splits are printed and written to across_splits.csv.
     """
     from zoo import planning, tasks
 
@@ -687,10 +701,10 @@ def compare(
     names = [one for name in names for one in alternatives(name)]
     cards = {name: zoo.card(name) for name in names}
     if loading.binarize is not None and all(card.support != "binary" for card in cards.values()):
-        raise OptionError(f"--binarize is for pairs of binary data, and of {', '.join(names)} none is one.")
+        raise OptionError(f"--binarize is for pairs of binary data, and none of {', '.join(names)} is one.")
     if overwrite and (resume or working.shard):
-        raise OptionError("--overwrite starts again, --resume and --shard go on: leave one of them out.")
-    remedies = "say --overwrite to replace it, --resume to go on with it, or "
+        raise OptionError("--overwrite starts over, --resume and --shard continue: leave one of them out.")
+    remedies = "use --overwrite to replace it, --resume to continue it, or "
     todo = planning.plan(
         names,
         loading.by_pair(),
@@ -725,13 +739,13 @@ def compare(
         except KeyboardInterrupt:
             done = ", ".join(map(str, todo.study.runs)) or "no run"
             raise KeyboardInterrupt(
-                f"{done} finished; no report was written. The same command with --resume goes on."
+                f"{done} finished; no report was written. To continue, add --resume to the same command."
             ) from None
     _print_study(study, todo.datas, as_json)
     for name, reason in study.failures.items():
         tell(f"error: {name} failed: {reason}", "red")
     for name in study.unfinished:
-        told = "another shard is at it" if working.shard else "another process is at it: say --resume later"
+        told = "another shard is working on it" if working.shard else "another process is working on it: --resume later"
         tell(f"{name} is not done: {told}.", "dim" if working.shard else "red")
     if study.failures or (study.unfinished and not working.shard):
         raise typer.Exit(1)
@@ -740,25 +754,25 @@ def compare(
 @app.command()
 def impute(
     run: OfRun,
-    data: Annotated[str, DATA(metavar="NAME|FILE", help="A table with gaps, with the columns the run was trained on.")],
+    data: Annotated[str, DATA(metavar="NAME|FILE", help="A table with gaps and the columns the run was trained on.")],
     out: Annotated[
         Path, Option(metavar="FILE", help="The same table with its gaps filled: .csv, .tsv, .parquet, .npy.")
     ],
     missing: Missing = None,
     method: Annotated[
-        ImputationMethod, Option(help="gibbs is Metropolis within Gibbs; pseudo-gibbs is biased, for comparison.")
+        ImputationMethod, Option(help="gibbs is Metropolis within Gibbs; pseudo-gibbs is biased, for comparison only.")
     ] = "gibbs",
-    draws: Annotated[int, Option(help="Draws for every gap, from each seed.")] = 20,
+    draws: Annotated[int, Option(help="Draws per gap and seed.")] = 20,
     sweeps: Annotated[int, Option(help="Sweeps of the Gibbs samplers.")] = 50,
     seed: Annotated[int, Option(help="Seed of the random draws.")] = 0,
     plugin: Plugins = None,
     overwrite: Overwrite = False,
     as_json: AsJSON = False,
 ) -> None:
-    """Fill the gaps of a table: numbers by the mean of draws over all seeds, words by the most frequent one.
+    """Fill the gaps of a table: numbers with the mean of draws over all seeds, text with the most frequent draw.
 
-    Each is a value that its column can have. What was there stays as it was written, and so do columns that the run
-    was not trained on.
+    Every filled value is one its column can take. Recorded entries stay as they were written, and so do columns the
+    run was not trained on.
     """
     from zoo.rewriting import fill_file
 
@@ -780,14 +794,14 @@ def score(
     data: Table,
     out: OutTable,
     missing: Missing = None,
-    columns: Annotated[int, Option(help="How many of the columns that make a row odd to name.")] = 3,
+    columns: Annotated[int, Option(help="How many of the columns that make a row odd are named.")] = 3,
     samples: Annotated[int, Option(help="Importance samples per row.")] = 1000,
     training: Annotated[
         str | None,
         DATA(
             metavar="NAME|FILE",
-            help="The rows it was trained on; scores are ranked among theirs.",
-            show_default="as they were loaded to train",
+            help="The rows the run was trained on; scores are ranked among theirs.",
+            show_default="as loaded for training",
         ),
     ] = None,
     plugin: Plugins = None,
@@ -796,8 +810,8 @@ def score(
 ) -> None:
     """Score each row of a table: its log-likelihood, its rank among the training rows, the columns that make it odd.
 
-    A rank of 0.01 says that one training row in a hundred is as odd. A cost is how many nats less a column's value has,
-    given the rest of its row, than that of a usual row. Columns that the run was not trained on are kept beside.
+    A rank of 0.01 means that one training row in a hundred is as odd. A column's cost is how many nats less its value
+    scores, given the rest of the row, than in a usual row. Columns the run was not trained on are kept.
     """
     from zoo.rewriting import answer_file, rows_of
 
@@ -830,15 +844,15 @@ def embed(
     out: OutTable,
     missing: Missing = None,
     seed: Annotated[
-        int | None, Option(help="Which of the run's seeds.", show_default="that of the best validation ELBO")
+        int | None, Option(help="Which of the run's seeds.", show_default="the one with the best validation ELBO")
     ] = None,
     plugin: Plugins = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write the posterior means of the latents of each row of a table, in columns z0, z1, and so on.
+    """Write the posterior means of the latents for each row of a table, in columns z0, z1, and so on.
 
-    They are those of one seed, since latents of different seeds are rotated against each other; of a mixture, the
-    probabilities of its components. Columns that the run was not trained on are kept beside.
+    They come from one seed, since the latents of different seeds are rotated against each other. A mixture gives the
+    probabilities of its components. Columns the run was not trained on are kept.
     """
     from zoo.rewriting import answer_file
 
@@ -856,7 +870,7 @@ def sample(
     plugin: Plugins = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write synthetic rows, each of a seed chosen at random, with the columns that the run was trained on."""
+    """Write synthetic rows with the columns the run was trained on, each drawn from a seed chosen at random."""
     from zoo.rewriting import write_table
 
     trained = _writing(run, out, plugin, overwrite)
@@ -872,18 +886,18 @@ def repeat(
     plugin: Plugins = None,
     quiet: Quiet = False,
 ) -> None:
-    """Train a run again, and say whether weights and traces are the same to the last bit.
+    """Train a run again and say whether weights and traces are the same to the last bit.
 
-    They are on the same machine with the same versions; the exit status is 1 where they are not.
+    On the same machine with the same versions they are; if not, the exit status is 1.
     """
     _run_plugins(plugin)
     first = _load_run(run)
     if "interrupted_at" in first.tree.attrs:
-        raise RunError(f"{run} is a run that was interrupted: finish it with `zoo train --resume {run.parent}`.")
+        raise RunError(f"{run} is an interrupted run: finish it with `zoo train --resume {run.parent}`.")
     _check_free(out, overwrite=False)
     now = _load_again(run, first.tree.attrs.get("data_call", ""), data)
     if now.fingerprint != first.tree.attrs["data_fingerprint"]:
-        raise DataError(f"{now.origin} gives other data than {run} was trained on.")
+        raise DataError(f"{now.origin} does not give the data {run} was trained on.")
     pair = zoo.create(first.pair.name, now, **first.pair.choices)
     again = _train(Fit(pair, list(first.seeds), first.settings, out), quiet)
     differing = first.differences(again)
@@ -902,7 +916,7 @@ def repeat(
 def report(
     runs: Annotated[list[Path], Argument(help="Directories of runs, or of a comparison, finished or not.")],
     out: Annotated[Path, Option(metavar="DIR", help="Directory for the page and its figures.")],
-    png: Annotated[bool, Option("--png", help="Write each figure as PNG, too.")] = False,
+    png: Annotated[bool, Option("--png", help="Also write each figure as PNG.")] = False,
 ) -> None:
     """Write a report on saved runs, and print its path."""
     from zoo.studies import PLAN
@@ -911,18 +925,18 @@ def report(
     given = [one for run in runs for one in (studies[run].runs if run in studies else [run])]
     failures = {name: why for study in studies.values() for name, why in study.absent.items()}
     if not given:
-        raise RunError(f"no run in {', '.join(map(str, runs))} is finished yet: `zoo compare ... --resume` goes on.")
+        raise RunError(f"no run in {', '.join(map(str, runs))} is finished yet: `zoo compare ... --resume` continues.")
     typer.echo(zoo.report(given, out, failures=failures, png=png))
 
 
 def _writing(run: Path, out: Path, plugin: list[Path] | None, overwrite: bool) -> Run:
-    """The run that a file is to be written by, if it may be written."""
+    """The run that will write a file, once it is clear that the file may be written."""
     from zoo.rewriting import check_ending
 
     _run_plugins(plugin)
     check_ending(location("--out", out))
     if out.exists() and not (overwrite and out.is_file()):
-        raise OptionError(f"{out} exists: say --overwrite to replace it, or choose another --out.")
+        raise OptionError(f"{out} exists: use --overwrite to replace it, or choose another --out.")
     return _load_run(run)
 
 
@@ -938,11 +952,11 @@ def _load_run(place: Path) -> Run:
 
 
 def _load_again(place: Path, text: str, now: str | None) -> Data:
-    """The data of a run or of a fit that was begun, by the call it wrote down, from where they are now."""
+    """The data of a run or an unfinished fit, loaded by the call it recorded, from where they are now."""
     from zoo.sources import DataCall
 
     if not text and now is None:
-        raise RunError(f"{place} does not say how its data were loaded: name them with --data.")
+        raise RunError(f"{place} does not record how its data were loaded: name them with --data.")
     call = DataCall.parse(text) if text else DataCall(str(now), {})
     try:
         return (call if now is None else replace(call, source=now)).load()
@@ -954,7 +968,7 @@ def _load_again(place: Path, text: str, now: str | None) -> Data:
 
 @dataclass(frozen=True)
 class Fit:
-    """A pair that is to be trained: how and where to."""
+    """A pair to train, how to train it, and where to save it."""
 
     pair: Pair
     seeds: int | list[int]
@@ -964,7 +978,7 @@ class Fit:
 
 
 def _begun(place: Path, now: str | None) -> Fit:
-    """What was begun in a place and not finished."""
+    """The unfinished fit in a place."""
     from zoo.checkpoint import begun
     from zoo.fitting import Settings
 
@@ -973,7 +987,7 @@ def _begun(place: Path, now: str | None) -> Fit:
         name, options, seeds = fit["pair"], fit["options"], fit["seeds"]
         settings = {field.name: fit[field.name] for field in fields(Settings)}
     except KeyError as missing:
-        raise RunError(f"{place} was begun by another version: it does not say {missing}.") from None
+        raise RunError(f"{place} was begun by another version: it does not record {missing}.") from None
     try:
         zoo.card(name)
     except UnknownPair as error:
@@ -982,7 +996,7 @@ def _begun(place: Path, now: str | None) -> Fit:
 
 
 def _remark_on(datas: Iterable[Data]) -> None:
-    """What has to be known of the data, before anything is trained on them."""
+    """Print the notes on the data before anything is trained on them."""
     for note in _notes(datas) if _is_first() else ():
         tell(f"data: {note}", "dim")
 
@@ -992,7 +1006,7 @@ def _notes(datas: Iterable[Data]) -> list[str]:
 
 
 def _train(wanted: Fit, quiet: bool) -> Run:
-    """Train in its place; an interruption says how to go on."""
+    """Train in its place; an interruption says how to continue."""
     from zoo.checkpoint import FIT, SO_FAR
     from zoo.tasks import train
 
@@ -1004,7 +1018,7 @@ def _train(wanted: Fit, quiet: bool) -> Run:
         if not (place / FIT).is_file():
             raise KeyboardInterrupt("nothing was written.") from None
         usable = f"{place / SO_FAR} is the run as it stood; " if (place / SO_FAR).is_dir() else ""
-        raise KeyboardInterrupt(f"{usable}{again} goes on.") from None
+        raise KeyboardInterrupt(f"{usable}{again} continues.") from None
 
 
 def _by_torchrun() -> bool:
@@ -1012,15 +1026,15 @@ def _by_torchrun() -> bool:
 
 
 def _is_first(number: str = "RANK") -> bool:
-    """Whether this process speaks for all that torchrun started, or for those on its machine (LOCAL_RANK)."""
+    """Whether this process speaks for all processes of torchrun, or for those on its machine (LOCAL_RANK)."""
     return not _by_torchrun() or os.environ[number] == "0"
 
 
 def _check_free(place: Path, overwrite: bool) -> None:
-    """Refuse a place that no run could be saved in."""
+    """Refuse a place where no run could be saved."""
     from zoo.tasks import check_place
 
-    remedies = f"say --overwrite to replace it, `zoo train --resume {place}` to go on with it, or "
+    remedies = f"use --overwrite to replace it, `zoo train --resume {place}` to continue it, or "
     check_place(place, overwrite=overwrite, resume=False, argument="--out", remedies=remedies)
 
 
@@ -1033,12 +1047,12 @@ def _assignment(text: str) -> tuple[str, Any]:
 
 
 def _of_columns(option: str, texts: Sequence[str], read: Callable[[str], Any]) -> Any:
-    """One value for all columns, or those of some by name."""
+    """One value for all columns, or a value for each named column."""
     pairs = [text.rpartition("=") for text in texts]
     if len(texts) == 1 and not pairs[0][1]:
         return texts[0]
     if plain := [text for text, (_, equals, _) in zip(texts, pairs, strict=True) if not equals]:
-        raise OptionError(f"{option} {plain[0]} is of all columns, and others were named: write COLUMN={plain[0]}.")
+        raise OptionError(f"{option} {plain[0]} names no column, while other values do: write COLUMN={plain[0]}.")
     return {name: None if value == "none" else read(value) for name, _, value in pairs}
 
 
@@ -1062,7 +1076,7 @@ def _options_by_pair(names: Sequence[str], assignments: Iterable[str]) -> dict[s
 
 
 def _run_plugins(paths: Iterable[Path] | None) -> dict[str, Path]:
-    """Execute Python files, so that they register their pairs; say which file registered which."""
+    """Execute Python files so that they register their pairs; return which file registered which pair."""
     registered: dict[str, Path] = {}
     for path in paths or ():
         known = zoo.list_pairs()
@@ -1095,7 +1109,7 @@ def _print_ranking(
     as_json: bool,
     answer: zoo.Answer | None = None,
 ) -> None:
-    """A table for each base measure and data set, the pairs that failed, the path of the report, and which to use."""
+    """Print a table per base measure and data set, the failed pairs, the path of the report, and which pair to use."""
     careful = {} if table is None else zoo.cautions(table)
     if as_json:
         rows = [] if table is None else json.loads(table.reset_index().to_json(orient="records"))
@@ -1132,7 +1146,7 @@ def _answer_json(answer: zoo.Answer | None) -> dict[str, Any]:
 
 
 def _print_study(study: Study, datas: Iterable[Data], as_json: bool) -> None:
-    """The ranking, or what several splits say together, a table for each base measure and data set; where it lies."""
+    """Print the ranking, or the results over several splits, a table per base measure and data set, and its path."""
     from zoo.words import nats
 
     if len(study.splits) == 1:
@@ -1174,7 +1188,7 @@ def _plus_minus(value: float | None, *errors: float | None) -> str:
 
 
 def _print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> None:
-    """A table as wide as the terminal; in a pipe wide enough that lines stay whole."""
+    """Print a table as wide as the terminal, or in a pipe wide enough to keep lines whole."""
     from rich import box
     from rich.console import Console
     from rich.table import Table

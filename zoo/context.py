@@ -1,4 +1,4 @@
-"""Settings and random states that are set for a while and put back; nothing in the zoo changes one for good."""
+"""Settings and random states that are set temporarily and restored; the zoo changes none permanently."""
 
 import logging
 import warnings
@@ -13,7 +13,7 @@ __all__ = ["Stream", "pyro_context", "quiet_compiler", "random_stream", "seeded"
 
 
 class Stream(IntEnum):
-    """The independent uses that one seed's randomness is put to."""
+    """The independent uses of one seed's randomness."""
 
     NOISE = 0
     ORDER = 1
@@ -28,7 +28,7 @@ class Stream(IntEnum):
 
 @contextmanager
 def pyro_context(*, validate: bool = False) -> Iterator[None]:
-    """Parameters stay in the modules; validation, 15 host synchronisations a step, is off but for the first."""
+    """Parameters stay in the modules; validation, 15 host synchronisations a step, is on only for the first step."""
     with pyro.settings.context(
         module_local_params=True,
         validate_distributions_pyro=validate,
@@ -41,7 +41,7 @@ def pyro_context(*, validate: bool = False) -> Iterator[None]:
 
 @contextmanager
 def quiet_compiler() -> Iterator[None]:
-    """What torch's compiler tells its developers (that it calls an operator indirectly, say) is not for its users."""
+    """Silence messages that torch's compiler has for its developers."""
     log = logging.getLogger("torch._inductor.ir")
     level = log.level
     log.setLevel(logging.ERROR)
@@ -55,10 +55,10 @@ def quiet_compiler() -> Iterator[None]:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Draw from ``seed`` inside, and leave the caller's random state as it was."""
+    """Draw from ``seed`` inside, and restore the caller's random state."""
     devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=list(devices)):
-        # torch.manual_seed() would also note the stack of its caller for each kind of device that is not there
+        # torch.manual_seed() would also record its caller's stack for every absent kind of device
         torch.default_generator.manual_seed(seed)
         if devices:
             torch.cuda.manual_seed_all(seed)
@@ -66,7 +66,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def random_stream(seed: int, stream: Stream, step: int = 0) -> int:
-    """A seed for a generator, spread over 32 bits (all that torch's generator on the CPU uses)."""
+    """A seed for a generator, spread over 32 bits, which is all torch's CPU generator uses."""
     mixed = (seed * 0x9E3779B97F4A7C15 + stream * 0xD1B54A32D192ED03 + step * 0x8CB92BA72F3D8DD7) % 2**64
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
         mixed = (mixed ^ (mixed >> shift)) * factor % 2**64

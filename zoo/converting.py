@@ -1,4 +1,4 @@
-"""Any Pyro model and guide after SVI as ArviZ takes it: the converter that ArviZ has for NumPyro and not for Pyro."""
+"""Any Pyro model and guide after SVI, converted for ArviZ, which has such a converter for NumPyro but not for Pyro."""
 
 from __future__ import annotations
 
@@ -34,33 +34,33 @@ def to_arviz(
     dims: Mapping[str, Sequence[str]] | None = None,
     keywords: Mapping[str, Any] | None = None,
 ) -> xarray.DataTree:
-    r"""Draws of a Pyro model and a guide that SVI has fitted to it, as the ``DataTree`` that ArviZ's functions take.
+    r"""Draws of a Pyro model and a guide fitted to it by SVI, as the ``DataTree`` that ArviZ's functions take.
 
     Groups: ``posterior``, draws of the guide; ``sample_stats`` with lp = log p(x, z) and lq = log q(z), whose
     difference is the log importance weight; ``posterior_predictive``; ``prior`` and ``prior_predictive``;
-    ``log_prior``; ``observed_data``; ``log_likelihood`` on request. Values of ``pyro.deterministic`` stand beside the
-    latents. Parameters are those of the modules and of Pyro's parameter store, which is left as it is. The programs
-    are called as they are, four times a draw; with plates that subsample, each draw meets other data.
+    ``log_prior``; ``observed_data``; ``log_likelihood`` on request. Values of ``pyro.deterministic`` are stored with
+    the latents. Parameters come from the modules and from Pyro's parameter store, which is not changed. The programs
+    are called four times per draw; with plates that subsample, each draw sees different data.
 
-    Dimensions are called like the plates, and those of an event ``NAME_dim_0`` as in ArviZ unless ``dims`` names them.
-    Draws are (chain, draw) with one chain, and not ``sample`` as of ``arviz.from_numpyro_svi``: of a dimension
-    ``sample`` alone ``loo`` and ``rhat`` know nothing, and its name does not come back from netCDF as ArviZ reads it.
+    Dimensions have the names of plates, and event dimensions are ``NAME_dim_0`` as in ArviZ unless ``dims`` names them.
+    Draws are (chain, draw) with one chain, not ``sample`` as in ``arviz.from_numpyro_svi``: ``loo`` and ``rhat`` do not
+    accept a single dimension ``sample``, and ArviZ does not read its name back from netCDF.
 
     Args:
         model: p(x, z), as given to ``pyro.infer.SVI``.
         guide: q(z), or q(z | x), an ``AutoGuide`` or any other program.
-        *data: what both programs are called with.
-        draws: K, of the guide and of the prior.
-        log_likelihood: whether log p(x_i | z) of each datum is wanted, for ``loo`` and ``psense``; in nats. PSIS-LOO is
-            of latents that all data share: for latents of each datum there is a warning.
-        seed: draws others.
-        name: of the model, in legends.
-        coords: labels by dimension, as ``arviz.from_dict`` takes them.
-        dims: names of the dimensions of a site, without chain and draw, as ``arviz.from_dict`` takes them.
-        keywords: what both programs are called with by name.
+        *data: positional arguments of both programs.
+        draws: K, from the guide and from the prior.
+        log_likelihood: whether to store log p(x_i | z) of each datum, in nats, for ``loo`` and ``psense``. PSIS-LOO
+            applies to latents that all data share; latents of single data give a warning.
+        seed: seed of the draws.
+        name: the model's name in legends.
+        coords: labels by dimension, as for ``arviz.from_dict``.
+        dims: names of the dimensions of a site, without chain and draw, as for ``arviz.from_dict``.
+        keywords: keyword arguments of both programs.
 
     Raises:
-        OptionError: a number of draws or a seed that is none, or a latent that the guide does not draw, as one that is
+        OptionError: an invalid number of draws or seed, or a latent that the guide does not draw, such as one that is
             summed out.
 
     >>> import pyro.distributions as dist
@@ -83,8 +83,8 @@ def to_arviz(
         sites = _sites(model, guide, data, called)
         if log_likelihood and (local := sorted({name for name in sites.latent if sites.is_local(name)})):
             warnings.warn(
-                f"{', '.join(local)}: these latents belong to single data, and loo, which would weigh draws of one "
-                "datum's latents by that datum, is unreliable for them; zoo.evaluate scores amortised guides.",
+                f"{', '.join(local)}: these latents belong to single data. loo would weight draws of a datum's latents "
+                "by that same datum, which is unreliable; zoo.evaluate scores amortised guides.",
                 UserWarning,
                 stacklevel=2,
             )
@@ -99,19 +99,19 @@ def to_arviz(
 
 
 class _Sites(NamedTuple):
-    """What a model samples, by the nodes of a trace: latents, what they determine, and data."""
+    """The sites of a model, from a trace: latents, what they determine, and data."""
 
     latent: dict[str, Any]
     determined: dict[str, Any]
     observed: dict[str, Any]
 
     def is_local(self, name: str) -> bool:
-        """Whether a latent has a value for each datum: it is in a plate of a site of the data."""
+        """Whether a latent has a value for each datum, being in a plate of an observed site."""
         own = {frame.name for frame in self.latent[name]["cond_indep_stack"]}
         return any(own & {frame.name for frame in node["cond_indep_stack"]} for node in self.observed.values())
 
     def dims(self) -> Iterator[tuple[str, list[str]]]:
-        """The dimensions of every site: its plates by their names, then those of an event."""
+        """The dimensions of every site: its plates by name, then its event dimensions."""
         for name, node in (self.latent | self.determined | self.observed).items():
             events = len(node["fn"].event_shape)
             plates = {frame.dim: frame.name for frame in node["cond_indep_stack"] if frame.vectorized}
@@ -152,7 +152,7 @@ class _Sites(NamedTuple):
             tree[group] = of.copy()
         if name is not None:
             tree.attrs["name"] = name
-        for made in tree.children.values():  # else ArviZ would be named as what made them
+        for made in tree.children.values():  # otherwise ArviZ would be named as their creator
             del made.attrs["creation_library"], made.attrs["creation_library_version"]
         return finish(tree)
 
@@ -175,7 +175,7 @@ def _sites(model: Any, guide: Any, data: Any, called: Any) -> _Sites:
     latent = {name: node for name, node in nodes.items() if not node["is_observed"] and name not in determined}
     if lacking := [name for name in latent if name not in q.nodes]:
         raise OptionError(
-            f"to_arviz: the guide has no value for {', '.join(lacking)}, which the model would draw from its prior: "
+            f"to_arviz: the guide has no value for {', '.join(lacking)}, so the model would draw it from its prior: "
             "give a guide that draws it, or sum it out of the model."
         )
     return _Sites(latent, determined, observed)

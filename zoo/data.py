@@ -1,4 +1,4 @@
-"""What a pair is trained on: three parts of one data set, its columns, and what they were measured in."""
+"""What a pair is trained on: three parts of one data set, its columns, and their units."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ Noise = Literal["binarize", "dequantize"]
 Binarize = Literal["threshold", "stochastic"]
 Resolution: TypeAlias = Literal["auto"] | Mapping[str, float | None] | None
 MOST_SHOWN = 60  # columns of a table in a notebook
-ENOUGH_ROWS = 2  # complete rows for each column, from which on linear dependencies are looked for in them
+ENOUGH_ROWS = 2  # complete rows per column that a search for linear dependencies needs
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scaling:
-    """The map into the units that models are trained in: x_scaled = (x - center) / scale, both (D,)."""
+    """The map into the units of training: x_scaled = (x - center) / scale, both (D,)."""
 
     kind: ScalingKind
     center: Array
@@ -65,17 +65,17 @@ class Scaling:
     def _rows(self, x: Any) -> Array:
         values = real_array("x", x)
         if not values.ndim or values.shape[-1] != len(self.scale):
-            raise DataError(f"x has shape {values.shape}: its last axis has to be the {len(self.scale)} columns.")
+            raise DataError(f"x has shape {values.shape}: its last axis must be the {len(self.scale)} columns.")
         return values
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Data:
-    """A data set in three parts, with what a likelihood must know about it.
+    """A data set in three parts, with everything a likelihood must know about it.
 
-    ``train``, ``validation`` and ``test`` are DataArrays (obs, feature) in the units as loaded, entries that were not
-    observed NaN, categories by their number. Of a part of more than 2^22 numbers the values are read as they are asked
-    for, from the source's own array or file: ``part[rows].values`` reads those rows alone. They are
+    ``train``, ``validation`` and ``test`` are DataArrays (obs, feature) in the units as loaded, with NaN for missing
+    entries and numbers for categories. A part of more than 2^22 numbers is read on demand from the source's array or
+    file: ``part[rows].values`` reads only those rows. Values are
     float64, which holds every number of a single-precision file and every integer up to 2^53 exactly (a larger one
     is refused if it would be rounded); training may round later. Coordinate
     ``obs`` is the row in the source, ``feature`` the column's name, ``label`` (obs) the class where there is
@@ -84,19 +84,19 @@ class Data:
     is constant. ``dependent_columns`` take part in an exact linear dependence in the training part
     (:func:`zoo.dependencies.dependencies` says what is exact); noise leaves none.
 
-    Columns with a resolution are counted: the measure of a cell is 1. The others have their length. Every pair is
-    scored under that measure, whatever its formula is a density of.
+    Columns with a resolution have counting measure: each cell has measure 1. The others have length. Every pair is
+    scored under this measure, whatever the measure of its own formula.
 
-    With ``noise``, the training part holds what is drawn from, afresh at every step
-    (:meth:`zoo.views.View.noisy`), and validation and test were drawn once; columns that are dequantized keep the
-    resolution they had. ``fingerprint`` is
+    With ``noise``, the training part holds the values that noise is added to at every step
+    (:meth:`zoo.views.View.noisy`), while validation and test got theirs once; dequantized columns keep their
+    resolution. ``fingerprint`` is
     the same in every process; it follows the values, columns, split and options, not the name and
-    the labels; ``mass_fingerprint`` follows the values as they were recorded, the names and resolutions of the columns
-    and the split alone, so that it is shared by
-    all data on which scores under the data's measure may be compared, and is empty where no column has a resolution.
+    the labels; ``mass_fingerprint`` follows only the values as recorded, the names and resolutions of the columns
+    and the split. Data share it if scores under the data's measure can be
+    compared between them; it is empty if no column has a resolution.
     ``origin`` is the call of
-    :func:`zoo.load_data` that gives these data again, or empty if they came from memory. ``missing_values`` stood for
-    entries that were not observed.
+    :func:`zoo.load_data` that gives these data again, or empty if they came from memory. ``missing_values`` marked
+    missing entries.
 
     >>> Data.from_array([[k / 3, k / 7] for k in range(20)], name="ramp")
     <Data 'ramp': 14 + 2 + 4 rows, 2 columns, real, scaling column>
@@ -162,36 +162,36 @@ class Data:
     ) -> Data:
         """Split, check and scale an array or data frame (N, D), or images (N, H, W) or (N, C, H, W).
 
-        An entry that is NaN, None or masked was not observed; ``missing_values`` name numbers or words that stand for
-        that too. An array of more than 2^22 numbers is not copied: leave it as it is. Text is one
-        of some categories, and ``yes`` and ``no`` are 1 and 0; what no likelihood is a model of,
-        as dates, is refused by name, and ``drop`` leaves it out, or ``columns`` names what is wanted. ``names`` (D,)
-        are for an array that has none.
+        Entries that are NaN, None or masked are missing; ``missing_values`` are further numbers or words that mean
+        missing. An array of more than 2^22 numbers is not copied, so do not change it. Text becomes
+        categories, and ``yes`` and ``no`` become 1 and 0. Columns that no likelihood models, such as dates,
+        are refused by name: ``drop`` leaves columns out, ``columns`` names those to keep. ``names`` (D,)
+        are for an array without names.
 
-        ``labels`` (N,) stratify the split. ``split="grouped"`` is 70 % for training, 10 % for validation and 20 %
-        for the test, where rows of one of the ``groups`` (N,) stay together, and so do equal rows unless chance
-        explains that they are equal (:func:`zoo.splits.split_rows` says how that is judged, and how it goes
+        ``labels`` (N,) stratify the split. ``split="grouped"`` takes 70 % for training, 10 % for validation and 20 %
+        for the test. It keeps rows of one of the ``groups`` (N,) together, and equal rows unless chance
+        explains why they are equal (:func:`zoo.splits.split_rows` says how this is judged, and how it combines
         with labels); ``"rows"`` takes the same fractions row by row. Three fractions of your own
-        keep groups and equal rows together as well. The part of every row, given by name, is taken as it is.
-        The notes tell how many rows of validation and test also stand in training.
+        also keep groups and equal rows together. An array that names each row's part is used as given.
+        The notes say how many rows of validation and test also occur in training.
 
-        ``support="auto"`` infers what the values of each column are (:func:`zoo.schema.read_table` says how); a
-        name is that of all columns, a mapping names those of some. A declared support is checked. A number that is
-        recorded to so many decimals stands for a cell: ``resolution`` is "auto", None for points of the real line,
+        ``support="auto"`` infers the support of each column (see :func:`zoo.schema.read_table`); a
+        name applies to all columns, a mapping to the columns it names. A declared support is checked. A number
+        recorded to a few decimals stands for a cell: ``resolution`` is "auto", None for points of the real line,
         or a mapping from columns to widths. ``scaling="auto"`` is one mean
         and standard deviation for images and ordinal data, one per column for other tables, none for binary
-        data; they come from the training part alone.
+        data; they come from the training part only.
 
-        An intensity runs from 0 at the lowest level to 1 at the highest. ``binarize="threshold"`` makes ones
-        of intensities of at least 0.5 (or a number of yours), ``"stochastic"`` draws ones with the intensity
-        as their probability. ``dequantize=True`` spreads every value uniformly over the distance of two
-        levels. Both kinds of draw are fresh at every training step, and made once, from ``seed``, for
+        An intensity runs from 0 at the lowest level to 1 at the highest. ``binarize="threshold"`` turns
+        intensities of at least 0.5 (or a number of yours) into ones, ``"stochastic"`` draws ones with the intensity
+        as their probability. ``dequantize=True`` spreads every value uniformly over the distance between two
+        levels. Both kinds of noise are drawn again at every training step, and once, from ``seed``, for
         validation and test.
 
-        Raises :class:`~zoo.errors.DataError`, with column and row, if values are infinite, no
-        numbers or outside the declared support, or if a part would be left without rows or a column without an
+        Raises :class:`~zoo.errors.DataError`, with column and row, if values are infinite, not
+        numbers or outside the declared support, or if a part would have no rows or a column no
         observed entry, and
-        :class:`~zoo.errors.OptionError` for a ``seed`` or a ``dequantize`` that is none.
+        :class:`~zoo.errors.OptionError` for an invalid ``seed`` or ``dequantize``.
 
         >>> data = Data.from_array([[1, 5], [2, 4], [3, 3], [4, 2], [5, 1]], name="ratings", dequantize=True)
         >>> data.support, data.noise, data.resolution.tolist()
@@ -201,7 +201,7 @@ class Data:
         kind = _checked("scaling", scaling, ("auto", *get_args(ScalingKind)))
         if switch("dequantize", dequantize) and binarize is not None:
             raise DataError("binarize and dequantize exclude each other: leave one of them out")
-        # a caller may declare the support that results, which the values do not have yet
+        # a caller may declare the resulting support, which the values do not have yet
         resulting = "binary" if binarize is not None else "real" if dequantize else None
         table = read_table(
             x,
@@ -252,7 +252,7 @@ class Data:
         if noise:
             for part in PARTS[1:]:
                 parts[part] = Rows(noisy(parts[part][:], rng.random(parts[part].shape), noise, width))
-            notes.append(f"Training draws anew at every step; validation and test were drawn once, seed {seed}.")
+            notes.append(f"Training draws again at every step; validation and test were drawn once, seed {seed}.")
 
         train, told = parts["train"], [column.name for column in recorded]
         amounts = np.array([not (column.categories and column.kind.nominal) for column in recorded])
@@ -327,17 +327,17 @@ class Data:
 
     @cached_property
     def resolution(self) -> Array:
-        """The width of the cell that a value of each column stands for, (D,); not a number where it is a point."""
+        """The width of the cell that a value of each column stands for, (D,); NaN where it is a point."""
         return _resolutions(self.columns)
 
     @property
     def missing(self) -> int:
-        """How many entries were not observed, over all rows."""
+        """How many entries are missing, over all rows."""
         return sum(column.missing for column in self.columns)
 
     @cached_property
     def scaling(self) -> Scaling:
-        """The map into units in which a likelihood of real numbers sees the data."""
+        """The map into the units in which likelihoods of real numbers see the data."""
         center, scale = np.array([(column.center, column.scale) for column in self.columns]).T
         return Scaling(kind=self.kind, center=center, scale=scale)
 
@@ -348,7 +348,7 @@ class Data:
 
     @property
     def schema(self) -> pandas.DataFrame:
-        """One row a column: name, support, values, resolution, how many are missing, and why it was taken for that.
+        """One row per column: name, support, values, resolution, how many are missing, and the reason for the support.
 
         >>> data = Data.from_array([[1, 0.5], [0, 0.25], [1, 2.5], [1, 0.75]], names=["sold", "weight"])
         >>> data.schema["support"].tolist()
@@ -357,7 +357,7 @@ class Data:
         return schema_frame(self.columns)
 
     def frame(self, part: Part) -> pandas.DataFrame:
-        """One part as the user's own table: categories as text, entries not observed missing.
+        """One part in the form of the user's table: categories as text, missing entries as missing.
 
         >>> import zoo
         >>> sorted(zoo.load_data("penguins").frame("test")["species"].unique())
@@ -367,18 +367,18 @@ class Data:
         return self.as_frame(values.values, index=values["obs"].values)
 
     def as_frame(self, x: Any, index: Any = None) -> pandas.DataFrame:
-        """Values (N, D) in the units as loaded as the user's own table, categories as text."""
+        """Values (N, D) in the units as loaded, in the form of the user's table, categories as text."""
         import pandas as pd
 
         return pd.DataFrame({c.name: c.worded(v) for c, v in zip(self.columns, np.asarray(x).T, strict=True)}, index)
 
     def coded(self, x: Any, missing_values: Sequence[Any] | None = None) -> Any:
-        """A data frame of such columns as values (N, D), the inverse of :meth:`as_frame`; an array as it is.
+        """Values (N, D) from a data frame with these columns, the inverse of :meth:`as_frame`; arrays pass through.
 
-        What stood for entries that were not observed when the data were loaded does so still, if nothing else is named.
+        Values that marked missing entries when the data were loaded still do, unless others are given.
 
         Raises:
-            DataError: columns that are not there, or cells that are no value of their column.
+            DataError: missing columns, or cells that are not a value of their column.
         """
         if not is_frame(x):
             return x
@@ -402,7 +402,7 @@ class Data:
         return self.scale(getattr(self, _checked("part", part, PARTS)).values)
 
     def on_levels(self, x: Any) -> Array:
-        """Dequantized values (..., D), in the units as loaded, back on the levels they came from; others as they are.
+        """Dequantized values (..., D), in the units as loaded, put back on their levels; others unchanged.
 
         >>> data = Data.from_array([[1, 5], [2, 4], [3, 3], [4, 2], [5, 1]], dequantize=True)
         >>> data.on_levels([[1.3, 4.6]]).tolist()
@@ -415,7 +415,7 @@ class Data:
         return cast(Array, low + self.resolution * np.rint((values - low) / self.resolution))
 
     def nearest(self, x: Any) -> Array:
-        """Values (..., D), in the units as loaded, as ones that their columns can have, recorded as the data are.
+        """Values (..., D), in the units as loaded, rounded to values their columns can take, recorded as the data are.
 
         >>> data = Data.from_array([[1.5, 5], [2.0, 4], [3.5, 3], [4.5, 2], [5.5, 1]])
         >>> data.nearest([[1.3, 9.0]]).tolist()
@@ -442,12 +442,12 @@ class Data:
         }
 
     def _supports(self) -> dict[str, int]:
-        """How many columns there are of each support."""
+        """How many columns each support has."""
         told = [column.support for column in self.columns]
         return {support: told.count(support) for support in dict.fromkeys(told)}
 
     def outline(self) -> dict[str, Any]:
-        """Everything but the rows, ready for JSON, where floats survive exactly: enough to rebuild a pair.
+        """Everything but the rows, ready for JSON with exact floats: enough to rebuild a pair.
 
         >>> data = Data.from_array([[0.1], [0.2], [0.7], [0.3]])
         >>> Data.from_outline(json.loads(json.dumps(data.outline()))).outline() == data.outline()
@@ -459,7 +459,7 @@ class Data:
 
     @classmethod
     def from_outline(cls, outline: dict[str, Any]) -> Data:
-        """The data of :meth:`outline`, with three parts of no rows."""
+        """The data of :meth:`outline`, with three empty parts."""
 
         def whole(record: dict[str, Any]) -> dict[str, Any]:
             return {k: tuple(v) if isinstance(v, list) else v for k, v in record.items()}
@@ -473,9 +473,9 @@ class Data:
 
 
 def noisy(x: Any, u: Any, noise: Noise | None, width: Any) -> Any:
-    """Training values x with noise from u, uniform in [0, 1), both (..., D), in cells of some widths; without, x.
+    """Training values x with noise from u, uniform in [0, 1), both (..., D), in cells of given widths; x without noise.
 
-    ``binarize``: u < x. ``dequantize``: x + (u - 1/2) width. Arithmetic alone: tensors pass as arrays do.
+    ``binarize``: u < x. ``dequantize``: x + (u - 1/2) width. Pure arithmetic, so tensors work like arrays.
     """
     if noise == "binarize":
         return (u < x) + 0 * x  # the sum has the type of x
@@ -496,8 +496,8 @@ def real_array(name: str, x: Any) -> Array:
     except (TypeError, ValueError, OverflowError):
         lazy = ": collect it first, by .collect()" if hasattr(x, "collect") else ""
         words = ": words need a data frame" if _holds_words(x) else ""
-        raise DataError(f"{name} is a {type(x).__name__} and no array of real numbers{lazy or words}.") from None
-    raise DataError(f"{name} holds complex numbers, which no pair is a model of.")
+        raise DataError(f"{name} is a {type(x).__name__}, not an array of real numbers{lazy or words}.") from None
+    raise DataError(f"{name} holds complex numbers, which no pair models.")
 
 
 def _holds_words(x: Any) -> bool:
@@ -532,7 +532,7 @@ def _checked_names(told: Literal["label", "group"], names: Any, n: int) -> Array
 
 
 def _binarized(rows: Rows, columns: Sequence[Column], how: Binarize | float) -> tuple[Rows, Noise | None, str]:
-    """Zeros and ones, or the intensities to draw them from; the noise; how it was done, in words."""
+    """Zeros and ones, or the intensities to draw them from; the noise; and how it was done, in words."""
     support, ends = common_support(columns), np.array([column.range() for column in columns])
     grid = [(c.levels[0], c.levels[-1]) for c in columns if c.levels]
     if not np.isfinite(ends).all() or any(c.categories for c in columns):
@@ -565,12 +565,12 @@ def _resolutions(columns: Sequence[Column]) -> Array:
 
 
 def _identity(column: Column) -> list[Any]:
-    """What makes data with such a column other data, but for the units models are trained in."""
+    """What identifies a column's data, apart from the units of training."""
     return [column.name, column.support, column.levels, column.categories, column.resolution]
 
 
 def _refuse_unobserved(observed: Array, names: Sequence[str]) -> None:
-    """Raise DataError where a column has no observed entry in the training part, how many being given, (D,)."""
+    """Raise DataError if a column has no observed entry in the training part; the counts are given, (D,)."""
     never = observed == 0
     if never.any():
         told = np.array(names)[never].tolist()
@@ -581,19 +581,19 @@ def _refuse_unobserved(observed: Array, names: Sequence[str]) -> None:
 
 
 def _observed_rows(rows: dict[Part, Array], empty: Array) -> tuple[dict[Part, Array], list[str]]:
-    """The rows of each part without those of which nothing was observed, (N,)."""
+    """The rows of each part, (N,), without those that have no observed entry."""
     if not empty.any():
         return rows, []
     kept = {part: index[~empty[index]] for part, index in rows.items()}
     if bare := [part for part, index in kept.items() if not len(index)]:
-        raise DataError(f"no row of the {bare[0]} part has an entry that was observed")
+        raise DataError(f"no row of the {bare[0]} part has an observed entry")
     which = _few([str(row) for row in np.flatnonzero(empty)])
     told = (f"Row {which} has", "is") if empty.sum() == 1 else (f"Rows {which} have", "are")
-    return kept, [f"{told[0]} no entry that was observed (counted from 0), and {told[1]} left out."]
+    return kept, [f"{told[0]} no observed entry (counted from 0) and {told[1]} left out."]
 
 
 def _kept(rows: Rows) -> Rows:
-    """A part that is read where it is if it is large, and else in memory."""
+    """A part: read in place if it is large, otherwise in memory."""
     return rows if large(rows.shape) else Rows(rows[:])
 
 
@@ -607,7 +607,7 @@ def _differs(rows: Rows, center: Array, which: Array) -> Array:
 
 
 def _dependencies(x: Array, columns: Sequence[Column]) -> tuple[Dependencies, Dependencies]:
-    """Linear dependencies among the columns of numbers in the rows that are complete: exact, and but for decimals."""
+    """Linear dependencies among numeric columns in the complete rows: exact ones, and those up to rounding."""
     numbers = np.array([j for j, column in enumerate(columns) if not column.categories])
     if not len(numbers):
         return Dependencies(), Dependencies()
@@ -624,9 +624,9 @@ def _dependencies(x: Array, columns: Sequence[Column]) -> tuple[Dependencies, De
 
 
 class Seen(NamedTuple):
-    """What a pass over the parts of a data set found: fingerprints, moments of the training part's columns, and of all.
+    """The results of a pass over the parts of a data set: fingerprints, and moments of the training columns and of all.
 
-    Those of all its numbers are of the columns whose numbers are amounts.
+    The moments of all numbers cover only columns whose numbers are amounts.
     """
 
     fingerprints: list[str]
@@ -635,9 +635,9 @@ class Seen(NamedTuple):
 
 
 def _seen(parts: dict[Part, Rows], options: Sequence[Any], amounts: Array) -> Seen:
-    """One pass over the parts; a fingerprint for each of some options.
+    """One pass over the parts, with a fingerprint for each of several options.
 
-    It is a SHA-256 over what was loaded, not over means, whose last bits differ between machines.
+    A fingerprint is a SHA-256 of the values loaded, not of means, whose last bits differ between machines.
     """
     sizes = [len(part) for part in parts.values()]
     pooled = slice(None) if amounts.all() or not amounts.any() else amounts
@@ -656,7 +656,7 @@ def _seen(parts: dict[Part, Rows], options: Sequence[Any], amounts: Array) -> Se
 
 
 def _moments(rows: Rows) -> Moments:
-    """Of each column, (D,)."""
+    """Mean and standard deviation of each column, (D,)."""
     with np.errstate(all="ignore"):
         return reduce(add, (Moments.of(x) for _, x in rows.blocks()))
 
@@ -675,7 +675,7 @@ def _centered(found: Moments, added: Array, constant: Array, columns: Sequence[s
 def _scaled(
     kind: ScalingKind, amounts: Array, together: Moments, added: Array, center: Array, std: Array
 ) -> tuple[Array, Array]:
-    """Center and scale of each column, (D,) each; the numbers of categories are no amounts, and stay."""
+    """Center and scale of each column, (D,) each; category numbers are not amounts and stay unchanged."""
     if kind == "none":
         center, std = np.zeros_like(std), np.ones_like(std)
     elif kind == "scalar" and amounts.any():
@@ -692,7 +692,7 @@ def _constant_notes(columns: Sequence[Column], constant: Array, varying_in_test:
     numbers = [column.name for column in same if not column.categories]
     notes = []
     for names, so in (
-        (numbers, "a learned variance runs away on {}, which gains density and says nothing about the data"),
+        (numbers, "a learned variance runs away on {}, which raises the density but says nothing about the data"),
         (words, "nothing can be learned from {}"),
     ):
         if names:
@@ -707,7 +707,7 @@ def _constant_notes(columns: Sequence[Column], constant: Array, varying_in_test:
 
 
 def _dependence_notes(columns: Sequence[str], found: Dependencies, most: int = 3) -> list[str]:
-    """A sentence for each set of columns that depend on one another, or the reason why none was looked for."""
+    """A sentence for each set of linearly dependent columns, or the reason why none was looked for."""
     if found.unknown:
         return [f"Exact linear dependencies are looked for {found.unknown}."]
     notes = []
@@ -719,22 +719,22 @@ def _dependence_notes(columns: Sequence[str], found: Dependencies, most: int = 3
             told = f"{_listed(names)} are linear functions of one another in the training part"
         else:
             told = (
-                f"{_listed(names)} are linearly dependent in the training part, as shares that sum to a constant or "
-                "a total beside its parts are"
+                f"{_listed(names)} are linearly dependent in the training part, like shares that sum to a constant or "
+                "a total and its parts"
             )
-        notes.append(f"{told}: a learned variance can run away on what is left over, which is nothing.")
+        notes.append(f"{told}: a learned variance can run away, since nothing is left over.")
     if len(found.sets) > most:
         more = [columns[j] for members, _ in found.sets[most:] for j in members]
-        notes.append(f"So are, in {len(found.sets) - most} more sets, {_few(more)}.")
+        notes.append(f"The same holds for {_few(more)}, in {len(found.sets) - most} more sets.")
     return notes
 
 
 def _nearly_notes(columns: Sequence[str], found: Dependencies, nearly: Dependencies, most: int = 3) -> list[str]:
-    """A sentence for each set of columns that depend on one another but for their decimals."""
+    """A sentence for each set of columns that are dependent up to rounding."""
     known = [set(members) for members, _ in found.sets]
     more = [members for members, _ in nearly.sets if not any(set(members) <= exact for exact in known)]
     return [
-        f"{_listed([columns[j] for j in members])} are linearly dependent in the training part but for the rounding of "
+        f"{_listed([columns[j] for j in members])} are linearly dependent in the training part up to the rounding of "
         "their decimals: there a density rewards how closely a pair fits that rounding."
         for members in more[:most]
     ]
@@ -745,20 +745,20 @@ def _listed(names: Sequence[str], most: int = 8) -> str:
 
 
 def _sample_notes(some: int, rows: int, *found: Dependencies) -> list[str]:
-    """That a dependency was looked for in some of the training rows; where there is none, there is none in all."""
+    """A sentence if dependencies were looked for in only some training rows; if those have none, all have none."""
     if some == rows or not any(of.sets for of in found):
         return []
     return [f"Linear dependencies were looked for in {some} evenly spaced rows of the {rows} in the training part."]
 
 
 def _size_notes(train: Rows) -> list[str]:
-    """How a large training part is read, and what looks at some of it alone."""
+    """A sentence on how a large training part is read, and what uses only a sample of it."""
     if not large(train.shape):
         return []
     n, some, numbers = len(train), looked_at(train.shape), math.prod(train.shape)
     return [
-        f"The {numbers:,} numbers of the training part are read as they are needed. What looks at all of them before "
-        "training, as a mixture that starts from clusters does, looks at "
+        f"The {numbers:,} numbers of the training part are read on demand. Anything that needs all of them before "
+        "training, such as a mixture that starts from clusters, uses "
         f"{some:,} of the {n:,} rows, drawn at random."
     ]
 

@@ -1,4 +1,4 @@
-"""Data frames of any library, such as polars, as pandas has them, and back."""
+"""Data frames of any library, such as polars, converted to pandas and back."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ __all__ = ["as_pandas", "is_frame", "row_names", "same_kind"]
 
 
 def is_frame(x: Any) -> bool:
-    """Whether x is a data frame, of pandas or another library, and no array."""
+    """Whether x is a data frame, of pandas or another library, rather than an array."""
     return _is_pandas(x) or _other(x) is not None
 
 
 def as_pandas(x: Any) -> Any:
-    """A data frame of another library as pandas has it; a pandas frame, or what is no frame, as it is.
+    """A data frame of another library as a pandas frame; anything else is returned as is.
 
     >>> import polars
     >>> as_pandas(polars.DataFrame({"city": ["Rome", None], "day": [1, 2]}))["day"].tolist()
@@ -32,7 +32,7 @@ def as_pandas(x: Any) -> Any:
 
 
 def same_kind(frame: pandas.DataFrame, x: Any) -> Any:
-    """A pandas frame as one of the library that the data frame x is of; as it is where x is of pandas or an array.
+    """A pandas frame converted to the library of the data frame x; unchanged if x is a pandas frame or an array.
 
     >>> import pandas as pd, polars
     >>> type(same_kind(pd.DataFrame({"z0": [0.5]}), polars.DataFrame())).__module__.partition(".")[0]
@@ -54,7 +54,7 @@ def same_kind(frame: pandas.DataFrame, x: Any) -> Any:
 
 
 def row_names(x: Any) -> Any:
-    """The index of a pandas frame; None, which stands for row numbers, of anything else."""
+    """The index of a pandas frame; None, which stands for row numbers, for anything else."""
     return x.index if _is_pandas(x) else None
 
 
@@ -63,8 +63,8 @@ def _is_pandas(x: Any) -> bool:
 
 
 def _other(x: Any) -> Any:
-    """What narwhals makes of a data frame that is not of pandas; None if it is no frame."""
-    if not hasattr(type(x), "columns"):  # an instance that is lazy would work them out
+    """A narwhals frame of a data frame that is not of pandas; None if x is not a frame."""
+    if not hasattr(type(x), "columns"):  # a lazy frame would compute them
         return None
     import narwhals
 

@@ -1,7 +1,7 @@
-"""What is asked of a likelihood p(x | z): its scale, some of its columns, its cells, one column given others.
+"""Questions to a likelihood p(x | z): its scale, some of its columns, its cells, one column given others.
 
-Functions that dispatch on the type of a distribution, so that one of any kind is made part of the zoo by registering
-functions for it. What is not known of it raises :class:`~zoo.errors.Unknown`, with a sentence.
+Functions dispatch on the type of a distribution, so a new kind joins the zoo by registering functions for it. A
+question without an answer raises :class:`~zoo.errors.Unknown`, with a sentence.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ __all__ = [
 ]
 
 LOG_ROOT_TAU = math.log(2 * math.pi) / 2
-DRAWS = 64  # for each z, in the place of a formula
-BLOCK = 1 << 14  # numbers that stay in a processor's cache
+DRAWS = 64  # draws per z that replace a formula
+BLOCK = 1 << 14  # numbers that fit into a processor's cache
 
 
 # -- scale -------------------------------------------------------------------------------------------------------------
@@ -52,7 +52,7 @@ BLOCK = 1 << 14  # numbers that stay in a processor's cache
 
 @singledispatch
 def column_scale(likelihood: dist.TorchDistribution) -> Tensor:
-    """Standard deviations of a likelihood by column, shape (..., D); not a number where discrete or not known.
+    """Standard deviations of a likelihood by column, shape (..., D); NaN where discrete or unknown.
 
     For a full covariance, the standard deviation of each column given the columns before it (the diagonal of
     the Cholesky factor): the smallest of them vanishes exactly when the determinant does.
@@ -105,7 +105,7 @@ def _(likelihood: dist.MultivariateNormal) -> Tensor:
 
 @column_scale.register
 def _(likelihood: dist.LowRankMultivariateNormal) -> Tensor:
-    """Of each column given all others, which costs less here: their smallest vanishes with the determinant, too."""
+    """Scales given all other columns, which is cheaper here: the smallest also vanishes with the determinant."""
     factor, diagonal = likelihood._unbroadcasted_cov_factor, likelihood._unbroadcasted_cov_diag
     half = torch.linalg.solve_triangular(likelihood._capacitance_tril, factor.mT, upper=False)
     share = (half.square().sum(-2) / diagonal).clamp(max=1 - torch.finfo(diagonal.dtype).eps)
@@ -115,7 +115,7 @@ def _(likelihood: dist.LowRankMultivariateNormal) -> Tensor:
 @column_scale.register(dist.LogNormal)
 @column_scale.register(SigmoidOfNormal)
 def _(likelihood: Any) -> Tensor:
-    """Of the normal that it is a function of: a density without a bound is one whose scale vanishes there."""
+    """Scales of the underlying normal: an unbounded density is one whose scale vanishes there."""
     scale: Tensor = likelihood.scale
     return scale
 
@@ -127,7 +127,7 @@ def _(likelihood: PerColumn) -> Tensor:
 
 @singledispatch
 def smallest_scale(likelihood: dist.TorchDistribution, x: Tensor) -> Tensor:  # noqa: ARG001
-    """The smallest of :func:`column_scale`, of those columns that have one and of those entries of x there are."""
+    """The smallest :func:`column_scale`, over columns that have a scale and entries of x that are observed."""
     return column_scale(likelihood).min()
 
 
@@ -142,7 +142,7 @@ def _(likelihood: PerColumn, x: Tensor) -> Tensor:
 
 
 def _is_dense(fn: Any) -> bool:
-    """Whether a part of a table's likelihood is a density, and not a mass."""
+    """Whether a part of a table's likelihood is a density rather than a mass."""
     return not (isinstance(fn, Binned | BinnedMixture | Levels | Cumulative) or ask(fn, "support").is_discrete)
 
 
@@ -154,7 +154,7 @@ def _unscaled(fn: Any) -> Tensor:
 
 
 def moments(fn: Any) -> tuple[Tensor, Tensor]:
-    """Mean and variance, those of draws where torch has no formula; where there are none, not numbers."""
+    """Mean and variance, from draws if torch has no formula; NaN if they do not exist."""
     try:
         return ask(fn, "mean"), ask(fn, "variance")
     except Unknown:
@@ -190,7 +190,7 @@ def _(likelihood: PerColumn, x: Tensor, columns: Tensor) -> Tensor:
 
 
 def _sum_of(log_prob: Tensor, columns: Tensor) -> Tensor:
-    """The sum over some columns; to take them out first would be slower."""
+    """The sum over some columns; selecting them first would be slower."""
     there = torch.zeros(log_prob.shape[-1], dtype=torch.bool, device=log_prob.device).index_fill(0, columns, True)
     return torch.where(there, log_prob, 0.0).sum(-1)
 
@@ -214,7 +214,7 @@ def _(likelihood: dist.MultivariateNormal, x: Tensor, columns: Tensor) -> Tensor
 
 @singledispatch
 def observed_log_prob(fn: Any, x: Tensor, there: Tensor) -> Tensor:  # noqa: ARG001
-    """The log density of the entries of x (..., D) that are there, the others integrated out.
+    """The log density of the observed entries of x (..., D), the others integrated out.
 
     Raises:
         Unknown: it is not known for such a likelihood.
@@ -237,7 +237,7 @@ def _(fn: dist.Independent, x: Tensor, there: Tensor) -> Tensor:
 @observed_log_prob.register(dist.MultivariateNormal)
 @observed_log_prob.register(dist.LowRankMultivariateNormal)
 def _(fn: Any, x: Tensor, there: Tensor) -> Tensor:
-    """Less the :math:`N(0; 0, 1)` of what is not there."""
+    """Without the :math:`N(0; 0, 1)` factors of missing entries."""
     alone = with_others_apart(fn, there)
     log_prob = alone.log_prob(torch.where(there, x.to(alone.loc), alone.loc))
     return (log_prob + (~there).sum(-1).to(log_prob) * LOG_ROOT_TAU).to(x)  # type: ignore[no-any-return]
@@ -245,17 +245,17 @@ def _(fn: Any, x: Tensor, there: Tensor) -> Tensor:
 
 @singledispatch
 def with_others_apart(fn: Any, there: Tensor) -> Any:  # noqa: ARG001
-    """A normal (..., D) whose entries that are not there are independent of the rest, with variance 1.
+    """A normal (..., D) whose missing entries are independent of the rest, with variance 1.
 
     Raises:
-        Unknown: it is no normal.
+        Unknown: it is not a normal.
     """
     raise Unknown(f"what an entry is given some others alone under {name_of(fn)} is not known")
 
 
 @with_others_apart.register
 def _(fn: dist.MultivariateNormal, there: Tensor) -> Any:
-    # in double precision: the product squares the condition of the factor, and a collapse has to be told from rounding
+    # double precision: the product squares the condition number, and a collapse must be told from rounding
     factor = fn._unbroadcasted_scale_tril.double()  # the public one would repeat the product for every datum
     part = there.to(factor)
     covariance = part[..., :, None] * (factor @ factor.mT) * part[..., None, :] + torch.diag_embed(1 - part)
@@ -273,12 +273,12 @@ def _(fn: dist.LowRankMultivariateNormal, there: Tensor) -> Any:
     return dist.LowRankMultivariateNormal(loc, rows.expand(*loc.shape, -1), diagonal, validate_args=False)
 
 
-# -- the cells that values stand for -----------------------------------------------------------------------------------
+# -- cells that values stand for ---------------------------------------------------------------------------------------
 
 
 @singledispatch
 def cells(fn: Any, width: Tensor) -> dist.TorchDistribution:  # noqa: ARG001
-    """The distribution of the cells of width w (D,) that values are in, where a width is given.
+    """The distribution of the cells, of width w (D,), that contain the values; only where a width is given.
 
     Raises:
         Unknown: the mass of an interval is not known.
@@ -294,7 +294,7 @@ def _(fn: dist.Independent, width: Tensor) -> dist.TorchDistribution:
 
 
 def _cells_of_each(fn: Any, width: Tensor) -> Any:
-    """The cells of the variables of a batch (..., d), where a width is given."""
+    """The cells of the variables of a batch (..., d), only where a width is given."""
     cut = ~np.isnan(width.tolist())  # a constant, also while a program is mapped or recorded
     if not cut.any():
         return fn
@@ -309,12 +309,12 @@ def _(fn: PerColumn, width: Tensor) -> dist.TorchDistribution:
     return PerColumn([(columns, _cells_of_each(part, width[list(columns)])) for columns, part in fn.parts])
 
 
-# -- one column, and those that are missing ----------------------------------------------------------------------------
+# -- one column, and missing ones --------------------------------------------------------------------------------------
 
 
 @singledispatch
 def each_feature(likelihood: Any) -> Any:
-    """The distribution of each column given the latents alone: batch shape (..., D)."""
+    """The distribution of each column given only the latents: batch shape (..., D)."""
     raise Unknown(f"the distribution of one feature under {name_of(likelihood)} is not known")
 
 
@@ -326,7 +326,7 @@ def each_feature_given_the_others(likelihood: Any, x: Tensor) -> Any:  # noqa: A
 
 @singledispatch
 def each_missing(likelihood: Any, x: Tensor) -> Any:  # noqa: ARG001
-    """The distribution of each entry of x (..., D) given the latents and the entries that are no NaN."""
+    """The distribution of each entry of x (..., D) given the latents and the entries that are not NaN."""
     raise Unknown(f"what an entry is given those that were observed under {name_of(likelihood)} is not known")
 
 
@@ -373,19 +373,19 @@ def _(likelihood: Any, x: Tensor) -> Any:
 
 @singledispatch
 def missing_draws(fn: Any, x: Tensor) -> Tensor:
-    """X (B, D) with its missing entries drawn jointly, given the latents and the others: one draw for each of a batch.
+    """X (B, D) with its missing entries drawn jointly, given the latents and the others: one draw per datum.
 
     Raises:
         Unknown: it is not known for such a likelihood.
     """
-    each_missing(fn, x)  # refuses one whose columns are not independent
+    each_missing(fn, x)  # raises if the columns are not independent
     return torch.where(x.isnan(), fn.sample(), x)
 
 
 @missing_draws.register(dist.MultivariateNormal)
 @missing_draws.register(dist.LowRankMultivariateNormal)
 def _(fn: Any, x: Tensor) -> Tensor:
-    r"""A draw y of all, moved by G (x_o - y_o): Matheron's rule."""
+    r"""A draw y of all entries, moved by G (x_o - y_o): Matheron's rule."""
     drawn = fn.sample()
     gain, _ = _gain(fn, ~x.isnan())
     moved = drawn + (gain @ (x - drawn).nan_to_num(0.0).double()[..., None])[..., 0].to(x)
@@ -393,7 +393,7 @@ def _(fn: Any, x: Tensor) -> Tensor:
 
 
 def _gain(fn: Any, there: Tensor) -> tuple[Tensor, Tensor]:
-    r"""G with :math:`\Sigma_{mo} \Sigma_{oo}^{-1}` in the columns that are there and 0 in the others, and Sigma."""
+    r"""G with :math:`\Sigma_{mo} \Sigma_{oo}^{-1}` in the observed columns and 0 in the others, and Sigma."""
     covariance = fn.covariance_matrix.double()
     precision = with_others_apart(fn, there).precision_matrix.double()
     return covariance @ (precision * (there[..., :, None] & there[..., None, :])), covariance
@@ -406,9 +406,9 @@ def _gain(fn: Any, there: Tensor) -> tuple[Tensor, Tensor]:
 def distribution_function(one: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     """P(X < x) and P(X <= x) of one variable, elementwise.
 
-    Where torch has no formula, by draws: their noise is even, and small in a mean over z.
+    By draws if torch has no formula: their noise is uniform, and small in a mean over z.
     """
-    if not ask(one, "support").is_discrete:  # of which P(X <= x) would not tell the other
+    if not ask(one, "support").is_discrete:  # where P(X < x) equals P(X <= x)
         try:
             upto = ask(one, "cdf", x)
         except Unknown:
@@ -429,7 +429,7 @@ def _(one: dist.Bernoulli, x: Tensor) -> tuple[Tensor, Tensor]:
 
 @distribution_function.register
 def _(one: dist.StudentT, x: Tensor) -> tuple[Tensor, Tensor]:
-    """A half, and the mass between the centre and x."""
+    """One half plus the mass between the centre and x."""
     away = (x - one.loc).abs()
     half = torch.where(away > 0, log_interval_mass(one, one.loc.expand_as(away), one.loc + away, away).exp(), 0.0)
     upto = torch.where(x < one.loc, 0.5 - half, 0.5 + half)
@@ -456,7 +456,7 @@ def _(one: Cumulative, x: Tensor) -> tuple[Tensor, Tensor]:
 
 @distribution_function.register
 def _(one: dist.Categorical, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Of the numbers of categories, whose order is that in which they are told."""
+    """Categories by number, in the order they are listed."""
     shape = torch.broadcast_shapes(x.shape, one.batch_shape)
     mass = one.probs.expand(*shape, -1)
     upto, number = mass.cumsum(-1), x.long().expand(shape)[..., None]
@@ -477,7 +477,7 @@ def _(one: dist.NegativeBinomial, x: Tensor) -> tuple[Tensor, Tensor]:
     parts = (x, one.total_count, one.logits)
     count, size, logits = torch.broadcast_tensors(*(part.detach().double().cpu() for part in parts))
     p, q = (-logits).sigmoid(), logits.sigmoid()
-    swap = q < p  # of the two the smaller one is not rounded, and I_p(k, x) = 1 - I_q(x, k)
+    swap = q < p  # the smaller of the two is not rounded, and I_p(k, x) = 1 - I_q(x, k)
 
     def less_than(end: Tensor) -> Tensor:
         found = _betainc(torch.where(swap, end, size), torch.where(swap, size, end), torch.minimum(p, q))
@@ -495,17 +495,17 @@ _betainc = elementwise(
 def _(one: dist.ZeroInflatedDistribution, x: Tensor) -> tuple[Tensor, Tensor]:
     below, upto = distribution_function(one.base_dist, x)
     rest = (-one.gate_logits).sigmoid()
-    # of all that is not above x
+    # sum over values not above x
     return torch.where(x <= 0, 0.0, 1 - rest * (1 - below)), torch.where(x < 0, 0.0, 1 - rest * (1 - upto))
 
 
 @distribution_function.register
 def _(one: dist.BetaBinomial, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The sum of the masses on the side of x away from the mean: as many steps as there are."""
+    """The sum of the masses on the side of x away from the mean, term by term."""
     parts = (x, one.total_count, one.concentration1, one.concentration0)
     count, total, a, b = torch.broadcast_tensors(*(part.double() for part in parts))
     above = count >= total * a / (a + b)
-    last = torch.where(above, total - 1 - count, count)  # above the mean, of the zeros in the place of the ones
+    last = torch.where(above, total - 1 - count, count)  # above the mean, count zeros instead of ones
     rest = _beta_binomial_upto(last, total, torch.where(above, b, a), torch.where(above, a, b))
     upto = torch.where(above, 1 - rest, rest)
     below = (upto - log_beta_binomial(count, total, a, b).exp()).clamp(min=0.0)
@@ -513,7 +513,7 @@ def _(one: dist.BetaBinomial, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _sum_of_masses(x: Tensor, total: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """P(X <= x), each mass from the one above it; what is above the mean is small, and may be lost."""
+    """P(X <= x), each mass computed from the one above it; the small masses above the mean may be lost."""
     blocks = []
     for k, n, of_ones, of_zeros in zip(*(part.flatten().split(BLOCK) for part in (x, total, a, b)), strict=True):
         mass = log_beta_binomial(k, n, of_ones, of_zeros).exp()

@@ -11,21 +11,21 @@ __all__ = ["Dependencies", "dependencies"]
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
-# In standard deviations of a column: what training in single precision cannot tell from nothing, and the most
-# that the rounding of a file may excuse.
+# In standard deviations of a column: what training in single precision cannot distinguish from zero, and the most
+# that the rounding of a file may explain.
 EXACT, MOST_ROUNDING = 1e-6, 1e-4
-MOST_RECORDED, MOST_DECIMALS = 1e-2, 6  # the same for the decimals of a column, where they are looked at
-ROOT = 1.2 / np.sqrt(3)  # errors of rounding have the root mean square of uniform ones, and a little for few rows
+MOST_RECORDED, MOST_DECIMALS = 1e-2, 6  # the same for the rounding of a column to decimals
+ROOT = 1.2 / np.sqrt(3)  # rounding errors have the root mean square of uniform ones; a little more for few rows
 MOST_COLUMNS = 256  # the cost grows with their square
 FEW_ROWS = 4096  # full rank in some rows is full rank in all
 
 
 @dataclass(frozen=True)
 class Dependencies:
-    """The smallest sets of columns that share no dependency, each with how many of its columns are superfluous.
+    """The smallest sets of dependent columns, each with the number of its redundant columns.
 
-    ``sets`` holds (columns in order, superfluous) pairs; ``unknown`` says in one sentence why nothing was looked
-    for, and is empty where it was.
+    ``sets`` holds (columns in order, number redundant) pairs; ``unknown`` says in one sentence where dependencies are
+    looked for if they were not here, and is empty otherwise.
     """
 
     sets: tuple[tuple[tuple[int, ...], int], ...] = ()
@@ -40,19 +40,19 @@ class Dependencies:
 def dependencies(x: Array, *, decimals: bool = False) -> Dependencies:
     """The exact linear dependencies, an intercept allowed, between the columns of ``x`` (N, D) that vary.
 
-    Exact means: but for rounding. A column, in units of its standard deviation, may be off by 1e-6, less than
-    training in single precision resolves, or, where single precision holds all its values, by half a unit in
-    the last place there of its largest value, up to 1e-4: a file of float32 was rounded so. A Fahrenheit that was
-    rounded to tenths is off by about 3e-3, and no exact function of Celsius. With ``decimals`` it counts: a column that
-    is written with at most six may then be off by half a unit of the last, if that is below 1e-2.
+    Exact means up to rounding. A column, in units of its standard deviation, may be off by 1e-6, less than training in
+    single precision resolves. If single precision holds all its values, it may be off by half a unit in the last place
+    of its largest value, up to 1e-4, since a float32 file was rounded so. A Fahrenheit column rounded to tenths is off
+    by about 3e-3, and not an exact function of Celsius. With ``decimals`` it is: a column written with at most six
+    decimals may then be off by half a unit of the last one, if that is below 1e-2.
 
-    The numerical rank is that of a QR factorisation with column pivoting, each column being centred and
-    divided by what it may be off. A column takes part if it was pivoted out, or if it has a coefficient, in
-    the triangular solve for one that was, which rounding could not have made. Columns that are linked so belong
-    to one set; these sets are the same whichever columns the pivoting chose.
+    The numerical rank comes from a QR factorisation with column pivoting, with each column centred and divided by its
+    allowed error. A column takes part if it was pivoted out, or if its coefficient in the triangular solve for a
+    pivoted column is larger than rounding can explain. Columns linked this way form one set; the sets do not depend on
+    which columns the pivoting chose.
 
-    With too few rows every column is a function of the others, which says nothing about them; beyond 256
-    varying columns (images) the search would cost more than it tells. Neither is looked into.
+    Tables with too few rows are not searched, since every column is then a function of the others, nor those with more
+    than 256 varying columns (images), where the search costs too much.
 
     >>> celsius = np.array([3.0, 12.5, 20.1, 31.7, 8.8])
     >>> dependencies(np.stack([celsius, [4.0, 1.0, 3.0, 3.5, 9.0], 1.8 * celsius + 32], axis=1)).sets
@@ -76,7 +76,7 @@ def dependencies(x: Array, *, decimals: bool = False) -> Dependencies:
 
 
 def _recording(x: Array) -> Array:
-    """What each column may be off if its decimals are all that was recorded, (D,), in the units of ``x``."""
+    """The allowed error of each column if its values were rounded to their decimals, (D,), in the units of ``x``."""
     half = np.full(x.shape[1], np.inf)
     for places in range(MOST_DECIMALS, -1, -1):
         half[np.all(x == x.round(places), axis=0)] = 0.5 * 10.0**-places
@@ -84,7 +84,7 @@ def _recording(x: Array) -> Array:
 
 
 def _rounding(x: Array) -> Array:
-    """What each column may be off, (D,), in the units of ``x``."""
+    """The allowed error of each column, (D,), in the units of ``x``."""
     with np.errstate(over="ignore"):
         single = np.all(x == x.astype(np.float32), axis=0)
     std = x.std(axis=0)
@@ -93,13 +93,13 @@ def _rounding(x: Array) -> Array:
 
 
 def _pivoted(x: Array, rounding: Array, slack: float) -> tuple[Array, Array, Array]:
-    """The columns kept (R,), which of them make up those pivoted out (R, D - R), and the latter (D - R,)."""
+    """The columns kept (R,), which of them compose those pivoted out (R, D - R), and the latter (D - R,)."""
     from scipy.linalg import qr, solve_triangular
 
     n, d = x.shape
     center = x.mean(axis=0)
     triangle: Array = np.empty((0, d))
-    for start in range(0, n, FEW_ROWS):  # the triangle is the rows so far, but for a rotation
+    for start in range(0, n, FEW_ROWS):  # the triangle equals the rows so far up to a rotation
         rows = (x[start : start + FEW_ROWS] - center) / rounding
         triangle = cast(Array, np.linalg.qr(np.concatenate([triangle, rows]), mode="r"))
     r, pivots = qr(triangle / np.sqrt(n), mode="r", pivoting=True)

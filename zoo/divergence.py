@@ -1,4 +1,4 @@
-"""The watch: sees, while a pair trains, a decoder scale that runs to zero."""
+"""The watch: detects during training a decoder scale that runs to zero."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from zoo.catalogue import Pair, card
 
 __all__ = ["ALARM", "FALLING_CHECKS", "Watch"]
 
-# The alarm: a decoder scale below 1/200 of its column's spread and falling at three checks in a row. A fixed or
-# constrained scale comes to rest; on wine and breast-cancer a learned one does too.
+# The alarm: a decoder scale below 1/200 of its column's spread that falls at three checks in a row. A fixed or
+# constrained scale settles; on wine and breast-cancer a learned one does too.
 ALARM, FALLING_CHECKS = 1 / 200, 3
-# Validation has not followed when its best is older than two thirds of training: rounds of steps="auto" double, so
-# that a seed which is worse just after a restart is not mistaken for one that has stopped improving.
+# Validation has stopped following if its best lies in the first third of training: rounds of steps="auto" double, so
+# a seed that is worse just after a restart is not mistaken for one that has stopped improving.
 NOT_FOLLOWED = 3
-OFTEN = 1 / 20  # of the training rows: a value that so many have is met again in held-out rows
+OFTEN = 1 / 20  # share of training rows: a value this frequent occurs again in held-out rows
 HALF_OF_NORMAL = 1.3489795003921634  # the length of the shortest half of a standard normal
 
 
 class Watch:
-    """Sees a decoder scale running to zero, against the spread of its column in the training part.
+    """Detects a decoder scale running to zero, relative to the spread of its column in the training part.
 
-    Only pairs without a bound are watched. A seed is alarmed once, when a scale is below ``ALARM`` of its column's
-    spread and has fallen at each of the last ``FALLING_CHECKS`` checks, while the seed's validation ELBO has not been
-    better than it was in the first third of the training so far. Where held-out density follows a collapse without end
-    it is not asked: on a column constant in training, a linear function of others, or with a value that stands out at
-    this scale because it repeats, and on one whose scale is so small at half of all rows, as where it is another
-    function of others.
+    Only pairs without a bound are watched. A seed raises one alarm, when a scale is below ``ALARM`` times its column's
+    spread and has fallen at each of the last ``FALLING_CHECKS`` checks, while the seed's validation ELBO has not
+    improved since the first third of the training so far. The validation ELBO does not count where held-out density
+    follows a collapse without end: on a column that is constant in training, a linear function of others, or has a
+    repeated value that stands out at this scale, and on a column whose scale is this small at half of all rows, as for
+    a nonlinear function of others.
 
     The spread is the length of the shortest half of the training values, over that of a standard normal: the standard
-    deviation of normal data, and on skewed ones the width of where most values are, not of their tail. Where that is
-    zero it is the standard deviation, and on a constant column one scaled unit.
+    deviation of normal data, and on skewed data the width of the bulk without the tail. If that is zero, the spread is
+    the standard deviation, and on a constant column one scaled unit.
 
     Args:
-        pair: what is trained.
-        seeds: for which.
-        train: training rows in the units as loaded, (N, D), that tell the spread of a column and what repeats in it.
+        pair: the pair in training.
+        seeds: its seeds.
+        train: training rows in the units as loaded, (N, D), which give spread and repeated values of each column.
     """
 
     def __init__(self, pair: Pair, seeds: list[int], train: np.ndarray[Any, Any]) -> None:
@@ -49,7 +49,7 @@ class Watch:
         self.watches = not pair.card.bounded
         deviation = data.train_std / pair.view.scale
         self.spread, self.repeats_below = np.where(deviation > 0, deviation, 1.0), np.zeros(data.features)
-        if self.watches and not data.noise:  # noise that is drawn afresh lets no value repeat
+        if self.watches and not data.noise:  # with fresh noise no value repeats
             x = pair.view.inward(train)
             columns = [np.sort(column[~np.isnan(column)]) for column in x.T]
             half = np.array([_shortest_half(column) for column in columns]) / HALF_OF_NORMAL
@@ -63,7 +63,7 @@ class Watch:
         self.ran_away_at = np.full(len(seeds), -1)
         self.smallest = np.full((len(seeds), data.features), np.nan)
         self.obs = np.full((len(seeds), data.features), -1)
-        self.asked = np.zeros((len(seeds), data.features), dtype=np.bool_)  # whether validation was, at the alarm
+        self.asked = np.zeros((len(seeds), data.features), dtype=np.bool_)  # whether validation counted at the alarm
 
     def alarms(
         self,
@@ -77,11 +77,11 @@ class Watch:
         """Which seeds run away at this check, shape (S,).
 
         Args:
-            step: of the check.
+            step: the step of the check.
             elbo: the validation ELBO, shape (S,).
             column_scale: the smallest scale of each column, shape (S, D).
-            median_scale: the median one, not a number where scales are no rows' own, shape (S, D).
-            obs: the row in the source at which the smallest is, or -1 where it is no row's own, shape (S, D).
+            median_scale: the median scale, NaN where scales do not belong to rows, shape (S, D).
+            obs: the source row with the smallest scale, or -1 where scales do not belong to rows, shape (S, D).
             alive: the seeds still trained, shape (S,).
         """
         better = elbo > self.best_elbo
@@ -103,7 +103,7 @@ class Watch:
         return alarmed
 
     def state(self) -> dict[str, Tensor]:
-        """What the watch knows, ready to be saved."""
+        """The state of the watch, ready to be saved."""
         shape = (-1, len(self.seeds), self.data.features)
         known = {name: getattr(self, name) for name in OF_SEEDS}
         history = {"history": np.reshape(self.history, shape), "checks": np.array(self.checks, int)}
@@ -116,7 +116,7 @@ class Watch:
         self.history, self.checks = list(state["watch.history"].numpy()), state["watch.checks"].tolist()
 
     def message(self, alarmed: np.ndarray[Any, np.dtype[np.bool_]]) -> str:
-        """What happened, where, how fast, and what would cure it."""
+        """What happened, where, how fast, and the remedy."""
         rows = np.flatnonzero(alarmed)
         fallen = np.isfinite(self.smallest[rows])
         columns, constant = np.array(self.data.names), self.data.train_std == 0
@@ -156,17 +156,17 @@ OF_SEEDS = ("ran_away_at", "smallest", "obs", "asked", "best_elbo", "best_step")
 
 
 def _shortest_half(x: np.ndarray[Any, Any]) -> float:
-    """The length of the shortest interval that holds half of one column's sorted values, (N,); 0 of none at all."""
+    """The length of the shortest interval that holds half of one column's sorted values, (N,); 0 if there are none."""
     span = len(x) // 2
     return float((x[span:] - x[: len(x) - span]).min()) if len(x) else 0.0
 
 
 def _repeats_below(x: np.ndarray[Any, Any]) -> float:
-    """The scale below which a value that repeats gains density without end, of one column's sorted values, (N,).
+    """The scale below which a repeated value gains density without end, from one column's sorted values, (N,).
 
-    Of the values that one row in twenty has, it is half of the largest distance within which one of them makes up
-    half of all values: at a smaller scale a normal density there sees little else. Values rounded to a grid repeat
-    too, and stand out below its width alone; without a value that repeats the scale is 0.
+    For values that occur in at least one row in twenty, it is half the largest distance within which one of them makes
+    up half of all values: at a smaller scale a normal density there sees little else. Values rounded to a grid also
+    repeat, and stand out only below its width; without repeated values the scale is 0.
     """
     values, counts = np.unique(x, return_counts=True)
     often = (counts >= OFTEN * len(x)) & (counts > 1)

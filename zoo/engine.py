@@ -1,10 +1,10 @@
 """One SVI step for many seeds at once, as a pure function of parameters, batch and noise.
 
-The parameters of seed s are row s of one matrix, so that Adam, clipping and freezing are arithmetic on rows. Random
-numbers are lifted out of the Pyro programs and enter as inputs, drawn from (seed, step) alone: a step is the same
-function in every mode, a seed's numbers do not depend on how many others run beside it, and there is no random
-state to keep. The step is run through Pyro as it is (``off``), recorded once as a graph over all seeds
-and replayed (``capture``), or that graph is compiled (``inductor``).
+The parameters of seed s are row s of one matrix, so Adam, clipping and freezing are arithmetic on rows. Random numbers
+are lifted out of the Pyro programs and enter as inputs, drawn from (seed, step) alone. So a step is the same function
+in every mode, a seed's numbers do not depend on the other seeds, and there is no random state to keep. The step runs
+directly through Pyro (``off``), is recorded once as a graph over all seeds and replayed (``capture``), or that graph is
+compiled (``inductor``).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from torch.func import functional_call, grad_and_value, vmap
 from zoo.batches import STEPS_AHEAD, Order, Resident, Training
 from zoo.context import Stream, pyro_context, quiet_compiler, random_stream, seeded
 from zoo.errors import OptionError
-from zoo.graphs import BrainFloatLayers, arrange_products, on_cuda, record
+from zoo.graphs import BrainFloatLayers, arrange_products, compiling_pays, on_cuda, record
 from zoo.noise import Tape
 from zoo.objectives import Loss, refuse_other_data, traces
 from zoo.ranks import Ranks
@@ -53,13 +53,13 @@ Objective = Callable[..., Loss]  # of model, guide, batch and the weight of the 
 Schedule = Callable[[int], tuple[float, float]]  # learning rate and KL weight of a step, numbered from 0
 
 LinAlgError: type[RuntimeError] = torch.linalg.LinAlgError  # type: ignore[attr-defined]
-NUMBERS_AHEAD = 2**18  # of a seed, whose noise is made together
-LARGE = 2**17  # numbers of a parameter, over all seeds, that are kept apart: one row with the others is a copy
+NUMBERS_AHEAD = 2**18  # noise numbers per seed that are made together
+LARGE = 2**17  # a parameter of this size over all seeds is a piece of its own: joining it to a row would copy it
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # Adam's, as in Kingma & Ba (2015) and torch.optim.Adam
 
 
 def close(a: Tensor, b: Tensor) -> bool:
-    """Equal but for rounding, as vectors."""
+    """Equal up to rounding, as vectors."""
     a, b = a.double().nan_to_num(), b.double().nan_to_num()
     return bool((a - b).norm() <= 1e-4 * b.norm())
 
@@ -69,7 +69,7 @@ def _random_state(device: torch.device) -> Tensor:
 
 
 def _pieces(sizes: Sequence[int], seeds: int) -> list[list[int]]:
-    """Sizes of parameters in pieces of their row: a large one is a piece of its own, small neighbours are one."""
+    """Sizes of the pieces of a row of parameters: a large parameter is its own piece, small neighbours share one."""
     pieces: list[list[int]] = []
     for large, group in groupby(sizes, lambda size: seeds * size >= LARGE):
         neighbours = list(group)
@@ -100,7 +100,7 @@ class Replica(nn.Module):
 
 @dataclass(frozen=True)
 class State:
-    """What a step changes, in place: parameters and Adam's moments, (S, P) each, and who is alive, (S,)."""
+    """What a step changes in place: parameters and Adam's moments, (S, P) each, and which seeds are alive, (S,)."""
 
     theta: Tensor
     first: Tensor
@@ -109,10 +109,10 @@ class State:
 
 
 class Inputs(NamedTuple):
-    """What a step is a function of, besides its state.
+    """The inputs of a step, besides its state.
 
-    The batches, (S, B, D), or their rows in data on the device, (S, B); standard noise, (S, .); Adam's step size, its
-    epsilon and the KL weight, (3,).
+    The batches, (S, B, D), or their row numbers in data on the device, (S, B); standard noise, (S, .); Adam's step
+    size, epsilon and the KL weight, (3,).
     """
 
     rows: Tensor
@@ -127,24 +127,25 @@ class Engine:
     Args:
         pair: the model and guide.
         seeds: one replica for each, with its own initial weights, noise and order of the data.
-        x: training data, shape (N, D), on the device, or read as they are needed.
+        x: training data, shape (N, D), on the device or read on demand.
         objective: (model, guide, batch, weight of the KL term) -> Loss.
         schedule: learning rate and KL weight of each step.
         batch_size: B.
         prepare: applied to each batch inside the step; may draw fresh noise.
         clip: the largest gradient norm of a seed, or None.
-        same_batches: whether all seeds see the data in one order, that of seed 0.
-        mode: how the step is run; on CUDA a recorded one is replayed as a CUDA graph. What cannot be captured is run
-            with "off", and ``note`` says why.
-        precision: of the products of layers while training; everything else stays in that of the data.
-        onednn_from: how large a product oneDNN gets, as an engine before this one found it; None measures it if needed.
-        ranks: which of the seeds are trained in this process; None for all.
+        same_batches: whether all seeds see the data in the order of seed 0.
+        mode: how the step is run; on CUDA a recorded step is replayed as a CUDA graph. A step that cannot be captured
+            runs with "off", and ``note`` says why. "auto" captures it, and compiles it if that pays.
+        steps: how many steps compiling has to pay in.
+        precision: precision of layer products in training; everything else has the precision of the data.
+        onednn_from: the size from which products go to oneDNN, found by an earlier engine; None measures it if needed.
+        ranks: which seeds are trained in this process; None for all.
 
     Raises:
         OptionError: the pair or the objective cannot be trained.
 
-    ``lifts_noise`` says whether every random number of the programs is an input of the step, ``recorded`` what a step
-    returns, by name.
+    ``lifts_noise`` says whether every random number of the programs is an input of the step; ``recorded`` names what a
+    step returns.
     """
 
     def __init__(
@@ -159,7 +160,8 @@ class Engine:
         prepare: Callable[[Tensor], Tensor] | None = None,
         clip: float | None = None,
         same_batches: bool = False,
-        mode: Mode = "capture",
+        mode: Mode | Literal["auto"] = "capture",
+        steps: int = 0,
         precision: Precision = "float32",
         onednn_from: float | None = None,
         ranks: Ranks | None = None,
@@ -202,10 +204,11 @@ class Engine:
         if not self.lifts_noise and mode != "off":
             self.note = "it draws random numbers that cannot be lifted out of the step"
         elif mode != "off":
-            self.mode = mode
+            self.mode = "capture" if mode == "auto" else mode
+            self._times = steps * len(seeds) / len(self.seeds) if mode == "auto" else 0.0
             try:
                 self._advance = self._recorded()
-            except Exception as error:  # whatever a program does that cannot be recorded, Pyro itself can run it
+            except Exception as error:  # whatever cannot be recorded, Pyro can still run
                 self.mode, self.note, self._advance = "off", _first_line(error), self._as_it_is()
         self.compile_seconds = time.perf_counter() - started
 
@@ -215,20 +218,20 @@ class Engine:
         """Take step number ``step`` (from 0), for every seed alive.
 
         Returns:
-            The diagnostics of the objective and the gradient norm, (R, S), as ``recorded`` names them; not a number for
-            the seeds that are frozen. A seed whose loss or gradient is not finite is frozen at the parameters it had.
+            The diagnostics of the objective and the gradient norm, (R, S), as named by ``recorded``; NaN for frozen
+            seeds. A seed whose loss or gradient is not finite is frozen at its last parameters.
         """
         self._step_number = step
         return self._advance(*self._held, *self.inputs(step))
 
     def freeze(self, which: Any) -> None:
-        """Train these seeds, a boolean array of shape (S,), no further."""
+        """Stop training these seeds, a boolean array of shape (S,)."""
         self.state.alive.logical_and_(~torch.as_tensor(which, dtype=torch.bool, device=self.x.device))
 
     def inputs(self, step: int) -> Inputs:
-        """Inputs of step number ``step``; its batches are consecutive pieces of endless permutations.
+        """The inputs of step number ``step``; batches are consecutive pieces of endless permutations.
 
-        The noise of a few steps is made together, as many whatever the number of seeds, as their rows are.
+        The noise of a few steps is made together, like their rows; how many does not depend on the number of seeds.
         """
         block, at = divmod(step, self._steps_ahead)
         if block != self._block:
@@ -236,7 +239,7 @@ class Engine:
         return Inputs(self.data.given(step), *self._noise_ahead[at])
 
     def _noise_of(self, block: int) -> list[tuple[Tensor, ...]]:
-        """Noise and rates of some steps."""
+        """Noise and rates of several steps."""
         ahead = self._steps_ahead
         normal, uniform = (self.x.new_empty(len(self.seeds), ahead, size) for size in self._noise_size.values())
         for row, seed in enumerate(self.seeds):
@@ -247,13 +250,13 @@ class Engine:
         return list(zip(normal.unbind(1), uniform.unbind(1), rates.unbind(), strict=True))
 
     def _rates(self, step: int) -> list[float]:
-        """Adam's bias corrections, m / (1 - β₁ᵗ) and v / (1 - β₂ᵗ), in one factor: a division less a parameter."""
+        """Adam's bias corrections, m / (1 - β₁ᵗ) and v / (1 - β₂ᵗ), in one factor: one division fewer per parameter."""
         rate, kl_weight = self.schedule(step)
         of_first, of_second = (1 - beta ** (step + 1) for beta in BETAS)
         return [rate * math.sqrt(of_second) / of_first, EPSILON * math.sqrt(of_second), kl_weight]
 
     def _in_pieces(self, state: State) -> tuple[Tensor, ...]:
-        """Views of what a step changes: the pieces of each matrix, and who is alive."""
+        """Views of what a step changes: the pieces of each matrix, and which seeds are alive."""
         matrices = (state.theta, state.first, state.second)
         return *(piece for matrix in matrices for piece in self._split(matrix)), state.alive
 
@@ -261,12 +264,12 @@ class Engine:
         return torch.split(rows, [sum(piece) for piece in self.pieces], dim=-1)
 
     def _step(self, *tensors: Tensor) -> Tensor:
-        """A step of every seed: takes what it changes, in pieces, and its inputs."""
+        """A step of every seed, from its state, in pieces, and its inputs."""
         *held, rows, normal, uniform, rates = tensors
         return self._update(*held, rates, *self._gradients(*held[: len(self.pieces)], rows, normal, uniform, rates))
 
     def _gradients(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Gradients in pieces and, of the loss, its value and what is recorded, (T, S); of parameters and inputs."""
+        """From parameters and inputs: gradients in pieces, and the loss and its recorded values, (T, S)."""
         *theta, rows, normal, uniform, rates = tensors
         _, _, kl_weight = rates.unbind()
         per_seed = self._vmapped if self.mode != "off" else self._one_by_one
@@ -276,9 +279,9 @@ class Engine:
         return *gradients, torch.stack(told)
 
     def _update(self, *tensors: Tensor) -> Tensor:
-        """Adam on every row, in place, but only where the loss and its gradient are finite.
+        """Adam on every row, in place, where the loss and its gradient are finite.
 
-        Takes what it changes, the rates, and what :meth:`_gradients` gives.
+        Takes the state, the rates, and the result of :meth:`_gradients`.
         """
         count = len(self.pieces)
         held, still_alive, rates = tensors[: 3 * count], tensors[3 * count], tensors[3 * count + 1]
@@ -288,7 +291,7 @@ class Engine:
         norm = torch.stack([gradient.norm(dim=1) for gradient in gradients]).norm(dim=0)
         alive = still_alive & told[0].isfinite() & norm.isfinite()
         statistics = torch.where(alive, torch.cat([told[1:], norm[None]]), torch.nan)
-        share = alive[:, None].to(rates.dtype)  # nothing of the step reaches a seed that is frozen
+        share = alive[:, None].to(rates.dtype)  # a frozen seed is not changed
         if self.clip is not None:
             shrunk = (self.clip / norm).clamp(max=1.0)[:, None]
             gradients = [gradient * shrunk for gradient in gradients]
@@ -332,7 +335,7 @@ class Engine:
     def _one_by_one(
         self, theta: Sequence[Tensor], batches: Tensor, normal: Tensor, uniform: Tensor, kl_weight: Tensor
     ) -> tuple[Sequence[Tensor], Loss]:
-        """The same through Pyro and autograd as they are, a seed at a time."""
+        """The same directly through Pyro and autograd, one seed at a time."""
         gradients, losses = [], []
         lost = kl_weight.new_tensor(torch.nan)
         for s in range(len(self.seeds)):
@@ -343,7 +346,7 @@ class Engine:
                     loss = self._of_batch({**self._from_pieces(row), **buffers}, batches[s], kl_weight)
                 gradients.append(torch.autograd.grad(loss.value, row, materialize_grads=True))
                 losses.append(Loss(loss.value.detach(), {n: of.detach() for n, of in loss.diagnostics.items()}))
-            except LinAlgError:  # of this seed: it is frozen, the others go on
+            except LinAlgError:  # this seed is frozen, the others go on
                 gradients.append(tuple(torch.full_like(piece, torch.nan, requires_grad=False) for piece in row))
                 losses.append(Loss(lost, dict.fromkeys(self.recorded[:-1], lost)))
         stacked = [torch.stack(column) for column in zip(*gradients, strict=True)]
@@ -351,16 +354,16 @@ class Engine:
         return stacked, Loss(torch.stack([of.value for of in losses]), diagnostics)
 
     def _draws(self, row: int, step: int, normal: Tensor, uniform: Tensor) -> AbstractContextManager[Any]:
-        """Where one seed's random numbers of a step come from: its noise, or a generator of its own."""
+        """The source of a seed's random numbers in a step: its noise, or its own generator."""
         if self.lifts_noise:
             return Tape(normal=normal[row], uniform=uniform[row])
         return seeded(random_stream(self.seeds[row], Stream.NOISE, step))
 
     def fault(self, row: int, step: int) -> str:
-        """What was not finite at the step that froze a seed: a site's value or density, or a parameter's gradient.
+        """What was not finite in the step that froze a seed: a site's value or density, or a parameter's gradient.
 
-        The step is a function of parameters, batch and noise, and a frozen seed stands where it stood before it: the
-        step is taken once more, through Pyro as it is.
+        A step is a function of parameters, batch and noise, and a frozen seed still has the parameters from before it,
+        so the step is repeated through Pyro.
         """
         theta = self.state.theta[row].detach().clone().requires_grad_()
         weights = {**self.parameters(theta), **{name: b[row] for name, b in self.buffers.items()}}
@@ -374,7 +377,7 @@ class Engine:
                 for site, node in trace.nodes.items():
                     if node["type"] != "sample" or site_is_subsample(node):
                         continue
-                    # a value that is summed out may well have probability 0
+                    # a value that is summed out may have probability 0
                     summed = "_enumerate_dim" in node["infer"]
                     for name in ("value", "log_prob"):
                         numbers = node[name]
@@ -387,14 +390,14 @@ class Engine:
             return _first_line(error)
         broken = [name for name, part in gradient.items() if not part.isfinite().all()]
         if not broken:
-            return "the objective was not finite" if not loss.isfinite() else "taken again, it was finite"
+            return "the objective was not finite" if not loss.isfinite() else "when repeated, the step was finite"
         more = f" and of {len(broken) - 1} more" if broken[1:] else ""
         return f"the gradient of {broken[0]}{more} was not finite"
 
     # -- before the first step -----------------------------------------------------------------------------------
 
     def _rehearse(self, base_measure: str) -> bool:
-        """Run the objective once with validation on; learn how much noise it takes and whether all of it was seen."""
+        """Run the objective once with validation on; find how much noise it takes and whether all of it was lifted."""
         buffers = {name: b[0].clone() for name, b in self.buffers.items()}
         weights = {**self.parameters(self.state.theta[0]), **buffers}
         batch = self.data.batch(self.data.given(0))[0]
@@ -411,8 +414,8 @@ class Engine:
         changed = [name for name, b in buffers.items() if not torch.equal(b, self.buffers[name][0])]
         if changed:
             raise OptionError(
-                f"the pair changes {changed[0]} while it runs (batch normalisation?), so that a datum's density "
-                "depends on the batch it is in: use layer normalisation, or a buffer that stands still."
+                f"the pair changes {changed[0]} while it runs (batch normalisation?), so a datum's density "
+                "depends on its batch: use layer normalisation, or a constant buffer."
             )
         if unnamed := {"elbo", "log_likelihood", "kl", "min_scale", "objective"} - as_it_is.diagnostics.keys():
             raise OptionError(
@@ -427,7 +430,7 @@ class Engine:
         return liftable
 
     def _as_it_is(self) -> Callable[..., Tensor]:
-        """The step through Pyro: a function of what it changes, in pieces, and of its inputs."""
+        """The step through Pyro: a function of its state, in pieces, and its inputs."""
         return self._step
 
     def _recorded(self) -> Callable[..., Tensor]:
@@ -441,7 +444,7 @@ class Engine:
         inputs: Callable[[int], tuple[Tensor, ...]],
         results: Callable[[Tensor], tuple[Tensor, ...]] = lambda result: (result,),
     ) -> Callable[..., Tensor]:
-        """A function of what it holds and of a step's inputs as a graph; one that does not repeat it is refused."""
+        """A function of state and inputs recorded as a graph, which is refused if it does not repeat the function."""
         s = self.state
 
         def given(step: int) -> tuple[Tensor, ...]:
@@ -452,34 +455,42 @@ class Engine:
             graph = record(function, *given(0))
             graph.graph.eliminate_dead_code()
             self.onednn_from = arrange_products(graph.graph, self.onednn_from)
+            if self._times and self._pays(graph.graph):
+                self.mode = "inductor"
+            self._times = 0.0  # what is recorded next is compiled if this is
             graph.recompile()
             by_graph, by_pyro = given(1), given(1)
             found, expected = results(graph(*by_graph)), results(function(*by_pyro))
-        # first moments, not parameters: Adam's step is all sign where a gradient is all but zero
+        # compare first moments, not parameters: for a gradient near zero, Adam's step is only its sign
         first = slice(len(self.pieces), min(2 * len(self.pieces), len(held(s))))
         if not all(map(close, (*by_graph[first], *found), (*by_pyro[first], *expected))):
             raise RuntimeError("its forward depends on more than parameters, data and Pyro's draws")
         advance: Callable[..., Tensor] = graph
         if self.mode == "inductor":
-            from torch._inductor import compile as inductor  # loads a compiler, so only when it is wanted
+            from torch._inductor import compile as inductor  # loads a compiler, so import it only when needed
 
             for placeholder in graph.graph.find_nodes(op="placeholder"):
-                del placeholder.meta["val"]  # of the recording; the compiler takes the inputs themselves
+                del placeholder.meta["val"]  # recorded values; the compiler takes the inputs themselves
             try:
-                with quiet_compiler():  # a GPU's calls are recorded, so only those on the CPU are worth compiling too
+                with quiet_compiler():  # a GPU's calls are recorded anyway: compile wrappers only on the CPU
                     advance = inductor(graph, list(given(0)), options={"cpp_wrapper": self.x.device.type == "cpu"})
-            except Exception as error:  # no C++ compiler, say: the recorded graph still runs
+            except Exception as error:  # for example no C++ compiler: the recorded graph still runs
                 self.mode, self.note = "capture", f"the compiler failed ({_first_line(error)})"
         if self.x.device.type == "cuda":
             try:
                 return on_cuda(advance, held(s), inputs(0), inputs(1))
-            except RuntimeError as error:  # kernel by kernel it still runs, if the card still does
+            except RuntimeError as error:  # it still runs kernel by kernel, unless the card failed
                 self.note = f"no CUDA graph: {_first_line(error)}"
                 try:
                     torch.rand(1, device=self.x.device)
                 except RuntimeError:
                     raise OptionError(f'{self.note}; start again with compile="off".') from None
         return advance
+
+    def _pays(self, graph: torch.fx.Graph) -> bool:
+        """Whether all processes compile their graphs, which the first decides."""
+        decided = self.ranks.first(lambda: {"pays": torch.tensor(compiling_pays(graph, self._times))})
+        return decided is not None and bool(decided["pays"])
 
     # -- parameters ----------------------------------------------------------------------------------------------
 
@@ -495,7 +506,7 @@ class Engine:
         }
 
     def call(self, function: Callable[..., Any], *args: Any) -> list[Any]:
-        """``function(model, guide, *args)`` of every seed as it stands, with the same noise at every call."""
+        """``function(model, guide, *args)`` for every seed's current weights, with the same noise at every call."""
         results = []
         self.program.eval()
         for row, seed in enumerate(self.seeds):
@@ -507,7 +518,7 @@ class Engine:
 
 
 def _started(replica: Pair, seed: int, data: Training, prepare: Callable[[Tensor], Tensor]) -> Replica:
-    """A replica on the data's device and in their precision, started from the data if its model wants that."""
+    """A replica on the data's device in their precision, initialised from the data if its model asks for it."""
     x, model = data.some, cast(Any, replica.model)
     program = Replica(model, replica.guide).to(x.device, x.dtype)
     if hasattr(model, "initialise"):

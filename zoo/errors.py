@@ -20,19 +20,19 @@ __all__ = [
 
 
 class ZooError(Exception):
-    """A mistake that the caller can mend; the command line prints its one line and exits with status 2."""
+    """A mistake the caller can correct; the command line prints it on one line and exits with status 2."""
 
 
 class DataError(ZooError, ValueError):
-    """The data cannot be used as they are; the message names the column or row and the remedy."""
+    """Data that cannot be used as they are; the message names the column or row and the remedy."""
 
 
 class OptionError(ZooError, ValueError):
-    """An option that the pair does not have, or a value of the wrong type or range."""
+    """An option the pair does not have, or a value of the wrong type or out of range."""
 
 
 class UnknownPair(ZooError, KeyError):
-    """No pair of that name in the catalogue; the message names the nearest ones."""
+    """No pair of that name in the catalogue; the message names the closest ones."""
 
     def __str__(self) -> str:  # KeyError would print the message in quotes
         return str(self.args[0])
@@ -43,7 +43,7 @@ class RunError(ZooError, ValueError):
 
 
 class Unknown(ZooError, RuntimeError):
-    """What was asked of a pair has no answer; the message is one sentence that says why."""
+    """A question a pair cannot answer; the message is one sentence that says why."""
 
 
 class Diverged(ZooError, RuntimeError):
@@ -55,7 +55,7 @@ class DivergenceWarning(UserWarning):
 
 
 def one_line(error: BaseException, within: Path | None = None) -> str:
-    """What an exception says and, if it is not the zoo's own, where it was raised: within a file, or at all.
+    """The message of an exception and, if it is not the zoo's own, where it was raised, in ``within`` if given.
 
     >>> one_line(OptionError("floor=-1: too small."))
     'floor=-1: too small.'

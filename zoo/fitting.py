@@ -9,6 +9,8 @@ import math
 import operator
 import os
 import platform
+import signal
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -57,24 +59,23 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
     "constant": lambda _: 1.0,
 }
-ROWS_AT_ONCE, VALUES_AT_ONCE = 4096, 2**22  # of a check's passes, at most
-COMPILING_TAKES = 20.0  # seconds, the first time
+ROWS_AT_ONCE, VALUES_AT_ONCE = 4096, 2**22  # at most, in a pass of a check
 FEW_STEPS = 50  # not worth recording
 MODES: tuple[Mode, ...] = get_args(Mode)
 OF_STEP = tuple(field.name for field in fields(State))
-OF_SEEDS = ("best_elbo", "best_step", "stopped_at", "settled_at")  # what a Record knows of each seed, and of each check
-OF_DENSITY = ("elbo", "log_likelihood", "objective")  # of what a step records: nats in the units of the data
+OF_SEEDS = ("best_elbo", "best_step", "stopped_at", "settled_at")  # what a Record knows of each seed
+OF_DENSITY = ("elbo", "log_likelihood", "objective")  # traces of a step in nats, in the units of the data
 OF_CHECKS = ("elbo", "column_scale", "median_scale", "scale_obs")
-NUMBER, SHARE = 4, 8  # bytes of a number, and the share of a card's free memory that data may take
-SCALED_AT_ONCE = 2**16  # numbers, which stay in a cache meanwhile
-REPEATED_ROWS, REPEATED_VALUES = 1024, 2**20  # a smaller part is drawn several times to quieten its mean
+NUMBER, SHARE = 4, 8  # bytes per number; data may take this fraction, 1/8, of a card's free memory
+SCALED_AT_ONCE = 2**16  # numbers, few enough to stay in the cache
+REPEATED_ROWS, REPEATED_VALUES = 1024, 2**20  # a smaller part is drawn several times to reduce noise in its mean
 
 Count = Annotated[int, Ge(1), Le(MOST)]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a pair is trained, apart from what is trained on."""
+    """How a pair is trained, apart from the data."""
 
     steps: Count | Literal["auto"] = 2000
     batch_size: Count = 128
@@ -94,17 +95,17 @@ class Settings:
     on_divergence: Literal["warn", "stop", "raise"] = "stop"
 
     def round(self, step: int) -> Round:
-        """The round that a step, numbered from 0, is in; a number of steps is one round."""
+        """The round of a step, numbered from 0; a fixed number of steps is one round."""
         return round_of(step) if self.steps == "auto" else Round(1, 0, self.steps)
 
     @property
     def most_steps(self) -> int:
-        """Where training ends at the latest."""
+        """The step at which training ends at the latest."""
         return AUTO_STEPS if self.steps == "auto" else self.steps
 
     @property
     def likely_steps(self) -> int:
-        """How many steps are to be reckoned with."""
+        """How many steps to expect."""
         return LIKELY_STEPS if self.steps == "auto" else self.steps
 
     def at(self, step: int) -> tuple[float, float]:
@@ -117,34 +118,34 @@ class Settings:
     def checks_at(self, step: int) -> bool:
         """Whether the validation ELBO is taken after this step, numbered from 0."""
         _, start, stop = self.round(step)
-        # the watch needs a few checks to see a scale falling, however few were asked for
+        # the watch needs a few checks to see a falling scale, even if fewer were asked for
         every = max(1, (stop - start) // max(self.checks, 2 * FALLING_CHECKS))
         return (step + 1 - start) % every == 0 or step + 1 == stop
 
     def settles_at(self, step: int) -> bool:
-        """Whether seeds that improve no more are to stop after this step: where a round ends that saw no warm-up."""
+        """Whether seeds that no longer improve stop after this step: at the end of a round without warm-up."""
         _, start, stop = self.round(step)
         return self.steps == "auto" and start >= self.warmup and step + 1 == stop
 
 
 def checked_settings(given: dict[str, Any]) -> Settings:
-    """Arguments of :func:`fit` by name, if each is of the right type and range and the device is there."""
+    """Arguments of :func:`fit` by name, if each has the right type and range and the device exists."""
     settings = checked(Settings, given, "fit")
     if settings.objective is not None:
         made = OBJECTIVES.make(settings.objective)
         if getattr(made, "over_warmup", False) and not settings.warmup:
             raise OptionError(
-                f"fit: objective={settings.objective!r} is the ELBO if there is no warm-up: say warmup=STEPS, too."
+                f"fit: objective={settings.objective!r} without warm-up is the ELBO: give warmup=STEPS too."
             )
     if settings.steps == "auto" and settings.schedule != "cosine":
         raise OptionError(
-            f'fit: steps="auto" restarts the cosine schedule, and schedule={settings.schedule!r} has no restarts: say '
-            "how many steps, or leave the schedule out."
+            f'fit: steps="auto" restarts the cosine schedule, and schedule={settings.schedule!r} has no restarts: give '
+            "a number of steps, or leave the schedule out."
         )
     if settings.steps == "auto" and settings.patience is not None:
         raise OptionError(
-            f'fit: steps="auto" stops a seed by what a round gained, and patience={settings.patience} by single '
-            "checks, which get worse at every restart: say how many steps, or leave patience out."
+            f'fit: steps="auto" stops a seed by its gain in a round, and patience={settings.patience} by single '
+            "checks, which get worse at every restart: give a number of steps, or leave patience out."
         )
     _device(settings.device)
     return settings
@@ -178,62 +179,61 @@ def fit(
 ) -> Run:
     """Train a pair for several seeds at once by stochastic variational inference with Adam.
 
-    Each seed has its own initial weights, noise and order of the data, and its numbers do not depend on the seeds
-    beside it. The weights of the best validation ELBO are kept unless asked otherwise; the test part is not touched.
+    Each seed has its own initial weights, noise and order of the data, and its numbers do not depend on the other
+    seeds. By default the weights with the best validation ELBO are kept; the test part is not touched.
 
-    Several processes make one fit together: all those that torchrun started, or that are in an initialised process
-    group of ``torch.distributed``, if all make this call. Where there are as many seeds as processes, each trains some
-    of them; else each trains all by some rows of every batch, to the same numbers but for rounding. Each gets the whole
-    run, and the first one alone writes the checkpoint and shows progress.
+    Several processes share one fit if all of them make this call: those started by torchrun, or in an initialised
+    process group of ``torch.distributed``. If there are at least as many seeds as processes, each trains some of them;
+    otherwise each trains all seeds on some rows of every batch, to the same numbers up to rounding. Each gets the
+    whole run; only the first writes the checkpoint and shows progress.
 
     Args:
         pair: from :func:`zoo.create`.
-        data: what it was created for.
+        data: the data it was created for.
         seeds: how many, counted from 0, or the seeds themselves.
-        steps: gradient steps, or "auto": rounds of 1,000 steps, 2,000 and so on to 16,000, each with a schedule of its
-            own. At the end of a round a seed stops if its validation ELBO gained at most 0.1 nats in it or fell that
-            far from its best, or if it ran away.
+        steps: gradient steps, or "auto": rounds of 1,000 steps, 2,000 and so on to 16,000, each with its own
+            schedule. A seed stops at the end of a round if its validation ELBO gained at most 0.1 nats in it, fell
+            0.1 nats below its best, or the seed ran away.
         batch_size: data per step.
         learning_rate: Adam's step size; None takes the card's.
-        schedule: "cosine" takes the learning rate to zero at the last step, "constant" leaves it.
+        schedule: "cosine" lowers the learning rate to zero at the last step, "constant" keeps it.
         objective: what is maximised: a name such as "elbo", or "iwae[samples=5, gradient=dreg]" with options, or one of
             ``zoo.objectives`` such as ``IWAE(samples=5)``; ``zoo parts`` lists them. None takes the card's.
-        warmup: steps over which the weight of the KL term rises to 1. The recorded ELBO is never annealed,
-            nor weighed by a ``poutine.scale`` of the pair's own.
+        warmup: steps over which the weight of the KL term rises to 1. The recorded ELBO is never annealed or
+            weighted by a ``poutine.scale`` of the pair.
         clip: the largest gradient norm of a seed; None does not clip.
-        same_batches: give all seeds the data in the same order, so that they differ by start and noise alone.
-        checks: how often the validation ELBO is taken, in each round if there are several.
-        validation_rows: how many rows of the validation part a check sees at most, and of the training part what the
-            watch and a model that settles do: a random subset, the same for all seeds, pairs and machines; None takes
-            all.
-        keep: "best" keeps the weights of the best validation ELBO, "last" those after the last step.
-        patience: stop a seed whose validation ELBO has not improved for so many checks; None never does.
+        same_batches: give all seeds the data in the same order, so that they differ only in start and noise.
+        checks: how many times the validation ELBO is computed, in each round if there are several.
+        validation_rows: the most validation rows that a check uses, and the most training rows that the watch and a
+            model that settles use: a random subset, the same for all seeds, pairs and machines; None takes all.
+        keep: "best" keeps the weights with the best validation ELBO, "last" those after the last step.
+        patience: stop a seed whose validation ELBO has not improved for this many checks; None never does.
         compile: "off" runs Pyro as it is, "capture" replays a recorded graph, "inductor" compiles it, "auto"
             chooses from the work ahead.
-        precision: "bfloat16" lets the layers of networks multiply in it while training; parameters, densities, Adam and
-            all that is scored stay in single precision.
-        device: "cpu", "cuda", or "auto" for the best there is.
+        precision: "bfloat16" is used for matrix products of network layers in training; parameters, densities, Adam
+            and all scores stay in single precision.
+        device: "cpu", "cuda", or "auto" for the best available.
         on_divergence: when a decoder scale runs to zero: "stop" freezes that seed, "warn" goes on (to the end of the
             round, if there are several), "raise" raises.
         progress: show a progress bar where a person is watching.
-        checkpoint: a directory to train in. A fit that was stopped there, however it ended, is continued to the
-            same bits as if it had not been; a finished one is returned; when done, the run is saved there. Ctrl-C
-            leaves the run as it stood in ``so-far`` there, but in several processes.
-        checkpoint_every: steps between states on disk, of which two are kept; None writes one at each check.
+        checkpoint: a directory to train in. A fit stopped there, however it ended, is continued to the same bits as if
+            it had not been stopped; a finished one is returned. When done, the run is saved there. Ctrl-C leaves the
+            unfinished run in ``so-far`` there.
+        checkpoint_every: steps between states on disk; the last two are kept; None writes one at each check.
         on_check: called after each check with a :class:`zoo.checks.Check`: ``docs/examples`` has calls for TensorBoard
             and MLflow. If it raises, the error is logged, it is not called again and training goes on; Ctrl-C, or a
-            ``KeyboardInterrupt`` that it raises, ends training as ever. Of several processes the first one calls it.
+            ``KeyboardInterrupt`` from it, ends training as usual. Among several processes only the first calls it.
 
     Returns:
         A :class:`zoo.Run` with groups ``optimization``, ``validation`` and ``constant_data``.
 
     Raises:
         OptionError: an argument of the wrong type or range, or a batch that cannot be divided over processes.
-        DataError: data of another shape or support than the pair was created for.
+        DataError: data the pair was not created for.
         Diverged: a seed ran away and ``on_divergence="raise"``.
-        RunError: the checkpoint's directory is in use, cannot be written, or holds something else. Once training has
-            begun, a full disk is a warning, and the run is returned all the same. Of several processes, one has ended
-            or was asked for another fit.
+        RunError: the checkpoint's directory is in use, cannot be written, or holds something else. (Once training has
+            begun, a full disk is only a warning, and the run is returned.) Or one of several processes has ended or
+            was asked for another fit.
 
     >>> import zoo
     >>> data = zoo.load_data("iris")
@@ -261,7 +261,7 @@ def fit(
         "torch": torch.__version__,
     }
     if checkpoint is None and checkpoint_every is not None:
-        raise OptionError("fit: checkpoint_every says how often and checkpoint where: name a directory too.")
+        raise OptionError("fit: checkpoint_every needs checkpoint: name a directory too.")
     if on_check is not None and not callable(on_check):
         raise OptionError(f"fit: on_check={on_check!r} is not a function: give one that takes a zoo.checks.Check.")
     teller = Teller(on_check)
@@ -270,7 +270,7 @@ def fit(
         return _train(pair, data, chosen_seeds, settings, progress, ranks, teller)
     every = None if checkpoint_every is None else count("checkpoint_every", checkpoint_every)
     if ranks.divides_rows:
-        identity["processes"] = ranks.size  # by which gradients are summed
+        identity["processes"] = ranks.size  # the order of summing gradients depends on it
     with Checkpoint(location("checkpoint", checkpoint), identity, data.origin, ranks) as place:
         if ranks.first(lambda: {} if (place.path / RECIPE).is_file() else None) is not None:
             run = load_run(place.path)
@@ -282,8 +282,8 @@ def fit(
         def write() -> None:
             try:
                 write_directory(place.path, run.files())
-            except RunError as error:  # the run is worth more than its place
-                log.warning("%s The run is in memory alone.", error)
+            except RunError as error:  # keep the run even if it cannot be saved
+                log.warning("%s The run is only in memory.", error)
 
         ranks.first(write)
     return run
@@ -302,33 +302,11 @@ def _train(
 ) -> Run:
     """Train from the start, or from the last state in a place."""
     saved = place.begin() if place else None
-    at = ranks.device
-    some_train, validation = (subsample(part, settings.validation_rows) for part in (data.train, data.validation))
-    width = _tensor(pair.view.width, at)
-    assert settings.objective is not None  # fit has filled it in
-    engine = (DividedEngine if ranks.divides_rows else Engine)(
-        pair,
-        seeds,
-        _training(pair, data.train, at),
-        objective=OBJECTIVES.make(settings.objective),
-        schedule=settings.at,
-        batch_size=settings.batch_size,
-        prepare=(lambda x: pair.view.noisy(x, torch.rand_like(x), width)) if data.noise else None,
-        clip=settings.clip,
-        same_batches=settings.same_batches,
-        mode=_mode(settings, pair, len(seeds)) if saved is None else MODES[int(saved["mode"])],
-        precision=settings.precision,
-        onednn_from=_onednn_from(saved, ranks),
-        ranks=ranks,
-    )
+    engine, record, watch = _prepared(pair, data, seeds, settings, ranks, saved)
     if engine.note and ranks.leads:
         log.warning("%s, compile=%r, is run with %r: %s", pair.name, settings.compile, engine.mode, engine.note)
     else:
         log.info("%s, compile=%r, is run with %r", pair.name, settings.compile, engine.mode)
-    record = Record(
-        engine, seeds, pair, some_train, validation, keep_last=settings.keep == "last", settles=settings.steps == "auto"
-    )
-    watch = Watch(pair, seeds, some_train.values)
     first, before = 0, 0.0
     if saved is not None:
         record.restore(saved)
@@ -361,7 +339,7 @@ def _train(
                     late = record.checks_without_progress() >= (settings.patience or math.inf)
                     record.stop(step + 1, late | (alarmed & (settings.on_divergence == "stop")))
                     if settings.settles_at(step):
-                        record.stop(step + 1, watch.ran_away_at >= 0)  # there is nothing it could settle at
+                        record.stop(step + 1, watch.ran_away_at >= 0)  # it has nothing to settle at
                         record.settle(step + 1, ~record.still_improving(settings.round(step).start))
                     tell(step + 1, settings.round(step), record.elbo[-1])
                 if place and ((step + 1) % save_every == 0 if save_every else check):
@@ -379,29 +357,73 @@ def _train(
                     break
     except KeyboardInterrupt:
         saved = place.latest() if place else None
-        if place is None or saved is None:
+        if place is None or saved is None or not ranks.leads:
             raise
-        if ranks.size > 1:  # the others, too, may be anywhere: there is no telling them to put a run together
-            raise KeyboardInterrupt(f"{place.path} holds the first {done} steps: the same call goes on.") from None
-        record.restore(saved)  # an interruption may come at any time, and a state is whole
-        watch.restore(saved)
         kept = ""
-        if record.checked:
-            record.stop(done, record.alive())
-            run = _run(pair, data, settings, engine, record, watch, float(saved["seconds"]))
-            run.tree.attrs["interrupted_at"] = done
-            try:
-                kept = f" and, in {run.save(place.path / SO_FAR)}, the run they made"
-            except RunError as error:  # there is the state all the same
-                log.warning("%s", error)
-        raise KeyboardInterrupt(f"{place.path} holds the first {done} steps{kept}: the same call goes on.") from None
+        with _undisturbed():
+            if ranks.size > 1:  # the others may be anywhere; a state holds all seeds, so one process is enough
+                engine, record, watch = _prepared(pair, data, seeds, settings, Ranks(ranks.device), saved)
+            record.restore(saved)  # an interruption may come at any time; a saved state is complete
+            watch.restore(saved)
+            if record.checked:
+                record.stop(done, record.alive())
+                run = _run(pair, data, settings, engine, record, watch, float(saved["seconds"]))
+                run.tree.attrs["interrupted_at"] = done
+                try:
+                    kept = f" and, in {run.save(place.path / SO_FAR)}, the run they made"
+                except RunError as error:  # the state is on disk regardless
+                    log.warning("%s", error)
+        raise KeyboardInterrupt(f"{place.path} holds the first {done} steps{kept}: the same call continues.") from None
     return _run(pair, data, settings, engine, record, watch, before + time.perf_counter() - started)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let a second Ctrl-C wait: torchrun sends its processes what the terminal has sent them already."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _prepared(
+    pair: Pair, data: Data, seeds: list[int], settings: Settings, ranks: Ranks, saved: dict[str, Tensor] | None
+) -> tuple[Engine, Record, Watch]:
+    """The engine, the record and the watch of a fit before its first step, ready to be given a saved state."""
+    at = ranks.device
+    some_train, validation = (subsample(part, settings.validation_rows) for part in (data.train, data.validation))
+    width = _tensor(pair.view.width, at)
+    assert settings.objective is not None  # fit has filled it in
+    engine = (DividedEngine if ranks.divides_rows else Engine)(
+        pair,
+        seeds,
+        _training(pair, data.train, at),
+        objective=OBJECTIVES.make(settings.objective),
+        schedule=settings.at,
+        batch_size=settings.batch_size,
+        prepare=(lambda x: pair.view.noisy(x, torch.rand_like(x), width)) if data.noise else None,
+        clip=settings.clip,
+        same_batches=settings.same_batches,
+        mode=_mode(settings) if saved is None else MODES[int(saved["mode"])],
+        steps=settings.likely_steps,
+        precision=settings.precision,
+        onednn_from=_onednn_from(saved, ranks),
+        ranks=ranks,
+    )
+    record = Record(
+        engine, seeds, pair, some_train, validation, keep_last=settings.keep == "last", settles=settings.steps == "auto"
+    )
+    return engine, record, Watch(pair, seeds, some_train.values)
 
 
 def _run(
     pair: Pair, data: Data, settings: Settings, engine: Engine, record: Record, watch: Watch, seconds: float
 ) -> Run:
-    """What was trained, with the cause for which seeds were frozen."""
+    """The run, after warnings that say why seeds were frozen."""
     seeds, frozen_at = record.seeds, record.frozen_at()
     here = enumerate(frozen_at[engine.ranks.part].tolist())
     found = [f"at step {step} {engine.fault(row, step - 1)}" if step >= 0 else "" for row, step in here]
@@ -419,18 +441,18 @@ def _run(
 
 
 class Record:
-    """Traces of every step and of every check, and the best weights so far; on the device until the end.
+    """Traces of every step and check, and the best weights so far; on the device until the end.
 
-    A step leaves a few numbers a seed, for which there is room as far as was asked for by ``reserve``.
+    A step leaves a few numbers per seed; ``reserve`` makes room for them.
 
     Args:
         engine: what is trained in this process.
-        seeds: all that are trained, in this process or another; what is known of checks is of all of them.
-        pair: in whose data's units the traces are.
-        train: what a model that settles is settled on, of the training part in the units as loaded, shape (N, D).
-        validation: what a check sees of the validation part in those units, shape (N, D).
-        keep_last: keep the weights of the last check instead of those of the best.
-        settles: whether seeds are to be trained until they improve no more.
+        seeds: all seeds trained, in this process or another; the results of checks cover all of them.
+        pair: the pair; the traces are in the units of its data.
+        train: the training rows a model settles on, in the units as loaded, shape (N, D).
+        validation: the validation rows a check uses, in the units as loaded, shape (N, D).
+        keep_last: keep the weights of the last check instead of the best.
+        settles: whether seeds are trained until they stop improving.
     """
 
     def __init__(
@@ -451,7 +473,7 @@ class Record:
         self.keep_last = keep_last
         self.settles = settles
         self.obs = validation["obs"].values
-        # of a batch, the volume of whose rows is not known afterwards, that of a mean row
+        # the log volume of a mean row, since that of a batch's own rows is unknown afterwards
         self.volume = pair.view.mean_log_volume(pair.data.train)
         self.validation_volume = pair.view.mean_log_volume(validation)
         device = engine.x.device
@@ -475,16 +497,16 @@ class Record:
         self.settled_at = np.full(len(seeds), -1)
 
     def reserve(self, steps: int) -> None:
-        """Make room for the traces of so many steps in all."""
+        """Make room for the traces of this many steps in total."""
         room = self.trace.new_full((steps - len(self.trace), *self.trace.shape[1:]), math.nan)
         self.trace = torch.cat([self.trace, room])
 
     def keep(self, step: int, statistics: Tensor) -> None:
-        """Note what a step returned, without waiting for it."""
+        """Record what a step returned, without waiting for it."""
         self.trace[step] = statistics
 
     def check(self, step: int) -> None:
-        """Take the validation ELBO and the decoder's scales, and keep the weights that are the best so far."""
+        """Compute the validation ELBO and the decoder's scales, and keep the best weights so far."""
         if self.train is not None:
             self.engine.call(_settle, self.engine.prepare, self.train)
         results = zip(*self.engine.call(_validate, self.validation), strict=True)
@@ -504,7 +526,7 @@ class Record:
             buffer[here] = self.engine.buffers[name][here]
 
     def last_check(self, steps: int, seconds: float) -> Check:
-        """What is known at the last check; every process has to ask."""
+        """The state at the last check; every process has to call it."""
         first = self.checked[-2] if len(self.checked) > 1 else 0
         recent = self.trace[first : self.checked[-1], self.engine.recorded.index("elbo")]
         return Check(
@@ -524,21 +546,21 @@ class Record:
         return self.ranks.whole(self.engine.state.alive).cpu().numpy()
 
     def checks_without_progress(self) -> np.ndarray[Any, Any]:
-        """For each seed, how many checks ago its best validation ELBO was."""
+        """How many checks ago each seed had its best validation ELBO."""
         return np.array([sum(step > best for step in self.checked) for best in self.best_step])
 
     def stop(self, step: int, which: np.ndarray[Any, np.dtype[np.bool_]]) -> None:
-        """Train these seeds no further."""
+        """Stop training these seeds."""
         self.stopped_at[which & self.alive()] = step
         self.engine.freeze(which[self.ranks.part])
 
     def still_improving(self, start: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Which seeds would gain by more steps than they have taken, in view of what they gained since a step."""
+        """Which seeds would gain from more steps, judged by their gain since a step."""
         elbo, since = np.stack(self.elbo, axis=1), np.array(self.checked) > start
         return still_improving(elbo[:, ~since], elbo[:, since])
 
     def settle(self, step: int, which: np.ndarray[Any, np.dtype[np.bool_]]) -> None:
-        """Train these seeds no further, since it would gain next to nothing."""
+        """Stop training these seeds, since they would gain next to nothing."""
         self.settled_at[which & self.alive()] = step
         self.stop(step, which)
 
@@ -549,13 +571,13 @@ class Record:
         return np.where(broken.any(0) & (self.stopped_at < 0), broken.argmax(0) + 1, -1)
 
     def best_weights(self) -> dict[str, Tensor]:
-        """Parameters of the best validation ELBO and the buffers, each with a leading seed axis."""
+        """Parameters with the best validation ELBO, and buffers, each with a leading seed axis."""
         buffers = {name: self.ranks.whole(buffer) for name, buffer in self.best_buffers.items()}
         weights = self.engine.parameters(self.ranks.whole(self.best_theta)) | buffers
         return {name: tensor.cpu().contiguous() for name, tensor in weights.items()}
 
     def state(self, steps: int) -> dict[str, Tensor]:
-        """All that is known after so many steps."""
+        """Everything to save after this many steps."""
         of_checks = {name: torch.as_tensor(np.stack(getattr(self, name))) for name in OF_CHECKS if getattr(self, name)}
         here = {
             **{f"engine.{name}": getattr(self.engine.state, name) for name in OF_STEP},
@@ -570,13 +592,13 @@ class Record:
             **{name: torch.as_tensor(getattr(self, name)) for name in OF_SEEDS},
             **of_checks,
         }
-        # copies: what is saved together may not share memory
+        # copies: tensors saved together must not share memory
         return {
             name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
         }
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Go back to what :meth:`state` returned; in place, since a recorded step holds on to its buffers."""
+        """Go back to what :meth:`state` returned, in place, since a recorded step refers to its buffers."""
         here = self.ranks.part
         for name in OF_STEP:
             getattr(self.engine.state, name).copy_(state[f"engine.{name}"][here])
@@ -634,21 +656,21 @@ def _subset_note(rows: int, of: int) -> dict[str, str]:
 
 
 def _repeated(x: Tensor) -> Tensor:
-    """A small part several times over, for several draws a datum."""
+    """A small part repeated, for several draws per datum."""
     times = min(REPEATED_ROWS // len(x), REPEATED_VALUES // x.numel())
     return x.repeat(times, 1) if times > 1 else x
 
 
 def _settle(model: Any, guide: Any, prepare: Any, x: Tensor) -> None:
-    """Let a model fix what it takes from training rows; ``Engine.call`` hands it its seed's buffers."""
+    """Let a model fix what it takes from training rows; ``Engine.call`` gives it its seed's buffers."""
     model.settle(guide, prepare(x))
 
 
 class Validation(NamedTuple):
-    """Mean ELBO of the validation part; of every column, (D,), the smallest decoder scale, its row, and the median one.
+    """Mean validation ELBO and, by column, (D,), the smallest decoder scale, its row, and the median scale.
 
-    The median is that of the first block of rows. It is not a number for a mixture, whose scales are no rows' own;
-    there, the row is -1.
+    The median is over the first block of rows. The scales of a mixture belong to no row: its median is NaN and its row
+    is -1.
     """
 
     elbo: Tensor
@@ -658,21 +680,21 @@ class Validation(NamedTuple):
 
 
 def _validate(model: Any, guide: Any, x: Tensor) -> Validation:
-    """What a check sees of x, shape (N, D), a block of rows at a time."""
+    """What a check computes on x, shape (N, D), a block of rows at a time."""
     total, smallest = x.new_zeros(()), x.new_full((x.shape[-1],), math.inf)
     median, at = torch.full_like(smallest, math.nan), torch.full_like(smallest, -1, dtype=torch.long)
     size = max(1, min(ROWS_AT_ONCE, VALUES_AT_ONCE // x.shape[-1]))
     for start, rows in zip(range(0, len(x), size), x.split(size), strict=True):
         try:
             p, q = traces(model, guide, rows)
-        except LinAlgError:  # of this seed: the others are validated all the same
+        except LinAlgError:  # in this seed only: the others are still validated
             return Validation(total + math.nan, torch.full_like(smallest, math.nan), at, median)
         total = total + terms(p, q, len(x)).elbo
         scale = column_scale(p.nodes["x"]["fn"]).to(x)
-        of_datum = scale.dim() == 2 and len(scale) == len(rows)  # a mixture's are those of its components
+        of_datum = scale.dim() == 2 and len(scale) == len(rows)  # a mixture has scales by component
         gone = rows.isnan() if of_datum else torch.zeros((), dtype=torch.bool)  # a scale where no value was observed
         if of_datum and start == 0:
-            # of an expanded tensor torch 2.13 returns what was in memory
+            # for an expanded tensor torch 2.13 returns uninitialised memory
             of_values = scale.masked_fill(gone, math.nan).contiguous()
             median = (of_values.nanmedian(0) if isinstance(p.nodes["x"]["fn"], Gapped) else of_values.median(0)).values
         least, row = scale.masked_fill(gone, math.inf).reshape(-1, x.shape[-1]).min(0)
@@ -684,7 +706,7 @@ def _validate(model: Any, guide: Any, x: Tensor) -> Validation:
 def _attributes(
     pair: Pair, data: Data, settings: Settings, engine: Engine, seeds: list[int], seconds: float
 ) -> dict[str, Any]:
-    """What identifies a run and repeats it; structures as JSON text, since netCDF takes no others."""
+    """What identifies a run and repeats it; structures are JSON text, since netCDF cannot store them."""
     options = pair.choices
     arguments = asdict(settings) | {"compile": engine.mode}
     told = "".join(f", {name}={value!r}" for name, value in options.items())
@@ -727,7 +749,7 @@ def _attributes(
 
 
 def _bound(pair: Pair) -> float:
-    """The model's upper bound on log p(x) in the units as loaded, or not a number."""
+    """The model's upper bound on log p(x) in the units as loaded, or NaN."""
     bound = getattr(pair.model, "log_density_bound", None)
     value = bound(pair.data.features) if bound else math.inf
     return value - pair.view.log_volume if math.isfinite(value) else math.nan
@@ -753,7 +775,7 @@ def _constants(data: Data, watch: Watch) -> dict[str, xarray.Dataset]:
 
 
 def checked_seeds(seeds: Any) -> list[int]:
-    """The seeds themselves, if they are a count or different whole numbers."""
+    """The list of seeds from a count or different whole numbers."""
     try:
         chosen = list(range(count("seeds", seeds, most=MOST_SEEDS)))
     except OptionError:
@@ -777,8 +799,8 @@ def _check_data(pair: Pair, data: Data) -> None:
         raise DataError(f"fit: data is a {type(data).__name__}; load it first, with zoo.load_data.")
     if data.fingerprint != pair.data.fingerprint:
         raise DataError(
-            f"{pair.name} was created for {pair.data!r} and is asked to fit {data!r}: other values, another split or "
-            "other options. Create it for the data it is to fit, since its scaling is theirs."
+            f"{pair.name} was created for {pair.data!r} but asked to fit {data!r}: other values, another split or "
+            "other options. Create it for the data it is to fit, since it uses their scaling."
         )
 
 
@@ -798,7 +820,7 @@ def _tensor(array: Any, device: torch.device) -> Tensor:
 
 
 def _training(pair: Pair, train: xarray.DataArray, device: torch.device) -> Training:
-    """The training part in the pair's units: on the device, unless it is large and the device has no room to spare."""
+    """The training part in the pair's units: on the device, unless it is too large for the device."""
     if not large(train.shape) or NUMBER * train.size < _room(device):
         return Resident(_tensor(pair.view.inward(train.values), device))
 
@@ -819,21 +841,13 @@ def _room(device: torch.device) -> int:
     return int(torch.cuda.mem_get_info(device)[0]) // SHARE if device.type == "cuda" else 0
 
 
-def _mode(settings: Settings, pair: Pair, seeds: int) -> Mode:
-    """What pays: recording takes under a second; compiling, 5 to 20 s, also fuses what is done to every parameter.
-
-    Measured on two cores, compiling saves about a millisecond a step and 4 ms for each million of parameters. The
-    choice depends on the work alone, so that it is the same when a run is repeated.
-    """
-    if settings.compile != "auto":
-        return settings.compile
-    parameters = sum(p.numel() for p in {*pair.model.parameters(), *pair.guide.parameters()}) * seeds
-    saved = settings.likely_steps * (1e-3 + 4e-9 * parameters)
-    return "inductor" if saved > COMPILING_TAKES else "capture" if settings.likely_steps >= FEW_STEPS else "off"
+def _mode(settings: Settings) -> Mode | Literal["auto"]:
+    """How steps are run; recording, which takes under a second, does not pay for a few."""
+    return "off" if settings.compile == "auto" and settings.likely_steps < FEW_STEPS else settings.compile
 
 
 def _onednn_from(saved: dict[str, Tensor] | None, ranks: Ranks) -> float | None:
-    """How large a product oneDNN gets, if it is known: several processes have to agree before it is needed."""
+    """How large oneDNN's products get, if known: several processes have to agree on it in advance."""
     if saved is None and ranks.size > 1:
         saved = ranks.first(lambda: {"onednn_from": torch.tensor(measured_onednn_from(), dtype=torch.float64)})
     return None if saved is None or saved["onednn_from"].isnan() else float(saved["onednn_from"])
@@ -841,7 +855,7 @@ def _onednn_from(saved: dict[str, Tensor] | None, ranks: Ranks) -> float | None:
 
 @contextmanager
 def _progress(told: str, *, shown: bool) -> Iterator[Callable[[int, Round, np.ndarray[Any, Any]], None]]:
-    """A bar with the validation ELBO, the rate and the time left of the round, moved at checks only; none in a pipe."""
+    """A bar with validation ELBO, rate and time left in the round, updated at checks only; none in a pipe."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -867,4 +881,4 @@ def _progress(told: str, *, shown: bool) -> Iterator[Callable[[int, Round, np.nd
             bar.update(task, completed=step, total=current.stop, rate=rate, elbo=mean)
 
         yield tell
-        bar.refresh()  # which rich leaves out at the end in a notebook
+        bar.refresh()  # rich omits it at the end in a notebook

@@ -1,4 +1,4 @@
-"""A table that is not the one a pair was trained on, by the columns that the pair knows: to numbers, and back."""
+"""A new table, converted by the columns a pair was trained on: to numbers, and back."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 
 def coded(columns: Sequence[Column], frame: Any, missing_values: Sequence[Any] = ()) -> Array:
-    """A data frame as numbers (N, D), NaN where an entry was not observed; columns of other names are left out.
+    """A data frame as numbers (N, D), NaN for missing entries; other columns are left out.
 
     Raises:
-        DataError: columns that are not there, all named at once, or cells that are no value of their column.
+        DataError: missing columns, all named at once, or cells that are not a value of their column.
 
     >>> import pandas as pd
     >>> city = Column(name="city", support="categorical", categories=("Bonn", "Rome"))
@@ -53,9 +53,9 @@ def _coded(column: Column, series: Any, missing_values: Sequence[Any]) -> Array:
         raw = numbered(column.name, series, missing_values)
     except Refused as reason:
         raise DataError(f"column {column.name!r} {reason.why}, and the pair was trained on numbers there") from None
-    except DataError as error:  # whose remedies are of a table that nothing was trained on yet
+    except DataError as error:  # its remedies are for a table before training
         found = str(error).partition("; ")[0]
-        raise DataError(f"{found}; write a number there, or nothing to have it filled in") from None
+        raise DataError(f"{found}; write a number there, or leave it empty to fill it in") from None
     if _holds_words(raw):
         held = few([repr(word) for word in raw.categories], 3)
         raise DataError(f"column {column.name!r} holds {held}, and the pair was trained on numbers there")
@@ -67,15 +67,15 @@ def _cells(series: Any, at: Array) -> zip[tuple[int, Any]]:
 
 
 def _number_of(cell: Any, categories: Sequence[str], name: str, row: int) -> int:
-    """The number of a category, as the user wrote it; of yes and no in capitals or not."""
+    """The number of a category, as the user wrote it; yes and no in any case."""
     word = str(int(cell) if isinstance(cell, float) and cell.is_integer() else cell).strip()
     known = [*categories]
     if {one.lower() for one in known} in OPPOSITES:
         known, word = [one.lower() for one in known], word.lower()
     if word not in known:
         raise DataError(
-            f"x holds {cell!r} in row {row} (counted from 0), column {name!r}, which is none of those the pair was "
-            f"trained on: {few([repr(one) for one in categories])}; write one of those, or nothing to have it filled in"
+            f"x holds {cell!r} in row {row} (counted from 0), column {name!r}, which is not among those the pair was "
+            f"trained on: {few([repr(one) for one in categories])}; write one of those, or leave it empty to fill it in"
         )
     return known.index(word)
 
@@ -85,7 +85,7 @@ def _holds_words(raw: Raw) -> bool:
 
 
 def filled(columns: Sequence[Column], frame: Any, values: Array, gaps: Array, decimal: str = ".") -> pandas.DataFrame:
-    """The frame with values (N, D) in the places of its gaps (N, D), and all else as it is.
+    """The frame with values (N, D) in its gaps (N, D), and everything else unchanged.
 
     Categories are written as in the frame, numbers in a column of text as text.
 
@@ -110,12 +110,12 @@ def _filled(column: Column, series: Any, values: Array, at: Array, decimal: str)
     text = not len(kept) or any(isinstance(cell, str) for cell in kept)
     new: list[Any] = values.tolist()
     if column.categories:
-        same = str.lower if {word.lower() for word in column.categories} in OPPOSITES else str  # TRUE is True
+        same = str.lower if {word.lower() for word in column.categories} in OPPOSITES else str  # TRUE equals True
         as_written = {same(str(cell).strip()): cell for cell in kept.unique()}
         new = [as_written.get(same(word), word) for word in map(column.written, new)]
     elif text and not pd.api.types.is_numeric_dtype(series.dtype):
         new = [column.written(value).replace(".", decimal) for value in new]
-    elif column.resolution is not None:  # a multiple of .001 as it is written
+    elif column.resolution is not None:  # written as a decimal, such as a multiple of .001
         new = [float(column.written(value)) for value in new]
     if isinstance(series.dtype, pd.CategoricalDtype):
         more = [word for word in dict.fromkeys(new) if word not in series.cat.categories]
@@ -126,5 +126,5 @@ def _filled(column: Column, series: Any, values: Array, at: Array, decimal: str)
         return whole.infer_objects()
     try:
         return whole.astype(series.dtype)
-    except (TypeError, ValueError):  # words in a column that was empty
+    except (TypeError, ValueError):  # words in an empty column
         return whole.infer_objects()

@@ -1,16 +1,15 @@
-"""Recorded steps, changed for where they run: products, factorisations, CUDA graphs; and layers in half the bits."""
+"""Recorded steps, adapted to the device: products, factorisations, CUDA graphs; and layers in bfloat16."""
 
 from __future__ import annotations
 
 import functools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch._functorch.compile_utils import fx_graph_cse
 from torch._guards import TracingContext, tracing
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -20,29 +19,33 @@ from torch.overrides import TorchFunctionMode
 __all__ = [
     "BrainFloatLayers",
     "arrange_products",
+    "compiling_pays",
     "measured_onednn_from",
     "on_cuda",
     "record",
     "share_results",
 ]
 
-ONEDNN_FROM, ONEDNN_FROM_IF_TWICE_AS_FAST = 2**24, 2**22  # operations of a product from which it overtakes MKL
-WIDE = 16  # columns of a product that MKL takes at a time
+ONEDNN_FROM, ONEDNN_FROM_IF_TWICE_AS_FAST = 2**24, 2**22  # operations of a product from which oneDNN is faster than MKL
+CALLED, FUSED = 4e-6, 3e-10  # seconds that compiling saves per operation, and per number of an elementwise one
+STARTED, COMPILED = 5.0, 0.02  # seconds that it takes, and more per operation
+WORTH = 2  # how many times what it takes compiling has to save, as machines differ and training may end early
+WIDE = 16  # columns of a product that MKL processes together
 WHOLE: dict[str, Any] = {"memory_format": torch.contiguous_format}
 
 
 def arrange_products(graph: torch.fx.Graph, onednn_from: float | None = None) -> float | None:
-    """Have every product on the CPU done the way it is fastest there.
+    """Do every product on the CPU in the fastest way.
 
-    Large ones in single precision go to oneDNN. Narrow ones are turned around, AB = (BᵀAᵀ)ᵀ, since MKL is up to four
+    Large products in single precision go to oneDNN. Narrow ones are transposed, AB = (BᵀAᵀ)ᵀ, since MKL is up to four
     times slower on few columns than on few rows.
 
     Args:
         graph: changed in place.
-        onednn_from: operations of a product from which oneDNN has it; None measures it if it matters.
+        onednn_from: operations of a product from which it goes to oneDNN; None measures it if it matters.
 
     Returns:
-        The threshold, None if it did not matter; given again, it arranges the products in the same way.
+        The threshold, None if it did not matter; passed again, it gives the same arrangement.
     """
     for node in graph.find_nodes(op="call_function", target=torch.ops.aten.bmm.default):
         left, right = (argument.meta["val"] for argument in node.args)
@@ -50,12 +53,12 @@ def arrange_products(graph: torch.fx.Graph, onednn_from: float | None = None) ->
         columns = right.shape[2]
         if left.device.type != "cpu":
             continue
-        operations = 2 * rows * inner * columns if left.dtype == torch.float32 else 0  # that oneDNN could have
+        operations = 2 * rows * inner * columns if left.dtype == torch.float32 else 0  # only float32 can go to oneDNN
         if onednn_from is None and operations >= ONEDNN_FROM_IF_TWICE_AS_FAST:
             onednn_from = measured_onednn_from()
         if onednn_from is not None and operations >= onednn_from:
             node.target = torch.ops.zoo.bmm.default
-            if left.stride(-1) != 1:  # oneDNN would lay it out anew itself, and slower than a compiler does
+            if left.stride(-1) != 1:  # oneDNN would copy it into this layout, more slowly than a compiler does
                 with graph.inserting_before(node):
                     laid_out = graph.call_function(torch.ops.aten.clone.default, node.args[:1], WHOLE)
                 node.args = (laid_out, *node.args[1:])
@@ -64,19 +67,32 @@ def arrange_products(graph: torch.fx.Graph, onednn_from: float | None = None) ->
                 a, b = (graph.call_function(torch.ops.aten.transpose.int, (side, 1, 2)) for side in node.args)
                 turned = graph.call_function(torch.ops.aten.bmm.default, (b, a))
                 back = graph.call_function(torch.ops.aten.transpose.int, (turned, 1, 2))
-                # as what follows was recorded for
+                # the layout that later operations were recorded with
                 whole_again = graph.call_function(torch.ops.aten.clone.default, (back,), WHOLE)
                 node.replace_all_uses_with(whole_again, propagate_meta=True)
             graph.erase_node(node)
     return onednn_from
 
 
+def compiling_pays(graph: torch.fx.Graph, times: float) -> bool:
+    """Whether a graph that runs so many times is done sooner if it is compiled first.
+
+    Compiling fuses elementwise operations, each of which otherwise passes through memory by itself. The costs are those
+    of one machine, so that the choice depends on the graph alone and is the same when a run is repeated.
+    """
+    values = [node.meta.get("val") for node in graph.nodes if torch.Tag.pointwise in getattr(node.target, "tags", ())]
+    numbers = sum(value.numel() for value in values if isinstance(value, Tensor))
+    operations = len(graph.nodes)
+    return times * (CALLED * operations + FUSED * numbers) > WORTH * (STARTED + COMPILED * operations)
+
+
 @functools.cache
 def measured_onednn_from() -> float:
     """Operations of a product from which oneDNN is faster than MKL on this processor.
 
-    Its calls cost more. On processors on which its products are twice as fast (AMD's of family 26, whose widest
-    vectors MKL does not use) that is soon made up for. The two are told apart by one product in which they are far.
+    Its calls cost more. On processors where its products are twice as fast (AMD family 26, whose widest vectors MKL
+    does not use) small products already make up for that. One product, where they differ most, tells the two kinds
+    apart.
     """
     if not torch.backends.mkldnn.is_available():
         return math.inf
@@ -91,7 +107,7 @@ def measured_onednn_from() -> float:
     return ONEDNN_FROM_IF_TWICE_AS_FAST if mkl > 1.5 * onednn else ONEDNN_FROM
 
 
-# inductor takes oneDNN's product for weights that never change, so it meets it as an operator it does not look into
+# inductor assumes that weights of oneDNN's product never change, so hide it in an opaque operator
 _OPERATORS = torch.library.Library("zoo", "DEF")
 _OPERATORS.define("bmm(Tensor a, Tensor b) -> Tensor")
 
@@ -109,7 +125,7 @@ def _(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _fail_alone(graph: torch.fx.Graph) -> None:
-    """Make a factorisation that fails not a number in its own seed: what would raise for all is dropped from graphs."""
+    """Turn a failing factorisation into NaN for its seed; graphs drop the checks that would raise for all."""
     for check in graph.find_nodes(op="call_function", target=torch.ops.aten._linalg_check_errors.default):
         info = check.args[0]
         factor = next(node for node in info.args[0].users if node.args[1] == 0)
@@ -124,8 +140,8 @@ def _fail_alone(graph: torch.fx.Graph) -> None:
 
 
 def record(function: Callable[..., Any], *inputs: Any) -> torch.fx.GraphModule:
-    """A function as a graph of what it does with these inputs, which may be trees of tensors."""
-    # one mode for the shapes of all nodes; torch would make one for each, which takes longer than all else
+    """A function recorded as a graph on these inputs, which may be trees of tensors."""
+    # one fake mode for all nodes; torch would make one for each, which takes longer than everything else
     shapes = FakeTensorMode(allow_fallback_kernels=True)
     with tracing(TracingContext(shapes)):
         graph: torch.fx.GraphModule = make_fx(lambda *given: function(*given))(*inputs)
@@ -134,13 +150,13 @@ def record(function: Callable[..., Any], *inputs: Any) -> torch.fx.GraphModule:
 
 
 def share_results(graph: torch.fx.GraphModule) -> None:
-    """Work out once what a program works out again and again, and hyperbolic tangents in a third of the time."""
+    """Compute repeated expressions once, and hyperbolic tangents in a third of the time."""
     constants: dict[int, torch.fx.Node] = {}
-    for node in graph.graph.find_nodes(op="get_attr"):  # a tensor has a name of its own wherever it was met
+    for node in graph.graph.find_nodes(op="get_attr"):  # a tensor gets a new name at every use
         first = constants.setdefault(id(getattr(graph, str(node.target))), node)
         if first is not node:
             node.replace_all_uses_with(first)
-    # 2 sigmoid(2x) - 1 is off by 2e-7 in single precision, and torch's tanh by 3e-8
+    # 2 sigmoid(2x) - 1 is off by 2e-7 in single precision, torch's tanh by 3e-8
     for node in graph.graph.find_nodes(op="call_function", target=torch.ops.aten.tanh.default):
         with graph.graph.inserting_before(node):
             twice = graph.graph.call_function(torch.ops.aten.mul.Tensor, (node.args[0], 2))
@@ -151,13 +167,43 @@ def share_results(graph: torch.fx.GraphModule) -> None:
     for node in graph.graph.find_nodes(op="call_function", target=torch.ops.aten.log.default):
         _undo_exponential(graph.graph, node)
     graph.graph.eliminate_dead_code()
-    once = fx_graph_cse(graph.graph)
-    once.set_codegen(graph.graph._codegen)
-    graph.graph = once
+    _merge_equal_nodes(graph.graph)
+
+
+def _merge_equal_nodes(graph: torch.fx.Graph) -> None:
+    """Of nodes that do the same with the same, keep the first; torch's own way to do it loads a compiler."""
+    calls = [node for node in graph.nodes if node.op == "call_function"]
+    if any(_writes(node.target) for node in calls):  # then equal nodes need not be equal tensors
+        return
+    first: dict[Any, torch.fx.Node] = {}
+    apart = {*graph.output_node().all_input_nodes}  # what is returned twice is not one tensor
+    for node in calls:
+        random = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+        if random or node in apart:
+            continue
+        same = first.setdefault((node.target, _key(node.args), _key(node.kwargs)), node)
+        if same is not node:
+            node.replace_all_uses_with(same)
+            graph.erase_node(node)
+
+
+def _writes(target: Any) -> bool:
+    return isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable
+
+
+def _key(argument: Any) -> Any:
+    """Equal for equal arguments alone: 1, 1.0 and True are not, nor are 0.0 and -0.0."""
+    if isinstance(argument, torch.fx.Node):
+        return argument
+    if isinstance(argument, Mapping):
+        return tuple((name, _key(value)) for name, value in argument.items())
+    if isinstance(argument, list | tuple):
+        return tuple(map(_key, argument))
+    return type(argument), repr(argument)
 
 
 def _undo_exponential(graph: torch.fx.Graph, log: torch.fx.Node) -> None:
-    """Take what the exponential was of for its logarithm, as of a scale whose logarithm a network gives."""
+    """Replace log(exp(a)) by a, as for a scale whose logarithm a network gives."""
     shaped: list[Any] = []
     inner: Any = log.args[0]
     while inner.target in (torch.ops.aten.expand.default, torch.ops.aten.view.default):
@@ -167,7 +213,7 @@ def _undo_exponential(graph: torch.fx.Graph, log: torch.fx.Node) -> None:
         return
     (result,) = inner.args
     with graph.inserting_before(log):
-        for node in reversed(shaped):  # of other strides than the exponential's
+        for node in reversed(shaped):  # with other strides than the exponential
             view = node.target is torch.ops.aten.view.default
             result = graph.call_function(
                 torch.ops.aten.reshape.default if view else node.target, (result, node.args[1])
@@ -177,9 +223,9 @@ def _undo_exponential(graph: torch.fx.Graph, log: torch.fx.Node) -> None:
 
 
 class BrainFloatLayers(TorchFunctionMode):
-    """Layers multiply in bfloat16, whose 8 bits of precision tensor cores take; all else stays as it is.
+    """Layers multiply in bfloat16, which has 8 bits of precision, on tensor cores; everything else is unchanged.
 
-    Unlike ``torch.autocast``, which would also round what follows a layer: a log density is a sum of thousands.
+    ``torch.autocast`` would also round what follows a layer, and a log density is a sum of thousands of terms.
     """
 
     LAYERS = (functional.linear, functional.conv2d, functional.conv_transpose2d)
@@ -201,18 +247,18 @@ def on_cuda(
     """A step as one CUDA graph, whose kernels are launched together.
 
     Args:
-        advance: the step, a function of what it changes in place and of its inputs.
-        held: what it changes in place, from call to call the same tensors.
-        inputs: of a step, of the shapes of every step; copied to where the graph looks for them.
-        others: of another step, on which the graph is compared with the step.
+        advance: the step, a function of the state it changes in place and of its inputs.
+        held: the state it changes in place, the same tensors at every call.
+        inputs: the inputs of a step, whose shapes all steps share; copied to where the graph reads them.
+        others: the inputs of another step, on which the graph is compared with the step.
 
     Returns:
-        The step, whose result is overwritten by the next one.
+        The step; the next call overwrites its result.
 
     Raises:
-        RuntimeError: the step cannot be recorded, or the graph does not do what the step does.
+        RuntimeError: the step cannot be recorded, or the graph does not repeat it.
     """
-    # of the same strides too: the step may have been compiled for them
+    # with the same strides too: the step may have been compiled for them
     looked_at = [torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device=t.device).copy_(t) for t in inputs]
     before = [tensor.clone() for tensor in held]
 
@@ -224,7 +270,7 @@ def on_cuda(
         now, beside = torch.cuda.current_stream(), torch.cuda.Stream()
         beside.wait_stream(now)
         with torch.cuda.stream(beside):
-            for _ in range(3):  # libraries set themselves up at the first calls, which may not be recorded
+            for _ in range(3):  # libraries initialise in the first calls, which must not be recorded
                 advance(*held, *looked_at)
             put_back()
         now.wait_stream(beside)
@@ -233,7 +279,7 @@ def on_cuda(
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 result = advance(*held, *looked_at)
         finally:
-            torch.cuda.set_stream(now)  # a recording that fails leaves its own behind
+            torch.cuda.set_stream(now)  # a failed recording leaves its own stream set
     recorded = graph, advance  # the step owns the constants that the graph reads
 
     def replay(*given: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""Entries that were not observed, drawn given those that were.
+"""Missing entries, drawn given the observed ones.
 
-Plain functions of (model, guide, x) for one seed, x in the model's units with NaN where an entry was not observed, the
-two programs as ones of what was observed (:func:`zoo.lenses.observed`).
+Plain functions of (model, guide, x) for one seed, with x in the model's units, NaN for missing entries, and both
+programs restricted to observed entries (:func:`zoo.lenses.observed`).
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ __all__ = [
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Latents: TypeAlias = dict[str, Tensor]
-SAMPLES = 1000  # draws of the guide among which those of importance sampling are chosen
-SWEEPS = 50  # over latents and entries, of either Gibbs sampler
-WARM_UP = 5  # one part in so many of them, in which Metropolis within Gibbs accepts every draw
+SAMPLES = 1000  # draws of the guide that importance sampling chooses from
+SWEEPS = 50  # sweeps over latents and entries in either Gibbs sampler
+WARM_UP = 5  # Metropolis within Gibbs accepts every draw in the first 1/WARM_UP of its sweeps
 
 
 def impute(
@@ -46,7 +46,7 @@ def impute(
     method: ImputationMethod = "importance",
     sweeps: int = SWEEPS,
 ) -> Tensor:
-    """Draws of x (N, D) in which only what was not observed differs, (K, N, D), a block of rows at a time."""
+    """Draws of x (N, D) that differ only in missing entries, (K, N, D), a block of rows at a time."""
     blocks = []
     for rows in _blocks(model, guide, x, draws):
         *_, latents = states(model, guide, rows, draws, method, sweeps)
@@ -57,22 +57,22 @@ def impute(
 def states(
     model: Observed, guide: Program, x: Tensor, draws: int, method: ImputationMethod, sweeps: int = SWEEPS
 ) -> Iterator[Latents]:
-    r"""Draws of the latents given what was observed, (K, B, ...) by site: one of importance sampling, one a sweep else.
+    r"""Draws of the latents given observed entries, (K, B, ...) by site: one by importance sampling, or one per sweep.
 
     ``importance`` chooses among many draws of the guide by their weights (Mattei & Frellsen 2019,
     https://arxiv.org/abs/1812.02633):
 
     .. math:: w_k \propto p(x_o \mid z_k) \, p(z_k) / q(z_k \mid x_o), \qquad z_k \sim q(z \mid x_o)
 
-    ``gibbs`` goes on from there by Metropolis within Gibbs (Mattei & Frellsen 2018, https://arxiv.org/abs/1802.04826,
-    section 4). With x completed, a draw of the guide is accepted with the probability
+    ``gibbs`` continues from there by Metropolis within Gibbs (Mattei & Frellsen 2018, https://arxiv.org/abs/1802.04826,
+    section 4). With x completed, a draw of the guide is accepted with probability
 
     .. math:: \min\left(1, \frac{p(x \mid z') \, p(z')}{p(x \mid z) \, p(z)} \frac{q(z \mid x)}{q(z' \mid x)}\right),
 
-    and x is completed again by a draw of :math:`p(x_m \mid x_o, z)`; K chains leave the posterior of latents and
-    entries as it is, whatever the guide. Every draw of the first fifth of the sweeps is accepted, since a guide that
-    never saw a gap starts the chains far from where they would be let go. ``pseudo-gibbs`` accepts every draw (Rezende,
-    Mohamed & Wierstra 2014, https://arxiv.org/abs/1401.4082), and what it leaves as it is is another distribution
+    and x is completed again by a draw of :math:`p(x_m \mid x_o, z)`. The posterior of latents and entries is invariant
+    under each of the K chains, whatever the guide. Every draw in the first fifth of the sweeps is accepted, since a
+    guide that never saw a gap starts the chains where they would get stuck. ``pseudo-gibbs`` accepts every draw
+    (Rezende, Mohamed & Wierstra 2014, https://arxiv.org/abs/1401.4082); its invariant distribution is a different one
     unless the guide is exact.
     """
     latents = _importance(model, guide, x, draws)
@@ -91,14 +91,14 @@ def _importance(model: Observed, guide: Program, x: Tensor, draws: int) -> Laten
     for rows in inference.row_blocks(x, samples * inference.width(model, x)):
         drawn = inference.posterior_draws(model, guide, rows, samples)
         weights = (drawn.lp - drawn.lq).double().softmax(0)
-        weights = torch.where(weights.isnan(), 1.0, weights)  # of data too far out for any draw, none is better
+        weights = torch.where(weights.isnan(), 1.0, weights)  # for data too far out for any draw, all are alike
         at = torch.multinomial(weights.mT, draws, replacement=True).mT
         chosen.append({name: _take(values, at) for name, values in drawn.latents.items()})
     return {name: torch.cat([block[name] for block in chosen], dim=1) for name in chosen[0]}
 
 
 def _take(values: Tensor, at: Tensor) -> Tensor:
-    """From values (K, B, ...), those of numbers (J, B) in each column: (J, B, ...)."""
+    """Select from values (K, B, ...) by the indices (J, B) of each column: (J, B, ...)."""
     index = at.reshape(*at.shape, *[1] * (values.dim() - 2)).expand(*at.shape, *values.shape[2:])
     return values.gather(0, index)
 
@@ -106,7 +106,7 @@ def _take(values: Tensor, at: Tensor) -> Tensor:
 def _sweep(
     model: Observed, guide: Program, x: Tensor, latents: Latents, accept: Callable[[Tensor, Tensor], Tensor]
 ) -> Latents:
-    """The entries that were not observed anew, and then the latents. Each chain of each datum is a row by itself."""
+    """Redraw the missing entries, then the latents. Each chain of each datum is its own row."""
     complete = missing_draws(given_latents(model, x, latents).base, x).flatten(0, 1)
     old = {name: values.flatten(0, 1)[None] for name, values in latents.items()}
     new = inference.posterior_draws(model.model, guide, complete, 1)
@@ -120,7 +120,7 @@ def _sweep(
 
 
 def _metropolis(new: Tensor, old: Tensor) -> Tensor:
-    """Whether draws are accepted, by the logarithms of their weights; one that is not a number is not."""
+    """Whether draws are accepted, by their log weights; NaN is rejected."""
     return torch.rand_like(new).log() < new - old
 
 
@@ -136,7 +136,7 @@ def given_latents(model: Observed, x: Tensor, latents: Latents) -> Gapped:
 
 
 def center(draws: Array, nominal: Array) -> Array:
-    """The mean of draws (K, ..., H), and where they are names, (H,), the most frequent one; NaN only where all are."""
+    """The mean of draws (K, ..., H), or the most frequent draw for names, (H,); NaN only if all draws are."""
     none = np.isnan(draws).all(axis=0)
     found = np.asarray(np.nansum(draws, axis=0) / np.maximum(1, (~np.isnan(draws)).sum(axis=0)))
     names = draws[..., nominal]
@@ -146,8 +146,8 @@ def center(draws: Array, nominal: Array) -> Array:
     return np.where(none, np.nan, found)
 
 
-def _blocks(model: Observed, guide: Program, x: Tensor, draws: int) -> tuple[Tensor, ...]:
-    """Rows that fit into memory together; a covariance for each datum takes as much as a layer as wide as it is."""
+def _blocks(model: Observed, guide: Program, x: Tensor, draws: int) -> Iterator[Tensor]:
+    """Rows that fit into memory together; a covariance per datum takes as much as a layer of its size."""
     likelihood = given_latents(model, x[:1], inference.posterior_draws(model, guide, x[:1], 1).latents).base
     joint = isinstance(likelihood, dist.MultivariateNormal | dist.LowRankMultivariateNormal)
     return inference.row_blocks(x, draws * max(inference.width(model, x), x.shape[1] ** 2 if joint else 0))

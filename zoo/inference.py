@@ -1,12 +1,12 @@
-"""What a trained model and guide say about data: evidence, posterior draws, reconstructions, samples.
+"""What a trained model and guide say about data: evidence, posterior draws, reconstructions and samples.
 
-Plain functions of (model, guide, x) for one seed, x in scaled units and results in scaled units; random numbers come
-from torch's generator as it stands.
+Plain functions of (model, guide, x) for one seed, with x and results in scaled units; random numbers come from torch's
+global generator.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import pyro
@@ -23,6 +23,7 @@ from zoo.latents import CATEGORY, REAL, latents
 from zoo.lenses import Cells, Dequantized
 from zoo.objectives import Program, latent_sites, plain_log_prob, traces
 from zoo.rowwise import Rowwise
+from zoo.storage import give_back
 
 __all__ = [
     "Cells",
@@ -53,8 +54,8 @@ __all__ = [
 ]
 
 CHUNK = 2**20  # numbers in the widest layer of a pass: 4 MiB in single precision
-DRAWN = 1000  # of one datum, together
-ENCODING_DRAWS = 1000  # of a guide whose mean is not known
+DRAWN = 1000  # draws per datum at a time
+ENCODING_DRAWS = 1000  # draws of a guide without a known mean
 
 
 class Draws(NamedTuple):
@@ -77,19 +78,19 @@ def log_weights(model: Program, guide: Program, x: Tensor, samples: int, columns
 
     .. math:: \log w_k = \log p(x, z_k) - \log q(z_k \mid x), \qquad z_k \sim q(z \mid x)
 
-    Enumerated latents y are summed out exactly, w_k = sum_y p(x, y, z_k) / q(z_k | x[, y]) with a draw z_k for each y
-    where it depends on y; for a guide that draws nothing every weight is the evidence itself. All densities are those
-    of the programs, whatever weight ``poutine.scale`` gives them in training.
+    Enumerated latents y are summed out exactly, w_k = sum_y p(x, y, z_k) / q(z_k | x[, y]), with a draw z_k for each y
+    if it depends on y. If the guide draws nothing, every weight is the evidence itself. Densities are not weighted,
+    even if ``poutine.scale`` weights them in training.
 
     Args:
         model: p(x, z).
         guide: q(z | x).
         x: data, shape (B, D).
         samples: K.
-        columns: indices of columns whose marginal evidence is wanted too, from the same draws.
+        columns: indices of columns whose marginal evidence is also computed, from the same draws.
 
     Returns:
-        Shape (K, B), or (2, K, B) with ``columns``: the weights of all columns and those of the columns alone.
+        Shape (K, B), or (2, K, B) with ``columns``: the weights with all columns and with only these columns.
     """
     likelihood, given, rest, _ = weighted_likelihood(model, guide, x, samples)
     parts = [given] if columns is None else [given, columns_log_prob(likelihood, x, columns)]
@@ -102,7 +103,7 @@ def log_weights(model: Program, guide: Program, x: Tensor, samples: int, columns
 class Weighted(NamedTuple):
     """p(x | z_k) for draws of the guide, its log density at x, and log p(z_k) - log q(z_k | x): (..., K, B) each.
 
-    The values of an enumerated latent are in dimensions left of K, and have no q. ``mask`` is that of site x.
+    The values of an enumerated latent are in dimensions left of K and have no q. ``mask`` is the mask of site x.
     """
 
     likelihood: Any
@@ -112,7 +113,7 @@ class Weighted(NamedTuple):
 
 
 def weighted_likelihood(model: Program, guide: Program, x: Tensor, samples: int) -> Weighted:
-    """What importance weights are made of; ``given + rest`` is their logarithm."""
+    """The parts of importance weights; ``given + rest`` is their logarithm."""
     with pyro.plate("samples", samples, dim=-2):
         p, q = traces(model, guide, x, plates=2)
     log_prior = sum(plain_log_prob(p.nodes[name]) for name in latent_sites(q))
@@ -122,9 +123,9 @@ def weighted_likelihood(model: Program, guide: Program, x: Tensor, samples: int)
 
 
 class LogWeights:
-    """:func:`log_weights` of so many draws, a few at a time: a decoder's memory does not grow with K.
+    """:func:`log_weights` of many draws, a few at a time, so that a decoder's memory does not grow with K.
 
-    Of several seeds of a pair, and of blocks of data, the programs are recorded once. Where nothing is drawn there is
+    The programs are recorded once for several seeds of a pair and blocks of data. If nothing is drawn, the result is
     one exact row, K = 1, whatever was asked.
     """
 
@@ -133,7 +134,7 @@ class LogWeights:
         self._kernels: dict[int, Rowwise] = {}
 
     def __call__(self, model: Program, guide: Program, x: Tensor) -> Tensor:
-        """Of x, shape (B, D): (K, B), or (2, K, B) with columns."""
+        """The log weights of x, shape (B, D): (K, B), or (2, K, B) with columns."""
         if draws_nothing(model, guide, x):
             return log_weights(model, guide, x, 1, self.columns)
         drawn = max(1, min(self.samples, DRAWN, CHUNK // width(model, x)))
@@ -142,7 +143,7 @@ class LogWeights:
         return torch.cat(of_pieces, dim=-1).movedim(0, -1)
 
     def known(self, model: Program, guide: Program, x: Tensor) -> Tensor:
-        """The same, or one exact row of a model that knows its evidence."""
+        """The same, or one exact row if the model knows its evidence."""
         rows = known_evidence(model, x, self.columns)
         return self(model, guide, x) if rows is None else rows
 
@@ -162,12 +163,12 @@ def stream_log_weights(
 
 
 def pieces(draws: int, largest: int) -> list[int]:
-    """So many draws in pieces, all but the last of which are the largest."""
+    """The sizes of pieces of this many draws; all but the last are of the largest size."""
     return [largest] * (draws // largest) + [draws % largest] * (draws % largest > 0)
 
 
 def known_evidence(model: Program, x: Tensor, columns: Tensor | None = None) -> Tensor | None:
-    """The evidence in the place of log weights, (1, B) or (2, 1, B), of a model with a method ``log_evidence``."""
+    """The evidence in place of log weights, (1, B) or (2, 1, B), if the model has a method ``log_evidence``."""
     known = getattr(model, "log_evidence", None)
     if known is None:
         return None
@@ -179,27 +180,28 @@ def known_evidence(model: Program, x: Tensor, columns: Tensor | None = None) -> 
 
 
 def draws_nothing(model: Program, guide: Program, x: Tensor) -> bool:
-    """Whether every latent is summed out, so that one evaluation says all."""
+    """Whether every latent is summed out, so that one evaluation suffices."""
     return not latents(guide, x).drawn and not isinstance(model, Dequantized)
 
 
 def width(model: Program, x: Tensor) -> int:
-    """Numbers that a decoder pass holds for one draw of one datum: its widest layer, or the data's own width.
+    """How many numbers a decoder pass holds for one draw of one datum: its widest layer, or the width of the data.
 
-    A parameter of shape (a, b, ...) stands for a layer of width a.
+    A parameter of shape (a, b, ...) counts as a layer of width a.
     """
     parameters = model.parameters() if isinstance(model, torch.nn.Module) else []
     return max([x.shape[-1], *(p.shape[0] for p in parameters if p.dim() > 1)])
 
 
-def row_blocks(x: Tensor, numbers_per_row: int) -> tuple[Tensor, ...]:
-    """x, shape (N, D), in blocks of rows that hold about ``CHUNK`` numbers each."""
-    blocks: tuple[Tensor, ...] = x.split(max(1, CHUNK // numbers_per_row))
-    return blocks
+def row_blocks(x: Tensor, numbers_per_row: int) -> Iterator[Tensor]:
+    """x, shape (N, D), in blocks of rows whose passes hold about ``CHUNK`` numbers each."""
+    for block in x.split(max(1, CHUNK // numbers_per_row)):
+        yield block
+        give_back()
 
 
 def posterior_draws(model: Program, guide: Program, x: Tensor, samples: int) -> Draws:
-    """K draws of every latent, enumerated ones included, from q(z | x) for each datum, a block of rows at a time."""
+    """K draws of every latent, including enumerated ones, from q(z | x) for each datum, a block of rows at a time."""
     blocks = [_posterior_draws(model, guide, rows, samples) for rows in row_blocks(x, samples * width(model, x))]
     latents = {name: torch.cat([block.latents[name] for block in blocks], dim=1) for name in blocks[0].latents}
     return Draws(latents, *(torch.cat([getattr(block, name) for block in blocks], dim=1) for name in ("lp", "lq")))
@@ -228,36 +230,36 @@ class _Prior(nn.Module):
         self.model = model
 
     def forward(self, x: Tensor) -> None:
-        """The model's sites but for the datum."""
+        """The model's sites except the datum."""
         with poutine.block(hide=["x"]):
             self.model(x)
 
 
 def overflown(model: Program, guide: Program, x: Tensor) -> Tensor:
-    """Which data (N,) are so far out that their latents, or what they are decoded to, are not numbers."""
+    """Which data (N,) are so far out that their latents or decoder outputs are NaN."""
     with seeded(0):
         draws = posterior_draws(model, guide, x, 1)
     return (draws.lp - draws.lq)[0].isnan()
 
 
 def refuse_overflow(model: Program, guide: Program, x: Tensor, obs: Sequence[int]) -> None:
-    """Raise Unknown where a datum is so far out that its latents, or what they are decoded to, are not numbers.
+    """Raise Unknown if a datum is so far out that its latents or decoder outputs are NaN.
 
-    ``obs`` (N,) are the numbers that the rows of x, (N, D), have in their source.
+    ``obs`` (N,) are the source row numbers of x, (N, D).
     """
     wrong = overflown(model, guide, x)
     if wrong.any():
         row = obs[int(wrong.nonzero()[0])]
-        raise Unknown(f"row {row}, of the test part, is so far out that the numbers of guide or decoder overflow there")
+        raise Unknown(f"row {row} of the test part is so far out that guide or decoder overflows")
 
 
 def predictive_draws(model: Program, x: Tensor, samples: int, guide: Program | None = None) -> Tensor:
     """K draws of x, shape (K, B, D): given each datum's posterior, or from the prior without a guide.
 
-    With the prior, ``x`` only gives B and D.
+    With the prior, ``x`` only provides B and D.
     """
     with pyro.plate("samples", samples, dim=-2):
-        # conditioned on x, the model would hand the data back
+        # conditioned on x, the model would return the data
         program = poutine.uncondition(model)
         if guide is not None:
             program = poutine.replay(program, trace=poutine.trace(guide).get_trace(x))
@@ -266,10 +268,10 @@ def predictive_draws(model: Program, x: Tensor, samples: int, guide: Program | N
 
 
 def encode(guide: Program, x: Tensor) -> Tensor:
-    """The mean of q(z | x), shape (B, L); the probability of each component, (B, C), for a discrete latent.
+    """The mean of q(z | x), shape (B, L), or the probability of each component, (B, C), for a discrete latent.
 
-    Of several latents it is z that is meant, or the first where none is called so. In closed form where that is known,
-    and over ``ENCODING_DRAWS`` draws where it is not: of a flow, or of a z that depends on what is drawn before it.
+    With several latents it is z, or the first if none is called z. In closed form if known, otherwise from
+    ``ENCODING_DRAWS`` draws: for a flow, or a z that depends on an earlier draw.
     """
     first, *others = latent_sites(poutine.trace(guide).get_trace(x[:1]))
     name = REAL if REAL in others else first
@@ -283,15 +285,15 @@ def encode(guide: Program, x: Tensor) -> Tensor:
 
 
 def encoded_site(guide: Program, x: Tensor) -> str:
-    """The latent that :func:`encode` gives the mean of: z, or the first where none is called so."""
+    """The latent whose mean :func:`encode` gives: z, or the first if none is called z."""
     sites = latent_sites(poutine.trace(guide).get_trace(x[:1]))
     return REAL if REAL in sites else sites[0]
 
 
 def decode(model: Program, site: str, means: Tensor, blank: Tensor) -> Tensor:
-    """The mean of p(x | z) for latents (N, L), (N, D); of a discrete latent, for the probabilities of its values.
+    """The mean of p(x | z), (N, D), for latents (N, L), or for the probabilities of a discrete latent's values.
 
-    ``blank`` (1, D) only gives D.
+    ``blank`` (1, D) only provides D.
     """
 
     def mean(values: Tensor, rows: Tensor) -> Tensor:
@@ -305,9 +307,9 @@ def decode(model: Program, site: str, means: Tensor, blank: Tensor) -> Tensor:
 
 
 def responsibility(guide: Program, x: Tensor) -> Tensor | None:
-    """The probability of each component given the datum, (B, C), if the guide has a latent ``component`` of this kind.
+    """The probability of each component given the datum, (B, C), if the guide has a discrete latent ``component``.
 
-    Where it depends on what is drawn before it, a mean over ``ENCODING_DRAWS`` draws of that.
+    If it depends on earlier draws, the mean over ``ENCODING_DRAWS`` of them.
     """
     trace = poutine.trace(guide).get_trace(x[:1])
     if CATEGORY not in trace.nodes or not isinstance(trace.nodes[CATEGORY]["fn"], dist.Categorical):

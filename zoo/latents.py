@@ -1,4 +1,4 @@
-"""The latents of a program: their names, which of them are summed out, and all others in one real vector."""
+"""The latents of a program: their names, which are summed out, and all others as one real vector."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from zoo.objectives import Program, latent_sites, plain_log_prob
 
 __all__ = ["CATEGORY", "REAL", "Latents", "Vector", "is_real", "latents", "log_density", "real_vector", "vector_dim"]
 
-REAL, CATEGORY = "z", "component"  # the sites that have groups of their own in a tree
+REAL, CATEGORY = "z", "component"  # sites with their own groups in a tree
 
 
 class Latents(NamedTuple):
-    """Names of the latents of a program, those that are drawn and those that are summed out."""
+    """Names of a program's latents, both drawn and summed out."""
 
     drawn: tuple[str, ...]
     summed: tuple[str, ...]
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All of them."""
+        """All latents."""
         return (*self.drawn, *self.summed)
 
     def __str__(self) -> str:
@@ -43,16 +43,16 @@ def latents(program: Program, x: Tensor) -> Latents:
 
 
 def _looked_at(program: Program, x: Tensor) -> tuple[Latents, Any]:
-    """The latents, and the trace on one datum that they were seen in."""
+    """The latents, and the trace on one datum that shows them."""
     with seeded(0), torch.no_grad(), poutine.enum(first_available_dim=-2):
         trace = poutine.trace(program).get_trace(x[:1])
     return Latents(*(tuple(latent_sites(trace, enumerated=summed)) for summed in (False, True))), trace
 
 
 def vector_dim(model: Program, x: Tensor) -> tuple[Latents, int]:
-    """The latents of a model on data x (B, D), discrete ones summed out, and how wide its real vector ``z`` is.
+    """The latents of a model on data x (B, D), discrete ones summed out, and the width of its real vector ``z``.
 
-    0 where another latent is drawn, where z is no real vector, or where a component beside it is not known given z.
+    The width is 0 if another latent is drawn, z is not a real vector, or a component besides it is unknown given z.
     """
     found, trace = _looked_at(config_enumerate(model, "parallel"), x)
     if found.drawn != (REAL,) or (found.summed and not hasattr(model, "component_logits")):
@@ -62,18 +62,18 @@ def vector_dim(model: Program, x: Tensor) -> tuple[Latents, int]:
 
 
 def is_real(support: Any) -> bool:
-    """Whether values with this support are any real numbers."""
-    while hasattr(support, "base_constraint"):  # of a mixture there are two around it
+    """Whether this support is all real numbers."""
+    while hasattr(support, "base_constraint"):  # a mixture wraps it twice
         support = support.base_constraint
     return support is constraints.real
 
 
 class Vector(NamedTuple):
-    """The continuous latents of a program as one real vector for each datum, whatever their supports are.
+    """The continuous latents of a program as one real vector per datum, whatever their supports.
 
     Attributes:
-        names: of the sites, in order.
-        maps: from real numbers to each support.
+        names: names of the sites, in order.
+        maps: maps from real numbers to each support.
         shapes: event shapes of the sites as real numbers.
     """
 
@@ -88,7 +88,7 @@ class Vector(NamedTuple):
                           for part, shape in zip(parts, self.shapes, strict=True)], dim=-1)  # fmt: skip
 
     def values(self, u: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """From real numbers (..., B, U) to latents by name, and the log volume that they are stretched by, (..., B)."""
+        """From real numbers (..., B, U) to latents by name, with the log volume of the map, (..., B)."""
         values, volume = {}, u.new_zeros(u.shape[:-1])
         pieces = u.split([shape.numel() for shape in self.shapes], dim=-1)
         for name, to_support, shape, piece in zip(*self, pieces, strict=True):
@@ -100,17 +100,17 @@ class Vector(NamedTuple):
 
 
 def real_vector(trace: Any) -> Vector:
-    """The continuous latents of a trace as a real vector; the discrete ones beside them are to be summed out.
+    """The continuous latents of a trace as a real vector; discrete ones are to be summed out.
 
     Raises:
-        Unknown: a discrete one has too many values for that.
+        Unknown: a discrete latent has too many values for that.
     """
     names, maps, shapes = [], [], []
     for name in latent_sites(trace):
         site = trace.nodes[name]
         if site["fn"].support.is_discrete:
             if not site["fn"].has_enumerate_support:
-                raise Unknown(f"latent {name!r} has no end of values to be summed out, and no gradient moves it")
+                raise Unknown(f"latent {name!r} has too many values to sum out, and no gradient moves it")
             continue
         names.append(name)
         maps.append(biject_to(site["fn"].support))
@@ -120,19 +120,19 @@ def real_vector(trace: Any) -> Vector:
 
 
 def log_density(program: Program, x: Tensor, values: dict[str, Tensor]) -> Tensor:
-    """Log of the joint density of given latents, (K, B, ...) each, and of what else the program declares, (K, B).
+    """Log joint density of given latents, (K, B, ...) each, and of the program's other sites, (K, B).
 
     Discrete latents that are not given are summed out.
 
     Raises:
-        Unknown: the density of a latent is known at the program's own draws alone, as that of a planar flow.
+        Unknown: the density of a latent is known only at the program's own draws, as for a planar flow.
     """
     draws = len(next(iter(values.values())))
     summing = config_enumerate(poutine.condition(program, data=values), "parallel")
     with pyro.plate("samples", draws, dim=-2), poutine.enum(first_available_dim=-3):
         trace = poutine.trace(summing).get_trace(x)
     names = ", ".join(name_of(trace.nodes[name]["fn"]) for name in values)
-    with known(f"the density of {names} at a point that it has not drawn"):
+    with known(f"the density of {names} at a point it has not drawn"):
         trace.compute_log_prob()
     density: Any = sum(plain_log_prob(node) for node in trace.nodes.values() if "log_prob" in node)
     of_each: Tensor = density.expand(*density.shape[:-2], draws, len(x)).reshape(-1, draws, len(x))

@@ -1,6 +1,6 @@
-"""What is put at site x of any model: the mass of a cell, a dequantised density, or what was observed alone.
+"""Replacements for site x of any model: the mass of a cell, a dequantised density, or observed entries only.
 
-Each is a model around a model, and none edits a likelihood.
+Each wraps a model; no likelihood is edited.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ __all__ = [
 
 
 class Cells(nn.Module):
-    """A model of continuous x as a model of the cell of width w that x is in: p(x | z) integrated over it.
+    """A model of the cell of width w that contains x: p(x | z) integrated over the cell.
 
-    Exact where the features are independent given z and their distribution functions are known.
+    Exact if the features are independent given z and their distribution functions are known.
 
     Args:
         model: p(x, z), the datum at site ``x``.
-        width: w, by column, shape (D,); not a number for a column that is left as it is, whose values are points or
-            have a mass of their own.
+        width: w, by column, shape (D,); NaN for a column that is left unchanged, whose values are points or already
+            have a mass.
     """
 
     def __init__(self, model: nn.Module, width: Tensor) -> None:
@@ -67,14 +67,14 @@ class Cells(nn.Module):
 
 
 class Dequantized(Cells):
-    r"""The same by a uniform draw over the cell: an unbiased estimate, fresh at every evaluation, for any model.
+    r"""The same by a uniform draw over the cell: an unbiased estimate for any model, drawn again at every evaluation.
 
     .. math:: p(x + u \mid z) \prod_j w_j, \qquad u_j \sim U(-w_j/2, w_j/2)
 
     Its logarithm is a lower bound in expectation. Theis, van den Oord & Bethge (2016), https://arxiv.org/abs/1511.01844
 
-    Only for densities on all of the reals: one on an interval has no say beyond its ends, where half of the cell of a
-    value at an end is, and the masses of all values would not add up to one.
+    Only for densities on the whole real line. Half of the cell of a value at the end of an interval lies outside it,
+    so the masses of all values would not add up to one.
     """
 
     def likelihood(self, fn: Any) -> dist.TorchDistribution:
@@ -82,7 +82,7 @@ class Dequantized(Cells):
         support = ask(fn, "support")
         if getattr(support, "base_constraint", support) is not constraints.real:
             raise Unknown(
-                f"{name_of(fn)} is no density on the whole cell of a value, so that the mass of one is not known"
+                f"{name_of(fn)} is not a density on the whole cell of a value, so the mass of a cell is not known"
             )
         return _Spread(fn, self.width)
 
@@ -101,7 +101,7 @@ class _Spread(dist.TorchDistribution):  # type: ignore[misc]
 
     def log_prob(self, x: Tensor) -> Tensor:
         u = torch.rand((*self.batch_shape, *self.event_shape), dtype=x.dtype, device=x.device) - 0.5
-        # in a column without cells nothing is spread and nothing is gained, and of an entry that is not there
+        # columns without cells and missing entries are neither spread nor scored
         volume = torch.where(x.isnan() | self.width.isnan(), 0.0, self.width.log()).sum(-1)
         return self.base.log_prob(x + u * self.width.nan_to_num(0.0)) + volume  # type: ignore[no-any-return]
 
@@ -118,19 +118,19 @@ class _Replace(Messenger):  # type: ignore[misc]
             msg["fn"] = self.replacement(msg["fn"])
 
 
-# -- entries that were not observed ------------------------------------------------------------------------------------
+# -- missing entries ---------------------------------------------------------------------------------------------------
 
 
 class Observed(nn.Module):
-    r"""A model of the entries that were observed, those that are NaN in x being integrated out.
+    r"""A model of the observed entries; those that are NaN in x are integrated out.
 
     .. math:: p(x_o, z) = p(z) \int p(x_o, x_m \mid z) \, dx_m
 
-    What the model may have beside its sites it has still: ``log_evidence``, ``initialise``, ``settle``, ...
+    The model's methods remain available: ``log_evidence``, ``initialise``, ``settle``, ...
 
     Args:
         model: p(x, z), the datum at site ``x``.
-        filler: a value that each column can have, (D,), of which nothing depends.
+        filler: a value that each column can take, (D,); no result depends on it.
     """
 
     filler: Tensor
@@ -148,7 +148,7 @@ class Observed(nn.Module):
                 raise
         hook = getattr(self.model, name)
         if name in _OF_SOME and "observed" not in signature(hook).parameters:
-            raise AttributeError(f"{type(self.model).__name__}.{name} knows complete data alone: it takes no observed=")
+            raise AttributeError(f"{type(self.model).__name__}.{name} needs complete data: it takes no observed=")
         return partial(_ADAPTED[name], self, hook) if name in _ADAPTED else hook
 
     def likelihood(self, *args: Any, **kwargs: Any) -> Any:
@@ -157,23 +157,23 @@ class Observed(nn.Module):
         return own(*args, **kwargs)
 
     def forward(self, x: Tensor) -> None:
-        """The model's sites, with the density of what was observed at site ``x``."""
+        """The model's sites, with the density of the observed entries at site ``x``."""
         with _Replace("x", lambda fn: Gapped(fn, self.filler)):
             self.model(x)
 
 
 def _initialise(lens: Observed, hook: Callable[[Tensor], None], x: Tensor) -> None:
-    """Start from data in which each gap has a value of its column, drawn at random: means and variances stay."""
+    """Initialise from data whose gaps hold random values of their column, which keeps means and variances."""
     filled = x.clone()
     for column, filler in zip(filled.T, lens.filler.to(x), strict=True):
         gone = column.isnan()
-        known = column[~gone] if not gone.all() else filler[None]  # as it may be in some rows of a large table
+        known = column[~gone] if not gone.all() else filler[None]  # possible in a sample of a large table
         column[gone] = known[torch.randint(len(known), (int(gone.sum()),), device=x.device)]
     hook(filled)
 
 
 def _with_mask(lens: Observed, hook: Callable[..., Any], x: Tensor, *args: Any) -> Any:
-    """What a model knows in closed form, of the entries that were observed."""
+    """A closed-form method of a model, for the observed entries."""
     there = ~x.isnan()
     return hook(torch.where(there, x, lens.filler.to(x)), *args, observed=there)
 
@@ -183,15 +183,15 @@ _ADAPTED: dict[str, Callable[..., Any]] = {
     "log_evidence": _with_mask,
     "posterior": _with_mask,
 }
-_OF_SOME = ("log_evidence", "posterior")  # which take the mask as observed=
+_OF_SOME = ("log_evidence", "posterior")  # these take the mask as observed=
 
 
 class Gapped(dist.TorchDistribution):  # type: ignore[misc]
-    """p(x | z) as a distribution under which NaN is an entry that was not observed.
+    """p(x | z) as a distribution that treats NaN as a missing entry.
 
     Args:
         base: p(x | z), event shape (D,).
-        filler: a value that each column can have, (D,).
+        filler: a value that each column can take, (D,).
 
     >>> two = dist.Normal(torch.zeros(2), torch.ones(2)).to_event(1)
     >>> one = Gapped(two, torch.zeros(2)).log_prob(torch.tensor([0.5, torch.nan]))
@@ -207,12 +207,12 @@ class Gapped(dist.TorchDistribution):  # type: ignore[misc]
 
     @property
     def has_rsample(self) -> bool:
-        """As the base has."""
+        """The base's."""
         return bool(self.base.has_rsample)
 
     @property
     def support(self) -> Any:
-        """The base's, of what was observed."""
+        """The base's, for observed entries."""
         return ask(self.base, "support")
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Gapped:
@@ -220,7 +220,7 @@ class Gapped(dist.TorchDistribution):  # type: ignore[misc]
         return Gapped(self.base.expand(batch_shape), self.filler)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """The log density of the entries of x that are numbers, (...)."""
+        """The log density of the entries of x that are not NaN, (...)."""
         there = ~x.isnan()
         return observed_log_prob(self.base, torch.where(there, x, self.filler), there)
 
@@ -287,10 +287,10 @@ def _(likelihood: Gapped, x: Tensor) -> Any:
 
 
 class Zeros(nn.Module):
-    """A guide that knows no gaps, given zeros in their place.
+    """A guide for complete data, given zeros for gaps.
 
     Args:
-        guide: q(z | x) of complete data.
+        guide: q(z | x) for complete data.
     """
 
     def __init__(self, guide: nn.Module) -> None:
@@ -303,15 +303,15 @@ class Zeros(nn.Module):
 
 
 def observed(model: nn.Module, guide: nn.Module, filler: Tensor) -> tuple[nn.Module, nn.Module]:
-    """The two programs for data some of whose entries are NaN, which were not observed.
+    """The two programs for data in which NaN marks missing entries.
 
-    A guide that is made of the model is made of the lens instead (its method ``of``), one whose encoder sees gaps is
-    left as it is, and any other is given zeros in their place.
+    A guide made from the model is made from the lens instead (by its method ``of``), a guide whose encoder sees gaps is
+    unchanged, and any other guide gets zeros for gaps.
 
     Args:
         model: p(x, z).
         guide: q(z | x).
-        filler: a value that each column can have, (D,), in the model's units.
+        filler: a value that each column can take, (D,), in the model's units.
     """
     lens = model if isinstance(model, Observed) else Observed(model, filler)
     if hasattr(guide, "of"):

@@ -1,4 +1,4 @@
-"""How a pair is named with its guide and options, ``PAIR[:GUIDE][OPTION=VALUE, ...]``, and how its parts are."""
+"""Names of pairs with guide and options, ``PAIR[:GUIDE][OPTION=VALUE, ...]``, and names of parts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OPENING, CLOSING = "[({", "])}"
 
 
 class Name(NamedTuple):
-    """A pair, one of its guides or nothing, and options.
+    """A pair, a guide or none, and options.
 
     >>> Name.parse("gaussian-constrained:full-rank[floor=0.01, hidden=(64, 32)]")
     Name(pair='gaussian-constrained', guide='full-rank', options={'floor': 0.01, 'hidden': (64, 32)})
@@ -35,7 +35,7 @@ class Name(NamedTuple):
         """The parts of a name.
 
         Raises:
-            UnknownPair: the text is no name.
+            UnknownPair: the text is not a name.
         """
         pair, guide, options = _parts(text)
         return cls(pair, guide, {name: literal(told) for name, told in options.items()})
@@ -45,7 +45,7 @@ def parse_part(text: str) -> tuple[str, dict[str, Any]]:
     """The name of a guide, a prior or an objective, and its options.
 
     Raises:
-        OptionError: the text is no name.
+        OptionError: the text is not a name.
 
     >>> parse_part("miwae[samples=5]")
     ('miwae', {'samples': 5})
@@ -53,13 +53,13 @@ def parse_part(text: str) -> tuple[str, dict[str, Any]]:
     _check_brackets(text, OptionError)
     whole = WHOLE.fullmatch(text.strip())
     if whole is None or whole["guide"]:
-        raise OptionError(f"{text!r} is no name: write NAME or NAME[OPTION=VALUE, ...].")
+        raise OptionError(f"{text!r} is not a name: write NAME or NAME[OPTION=VALUE, ...].")
     name = whole["pair"].strip()
     return name, {option: literal(told) for option, told in _options(whole["options"], text, name, OptionError).items()}
 
 
 def alternatives(text: str) -> list[str]:
-    """The names that a name with ``|`` between values stands for, one pair of each.
+    """The names that a name with ``|`` between values stands for, one per combination.
 
     >>> alternatives("mixed[real=constrained|student-t, latent_dim=4]")
     ['mixed[real=constrained, latent_dim=4]', 'mixed[real=student-t, latent_dim=4]']
@@ -77,7 +77,7 @@ def alternatives(text: str) -> list[str]:
 
 
 def _values(told: str) -> list[str]:
-    """The values that one with alternatives among its own options stands for."""
+    """The values that a value with alternatives among its own options stands for."""
     return (
         alternatives(told.strip()) if re.fullmatch(r"[^\[\]'\"]+\[.*=.*\]", told.strip(), re.DOTALL) else [told.strip()]
     )
@@ -98,35 +98,35 @@ def literal(text: str) -> Any:
 def _parts(text: Any) -> tuple[str, str, dict[str, str]]:
     if not isinstance(text, str):
         raise UnknownPair(
-            f"a pair's name is text such as 'gmm' or 'gaussian-learned:full-rank', and no {type(text).__name__}."
+            f"a pair's name is text such as 'gmm' or 'gaussian-learned:full-rank', not a {type(text).__name__}."
         )
     _check_brackets(text, UnknownPair)
     whole = WHOLE.fullmatch(text.strip())
     if whole is None:
-        raise UnknownPair(f"{text!r} is no name of a pair: write PAIR, PAIR:GUIDE or PAIR[OPTION=VALUE, ...].")
+        raise UnknownPair(f"{text!r} is not the name of a pair: write PAIR, PAIR:GUIDE or PAIR[OPTION=VALUE, ...].")
     options = _options(whole["options"], text, whole["pair"].strip(), UnknownPair)
     return whole["pair"].strip(), (whole["guide"] or "").strip(), options
 
 
 def _options(told: str | None, text: str, owner: str, kind: Callable[[str], Exception]) -> dict[str, str]:
-    """What stands in brackets, as text by name."""
+    """The options in brackets, as text by name."""
     pieces: list[str] = []
     for piece in _split(told, ",") if told else []:
-        if pieces and not OPTION.match(piece):  # a comma of a tuple without parentheses
+        if pieces and not OPTION.match(piece):  # a comma within a tuple without parentheses
             pieces[-1] += f",{piece}"
         else:
             pieces.append(piece)
     said = [piece.partition("=") for piece in pieces]
     if wrong := [name for name, equals, _ in said if not equals]:
-        raise kind(f"{text!r}: {wrong[0]!r} is no OPTION=VALUE; write {owner}[OPTION=VALUE, ...].")
+        raise kind(f"{text!r}: {wrong[0]!r} is not OPTION=VALUE; write {owner}[OPTION=VALUE, ...].")
     names = [name.strip() for name, _, _ in said]
     if twice := [name for name in names if names.count(name) > 1]:
-        raise kind(f"{text!r}: {twice[0]} is said twice.")
+        raise kind(f"{text!r}: {twice[0]} is given twice.")
     return {name: value.strip() for name, (_, _, value) in zip(names, said, strict=True)}
 
 
 def _check_brackets(text: str, kind: Callable[[str], Exception]) -> None:
-    """Refuse text in which brackets are not closed, or closed that were not opened."""
+    """Refuse text with unbalanced brackets."""
     open_now: list[str] = []
     for letter in text:
         if letter in OPENING:
@@ -138,7 +138,7 @@ def _check_brackets(text: str, kind: Callable[[str], Exception]) -> None:
 
 
 def _split(text: str, mark: str) -> list[str]:
-    """The pieces of a text between marks that are in no brackets.
+    """The pieces of a text between marks outside brackets.
 
     >>> _split("a=1|2,b=c[d=3,e=4]", ",")
     ['a=1|2', 'b=c[d=3,e=4]']

@@ -58,13 +58,13 @@ def _mlp_decoder(
 
 
 class FaithfulDecoder(nn.Sequential):
-    """A perceptron whose first output is a mean, and whose others are read off hidden units that the mean trains alone.
+    """A perceptron whose hidden units are trained only by its first output, the mean.
 
     Stirn et al. (2023), https://arxiv.org/abs/2212.09184
     """
 
     def forward(self, z: Tensor) -> Tensor:
-        """(..., L) to (..., outputs, D), all but the first without a gradient beyond the last layer."""
+        """(..., L) to (..., outputs, D); only the first output has a gradient beyond the last layer."""
         *trunk, head, shape = self
         for layer in trunk:
             z = layer(z)
@@ -100,7 +100,7 @@ class ConvEncoder(nn.Module):
 
 
 class ConvDecoder(nn.Module):
-    """The mirror image of :class:`ConvEncoder`; what transposed convolutions overshoot is cropped."""
+    """The mirror image of :class:`ConvEncoder`; what transposed convolutions add at the edges is cropped."""
 
     def __init__(
         self, shape: tuple[int, ...], hidden: tuple[int, ...], activation: str, outputs: int, latent_dim: int
@@ -133,16 +133,16 @@ TRANSFORMS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class Tabulated(nn.Module):
-    r"""A network that sees columns as numbers of about one size, and which entries were observed.
+    r"""A network that sees columns as numbers of similar size, and optionally which entries were observed.
 
     .. math:: (t_j(x_j) - \mathrm{center}_j) / \mathrm{scale}_j
 
-    with :math:`t_j(x) = x`, :math:`\log(1 + x)` or :math:`\log x`; a category is one of as many zeros and ones. An
-    entry that was not observed (NaN) is seen as zeros; with ``gaps``, one input a column more says which were.
+    with :math:`t_j(x) = x`, :math:`\log(1 + x)` or :math:`\log x`; a category is one-hot. A missing entry (NaN) is seen
+    as zeros; with ``gaps``, one more input per column says which entries were observed.
 
     Args:
-        network: from (..., inputs) numbers, as many as :meth:`shape` says, to whatever it makes of them.
-        encodings: what is made of each of the D columns.
+        network: takes (..., inputs) numbers, as many as :meth:`shape` says.
+        encodings: the encoding of each of the D columns.
         gaps: whether entries may be missing.
     """
 
@@ -161,13 +161,13 @@ class Tabulated(nn.Module):
 
     @staticmethod
     def shape(shape: tuple[int, ...], encodings: Sequence[Encoding], *, gaps: bool) -> tuple[int, ...]:
-        """The shape of what the network is given of a datum of this shape; of an image, with channels for the gaps."""
+        """The shape of the network's input for a datum of this shape; images get extra channels for gaps."""
         if len(shape) > 1:
             return ((1 + gaps) * prod(shape[:-2]), *shape[-2:])
         return (sum(e.categories or 1 for e in encodings) + gaps * len(encodings),)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., D) to whatever the network makes of it."""
+        """(..., D) to the network's output."""
         out: Tensor = self.network(self.seen(x))
         return out
 
@@ -178,7 +178,7 @@ class Tabulated(nn.Module):
         for name, columns in self.columns.items():
             center, scale = getattr(self, f"center_{name}"), getattr(self, f"scale_{name}")
             value, there = (x, observed) if len(columns) == x.shape[-1] else (x[..., columns], observed[..., columns])
-            value = torch.where(there, value, 1.0)  # which passes through every transform
+            value = torch.where(there, value, 1.0)  # valid in every transform
             seen.append(torch.where(there, (TRANSFORMS[name](value) - center) / scale, 0.0))
         seen += [(x[..., j, None] == torch.arange(size, device=x.device)).to(x) for j, size in self.named]
         return torch.cat([*seen, *([observed.to(x)] if self.gaps else [])], dim=-1)
@@ -194,7 +194,7 @@ def _as_image(shape: tuple[int, ...]) -> tuple[int, ...]:
     """(H, W) or (C, H, W) as (C, H, W)."""
     if len(shape) not in (2, 3):
         raise OptionError(
-            'network="conv" needs images, and a row of these data is not one; use network="mlp", or say '
+            'network="conv" needs images, and a row of these data is not one; use network="mlp", or '
             "load_data(..., image_shape=(height, width))."
         )
     return (1, *shape) if len(shape) == 2 else shape

@@ -1,7 +1,7 @@
-"""Random draws as functions of standard noise, which is lifted out of a program and becomes an input of the step.
+"""Random draws as functions of standard noise, which is lifted out of a program to become an input of the step.
 
-A draw that ``torch.distributions`` asks of torch is met by :class:`Tape`, where one line of ``_LIFTS`` says how it
-follows from standard normal and uniform numbers. A gamma draw takes several: see :func:`standard_gamma`.
+:class:`Tape` intercepts the draws that ``torch.distributions`` makes; one line of ``_LIFTS`` says how each follows from
+standard normal and uniform numbers. A gamma draw takes several: see :func:`standard_gamma`.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from zoo.models.operators import elementwise
 
 __all__ = ["Tape", "dirichlet", "of_rows", "standard_gamma"]
 
-PROPOSALS = 7  # for a gamma draw: all are rejected with a probability of 6e-10 at most
+PROPOSALS = 7  # for a gamma draw: the probability that all are rejected is at most 6e-10
 
 
 def _of_size(*size: Any, dtype: Any = None, device: Any = None, **_: Any) -> tuple[torch.Size, Tensor]:
-    """The shape and the type that ``torch.randn`` and ``torch.rand`` are asked for."""
+    """The shape and type requested from ``torch.randn`` and ``torch.rand``."""
     shape = size[0] if len(size) == 1 and not isinstance(size[0], int) else size
     return torch.Size(shape), torch.empty(0, dtype=dtype, device=device)
 
 
-# How each draw follows from standard noise: a function of that and of what the draw is given, but for a generator.
-# What is but noise is copied, since a program may change its draws in place.
+# How each draw follows from standard noise: a function of the noise and the draw's arguments except the generator.
+# Plain noise is copied, since a program may change its draws in place.
 _LIFTS: dict[Any, Callable[..., Tensor]] = {
     torch.Tensor.normal_: lambda noise, to, mean=0.0, std=1.0: noise.normal(to.shape, to) * std + mean,
     torch.Tensor.uniform_: lambda noise, to, low=0.0, high=1.0: noise.uniform(to.shape, to) * (high - low) + low,
@@ -60,22 +60,22 @@ def _categories(weights: Tensor, uniform: Tensor) -> Tensor:
     return (upto[..., None, :-1] <= uniform[..., None] * upto[..., None, -1:]).sum(-1)
 
 
-# What torch.distributions does in place, to a draw, and torch.func.vmap only for one seed after the other.
+# In-place operations of torch.distributions on a draw, which torch.func.vmap does only one seed at a time.
 _IN_PLACE: dict[Any, Callable[..., Tensor]] = {torch.Tensor.clamp_: torch.clamp}
-# What Pyro asks of a draw, and torch.func.vmap refuses to tell.
+# Questions of Pyro about a draw that torch.func.vmap refuses to answer.
 _DATA = torch.Tensor.data.__get__  # type: ignore[attr-defined]
 
 
 class Tape(TorchFunctionMode):
-    """Feeds the draws of ``torch.distributions`` from flat tensors of standard noise, in the order they are asked for.
+    """Feeds the draws of ``torch.distributions`` from flat tensors of standard noise, in the order of the requests.
 
-    Without tensors it counts: ``used`` then holds how many numbers of each kind a run takes, and ``drawn`` the kind and
-    shape of each draw. A draw into a tensor that is then used in place of the draw cannot be lifted; counting, that
-    tensor is left not a number. Nor can what torch draws by itself and ``_LIFTS`` does not name, such as
-    ``torch.poisson`` and ``torch.multinomial``.
+    Without tensors it counts: ``used`` holds how many numbers of each kind a run takes, and ``drawn`` the kind and
+    shape of each draw. An in-place draw whose tensor is used later cannot be lifted; counting leaves NaN in that
+    tensor. Neither can torch's own draws that ``_LIFTS`` does not name, such as ``torch.poisson`` and
+    ``torch.multinomial``.
 
     A site of a Pyro program that draws a Beta or a Dirichlet, also as the base of another distribution, draws gammas
-    instead: torch's own Dirichlet is a Function of autograd, of a kind that torch.func refuses.
+    instead: torch's own Dirichlet is a kind of autograd Function that torch.func refuses.
     """
 
     def __init__(self, **noise: Tensor) -> None:
@@ -106,7 +106,7 @@ class Tape(TorchFunctionMode):
         if lift is None:
             return func(*args, **kwargs)
         if not self.noise and func.__name__.endswith("_"):
-            # out of place only if the caller goes on with the result: else it meets this
+            # out of place only if the caller uses the result; otherwise it sees this NaN
             args[0].fill_(torch.nan)
         return lift(self, *args, **{name: value for name, value in kwargs.items() if name != "generator"})
 
@@ -127,17 +127,17 @@ class Tape(TorchFunctionMode):
 
 
 def of_rows(whole: Tape, part: Tape, rows: slice) -> dict[str, Tensor]:
-    """Which numbers of a batch's noise are those of some of its rows, by kind, from what was counted on both.
+    """Which numbers of a batch's noise belong to some of its rows, by kind, from counting on both.
 
-    A dimension that grows with the batch is that of its rows; a draw without one is of all rows together.
+    A dimension that grows with the batch is the rows'; a draw without one belongs to all rows together.
 
     Args:
-        whole: what was counted on the batch.
-        part: what was counted on as many data as there are rows.
-        rows: of the batch, next to each other.
+        whole: a tape that counted on the batch.
+        part: a tape that counted on as many data as there are rows.
+        rows: consecutive rows of the batch.
 
     Raises:
-        Unknown: it cannot be told.
+        Unknown: the counts do not tell.
 
     >>> tapes = Tape(), Tape()
     >>> for tape, size in zip(tapes, (3, 2)):
@@ -145,7 +145,7 @@ def of_rows(whole: Tape, part: Tape, rows: slice) -> dict[str, Tensor]:
     >>> of_rows(*tapes, slice(1, 3))["normal"]
     tensor([1, 2, 4, 5])
     """
-    unknown = Unknown("it cannot be told which random numbers are which row's")
+    unknown = Unknown("it is not known which random numbers belong to which row")
     if [(kind, len(shape)) for kind, shape in whole.drawn] != [(kind, len(shape)) for kind, shape in part.drawn]:
         raise unknown
     taken: dict[str, list[Tensor]] = {kind: [torch.empty(0, dtype=torch.long)] for kind in whole.used}
@@ -166,28 +166,29 @@ def of_rows(whole: Tape, part: Tape, rows: slice) -> dict[str, Tensor]:
 
 
 def standard_gamma(concentration: Tensor, noise: Tape) -> Tensor:
-    r"""Draws of Gamma(alpha, 1), one for each alpha, from a fixed number of standard ones.
+    r"""Draws of Gamma(alpha, 1), one for each alpha, from a fixed number of standard draws.
 
     .. math:: g = d (1 + t)^3, \qquad d = \alpha - \tfrac13, \qquad t = \frac{x}{\sqrt{9 d}}, \qquad x \sim N(0, 1)
 
     is accepted where :math:`\log u < 3 d (\log(1 + t) - t + t^2 / 2 - t^3 / 3)` for a uniform u. ``PROPOSALS`` are made
-    at once, and the first that is accepted is taken. One is accepted with a probability of :math:`e^d \Gamma(\alpha)
-    d^{1/2 - \alpha} / \sqrt{2 \pi}`, at least 0.9516, at alpha = 1, so that all are rejected with one of 6.2e-10 at
-    most; the draw is then d. Below 1 it is a draw for alpha + 1, times :math:`U^{1 / \alpha}` for another uniform U.
+    at once, and the first accepted one is taken. The acceptance probability is :math:`e^d \Gamma(\alpha) d^{1/2 -
+    \alpha} / \sqrt{2 \pi}`, at least 0.9516, reached at alpha = 1, so all are rejected with probability at most
+    6.2e-10; the draw is then d. For alpha below 1 it is a draw for alpha + 1, times :math:`U^{1 / \alpha}` with another
+    uniform U.
 
     Marsaglia & Tsang (2000), "A simple method for generating gamma variables", https://doi.org/10.1145/358407.358414.
-    Their bound, :math:`x^2 / 2 + d (1 - v + \log v)` with :math:`v = (1 + t)^3`, is that one before terms cancel.
+    Their bound, :math:`x^2 / 2 + d (1 - v + \log v)` with :math:`v = (1 + t)^3`, is the same before terms cancel.
 
     The gradient is torch's own, of a draw that stays at its quantile, :math:`\partial g / \partial \alpha = -(\partial
     F / \partial \alpha) / (\partial F / \partial g)`: Figurnov, Mohamed & Mnih (2018), "Implicit reparameterization
-    gradients", https://arxiv.org/abs/1805.08498. It is taken once: a second derivative is not seen.
+    gradients", https://arxiv.org/abs/1805.08498. It is a first derivative only: second derivatives are lost.
 
     Args:
         concentration: alpha, above 0.
-        noise: ``PROPOSALS`` normal numbers for each draw are taken from it, and one uniform number more.
+        noise: gives ``PROPOSALS`` normal numbers per draw, and one more uniform number.
 
     Returns:
-        The shape of ``concentration``. A draw that underflows is the smallest normal number, as torch's is.
+        The shape of ``concentration``. A draw that underflows is the smallest normal number, as in torch.
 
     >>> standard_gamma(torch.ones(2), Tape(normal=torch.zeros(14), uniform=torch.full((16,), 0.5)))
     tensor([0.6667, 0.6667])
@@ -202,12 +203,12 @@ def dirichlet(concentration: Tensor, noise: Tape) -> Tensor:
 
     .. math:: y_k = g_k \Big/ \sum_j g_j, \qquad g_j \sim \mathrm{Gamma}(\alpha_j, 1)
 
-    The gammas are :func:`standard_gamma`'s, divided as logs, so that none underflows; the gradient is torch's own,
-    which varies less than that of the gammas: Jankowiak & Obermeyer (2018), "Pathwise derivatives beyond the
-    reparameterization trick", https://arxiv.org/abs/1806.01851.
+    The gammas come from :func:`standard_gamma` and are divided as logs, so none underflows. The gradient is torch's
+    own, which varies less than the gradient of the gammas: Jankowiak & Obermeyer (2018), "Pathwise derivatives beyond
+    the reparameterization trick", https://arxiv.org/abs/1806.01851.
 
     Returns:
-        The shape of ``concentration``. As torch's, a number is at least the smallest normal one, and below 1.
+        The shape of ``concentration``. As in torch, each number is at least the smallest normal one and below 1.
     """
     draw, log_boost = _marsaglia_tsang(concentration, noise)
     info, alpha = torch.finfo(draw.dtype), concentration.detach()
@@ -217,10 +218,10 @@ def dirichlet(concentration: Tensor, noise: Tape) -> Tensor:
 
 
 def _marsaglia_tsang(concentration: Tensor, noise: Tape) -> tuple[Tensor, Tensor]:
-    """Draws for alpha, or for alpha + 1 where alpha is below 1, and logs of what they are then to be multiplied by."""
+    """Draws for alpha, or for alpha + 1 where alpha is below 1, and the logs of the factors to multiply them by."""
     alpha, shape = concentration.detach(), concentration.shape
     x = noise.normal((PROPOSALS, *shape), alpha).to(alpha.dtype)
-    # of 1 - u, which is never 0
+    # log of 1 - u, which is never 0
     log_u = torch.log1p(-noise.uniform((PROPOSALS + 1, *shape), alpha).to(alpha.dtype))
     d = torch.where(alpha < 1, alpha + 1, alpha) - 1 / 3
     t = x / (9 * d).sqrt()
@@ -232,7 +233,7 @@ def _marsaglia_tsang(concentration: Tensor, noise: Tape) -> tuple[Tensor, Tensor
 
 
 def _moved(parameter: Tensor) -> Tensor:
-    """0, which moves with a parameter: what a gradient that is known multiplies, in operations torch.func can see."""
+    """A zero with a parameter's gradient, which carries a known derivative in operations torch.func can see."""
     return parameter - parameter.detach()
 
 
@@ -244,7 +245,7 @@ _dirichlet_grad = elementwise("dirichlet_grad", torch._dirichlet_grad, 3)
 
 
 class _DirichletsByGammas(Messenger):  # type: ignore[misc]
-    """Draws the Dirichlet of a site, if there is one in it, by gammas from this noise."""
+    """Draws the Dirichlet in a site, if any, by gammas from this noise."""
 
     def __init__(self, noise: Tape) -> None:
         super().__init__()
@@ -259,7 +260,7 @@ class _DirichletsByGammas(Messenger):  # type: ignore[misc]
 
 
 def _by_gammas(fn: Any, noise: Tape) -> Any:
-    """The distribution itself, or one like it whose Dirichlet is drawn by gammas: a Beta is made of one."""
+    """The distribution, or an equal one whose Dirichlet is drawn by gammas: a Beta contains one."""
     if getattr(type(fn), "rsample", None) is Dirichlet.rsample:
 
         def rsample(sample_shape: Any = ()) -> Tensor:

@@ -1,4 +1,4 @@
-"""How people write what is no plain number, and the step with pandas that makes it one."""
+"""How people write values that are not plain numbers, and how pandas turns them into numbers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 __all__ = ["READ_CSV", "Notation", "notation"]
 
-MOST_TOLD = 8  # marks that are listed in a remedy
+MOST_TOLD = 8  # marks listed in a remedy
 
 
 class Notation(NamedTuple):
@@ -19,7 +19,7 @@ class Notation(NamedTuple):
     remedy: str
 
     def mend(self, column: str, cells: Sequence[str]) -> str:
-        """What to do about these cells of a column."""
+        """The remedy for these cells of a column."""
         same = {cell: match for cell in cells if (match := self.pattern.fullmatch(cell.strip()))}
         groups = {name: repr(text) for name, text in next(iter(same.values())).groupdict().items()}
         told = sorted({cell.strip() for cell in same})
@@ -82,23 +82,23 @@ NOTATIONS = (
     _notation(
         r"[<>≤≥]=?\s*NUMBER",
         "one side of a limit, as of detection",
-        "put a number in its place, or say missing_values={cells}: an entry that was not observed",
+        "put a number in its place, or pass missing_values={cells} to make it a missing entry",
     ),
     _notation(
         r"n\.? ?[adq]\.?|n/[ad]|null|none|nil|missing|unknown|[-–—?*.]+|bdl|bql|<? ?lo[dq]|tr\.?|trace|#[a-z/0]+[!?]?",
         "a mark for no value",
-        "say missing_values={cells}: an entry that was not observed",
+        "pass missing_values={cells} to make it a missing entry",
     ),
 )
 OTHERWISE = _notation(
     r"[<>≤≥=~≈(\s]*[-+−]?[$€£¥₹\s]*[-+−]?\d(?:[.,'’]?\d|\s\d{3})*[.,]?[%‰$€£¥₹\s]*\)?",
-    "a number that is written otherwise",
-    "write it with a decimal point and nothing else, as -1234.5 is",
+    "a number written in another way",
+    "write it with a decimal point and nothing else, such as -1234.5",
 )
 
 
 def notation(cells: Sequence[str]) -> Notation | None:
-    """How the first cell is written, read as most of the others are where it can be read in two ways.
+    """How the first cell is written; if it can be read in two ways, the other cells decide.
 
     >>> notation(["1,234"]).name, notation(["1,234", "12,5"]).name, notation(["oops"])
     ('a number with a thousands separator', 'one with a decimal comma', None)

@@ -1,4 +1,4 @@
-"""What a caller gave: options, which are small frozen dataclasses, against their annotations, and single arguments."""
+"""Checks on what a caller gave: options (frozen dataclasses) against their annotations, and single arguments."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ __all__ = [
 
 T = TypeVar("T")
 ImputationMethod = Literal["importance", "gibbs", "pseudo-gibbs"]
-MOST = 10**8  # of anything that is counted: far beyond what ends, and no overflow yet
+MOST = 10**8  # largest count accepted: far more than anyone can wait for, and no overflow yet
 MOST_SEEDS, MAX_SEED = 10_000, 2**63 - 1
-URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # a path has lost the second stroke
+URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # pathlib drops the second slash
 
 
 def checked(kind: type[T], given: dict[str, Any], owner: str) -> T:
@@ -55,8 +55,8 @@ def checked(kind: type[T], given: dict[str, Any], owner: str) -> T:
         try:
             return pydantic.TypeAdapter(kind).validate_python(given)
         except pydantic.ValidationError as error:
-            at = error.errors()[0]["loc"]  # nowhere: what the class itself has against several of them together
-            # of a union, what each of its members wants
+            at = error.errors()[0]["loc"]  # empty where the class itself objects to several options together
+            # for a union, what each member accepts
             faults = dict.fromkeys(fault["msg"] for fault in error.errors() if fault["loc"][:1] == at[:1])
             told = [text.removeprefix("Value error, ") for text in faults]
             said = ", or ".join(text[0].lower() + text[1:] for text in told).rstrip(".")
@@ -66,7 +66,7 @@ def checked(kind: type[T], given: dict[str, Any], owner: str) -> T:
 
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:
-    """How a sentence on an unknown name ends: with the nearest that there is, if one is near.
+    """The end of a sentence about an unknown name: the closest known name, if one is close.
 
     >>> did_you_mean("stepz", ["steps", "seeds"]), did_you_mean("x", ["steps"])
     ("; did you mean 'steps'?", '.')
@@ -89,7 +89,7 @@ def count(argument: str, value: Any, least: int = 1, most: int = MOST) -> int:
 def share(argument: str, value: Any) -> float:
     """The value, if it is at least 0 and below 1."""
     if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < 1:
-        raise OptionError(f"{argument}={value!r}; give a share: a number of at least 0 and below 1.")
+        raise OptionError(f"{argument}={value!r}; give a share: a number from 0 to below 1.")
     return float(value)
 
 
@@ -101,22 +101,20 @@ def switch(argument: str, value: Any) -> bool:
 
 
 def location(argument: str, value: Any) -> Path:
-    """The value, with the home that ``~`` stands for, if it names a place for files, be there one or not."""
+    """The value as a path with ``~`` expanded, if it can name a place for files, existing or not."""
     try:
         name = os.fspath(value).encode().decode()
         if URL.match(name):
-            raise OptionError(
-                f"{argument}={value!r} is a URL, and files are local: download it first, and give its path."
-            )
+            raise OptionError(f"{argument}={value!r} is a URL: download it first and give the path of the file.")
         path = Path(name).expanduser()
         path.lstat()
-    except (FileNotFoundError, NotADirectoryError):  # it may yet be made
+    except (FileNotFoundError, NotADirectoryError):  # it may still be created
         pass
     except RuntimeError:
-        raise OptionError(f"{argument}={value!r}: that user has no home here; write the path out.") from None
+        raise OptionError(f"{argument}={value!r}: that user has no home directory here; write the path out.") from None
     except OptionError:
         raise
-    except (TypeError, ValueError, AttributeError):  # no text, or text that names nothing
+    except (TypeError, ValueError, AttributeError):  # not a text, or one that cannot be a path
         raise OptionError(f"{argument}={value!r}; give a path, as text.") from None
     except OSError as error:
         raise OptionError(f"{argument}={value!r}: {error.strerror}.") from None

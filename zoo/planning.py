@@ -31,10 +31,10 @@ from zoo.workers import Executor, by_executor, by_workers, workers_for
 
 __all__ = ["COMPARED", "Plan", "plan", "said", "study"]
 
-UNSAFE = re.compile(r"[^\w.=-]+")  # in the name of a folder
+UNSAFE = re.compile(r"[^\w.=-]+")  # characters to avoid in folder names
 LONGEST = 100  # letters of a folder's name
 MOST_SPLITS = 1000
-COMPARED: dict[str, Any] = {"steps": "auto", "on_divergence": "warn"}  # a ranking is of pairs that have settled
+COMPARED: dict[str, Any] = {"steps": "auto", "on_divergence": "warn"}  # a ranking compares settled pairs
 
 EFFORT = {
     name: parameter.default
@@ -49,11 +49,11 @@ Teller: TypeAlias = Callable[[Task, Ended], None]
 
 @dataclass(frozen=True)
 class Plan:
-    """What a study is to do.
+    """The tasks of a study.
 
     Attributes:
-        study: what there will be.
-        tasks: each of a pair on a split.
+        study: its results.
+        tasks: one per pair and split.
     """
 
     study: Study
@@ -61,7 +61,7 @@ class Plan:
 
     @cached_property
     def datas(self) -> list[Data]:
-        """What is trained on, each once."""
+        """The data of all tasks, each once."""
         return list({id(task.source.data): task.source.data for task in self.tasks}.values())
 
     def run(
@@ -73,14 +73,14 @@ class Plan:
         progress: bool = True,
         tell: Teller | None = None,
     ) -> Study:
-        """Do it, and write the report once nothing is left to others; arguments as for :func:`study`.
+        """Run the tasks, and write the report once no task is left to others. Arguments: see :func:`study`.
 
         Args:
             workers: how many processes.
-            executor: what runs the tasks instead.
+            executor: runs the tasks instead of local processes.
             shard: which tasks come first here.
             progress: show bars where a person is watching.
-            tell: is called with each task as it ends.
+            tell: called with each task as it ends.
         """
         first, shards = _shard(shard)
         if executor is not None:
@@ -89,7 +89,9 @@ class Plan:
             if workers not in (1, "auto"):
                 raise OptionError(f"workers={workers!r}, but the executor runs the tasks: leave one of them out.")
         if workers == "auto":
-            largest = max(sum(part.nbytes for part in (data.train, data.validation, data.test)) for data in self.datas)
+            from zoo.lazy import bytes_held  # which loads xarray
+
+            largest = max(sum(map(bytes_held, (data.train, data.validation, data.test))) for data in self.datas)
             workers = workers_for(self.tasks, largest)
         else:
             workers = count("workers", workers, most=MOST_THREADS)
@@ -100,7 +102,7 @@ class Plan:
             for text in ended.warned:
                 warnings.warn(text, DivergenceWarning, stacklevel=2)
             elsewhere |= ended.elsewhere
-            if ended.died:  # before it could write that down itself
+            if ended.died:  # before it could record its failure
                 with suppress(OSError):
                     write_file(failure_file(task.place), ended.failure.encode())
             if tell:
@@ -109,7 +111,7 @@ class Plan:
             try:
                 with locked(self.study.out / PLAN):
                     self.study.write()
-            except InUse:  # by another shard that found everything done
+            except InUse:  # another shard found everything done and is writing it
                 pass
         return self.study
 
@@ -138,21 +140,21 @@ def plan(
     check: Callable[[Path], None] | None = None,
     **arguments: Any,
 ) -> Plan:
-    """What :func:`study` would do, with every mistake found that can be found before the first step.
+    """The plan of a :func:`study`, after every check that is possible before the first step.
 
     Args:
-        names: as for :func:`study`, as is all that is not told of here.
-        data: likewise.
-        out: likewise.
-        seeds: likewise.
-        repeats: likewise.
-        split_seed: likewise.
-        options: of pairs, beside those in their names, by name.
-        threads: likewise.
-        ensembles: likewise.
-        overwrite: likewise.
-        check: raises RunError where a run cannot be saved in a place.
-        **arguments: likewise.
+        names: see :func:`study`.
+        data: see :func:`study`.
+        out: see :func:`study`.
+        seeds: see :func:`study`.
+        repeats: see :func:`study`.
+        split_seed: see :func:`study`.
+        options: options by pair name, besides those in the names.
+        threads: see :func:`study`.
+        ensembles: see :func:`study`.
+        overwrite: see :func:`study`.
+        check: raises RunError if a run cannot be saved in a place.
+        **arguments: see :func:`study`.
     """
     settings, effort = _arguments(arguments)
     if not isinstance(names, Iterable):
@@ -179,12 +181,12 @@ def plan(
         for name, place in split.places.items():
             of_pair = load(cards[name], seed)
             if not isinstance(of_pair, Data):
-                raise OptionError(f"study: the data for {name} are of type {type(of_pair).__name__}, and no zoo.Data.")
+                raise OptionError(f"study: the data for {name} are of type {type(of_pair).__name__}, not zoo.Data.")
             try:
                 create(name, of_pair, **options[name])
             except ZooError:
                 raise
-            except (Exception, SystemExit):  # a bug of that pair, which its task will meet, too
+            except (Exception, SystemExit):  # a bug of that pair, which its task will report
                 pass
             source = LoadedHere(of_pair)
             tasks.append(Task(name, options[name], source, told_seeds, settings, effort, place, overwrite, threads))
@@ -208,31 +210,31 @@ def study(
     progress: bool = True,
     **arguments: Any,
 ) -> Study:
-    """Train, score, compare and report pairs on the same data; the same call goes on with what was stopped.
+    """Train, score, compare and report pairs on the same data; repeat the call to continue a stopped study.
 
-    Each pair on each split is a task, which ends in the same bits wherever it runs. One that fails is a row of the
-    report, and does not stop the others.
+    Each pair on each split is a task, with the same result to the last bit wherever it runs. A failed task is a row of
+    the report and does not stop the others.
 
     Args:
-        names: pairs, ``PAIR[:GUIDE][OPTION=VALUE, ...]``; ``VALUE|VALUE`` makes a pair of each.
-        data: a :class:`zoo.Data`; a name, file or array that :func:`zoo.load_data` takes; or a function that gives the
-            data for a card and the seed of a split.
-        out: directory for a run of each pair and the report.
+        names: pairs, ``PAIR[:GUIDE][OPTION=VALUE, ...]``; ``VALUE|VALUE`` gives one pair per value.
+        data: a :class:`zoo.Data`; a name, file or array that :func:`zoo.load_data` takes; or a function from a card and
+            the seed of a split to data.
+        out: directory for the runs and the report.
         seeds: how many, counted from 0, or the seeds themselves.
-        repeats: of all of it, each on another split of the data, with a run of each pair and a report of its own.
-        split_seed: of the first split; those after it count on. None takes that of the data.
-        workers: processes. "auto" is one for each core if there is work for them and memory.
-        threads: of torch, in each process; another number gives other last bits.
-        executor: runs the tasks instead, wherever it likes: anything with ``submit(function, argument)`` that gives
-            something with ``result()``, as ``dask.distributed.Client`` and ``concurrent.futures`` do. The workers have
-            to see the same files.
-        shard: "2/4" runs the second of four shares, then any task that no other process has taken: for four processes
-            that know nothing of each other, any of which may die. The last one writes the report.
-        ensembles: rank the mixture of each pair's seeds, too.
-        overwrite: start again where runs are there.
-        progress: say on stderr how far it is.
-        **arguments: of :func:`zoo.fit` and :func:`zoo.evaluate`. ``steps`` is "auto" and ``on_divergence`` "warn"
-            unless said.
+        repeats: on how many splits of the data everything is repeated, each with its own runs and report.
+        split_seed: seed of the first split; the others count on from it. None takes the data's.
+        workers: number of processes. "auto" is one per core, if there is enough work and memory.
+        threads: threads of torch in each process; changing it changes the last bits of results.
+        executor: runs the tasks instead: anything with ``submit(function, argument)`` that returns something with
+            ``result()``, such as ``dask.distributed.Client`` and ``concurrent.futures``. The workers have to see the
+            same files.
+        shard: "2/4" runs the second of four shares, then any task that no other process has taken: for four independent
+            processes, any of which may die. The last one writes the report.
+        ensembles: also rank the mixture of each pair's seeds.
+        overwrite: start over where runs exist.
+        progress: report progress on stderr.
+        **arguments: arguments of :func:`zoo.fit` and :func:`zoo.evaluate`. By default ``steps`` is "auto" and
+            ``on_divergence`` is "warn".
 
     Returns:
         A :class:`Study`: its ``table`` is the ranking, ``absent`` the reason for each pair that is not in it, and
@@ -241,15 +243,15 @@ def study(
     Raises:
         UnknownPair: no such pair.
         OptionError: an unknown argument, or one of the wrong type or range.
-        DataError: data that cannot be loaded, or that a pair is no model of.
+        DataError: data that cannot be loaded, or that a pair does not model.
         RunError: a place that cannot be written, or holds something else.
 
     >>> import tempfile, zoo
-    >>> names = ["gmm-constrained[components=2|3]", "linear-shared"]
+    >>> names = "gmm-constrained[components=2|3]"
     >>> with tempfile.TemporaryDirectory() as out:
     ...     study = zoo.study(names, "iris", out, seeds=1, steps=20, samples=50, temperatures=0, progress=False)
     ...     print(len(study.runs), study.failures, study.pages[0].name)
-    3 {} index.html
+    2 {} index.html
     """
     todo = plan(
         names,
@@ -275,13 +277,13 @@ def said(task: Task, ended: Ended) -> None:
 
 
 def _folder(name: str) -> str:
-    """The folder of a pair's run: its name, as far as file systems take it."""
+    """The folder of a pair's run: its name, made safe for file systems."""
     plain = UNSAFE.sub("-", name).rstrip("-")
     return plain if len(plain) <= LONGEST else f"{plain[:LONGEST]}-{digest(name.encode())[:8]}"
 
 
 def _arguments(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Those of fit, and those of evaluate."""
+    """The arguments of fit, and those of evaluate."""
     of_fit = [field.name for field in fields(Settings)]
     for name in given:
         if name not in of_fit and name not in EFFORT:
@@ -298,7 +300,7 @@ def _arguments(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]
 
 
 def _loader(data: Any, split_seed: int | None, repeats: int) -> tuple[Loader, int]:
-    """What gives the data for a card and the seed of a split, each once, and the seed of the first split."""
+    """A function from a card and the seed of a split to data, loaded once each, and the seed of the first split."""
     seed = None if split_seed is None else count("split_seed", split_seed, least=0, most=MAX_SEED - MOST_SPLITS)
     if callable(data):
         return data, seed or 0
@@ -307,8 +309,8 @@ def _loader(data: Any, split_seed: int | None, repeats: int) -> tuple[Loader, in
         return lambda *_: loaded, seed or 0
     if not loaded.origin:
         raise OptionError(
-            f"study: {loaded.name} came from memory and can not be split again: give a file or a name, or a function "
-            "that gives the data for a card and the seed of a split."
+            f"study: {loaded.name} came from memory and cannot be split again: give a file or a name, or a function "
+            "from a card and the seed of a split to data."
         )
     call = DataCall.parse(loaded.origin)
     first = call.options.get("seed", 0) if seed is None else seed
@@ -317,7 +319,7 @@ def _loader(data: Any, split_seed: int | None, repeats: int) -> tuple[Loader, in
 
 
 def _shard(told: str | None) -> tuple[int, int]:
-    """Which of how many, counted from 0."""
+    """The number of the shard, counted from 0, and how many there are."""
     if told is None:
         return 0, 1
     which, _, of = str(told).partition("/")

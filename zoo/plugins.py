@@ -1,10 +1,10 @@
-"""Pairs and parts from elsewhere: packages that register them, and what a run says of where its own are from."""
+"""Pairs and parts from elsewhere: packages that register them, and how a run records where they came from."""
 
 from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.metadata import EntryPoints, PackageNotFoundError, entry_points, packages_distributions, version
 from pathlib import Path
@@ -12,20 +12,20 @@ from typing import Any
 
 __all__ = ["GROUP", "PACKAGE", "how_to_get", "load_installed", "origin"]
 
-GROUP = "vae_zoo.pairs"  # of the entry points, each of which names a module that registers pairs or parts
+GROUP = "vae_zoo.pairs"  # each of these entry points names a module that registers pairs or parts
 PACKAGE = "package "
 _loaded: set[str] = set()
 
 
 def load_installed() -> None:
-    """Import the modules that installed packages name under the entry points ``vae_zoo.pairs``, once.
+    """Import the modules that installed packages name in the entry points ``vae_zoo.pairs``, once.
 
-    One that fails is a warning of one line, and the zoo goes on without it.
+    A module that fails gives a warning of one line and is skipped.
     """
     for point in _points():
         if point.value in _loaded:
             continue
-        _loaded.add(point.value)  # before it is imported: that asks for the catalogue too
+        _loaded.add(point.value)  # before the import, which asks for the catalogue too
         try:
             point.load()
         except Exception as error:
@@ -38,8 +38,14 @@ def load_installed() -> None:
 
 @cache
 def _points() -> EntryPoints:
-    """The entry points, read once: every look into the catalogue asks for them."""
+    """The entry points, read once, since every look-up in the catalogue needs them."""
     return entry_points(group=GROUP)
+
+
+@cache
+def _packages() -> Mapping[str, list[str]]:
+    """Installed packages by the modules they bring, read once: that opens a file of each."""
+    return packages_distributions()
 
 
 def origin(thing: Any) -> str:
@@ -52,7 +58,7 @@ def origin(thing: Any) -> str:
     root = thing.__module__.partition(".")[0]
     if root == "zoo":
         return ""
-    if names := packages_distributions().get(root):
+    if names := _packages().get(root):
         return f"{PACKAGE}{names[0]} {version(names[0])}"
     try:
         file = inspect.getsourcefile(thing)
@@ -62,7 +68,7 @@ def origin(thing: Any) -> str:
 
 
 def how_to_get(origins: Iterable[str]) -> str:
-    """What to do where something is missing that these had registered, as far as it can be told.
+    """What to do if something that these registered is missing, as far as that is known.
 
     >>> how_to_get(["package vae-zoo-laplace 0.1.0", "/home/ada/own.py"])
     'install vae-zoo-laplace 0.1.0, which is not here; run /home/ada/own.py first, which registers it'

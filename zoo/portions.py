@@ -1,4 +1,4 @@
-"""The step where the rows of a batch are divided over several processes: backward here, a sum over all, and Adam."""
+"""A step with the rows of a batch divided over processes: backward here, a sum over all, then Adam."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from zoo.ranks import share
 
 __all__ = ["DividedEngine", "Portion"]
 
-FEW = 6  # rows on which it is seen whether a step of a batch is a sum over its rows
+FEW = 6  # rows on which to check that a step is a sum over rows
 
 
 @dataclass(frozen=True)
 class Portion:
-    """Some rows of every batch, the noise that is theirs, and what is summed over all portions of a batch.
+    """Some rows of every batch, their noise, and what is summed over all portions of a batch.
 
-    That is one matrix, (S, P + T + n): the gradient and the T numbers that are told of a loss, means over rows, which
-    are weighed by the portion's share of them; and a place for each of the n portions to put its smallest scale in.
+    The summand is one matrix, (S, P + T + n): the gradient and the T recorded numbers of a loss, which are means over
+    rows and weighted by the portion's share; and a slot for the smallest scale of each of the n portions.
 
     Attributes:
-        rows: of the batch.
-        noise: which of the batch's numbers are theirs, by kind.
+        rows: the rows of the batch.
+        noise: which of the batch's noise numbers belong to them, by kind.
         weight: their share of the batch.
-        number: which of the portions it is, from 0.
-        count: how many there are.
-        sizes: of the pieces of the gradient.
-        smallest: which number of those told is the smallest scale.
+        number: the number of this portion, from 0.
+        count: how many portions there are.
+        sizes: sizes of the pieces of the gradient.
+        smallest: which recorded number is the smallest scale.
     """
 
     rows: slice
@@ -52,12 +52,12 @@ class Portion:
         return Inputs(inputs.rows[:, self.rows], normal, uniform, inputs.rates)
 
     def packed(self, gradients: Sequence[Tensor], told: Tensor) -> Tensor:
-        """The summand, from gradients in pieces and from what is told of the loss, (T, S)."""
+        """The summand, from gradients in pieces and the recorded numbers of the loss, (T, S)."""
         scale = nn.functional.pad(told[self.smallest, :, None], (self.number, self.count - 1 - self.number))
         return torch.cat([torch.cat([*gradients, told.mT], 1) * self.weight, scale], 1)
 
     def unpacked(self, total: Tensor) -> tuple[Tensor, ...]:
-        """Gradients in pieces, and what is told of the loss, (T, S), of the whole batch."""
+        """Gradients in pieces, and the recorded numbers of the loss, (T, S), for the whole batch."""
         numbers = total.shape[1] - sum(self.sizes) - self.count
         *gradients, told, scales = total.split([*self.sizes, numbers, self.count], 1)
         of_batch = [told[:, : self.smallest], scales.amin(1, keepdim=True), told[:, self.smallest + 1 :]]
@@ -65,14 +65,14 @@ class Portion:
 
 
 class DividedEngine(Engine):
-    """An engine that takes a step of all seeds by some rows of their batch, while other processes take the others.
+    """An engine that steps all seeds on some rows of their batch, while other processes take the other rows.
 
-    Every process holds all parameters and draws the noise of the whole batch, of which each row keeps its own. So the
-    step is that of one process, but for the order of a sum. It is recorded in two parts, since between them the
-    processes wait for each other.
+    Every process holds all parameters and draws the noise of the whole batch, so each row keeps its own. The step
+    equals that of one process up to the order of a sum. It is recorded in two parts, between which the processes wait
+    for each other.
 
     Raises:
-        OptionError: a step of a batch is no sum over its rows, or there are fewer of them than processes.
+        OptionError: a step is not a sum over rows, or there are fewer rows than processes.
     """
 
     def _as_it_is(self) -> Callable[..., Tensor]:
@@ -89,12 +89,12 @@ class DividedEngine(Engine):
         return update(*held, rates, self.ranks.summed(summand(*held[: len(self.pieces)], *inputs)))
 
     def _summand(self, *tensors: Tensor) -> Tensor:
-        """What this process adds to the sum; takes parameters and its inputs."""
+        """What this process adds to the sum, from parameters and its inputs."""
         *gradients, told = self._gradients(*tensors)
         return self._portion.packed(gradients, told)
 
     def _update_by(self, *tensors: Tensor) -> Tensor:
-        """The update by the sum; takes what it changes, the rates, and the sum."""
+        """The update, from the state, the rates and the sum."""
         *held, rates, total = tensors
         return self._update(*held, rates, *self._portion.unpacked(total))
 
@@ -105,7 +105,7 @@ class DividedEngine(Engine):
         return self._portion.of(self.inputs(step))
 
     def _of_update(self, step: int) -> tuple[Tensor, ...]:
-        """What the update takes besides what it changes; the sum is that of one portion, whose shape is the same."""
+        """The update's inputs besides the state; one portion's summand serves as the sum, having the same shape."""
         with pyro_context():
             return self.inputs(step).rates, self._summand(*self._parameters(self.state), *self._of_portion(step))
 
@@ -115,8 +115,8 @@ class DividedEngine(Engine):
         rank, size = self.ranks.rank, self.ranks.size
         if reason := self._undivided():
             raise OptionError(
-                f"a batch cannot be divided over {size} processes, since {reason}: give at least as many seeds, which "
-                "are divided then, or start fewer processes."
+                f"a batch cannot be divided over {size} processes, since {reason}: give at least as many seeds, to "
+                "divide those instead, or start fewer processes."
             )
         return self._portion_of(share(self.batch_size, rank, size), self.batch_size, rank, size)
 
@@ -127,15 +127,15 @@ class DividedEngine(Engine):
         if not self.lifts_noise:
             return "random numbers are drawn that cannot be lifted out of the step"
         if getattr(self.objective, "couples_rows", False):
-            return "the objective is no mean over its rows"
+            return "the objective is not a mean over its rows"
         try:
             whole, parts = self._of_few(0, FEW), self._of_few(0, FEW // 3, FEW)
         except Unknown as error:
             return str(error)
-        return "" if all(map(close, parts, whole)) else "the loss, or what is recorded of it, is no mean over its rows"
+        return "" if all(map(close, parts, whole)) else "the loss, or what it records, is not a mean over its rows"
 
     def _of_few(self, *edges: int) -> tuple[Tensor, Tensor]:
-        """A small batch's gradient, (S, P), and what is told of its loss, (T, S), from portions with these edges."""
+        """A small batch's gradient, (S, P), and its loss's recorded numbers, (T, S), from portions with these edges."""
         size, device = edges[-1], self.x.device
         rows = self.data.probed(torch.arange(size, device=device).expand(len(self.seeds), -1) % len(self.x))
         draw, used = torch.Generator(device).manual_seed(0), self._counted(size).used
@@ -150,7 +150,7 @@ class DividedEngine(Engine):
         return torch.cat(gradients, 1), told
 
     def _portion_of(self, rows: slice, size: int, number: int, count: int) -> Portion:
-        """Some rows of a batch of so many, one of some portions."""
+        """The portion with some rows of a batch of a given size."""
         here = rows.stop - rows.start
         noise = of_rows(self._counted(size), self._counted(here), rows)
         return Portion(
@@ -164,7 +164,7 @@ class DividedEngine(Engine):
         )
 
     def _counted(self, size: int) -> Tape:
-        """What a batch of so many rows draws."""
+        """What a batch of this size draws."""
         weights = {**self.parameters(self.state.theta[0]), **{name: b[0].clone() for name, b in self.buffers.items()}}
         rows = torch.arange(size, device=self.x.device) % len(self.x)
         with seeded(0), torch.no_grad(), pyro_context(), Tape() as tape:

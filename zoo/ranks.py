@@ -1,7 +1,7 @@
-"""One fit over several processes: its seeds are divided among them or, where those are fewer, the rows of each batch.
+"""One fit over several processes: they divide its seeds or, if those are fewer, the rows of each batch.
 
-Every process, a rank of ``torch.distributed``, makes the same call on the same data. No other room knows of that
-library: a fit asks its :class:`Ranks` which part of it is done here, and for what the others have done.
+Every process, a rank of ``torch.distributed``, makes the same call on the same data. No other module uses that
+library: a fit asks its :class:`Ranks` which part is done here, and for the results of the others.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from zoo.errors import RunError, ZooError
 
 __all__ = ["Ranks", "launched", "ranks_of"]
 
-LONGEST = 600  # bytes of a text that is told to the others
-NOTHING, TENSORS, MISTAKE = range(3)  # what the first process has to tell
+LONGEST = 600  # most bytes of a text sent to the others
+NOTHING, TENSORS, MISTAKE = range(3)  # what the first process may send
 
 Tensors: TypeAlias = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """One process alone: all of a fit is done here, and there is nobody to tell.
+    """A single process, which does the whole fit.
 
     Attributes:
-        device: what it trains on.
+        device: the device it trains on.
         rank: its number; the first one writes files and shows progress.
-        size: how many there are.
+        size: how many processes there are.
         part: which seeds are trained here.
-        divides_rows: whether each batch is divided, and not the seeds.
+        divides_rows: whether each batch is divided rather than the seeds.
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -53,7 +53,7 @@ class Ranks:
         return self.rank == 0
 
     def whole(self, tensor: Tensor, dim: int = 0) -> Tensor:
-        """A tensor of all seeds, one in the dimension after the other, from those of the seeds trained here."""
+        """A tensor for all seeds, joined along a dimension, from the one for the seeds trained here."""
         del dim
         return tensor
 
@@ -62,11 +62,11 @@ class Ranks:
         return tensor
 
     def first(self, act: Callable[[], Tensors | None]) -> Tensors | None:
-        """What an act of the first process alone returns, as of reading a file; an error of the zoo's is everyone's."""
+        """The result of a function that only the first process calls, such as reading; a ZooError is raised in all."""
         return act()
 
     def texts(self, texts: list[str]) -> list[str]:
-        """A text of each seed, from those of the seeds trained here."""
+        """A text for each seed, from those for the seeds trained here."""
         encoded = np.array([[*text.encode()[:LONGEST].ljust(LONGEST)] for text in texts], np.uint8)
         told = self.whole(torch.as_tensor(encoded, device=self.device).reshape(-1, LONGEST)).cpu().numpy()
         return [row.tobytes().decode(errors="ignore").rstrip() for row in told]
@@ -97,17 +97,17 @@ class _Several(Ranks):
         return safetensors.torch.load(told) if size[0] == TENSORS else None
 
     def _told(self, tensor: Tensor, source: int) -> Tensor:
-        """A tensor as one rank has it, of the same shape on all."""
+        """One rank's value of a tensor, whose shape is the same on all."""
         copy = tensor.clone(memory_format=torch.contiguous_format)
         if copy.numel():
             with _as_one_line():
-                distributed.broadcast(copy.reshape(-1).view(torch.uint8), source)  # bytes, since not all types are sent
+                distributed.broadcast(copy.reshape(-1).view(torch.uint8), source)  # as bytes: not all types can be sent
         return copy
 
 
 @dataclass(frozen=True)
 class _BySeeds(_Several):
-    """One of several processes, each of which trains some of the seeds: ``counts`` of them."""
+    """One of several processes that divide the seeds, ``counts`` each."""
 
     counts: tuple[int, ...] = ()
 
@@ -121,9 +121,9 @@ class _BySeeds(_Several):
 
 @dataclass(frozen=True)
 class _ByRows(_Several):
-    """One of several processes, all of which train all seeds, each by its rows of a batch.
+    """One of several processes that all train all seeds, each on its rows of a batch.
 
-    What they hold is the same; what is decided by it is decided by what the first one holds.
+    They all hold the same values; decisions follow those of the first.
     """
 
     divides_rows: bool = True
@@ -134,7 +134,7 @@ class _ByRows(_Several):
 
 
 def launched() -> tuple[int, int]:
-    """The rank of this process and how many there are, as torchrun or an initialised process group has it."""
+    """The rank of this process and how many there are, from torchrun or an initialised process group."""
     if not distributed.is_available():
         return 0, 1
     if distributed.is_initialized():
@@ -145,7 +145,7 @@ def launched() -> tuple[int, int]:
 
 
 def share(n: int, rank: int, size: int) -> slice:
-    """The rank's part of n things that are divided as evenly as can be, in their order.
+    """The rank's part of n things divided as evenly as possible, in order.
 
     >>> [share(5, rank, 2) for rank in range(2)]
     [slice(0, 2, None), slice(2, 5, None)]
@@ -154,15 +154,15 @@ def share(n: int, rank: int, size: int) -> slice:
 
 
 def ranks_of(asked: str, seeds: Sequence[int], device: torch.device) -> Ranks:
-    """How a fit is divided: its seeds where there are as many as processes, or else the rows of its batches.
+    """How a fit is divided: by seeds if there are at least as many as processes, otherwise by rows of batches.
 
-    A process group that is not there yet, though torchrun started the process, is made. It lasts as long as the
-    process: what torchrun tells its processes of each other makes one, and not a second.
+    Under torchrun, a missing process group is created. It lasts as long as the process, since torchrun's information
+    suffices for only one.
 
     Args:
-        asked: what all processes have to be asked for alike.
-        seeds: of the fit.
-        device: of the fit; of several cards, a process of torchrun takes that of its number on the machine.
+        asked: what all processes must be asked for.
+        seeds: the seeds of the fit.
+        device: the device of the fit; with several cards, a torchrun process takes the one with its local number.
 
     Raises:
         RunError: the processes were asked for different fits, or one of them has ended.
@@ -190,7 +190,7 @@ def _refuse_different(asked: str, device: torch.device, rank: int, size: int) ->
     different = (digests != digests[0]).any(1).nonzero().flatten().tolist()
     if different:
         raise RunError(
-            f"process {different[0]} of {size} was asked for another fit than process 0: all have to make the same "
+            f"process {different[0]} of {size} was asked for another fit than process 0: all must make the same "
             "call, on the same data."
         )
 
@@ -202,6 +202,6 @@ def _as_one_line() -> Iterator[None]:
     except RuntimeError as error:
         told = str(error).splitlines()[0][:160]
         raise RunError(
-            f"the processes cannot go on together; one of them may have ended ({told}). With a checkpoint, the same "
-            "command goes on from the last state."
+            f"the processes cannot continue together; one of them may have ended ({told}). With a checkpoint, the same "
+            "command continues from the last state."
         ) from None

@@ -1,4 +1,4 @@
-"""Tables in files: with their gaps filled in, with what a pair says of their rows, and synthetic ones."""
+"""Tables in files: with gaps filled in, with a pair's answers about their rows, and synthetic ones."""
 
 from __future__ import annotations
 
@@ -43,22 +43,22 @@ def fill_file(
 
     Args:
         run: a trained pair.
-        source: as for :func:`zoo.load_data`.
-        path: of a .csv, .tsv, .parquet or .npy file.
-        missing_values: stand for entries that were not observed; by default what did so in training.
-        draws: as for :meth:`zoo.Run.fill_gaps`.
-        method: as for :meth:`zoo.Run.fill_gaps`.
-        sweeps: as for :meth:`zoo.Run.fill_gaps`.
-        seed: as for :meth:`zoo.Run.fill_gaps`.
+        source: see :func:`zoo.load_data`.
+        path: a .csv, .tsv, .parquet or .npy file.
+        missing_values: values that mark missing entries; by default those of training.
+        draws: see :meth:`zoo.Run.fill_gaps`.
+        method: see :meth:`zoo.Run.fill_gaps`.
+        sweeps: see :meth:`zoo.Run.fill_gaps`.
+        seed: see :meth:`zoo.Run.fill_gaps`.
 
     Returns:
         How many gaps were filled, by column.
 
     Raises:
-        DataError: the table cannot be read, or has not the columns or the values that the run was trained on.
-        OptionError: no such method, or a number that is none.
+        DataError: the table cannot be read, or lacks the columns or values the run was trained on.
+        OptionError: an unknown method, or an invalid number.
         RunError: the file cannot be written.
-        Unknown: what an entry is given others is not known of the likelihood.
+        Unknown: the likelihood does not give the distribution of an entry given the others.
     """
     data = run.pair.data
     _refuse_words(path, [column.name for column in data.columns if column.categories])
@@ -82,21 +82,21 @@ def answer_file(
     answer: Callable[[Array], pandas.DataFrame],
     missing_values: Sequence[Any] | None = None,
 ) -> pandas.DataFrame:
-    """Write what is said of each row of a data set or a file, beside what names it, and return it.
+    """Write an answer for each row of a data set or a file, with the columns that name the row, and return it.
 
-    What names a row are the names that the rows have, the labels of a data set, and columns that the run was not
-    trained on, as they are written there.
+    A row is named by its row name, the label in a data set, and the columns the run was not trained on, as they are
+    written there.
 
     Args:
         run: a trained pair.
-        source: as for :func:`zoo.load_data`.
-        path: of a .csv, .tsv, .parquet or .npy file.
-        answer: gives a row for each of values (N, D) in the units as loaded, as :meth:`zoo.Run.score` does.
-        missing_values: stand for entries that were not observed; by default what did so in training.
+        source: see :func:`zoo.load_data`.
+        path: a .csv, .tsv, .parquet or .npy file.
+        answer: gives a row for each row of values (N, D) in the units as loaded, like :meth:`zoo.Run.score`.
+        missing_values: values that mark missing entries; by default those of training.
 
     Raises:
-        DataError: the table cannot be read, has not the columns or the values that the run was trained on, or has a
-            column of the name of an answer.
+        DataError: the table cannot be read, lacks the columns or values the run was trained on, or has a column with
+            the name of an answer.
         RunError: the file cannot be written.
     """
     import pandas as pd
@@ -113,17 +113,17 @@ def answer_file(
     else:
         beside = pd.DataFrame({} if raw.labels is None else {"label": raw.labels}, index=said.index)
     if twice := [name for name in said if name in beside]:
-        raise DataError(f"{source}: it has a column {twice[0]!r} of its own, which would be there twice: rename it")
+        raise DataError(f"{source}: it already has a column {twice[0]!r}, which would occur twice: rename it")
     whole = pd.concat([beside, said.round(PLACES) if ending in TEXT else said], axis=1)
     write_table(whole, path, raw.layout._replace(names=(), header=True))
     return said
 
 
 def rows_of(run: Run, source: str | os.PathLike[str], missing_values: Sequence[Any] | None = None) -> Array:
-    """The rows of a data set or a file as values (N, D) of the columns that a run was trained on.
+    """The rows of a data set or a file as values (N, D) of the columns a run was trained on.
 
     Raises:
-        DataError: the table cannot be read, or has not those columns or their values.
+        DataError: the table cannot be read, or lacks those columns or their values.
     """
     try:
         return run.loaded(_coded(run, in_memory(read_source(source)), missing_values))
@@ -141,13 +141,11 @@ def _coded(run: Run, raw: Raw, missing_values: Sequence[Any] | None) -> Array:
 
 def _refuse_words(path: Path, words: Sequence[str]) -> None:
     if check_ending(path) == ".npy" and words:
-        raise DataError(
-            f"{path}: an array holds no words, and {words[0]!r} is a column of them: write a .csv or .parquet"
-        )
+        raise DataError(f"{path}: an array cannot hold words, and column {words[0]!r} does: write a .csv or .parquet")
 
 
 def _rewrite(raw: Raw, columns: Sequence[Column], values: Array, gaps: Array, path: Path) -> None:
-    """Write a table with values (N, D) in the places of its gaps (N, D); of a text file all else as it was written."""
+    """Write a table with values (N, D) in its gaps (N, D); everything else in a text file stays as it was written."""
     import pandas as pd
 
     ending = check_ending(path)
@@ -159,10 +157,10 @@ def _rewrite(raw: Raw, columns: Sequence[Column], values: Array, gaps: Array, pa
 
 
 def write_table(frame: pandas.DataFrame, path: Path, layout: Layout | None = None) -> None:
-    """Write a data frame by the ending of a name.
+    """Write a data frame in the format of the file ending.
 
     Raises:
-        DataError: an ending that is not written, or words in an array.
+        DataError: an unsupported ending, or words in an array.
         RunError: the file cannot be written.
     """
     _refuse_words(path, [str(name) for name in frame if frame[name].dtype.kind not in "biuf"])
@@ -170,7 +168,7 @@ def write_table(frame: pandas.DataFrame, path: Path, layout: Layout | None = Non
 
 
 def _write(frame: Any, path: Path, raw: Raw) -> None:
-    """The file is complete or absent: it is written beside and renamed."""
+    """Write a file that is complete or absent: it is written under another name and renamed."""
     beside = path.with_name(f".unfinished-{path.name}")
     try:
         WRITERS[check_ending(path)](frame, beside, raw)
@@ -182,10 +180,10 @@ def _write(frame: Any, path: Path, raw: Raw) -> None:
 
 
 def check_ending(path: Path) -> str:
-    """What kind of file a name asks for.
+    """The file format of a name.
 
     Raises:
-        DataError: one that is not written here.
+        DataError: an unsupported format.
     """
     name = path.name.lower().removesuffix(".gz")
     ending = next((known for known in WRITERS if name.endswith(known)), None)
@@ -196,7 +194,7 @@ def check_ending(path: Path) -> str:
 
 def _text(frame: Any, path: Path, raw: Raw, separator: str | None = None) -> None:
     label = raw.layout.row_names
-    if label is None and frame.index.name is not None:  # the names of the rows of a file that is no text
+    if label is None and frame.index.name is not None:  # the row names of a binary file
         label = str(frame.index.name)
     frame.to_csv(
         path,

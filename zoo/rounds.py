@@ -1,4 +1,4 @@
-"""Rounds of training, each twice as long as the one before it, and whether another is worth its steps."""
+"""Rounds of training, each twice as long as the last, and whether another is worth its steps."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 __all__ = ["AUTO_STEPS", "LIKELY_STEPS", "WORTH", "Round", "round_of", "still_improving"]
 
-FIRST, MOST, LIKELY = 1000, 5, 3  # steps of the first round; how many rounds at most, and how many it often takes
+FIRST, MOST, LIKELY = 1000, 5, 3  # steps of the first round; the most rounds, and the usual number
 WORTH = 0.1  # nats per datum: a smaller gain is not worth twice the steps
 
 
 class Round(NamedTuple):
-    """The steps over which the learning rate runs through its schedule once: from ``start`` to before ``stop``."""
+    """The steps of one learning-rate schedule: from ``start`` to before ``stop``."""
 
     number: int
     start: int
@@ -39,15 +39,15 @@ def round_of(step: int) -> Round:
 
 
 def still_improving(before: NDArray[Any], since: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which seeds would gain by more steps, as far as their validation ELBO tells, shape (S,).
+    """Which seeds would gain from more steps, judged by their validation ELBO, shape (S,).
 
-    Those that gained more than ``WORTH`` lately, and ended no further than that below their best. A learning rate that
-    goes to zero can only raise the ELBO of what it trains: if validation ends lower than it once was, the pair
-    overfits, and more steps make that worse.
+    These gained more than ``WORTH`` lately and ended within ``WORTH`` of their best. A learning rate that goes to zero
+    can only raise the training ELBO: if validation ends below its best, the pair overfits, and more steps make that
+    worse.
 
     Args:
-        before: validation ELBOs of earlier checks, shape (S, C); with none, whatever came since was gained.
-        since: those of later ones, at least one, shape (S, C').
+        before: validation ELBOs of earlier checks, shape (S, C); if there are none, all of ``since`` is gain.
+        since: validation ELBOs of later checks, at least one, shape (S, C').
     """
     least = np.full((len(since), 1), -np.inf)
     before, since = (np.where(np.isfinite(elbo), elbo, -np.inf) for elbo in (np.hstack([least, before]), since))

@@ -1,9 +1,8 @@
-"""A function of a model, a guide and one datum, for many data and seeds: recorded once, and replayed block by block.
+"""A function of a model, a guide and one datum, applied to many data and seeds: recorded once, replayed in blocks.
 
-What is scored of a trained pair is a table over data, each row of which is worked out from draws of its own. Here a
-function that is written for one datum is mapped over blocks of rows that a processor's cache holds, and recorded as a
-graph of parameters, rows and standard noise, so that Pyro runs the programs a few times, and not for each block and
-seed.
+Scores of a trained pair are tables over data, each row computed from its own draws. Here a function written for one
+datum is mapped over blocks of rows that fit into a processor's cache, and recorded as a graph of parameters, rows and
+standard noise, so Pyro runs the programs a few times, not for each block and seed.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from zoo.errors import ZooError
 from zoo.graphs import arrange_products, record, share_results
 from zoo.noise import Tape
 from zoo.objectives import Program
+from zoo.storage import give_back
 
 __all__ = ["CACHE", "Rowwise", "base_key", "keyed_blocks", "row_keys", "standard_noise"]
 
@@ -30,17 +30,17 @@ Outputs = tuple[Tensor, ...]
 
 
 class Rowwise:
-    """``function(model, guide, *datum)`` of every row of some tensors, each with random numbers of its own.
+    """``function(model, guide, *datum)`` for every row of some tensors, each with its own random numbers.
 
-    The function is given one row of each tensor, with a leading axis of 1, and returns tensors, to which an axis of
-    rows is added in front. What it draws is a function of a key and the row's number alone, whatever the size of a
-    block and whatever was scored before. One that draws what :class:`zoo.noise.Tape` cannot lift out of it, or that
-    asks for the value of a number, is called for one row after the other, which is slower.
+    The function gets one row of each tensor, with a leading axis of 1, and returns tensors, to which an axis of rows
+    is prepended. Its draws depend only on a key and the row's number, not on the size of a block or on earlier calls.
+    A function is called row by row, which is slower, if :class:`zoo.noise.Tape` cannot lift its draws or it
+    branches on the value of a number.
 
     Args:
-        function: of a model, a guide and one row of each tensor. Of several models it may meet only parameters and
-            buffers differ.
-        numbers: how many numbers its widest tensor has for a row.
+        function: takes a model, a guide and one row of each tensor. Different models may differ only in parameters
+            and buffers.
+        numbers: how many numbers its widest tensor has per row.
 
     >>> center = Rowwise(lambda model, guide, x: (x - x.mean(),), numbers=3)
     >>> center(nn.Identity(), nn.Identity(), torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 3.0]]))[0][:, 0]
@@ -51,21 +51,21 @@ class Rowwise:
     def __init__(self, function: Callable[..., Outputs], numbers: int) -> None:
         self.function = function
         self.rows = 1 << max(0, (CACHE // numbers).bit_length() - 1)
-        self._program: Replica | None = None  # which all others are like
-        self._names: list[str] = []  # of parameters and buffers
-        self._sizes: dict[str, int] = {}  # of the noise of a row
+        self._program: Replica | None = None  # all others have the same structure
+        self._names: list[str] = []  # names of parameters and buffers
+        self._sizes: dict[str, int] = {}  # sizes of a row's noise
         self._lifts = self._maps = self._records = True
-        self._graphs: dict[int, Callable[..., Outputs]] = {}  # by how many rows they are of
+        self._graphs: dict[int, Callable[..., Outputs]] = {}  # by number of rows
         self._patience = PATIENCE
 
     def __call__(self, model: Program, guide: Program, *data: Tensor) -> Outputs:
-        """What the function returns of each row, (N, ...), drawn from torch's random state as it stands."""
+        """The function's results for each row, (N, ...), with draws from torch's global random state."""
         return self.block(model, guide, data, row_keys(base_key(), len(data[0])))
 
     def block(
         self, model: Program, guide: Program, rows: Sequence[Tensor], keys: Sequence[int] | None = None
     ) -> Outputs:
-        """The same, each row drawing by a key of its own; without keys, nothing that counts may be drawn."""
+        """The same with a key for each row's draws; without keys, results must not depend on draws."""
         with torch.no_grad(), pyro_context():
             return self._of_rows(Replica(_module(model), _module(guide)), rows, keys)
 
@@ -75,13 +75,16 @@ class Rowwise:
             self._rehearse(program, [of[:1] for of in rows])
         weights = {name: t.detach() for name, t in [*program.named_parameters(), *program.named_buffers()]}
         self._names = self._names or [*weights]
-        if self._names != [*weights]:  # functional_call would leave what is not named as the first program has it
-            raise ValueError("these programs are not those that were met first, with other parameters")
+        if self._names != [*weights]:  # functional_call would keep the first program's values for other names
+            raise ValueError("these programs differ from the first ones in more than parameters")
+        if len(rows[0]) <= self.rows:
+            return self._of_block(program, weights, rows, keys)
         found = []
         for start in range(0, len(rows[0]), self.rows):
             some = slice(start, start + self.rows)
             found.append(self._of_block(program, weights, [of[some] for of in rows], keys and keys[some]))
-        return found[0] if len(found) == 1 else tuple(torch.cat(parts) for parts in zip(*found, strict=True))
+            give_back()
+        return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
 
     def _of_block(
         self, program: Replica, weights: dict[str, Tensor], rows: Sequence[Tensor], keys: Sequence[int] | None
@@ -91,12 +94,12 @@ class Rowwise:
                 return self._at_once(weights, rows, keys)
             except ZooError:
                 raise
-            except Exception:  # it asks for the value of a number, which only a single row has
+            except Exception:  # it needs the value of a number, which exists only for a single row
                 self._maps = False
         return self._row_by_row(program, rows, keys)
 
     def _rehearse(self, program: Replica, row: list[Tensor]) -> None:
-        """Learn how much noise a row takes, and whether all of it was seen."""
+        """Find how much noise a row takes, and whether all of it was lifted."""
         with seeded(0):
             plain = program(self.function, *row)
         with seeded(0):
@@ -115,17 +118,17 @@ class Rowwise:
         return tuple(torch.stack(column) for column in zip(*found, strict=True))
 
     def _at_once(self, weights: dict[str, Tensor], rows: Sequence[Tensor], keys: Sequence[int] | None) -> Outputs:
-        """Of all rows of a block, by Pyro the first times, and then by a graph."""
+        """Results for all rows of a block, by Pyro at first, later by a graph."""
         self._patience -= 1
         if self._patience <= 0 and self._records:
             try:
                 return self._by_graph(weights, rows, keys)
-            except Exception:  # what cannot be recorded, Pyro itself can run
+            except Exception:  # whatever cannot be recorded, Pyro can still run
                 self._records = False
         return self._mapped(weights, rows, standard_noise(keys, self._sizes, rows[0]))
 
     def _by_graph(self, weights: dict[str, Tensor], rows: Sequence[Tensor], keys: Sequence[int] | None) -> Outputs:
-        """Graphs are of a few sizes, and the first row fills up those that are larger."""
+        """Graphs come in a few sizes; copies of the first row fill up a larger one."""
         count = len(rows[0])
         size = min(self.rows, max(1 << (count - 1).bit_length(), self.rows // 4))
         index = [*range(count), *[0] * (size - count)]
@@ -160,7 +163,7 @@ def base_key() -> int:
 
 
 def standard_noise(keys: Sequence[int] | None, sizes: dict[str, int], like: Tensor) -> dict[str, Tensor]:
-    """Standard normal and uniform numbers for each row of a tensor, (N, size) each, by its key; without keys zeros."""
+    """Standard normal and uniform numbers for each row of a tensor, (N, size) each, by its key; zeros without keys."""
     noise = {kind: like.new_zeros(len(like), size) for kind, size in sizes.items()}
     if keys is None or not any(sizes.values()):
         return noise
@@ -173,16 +176,17 @@ def standard_noise(keys: Sequence[int] | None, sizes: dict[str, int], like: Tens
 
 
 def row_keys(key: int, count: int, first: int = 0) -> list[int]:
-    """A key for each of so many rows, the first of which has this number."""
+    """A key for each of this many rows, the first of which has this number."""
     return [random_stream(key, Stream.NOISE, row) for row in range(first, first + count)]
 
 
 def keyed_blocks(size: int, *data: Tensor) -> Iterator[tuple[list[Tensor], list[int]]]:
-    """Blocks of so many rows of some tensors, and a key for each row, drawn from torch's random state."""
+    """Blocks of rows of some tensors, and a key for each row, drawn from torch's random state."""
     key = base_key()
     for start in range(0, len(data[0]), size):
         rows = [of[start : start + size] for of in data]
         yield rows, row_keys(key, len(rows[0]), start)
+        give_back()
 
 
 def _module(program: Program) -> nn.Module:

@@ -1,4 +1,4 @@
-"""What a fit leaves behind: weights of every seed and a DataTree of what happened, in memory and on disk."""
+"""The result of a fit: the weights of every seed and a DataTree of what happened, in memory and on disk."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ __all__ = ["RECIPE", "Run", "load_run"]
 T = TypeVar("T")
 
 FORMAT = 3
-MOST_DRAWN = 2**24  # numbers that are drawn before they are put together
+MOST_DRAWN = 2**24  # most numbers drawn at a time
 WEIGHTS, TREE = "weights.safetensors", "run.nc"
 
 
@@ -53,8 +53,8 @@ class Run:
     """A pair trained for several seeds.
 
     Attributes:
-        pair: what was trained.
-        seeds: the seeds, in the order of the leading axis of everything else.
+        pair: the trained pair.
+        seeds: the seeds, in the order of the leading axis of every array.
         weights: parameters and buffers by name, each with a leading seed axis.
         tree: what was recorded, as an ``xarray.DataTree``; :func:`zoo.evaluate` adds to it.
 
@@ -78,7 +78,7 @@ class Run:
         )
 
     def _repr_html_(self) -> str:
-        """What was recorded, and of which pair, for a notebook."""
+        """The record and its pair, for a notebook."""
         return f"<p>{escape(repr(self))}</p>{self.tree._repr_html_()}{self.pair._repr_html_()}"
 
     def encode(self, x: Any) -> np.ndarray[Any, Any]:
@@ -109,17 +109,17 @@ class Run:
         return self.pair.view.outward(torch.stack(draws).numpy())
 
     def sample_frame(self, n: int, seed: int = 0) -> pandas.DataFrame:
-        r"""Synthetic rows as a table like the one that was trained on, n of them.
+        r"""Synthetic rows, n of them, as a table like the training table.
 
         .. math:: x \sim \tfrac{1}{S} \sum_s p_s(x)
 
-        Each row is of a seed chosen at random, so that the table says too how far seeds differ. Categories are words,
-        and numbers ones that their column can have, with as many decimals as the data were recorded to. The rows are
-        synthetic, and not anonymous: a pair that fits its training rows closely may draw one of them again.
+        Each row comes from a seed chosen at random, so the table also shows how much seeds differ. Categories are
+        words; numbers are values their column can take, with as many decimals as in the data. Synthetic rows are not
+        anonymous: a pair that fits its training rows closely may draw one of them again.
 
         Args:
             n: how many rows.
-            seed: draws others.
+            seed: seed of the draws.
 
         >>> import zoo
         >>> data = zoo.load_data("penguins")
@@ -142,20 +142,20 @@ class Run:
         self.each_seed(draw, Stream.PREDICTIVE, seed)
         frame = self.pair.data.as_frame(self.pair.data.nearest(rows))
         places = {c.name: c.places for c in self.pair.data.columns if c.decimal and not c.categories}
-        # 383 times 0.1 is no 38.3, and a whole number is written without a point
+        # 383 times 0.1 is not 38.3, and a whole number is written without a point
         return frame.round(places).astype({name: int for name, number in places.items() if number == 0})
 
     @property
     def best_seed(self) -> int:
-        """The seed whose best validation ELBO is the highest."""
+        """The seed with the highest best validation ELBO."""
         elbo = np.asarray(self.tree["validation"]["elbo"])
         return self.seeds[int(np.where(np.isnan(elbo), -np.inf, elbo).max(axis=1).argmax())]
 
     def embed(self, x: Any, seed: int | None = None) -> Any:
-        """Posterior means of the latents as a data frame, (N, L), one column a latent: z0, z1, and so on.
+        """Posterior means of the latents as a data frame, (N, L), one column per latent: z0, z1, and so on.
 
-        They are those of one seed, since latents of different seeds are rotated and permuted against each other. Of a
-        mixture they are the probabilities of its components: component0, component1, and so on.
+        They come from one seed, since the latents of different seeds are rotated and permuted against each other. A
+        mixture gives the probabilities of its components: component0, component1, and so on.
 
         Args:
             x: data in the units as loaded: an array (N, D), or a data frame, whose index is kept.
@@ -182,11 +182,11 @@ class Run:
     def decode(self, z: Any, seed: int | None = None) -> np.ndarray[Any, Any]:
         """Means of p(x | z) in the units as loaded, (N, D), for latents (N, L) as :meth:`embed` gives them.
 
-        Of a mixture z are probabilities of its components, and the means are weighed by them. Categories have no mean:
-        their columns are NaN.
+        For a mixture, z holds probabilities of its components, which weight the means. Categories have no mean: their
+        columns are NaN.
 
         Raises:
-            DataError: z has not as many columns as there are latents.
+            DataError: z does not have one column per latent.
             OptionError: the run has no such seed.
         """
         latents = torch.tensor(real_array("z", as_pandas(z)))
@@ -200,40 +200,39 @@ class Run:
             return self.pair.view.outward(inference.decode(program.model, site, latents, blank).numpy())
 
     def score(self, x: Any, *, columns: int = 3, samples: int = 1000, training: Any = None) -> Any:
-        r"""How usual each row is: its log evidence, its rank among the training rows, the columns that cost it most.
+        r"""How typical each row is: its log evidence, its rank among the training rows, the columns that cost it most.
 
         .. math:: \log p(x) = \log \tfrac{1}{S} \sum_s p_s(x), \qquad
                   \mathrm{rank} = \frac{1 + \#\{i : \log p(x_i) \le \log p(x)\}}{M + 1}, \qquad
                   \mathrm{cost}_j = \mathrm{median}_i \log p(x_{ij} \mid x_{i,-j}) - \log p(x_j \mid x_{-j})
 
-        with i over M training rows, at most a thousand. The evidence is that of :meth:`log_evidence`, of the mixture of
-        all seeds, from which :meth:`sample_frame` draws: one seed that has not seen such rows does not condemn them. A
-        small rank is an empirical p-value: 0.01 says that one training row in a hundred is as odd. It is a little too
-        small for new rows, which a pair that fits its training rows closely finds odder than those.
+        with i over M training rows, at most a thousand. The evidence is :meth:`log_evidence` under the mixture of all
+        seeds, from which :meth:`sample_frame` draws: a single seed that finds a row impossible does not decide. The
+        rank is an empirical p-value: 0.01 means that one training row in a hundred is as odd. It is a little too small
+        for new rows, since a pair fits its training rows better.
 
-        A cost is how many nats less a column's value has, given the rest of its row, than a training row's has in the
-        middle: it has no units, and columns may be compared. It is exact for mixtures. Else it comes from the draws
-        that the evidence comes from (:class:`zoo.scoring.RowWeights`), which have seen the value, so that the cost of
-        one which changes what the latents are is too small. A row that is odd by how its values go together may have
-        no costly column.
+        A cost is how many nats less a column's value scores, given the rest of its row, than in the median training
+        row. It does not depend on units, so columns can be compared. It is exact for mixtures. Otherwise it uses the
+        same draws as the evidence (:class:`zoo.scoring.RowWeights`), which have seen the value, so the cost is too
+        small for a value that moves the latents. A row that is odd only in how its values combine may have no costly
+        column.
 
-        A row with gaps, NaN, is scored by what was observed, and ranked among the training rows that have those columns
-        too, scored by them alone: each pattern of gaps takes the time of a thousand rows.
+        A row with gaps, NaN, is scored by its observed entries and ranked among the training rows that have those
+        columns, scored by the same columns: each pattern of gaps takes the time of a thousand rows.
 
         Args:
             x: data in the units as loaded: an array (N, D), or a data frame.
             columns: how many columns are named.
-            samples: K, importance draws a row.
-            training: the rows that were trained on, where the run does not know them: it was loaded, and its data came
-                from memory or have moved.
+            samples: K, importance draws per row.
+            training: the training rows, needed if the run was loaded and its data came from memory or have moved.
 
         Returns:
-            A data frame of the library that x is of, a row for each of its own with its index: ``log_evidence`` in
-            nats, ``seed_sd``, the standard deviation of it over seeds, ``rank`` in (0, 1], and ``column_1``,
-            ``cost_1`` in nats and so on, dearest first.
+            A data frame of x's library, with a row per row of x and the same index: ``log_evidence`` in nats,
+            ``seed_sd``, its standard deviation over seeds, ``rank`` in (0, 1], and ``column_1``, ``cost_1`` in nats and
+            so on, most costly first.
 
         Raises:
-            DataError: no table of so many columns, or values that have no probability.
+            DataError: a wrong number of columns, or values without probability.
             RunError: the training rows cannot be loaded.
 
         >>> import zoo
@@ -246,14 +245,14 @@ class Run:
 
     @cached_property
     def references(self) -> dict[tuple[bytes, int, bool], Reference]:
-        """What training rows score, by pattern of gaps, draws, and whether by column: worked out once."""
+        """The scores of training rows, by pattern of gaps, draws, and whether by column: computed once."""
         return {}
 
     def log_evidence(self, x: Any, samples: int = 5000) -> np.ndarray[Any, Any]:
-        """Log p(x) per datum in nats, in the units as loaded, shape (S, N); of what was observed, where x has NaN.
+        """Log p(x) per datum in nats, in the units as loaded, shape (S, N); NaN entries of x are left out.
 
-        Exact for mixtures and linear models, else a lower bound in expectation; ``zoo.evaluate`` also gives its
-        standard error, the diagnostics of its importance weights, and a better estimate where they are bad.
+        Exact for mixtures and linear models, otherwise a lower bound in expectation; ``zoo.evaluate`` also gives its
+        standard error, diagnostics of its importance weights, and a better estimate where those are bad.
         """
         loaded, samples = self.loaded(x), count("samples", samples)
         x = self.inward(loaded)
@@ -263,7 +262,7 @@ class Run:
         def score(model: Any, guide: Any) -> Tensor:
             blocks = inference.row_blocks(x, samples)
             found = torch.cat([inference.log_mean_exp(of_draws.known(model, guide, rows)) for rows in blocks])
-            return torch.where(x.isnan().all(dim=1), 0.0, found)  # of nothing, however the draws fell
+            return torch.where(x.isnan().all(dim=1), 0.0, found)  # a row without entries scores exactly 0
 
         evidence = self.each_seed(score, Stream.EVIDENCE, gaps=has_gaps(x))
         return torch.stack(evidence).numpy() - self.pair.view.log_volumes(loaded)
@@ -271,27 +270,26 @@ class Run:
     def impute(
         self, x: Any, draws: int = 20, *, method: ImputationMethod = "gibbs", sweeps: int = SWEEPS, seed: int = 0
     ) -> np.ndarray[Any, Any]:
-        r"""Draws of what was not observed, NaN in x, given what was: :math:`x_m \sim p(x_m \mid x_o)`.
+        r"""Draws of the missing entries, NaN in x, given the observed ones: :math:`x_m \sim p(x_m \mid x_o)`.
 
-        Each is a value that its column can have: a category, a level, a number recorded to as many decimals as the
-        data are.
+        Each is a value its column can take: a category, a level, a number with as many decimals as in the data.
 
         Args:
             x: data in the units as loaded, shape (N, D), or a data frame.
             draws: K.
             method: "importance", "gibbs" or "pseudo-gibbs" (:func:`zoo.imputation.states` has their formulas). Gibbs
-                goes on from importance sampling, which is poor where the guide has not seen gaps in training; the third
-                is biased, and there for comparison.
-            sweeps: of the two Gibbs samplers, each of which costs as much as 1 draw of importance sampling's 1000.
-            seed: draws others.
+                starts from importance sampling, which is poor if the guide has not seen gaps in training;
+                "pseudo-gibbs" is biased and serves for comparison.
+            sweeps: sweeps of the Gibbs samplers; a sweep costs as much as one of the 1000 draws of importance sampling.
+            seed: seed of the draws.
 
         Returns:
-            Shape (S, K, N, D), in the units as loaded; what was observed as it is.
+            Shape (S, K, N, D), in the units as loaded; observed entries are unchanged.
 
         Raises:
-            DataError: no table of so many columns, or values that have no probability.
-            OptionError: no such method, or a number of draws or sweeps that is none.
-            Unknown: what an entry is given others is not known of the likelihood.
+            DataError: a wrong number of columns, or values without probability.
+            OptionError: an unknown method, or an invalid number of draws or sweeps.
+            Unknown: the likelihood does not give the distribution of an entry given the others.
 
         >>> import zoo
         >>> data = zoo.load_data("iris")
@@ -320,21 +318,21 @@ class Run:
     def fill_gaps(
         self, x: Any, draws: int = 20, *, method: ImputationMethod = "gibbs", sweeps: int = SWEEPS, seed: int = 0
     ) -> Any:
-        """A table with its gaps filled: numbers by the mean of draws over all seeds, names by the most frequent.
+        """A table with its gaps filled: numbers with the mean of draws over all seeds, names with the most frequent.
 
-        Each is rounded to a value that its column can have. What is lost is how sure the pair is: :meth:`impute` gives
-        the draws. Errors are those of :meth:`impute`.
+        Each is rounded to a value its column can take. A single value does not show how sure the pair is:
+        :meth:`impute` gives the draws. Raises the errors of :meth:`impute`.
 
         Args:
-            x: data in the units as loaded: an array (N, D), or a data frame, in which columns that the pair was not
-                trained on stay as they are.
-            draws: of each seed.
-            method: as for :meth:`impute`.
-            sweeps: as for :meth:`impute`.
-            seed: draws others.
+            x: data in the units as loaded: an array (N, D), or a data frame, whose columns the pair was not trained on
+                stay as they are.
+            draws: draws per seed.
+            method: see :meth:`impute`.
+            sweeps: see :meth:`impute`.
+            seed: seed of the draws.
 
         Returns:
-            An array, or a data frame of the library that x is of, with text as text.
+            An array, or a data frame of x's library, with text as text.
 
         >>> import pandas as pd, zoo
         >>> data = zoo.load_data("penguins")
@@ -355,17 +353,17 @@ class Run:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The arguments of :func:`zoo.fit` but the seeds: what repeats the training on data as they were loaded."""
+        """The arguments of :func:`zoo.fit` except the seeds, which repeat the training on the same data."""
         from zoo.fitting import Settings
 
         names = [field.name for field in fields(Settings)]
         attrs = {name: self.tree.attrs[name] for name in names if name in self.tree.attrs}
-        # netCDF has no booleans and no nothing: they are JSON text there; numbers come back as NumPy's
+        # netCDF has no booleans and no None, which are stored as JSON text; numbers come back as NumPy's
         text = {name: json.loads(v) for name, v in attrs.items() if v in ("null", "true", "false")}
         return {name: v.item() if isinstance(v, np.generic) else v for name, v in (attrs | text).items()}
 
     def differences(self, other: Run) -> list[str]:
-        """Names of the weights, and of the groups of traces, that are not the same to the last bit."""
+        """Names of the weights and groups of traces that are not the same to the last bit."""
         names = [*self.weights, *(set(other.weights) - set(self.weights))]
         differing = [n for n in names if not _equal(self.weights.get(n), other.weights.get(n))]
         trees = [
@@ -378,9 +376,9 @@ class Run:
     def each_seed(
         self, function: Callable[[Any, Any], T], stream: Stream, step: int = 0, *, gaps: bool = False
     ) -> list[T]:
-        """``function(model, guide)`` of every seed, each drawing from a random state of its own.
+        """``function(model, guide)`` for every seed, each with its own random state.
 
-        With ``gaps``, the programs are of what was observed, whether or not entries were missing in training.
+        With ``gaps``, the programs are restricted to observed entries, whether or not training had missing entries.
         """
         results = []
         for row, seed in enumerate(self.seeds):
@@ -390,7 +388,7 @@ class Run:
         return results
 
     def _of_seed(self, seed: int | None, gaps: bool) -> tuple[Replica, int]:
-        """The programs of a seed, by default the best one, in double precision, and its row."""
+        """The programs of a seed, by default the best, in double precision, and the seed's row."""
         seed = self.best_seed if seed is None else seed
         if seed not in self.seeds:
             of = "seed is" if len(self.seeds) == 1 else "seeds are"
@@ -411,17 +409,18 @@ class Run:
         return Replica(*observed(program.model, program.guide, filler))
 
     def loaded(self, x: Any) -> np.ndarray[Any, Any]:
-        """Values (N, D) in the units as loaded, of an array or a data frame."""
+        """Values (N, D) in the units as loaded, from an array or a data frame."""
         return self.pair.view.checked(self.pair.data.coded(x))
 
     def inward(self, loaded: np.ndarray[Any, Any]) -> Tensor:
-        """Values (N, D) in the units as loaded as the programs take them: in scaled units and single precision."""
+        """Values (N, D) for the programs: from the units as loaded to scaled units in single precision."""
         return torch.as_tensor(self.pair.view.inward(loaded), dtype=torch.float32)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the run into a directory: the tree as netCDF, weights as safetensors, options as JSON.
 
-        The directory is complete or absent: it is written beside and renamed. A run that was there is replaced.
+        The directory is complete or absent, since it is written under another name and renamed. An earlier run there is
+        replaced.
 
         Raises:
             RunError: the place exists and is not a run, cannot be written, or another process is writing there.
@@ -435,11 +434,11 @@ class Run:
         return path
 
     def __reduce__(self) -> tuple[Callable[[dict[str, bytes]], Run], tuple[dict[str, bytes]]]:
-        """A pickled run is a saved one: without the rows that it was trained on."""
+        """A pickled run is a saved run, without the training rows."""
         return _unpickled, (self.files(),)
 
     def files(self) -> dict[str, bytes]:
-        """What :meth:`save` writes, by name; each with its checksum, so that damage is seen."""
+        """What :meth:`save` writes, by name, with checksums that reveal damage."""
         recipe: dict[str, Any] = {
             "format": FORMAT,
             "pair": self.pair.name,
@@ -455,9 +454,9 @@ class Run:
 
 
 def load_run(path: str | os.PathLike[str]) -> Run:
-    """Read a run that :meth:`Run.save` wrote; nothing in the files is executed.
+    """Read a run written by :meth:`Run.save`; nothing in the files is executed.
 
-    A run of a pair that is not the zoo's own needs that pair registered first.
+    If the run's pair is not one of the zoo's, register it first.
 
     Raises:
         RunError: no run there, files missing or damaged, or another version of the format.
@@ -465,7 +464,7 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     """
     path = location("path", path)
     if not (path / RECIPE).is_file():
-        begun = "; it was begun and not finished, which zoo.fit(..., checkpoint=) of the same fit would do"
+        begun = "; it was begun but not finished; the same zoo.fit(..., checkpoint=) finishes it"
         begun += f", and {SO_FAR} there is the run as it stood" if (path / SO_FAR).is_dir() else ""
         instead = begun if (path / FIT).is_file() else runs_within(path)
         raise RunError(f"no run at {path}: there is no {RECIPE}{instead}.")
@@ -491,7 +490,7 @@ def load_run(path: str | os.PathLike[str]) -> Run:
         pair = create(name, data, **options)
     except (UnknownPair, OptionError) as error:
         by = recipe.get("registered_by") or [*filter(None, [recipe.get("registered_in") or _registered_in(tree)])]
-        remedy = how_to_get(by) or "if code of yours registers it, run that first"
+        remedy = how_to_get(by) or "if your own code registers it, run that first"
         raise type(error)(
             f"the run at {path} is of {name!r}: {str(error).rstrip('.')}. To load it, {remedy}."
         ) from error
@@ -513,7 +512,7 @@ def _unpickled(files: dict[str, bytes]) -> Run:
 
 
 def _registered_in(tree: xarray.DataTree) -> str:
-    """The file that registered a run's pair, from the snippet that repeats it: all that older runs say of it."""
+    """The file that registered a run's pair, from the snippet that repeats it: older runs record nothing else."""
     found = re.match(r"# first run (.+), which registers ", str(tree.attrs.get("repeat", "")))
     return found[1] if found else ""
 

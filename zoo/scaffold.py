@@ -1,4 +1,4 @@
-"""A package for a pair of one's own, as `zoo new` writes it."""
+"""The package that `zoo new` writes for a pair of your own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from zoo.errors import OptionError, RunError
 
 __all__ = ["write_package"]
 
-PLACES = {  # of each template
+PLACES = {  # where each template goes
     "pyproject.toml": "pyproject.toml.txt",
     "README.md": "README.md.txt",
     "src/{module}/__init__.py": "pair.py.txt",
@@ -24,23 +24,23 @@ PLACES = {  # of each template
 def write_package(name: str, out: Path) -> Path:
     """Write a package that registers one pair: its code, its test by the kit, and its entry point.
 
-    It passes its test as written, with a soft Laplace as the likelihood that is to be replaced.
+    It passes its test as written; its likelihood, a soft Laplace, is to be replaced.
 
     Args:
-        name: of the pair, lower-case words and numbers joined by hyphens.
-        out: the folder to make; absent, or empty.
+        name: the pair's name, lower-case words and numbers joined by hyphens.
+        out: the folder to create; absent, or empty.
 
     Returns:
         The folder.
 
     Raises:
-        OptionError: no such name can be given to a pair and its module.
+        OptionError: a name that a pair or its module cannot have.
         RunError: the folder holds something, or cannot be written.
     """
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name) or keyword.iskeyword(name):
         raise OptionError(f"NAME={name!r}: use lower-case words and numbers joined by hyphens, a letter first.")
     if name in list_pairs():
-        raise OptionError(f"NAME={name!r}: a pair is called so already; choose another.")
+        raise OptionError(f"NAME={name!r}: a pair already has this name; choose another.")
     words = {
         "name": name,
         "package": f"vae-zoo-{name}",

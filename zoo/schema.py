@@ -1,4 +1,4 @@
-"""From a table as people have it to numbers, and what each of its columns is."""
+"""From a user's table to numbers, and the kind of each column."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ __all__ = [
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
-# Integers on an equally spaced grid pass for ordinal up to this many levels. A pixel has at most 256. In a
-# table few levels are ratings or grades; beyond 32, integers are more likely counts or amounts.
+# Integers on an equally spaced grid count as ordinal up to this many levels. A pixel has at most 256. In a
+# table a few levels are ratings or grades; beyond 32, integers are more likely counts or amounts.
 IMAGE_LEVELS, TABLE_LEVELS, DECLARED_LEVELS = 256, 32, 65536
 MOST_CATEGORIES = 100
-SPREAD = 100  # how many times the smallest of positive numbers the largest is, where they are taken for such
-ON_STEP = 1e-6  # of a declared step: how far from a multiple of it a value may be
-SOME = 1000  # of the cells that are no numbers: those that are looked at
-LOOKED_AT = 2**20  # rows in which codes for missing values are looked for, at most
-FEW_VALUES = 5  # beside a code, with less of which nothing is said about how far out it lies
+SPREAD = 100  # a column is positive if its largest value is this many times its smallest
+ON_STEP = 1e-6  # steps: how far a value may be from a multiple of a declared step
+SOME = 1000  # non-numeric cells that are examined
+LOOKED_AT = 2**20  # most rows in which codes for missing values are looked for
+FEW_VALUES = 5  # with fewer values besides a code, nothing is said about its distance
 CODES = (-9999.0, -999.0, -99.0, -9.0, -1.0, 99.0, 999.0, 9999.0, 99999.0)
-FAR = 5  # interquartile ranges from the other values, from which on a code is no value
-SHORT = reprlib.Repr()  # of a value in a message
+FAR = 5  # interquartile ranges from the other values: a code this far out is not a value
+SHORT = reprlib.Repr()  # shortens a value in a message
 SHORT.maxstring = SHORT.maxlong = 60
 WORDS = {"yes": 1, "no": 0, "true": 1, "false": 0, "y": 1, "n": 0, "t": 1, "f": 0}
-NO_ENTRY = "has no entry that was observed"
+NO_ENTRY = "has no observed entry"
 DATES = "holds dates written as numbers; the days since a first date, say, can be used in its place"
 BEYOND = "beyond what float64 holds exactly"
 ANOTHER_UNIT = "use another unit, or leave the column out if it numbers the rows"
@@ -61,7 +61,7 @@ NUMBERING = {"id", "index", "row", "row_id", "rowid", "level_0", ""}  # names of
 
 
 class Table(NamedTuple):
-    """Rows (N, D), what the columns are, the shape of an image, what is to be said, and what one pass over it found."""
+    """Rows (N, D), columns, image shape, notes, and the summary of one pass over the table."""
 
     rows: Rows
     columns: tuple[Column, ...]
@@ -71,12 +71,12 @@ class Table(NamedTuple):
 
     @property
     def values(self) -> Array:
-        """All values, (N, D), NaN where an entry was not observed."""
+        """All values, (N, D), NaN for missing entries."""
         return self.rows[:]
 
 
 class Raw(NamedTuple):
-    """One column as numbers: (N,) of them, the words they stand for if any, and whether in an order."""
+    """One column as numbers, (N,), with the words they stand for, if any, and whether these are ordered."""
 
     values: Array
     categories: tuple[str, ...] = ()
@@ -96,9 +96,9 @@ class Refused(Exception):
 
 
 class Stored(NamedTuple):
-    """A table of plain numbers that stays where it is, and what is known of its columns if that is not their type's.
+    """A table of plain numbers that is read in place, with the kinds of its columns where their type does not say.
 
-    A kind has no values; what no number stands for is refused if it is not left out.
+    A kind holds no values; a column that numbers cannot represent is refused unless left out.
     """
 
     source: Source
@@ -119,19 +119,19 @@ def read_table(
 ) -> Table:
     """Numbers and columns of an array (N, D), of images (N, H, W) or (N, C, H, W), or of a data frame.
 
-    What a column is, unless ``support`` says so, is the first of these that holds for all that was observed. Of a table
-    of numbers as a whole: ``binary``; ``ordinal``, integers on one equally spaced grid of at most 32 levels, 256 in
-    images; ``count``. Then by column: ``binary``; ``ordinal``, as before, of values that repeat; ``count``, whole
-    numbers from 0 up of which the smallest is at most a tenth of the largest; ``unit``, numbers from 0 to 1;
-    ``positive``, numbers above 0 of which the largest is 100 times the smallest; ``real``. Text is ``categorical``,
-    ordered categories are ``ordinal``, and yes and no, or true and false, are ``binary``.
+    Unless ``support`` says otherwise, a column gets the first of these supports that all observed values satisfy. For a
+    table of numbers as a whole: ``binary``; ``ordinal``, integers on one equally spaced grid of at most 32 levels, 256
+    in images; ``count``. Then by column: ``binary``; ``ordinal``, as before, if values repeat; ``count``, whole numbers
+    from 0 up with the smallest at most a tenth of the largest; ``unit``, numbers from 0 to 1; ``positive``, numbers
+    above 0 with the largest at least 100 times the smallest; ``real``. Text is ``categorical``, ordered categories are
+    ``ordinal``, and yes and no, or true and false, are ``binary``.
 
-    A number whose column has values that are all multiples of a decimal step, of six places at most, stands for
-    the cell of that width around it; ``resolution=None`` takes numbers for points of the real line.
+    If all values of a column are multiples of a decimal step, of at most six places, each stands for the cell of that
+    width around it; ``resolution=None`` treats numbers as points of the real line.
 
     Raises:
-        DataError: no table, columns that no likelihood is a model of (all named at once), or values, by column and
-            row, that are no numbers, infinite or outside a declared support.
+        DataError: not a table, columns that no likelihood models (all named at once), or values, by column and row,
+            that are not numbers, infinite or outside a declared support.
 
     >>> table = read_table([[1.5, 0], [2.25, 1], [7.5, 1], [0.75, 0], [3.0, 1]])
     >>> [(column.support, column.resolution) for column in table.columns]
@@ -147,7 +147,7 @@ def read_table(
         ("columns", () if keep is None else keep),
     ):
         if isinstance(several, Mapping):
-            raise DataError(f"{option}={several!r}; give a list, which is for all columns")
+            raise DataError(f"{option}={several!r}; give a list, which applies to all columns")
         if (isinstance(several, str) and option == "missing_values") or not isinstance(several, Iterable):
             raise DataError(f"{option}={several!r}; give a list: {option}=[{several!r}]")
     words = {name for name, told in support.items() if told == "categorical"} if isinstance(support, Mapping) else set()
@@ -171,8 +171,8 @@ def read_table(
         for (name, column), extent in zip(raw.items(), extents, strict=True)
     ]
     if grid and not any(one.levels == grid for one in columns):
-        raise DataError("levels= are those of ordinal columns, and no column is one: say support='ordinal' of some")
-    if grid or {*declared.values()} != {"auto"}:  # what was inferred from the values holds
+        raise DataError("levels= needs ordinal columns, and there are none: declare some as support='ordinal'")
+    if grid or {*declared.values()} != {"auto"}:  # inferred supports hold by construction
         _refuse_outside(rows, columns)
     recorded = tuple(
         _recorded(one, rows.select(np.array([j])), resolution, partial(scan.summary.step, j))
@@ -183,7 +183,7 @@ def read_table(
 
 
 def schema_frame(columns: Iterable[Column]) -> pandas.DataFrame:
-    """What columns were taken for, as a table with one row a column."""
+    """The kinds of the columns, as a table with one row per column."""
     import pandas as pd
 
     return pd.DataFrame(
@@ -221,9 +221,9 @@ def _columns(
     drop: Sequence[str],
     words: Container[str],
 ) -> tuple[Rows, dict[str, Raw], tuple[int, ...] | None]:
-    """The columns that are wanted, as rows of numbers, and by name; the shape of a row that is an image.
+    """The selected columns, as rows of numbers, and by name; and the shape of an image row.
 
-    In a table the columns named in ``words`` are categories, also if they are written as numbers.
+    In a table the columns named in ``words`` are categories, even if written as numbers.
     """
     if hasattr(x, "toarray"):
         raise DataError(f"x is sparse ({type(x).__name__}): pass x.toarray()")
@@ -235,16 +235,16 @@ def _columns(
         sides = _checked_sides(image_shape)
         given = _checked_names(x.columns if names is None else names, x.shape[1])
         if x.shape[0] == 0 or x.shape[1] == 0:
-            raise DataError(f"need (N, D), (N, H, W) or (N, C, H, W), none of them 0; the shape is {x.shape}")
+            raise DataError(f"x must be (N, D), (N, H, W) or (N, C, H, W), not empty; its shape is {x.shape}")
         shape = _checked_shape(sides, x.shape[1])
     else:
         try:
             array = x.source if isinstance(x, Stored) else np.asarray(x)
         except (TypeError, ValueError, RuntimeError) as error:
-            raise DataError(f"the rows of x do not make an array: {error}") from error
+            raise DataError(f"the rows of x do not form an array: {error}") from error
         if len(array.shape) not in (2, 3, 4) or 0 in array.shape:
             hint = "; x.reshape(-1, 1) makes one column" if len(array.shape) == 1 and array.shape[0] else ""
-            raise DataError(f"need (N, D), (N, H, W) or (N, C, H, W), none of them 0; the shape is {array.shape}{hint}")
+            raise DataError(f"x must be (N, D), (N, H, W) or (N, C, H, W), not empty; its shape is {array.shape}{hint}")
         sides = _checked_sides(image_shape) or (array.shape[1:] if len(array.shape) > 2 else None)
         features = math.prod(array.shape[1:])
         shape = _checked_shape(sides, features)
@@ -255,8 +255,8 @@ def _columns(
     if len(wanted) < len(given) and shape:
         raise DataError("columns= and drop= would leave holes in the images: leave them out, or image_shape")
     chosen = [j for j, name in enumerate(given) if name in wanted]
-    plainly = "iuf" if len(missing_values) else "iufb"  # a code for missing entries may be one of false and true
-    if not framed and getattr(array.dtype, "kind", "O") in plainly:  # plain numbers are left where they are
+    plainly = "iuf" if len(missing_values) else "iufb"  # a code for missing entries may equal False or True
+    if not framed and getattr(array.dtype, "kind", "O") in plainly:  # plain numbers are read in place
         plain = [Raw(NOTHING, single=array.dtype == np.float32)] * features
         kinds = {given[j]: ((isinstance(x, Stored) and x.kinds) or plain)[j] for j in chosen}
         if unusable := {name: kind.why for name, kind in kinds.items() if isinstance(kind, Refused)}:
@@ -283,7 +283,7 @@ def _columns(
 
 
 def _numeric(rows: Rows, names: Sequence[str], missing_values: Sequence[Any]) -> Rows:
-    """Plain numbers of which some stand for entries that were not observed."""
+    """Plain numbers, some of which mark missing entries."""
     if rows.source.dtype.kind in "iu" and rows.source.dtype.itemsize == 8:
         _refuse(((at, rows.given(at)) for at in rows.pieces()), _beyond_floats, names, BEYOND, ANOTHER_UNIT)
     codes = [float(value) for value in spellings(missing_values) if isinstance(value, Real)]
@@ -291,7 +291,7 @@ def _numeric(rows: Rows, names: Sequence[str], missing_values: Sequence[Any]) ->
 
 
 def exact(name: str, values: Array, start: int = 0) -> Array:
-    """The values (N,) of a column, from some row on, if float64 holds them.
+    """The values (N,) of a column, from some row on, if float64 can hold them.
 
     Raises:
         DataError: integers among which float64 has gaps.
@@ -302,7 +302,7 @@ def exact(name: str, values: Array, start: int = 0) -> Array:
 
 
 def _refuse_unusable(summary: Summary, names: Sequence[str]) -> None:
-    """Raise DataError for columns of numbers of which nothing was observed, or which are dates."""
+    """Raise DataError for numeric columns without observed entries, or with dates."""
     empty = summary.count == 0
     dated = summary.dated & (summary.least < summary.most) & (summary.rows >= FEW_VALUES)
     refused = {name: NO_ENTRY if empty[j] else DATES for j, name in enumerate(names) if empty[j] or dated[j]}
@@ -314,8 +314,8 @@ def numbered(name: str, column: Any, missing_values: Sequence[Any]) -> Raw:
     """One column as numbers.
 
     Raises:
-        Refused: no likelihood is a model of it.
-        DataError: single values of it are no numbers.
+        Refused: no likelihood models it.
+        DataError: some of its values are not numbers.
     """
     import pandas as pd
 
@@ -327,7 +327,7 @@ def numbered(name: str, column: Any, missing_values: Sequence[Any]) -> Raw:
     if series.dtype.kind in "mM" or isinstance(series.dtype, pd.PeriodDtype):
         raise Refused("holds dates or times; a number in its place, such as the days since a first date, can be used")
     if series.dtype.kind == "c":
-        raise DataError("x is complex and no array of real numbers.")
+        raise DataError("x is complex, not an array of real numbers.")
     gone = series.isna().to_numpy()
     if len(missing_values):
         gone = gone | series.isin(spellings(missing_values)).to_numpy()
@@ -348,7 +348,7 @@ def numbered(name: str, column: Any, missing_values: Sequence[Any]) -> Raw:
 
 
 def _in_words(name: str, column: Any, missing_values: Sequence[Any]) -> Raw:
-    """A column of categories, numbers among them by their value."""
+    """A column of categories; numbers are categories by value."""
     import pandas as pd
 
     series = pd.Series(column)
@@ -365,7 +365,7 @@ def _in_words(name: str, column: Any, missing_values: Sequence[Any]) -> Raw:
     )
     if not whole.all() or len(different) > MOST_CATEGORIES:
         raise DataError(
-            f"column {name!r} is declared categorical: its values have to be text or whole numbers, and at most "
+            f"column {name!r} is declared categorical: its values must be text or whole numbers, at most "
             f"{MOST_CATEGORIES} different ones"
         )
     values = np.full(len(series), np.nan)
@@ -374,7 +374,7 @@ def _in_words(name: str, column: Any, missing_values: Sequence[Any]) -> Raw:
 
 
 def spellings(missing_values: Sequence[Any]) -> list[Any]:
-    """What stands for an entry that was not observed, as it may be in a column of text or of numbers.
+    """The marks of a missing entry, in the forms they may have in a column of text or numbers.
 
     >>> spellings([-999, "12"])
     [-999, '12', '-999', 12.0]
@@ -394,7 +394,7 @@ def _coded(series: Any, missing_values: Sequence[Any]) -> Raw:
     series = series.cat.remove_categories(told[told.isin(spellings(missing_values))])
     words = tuple(str(one) for one in series.cat.categories)
     if len(words) > MOST_CATEGORIES:
-        raise Refused(f"has {len(words)} categories, and at most {MOST_CATEGORIES} are taken")
+        raise Refused(f"has {len(words)} categories, more than the {MOST_CATEGORIES} allowed")
     code = series.cat.codes.to_numpy().astype(np.float64)
     gone = code < 0
     if gone.all():
@@ -404,7 +404,7 @@ def _coded(series: Any, missing_values: Sequence[Any]) -> Raw:
 
 
 def _read_text(name: str, cells: Array, gone: Array) -> Raw:
-    """A column of objects: numbers among which some are not, yes and no, or words."""
+    """A column of objects: numbers with exceptions, yes and no, or words."""
     import pandas as pd
 
     known = cells[~gone]
@@ -414,14 +414,14 @@ def _read_text(name: str, cells: Array, gone: Array) -> Raw:
         return TRUTHS._replace(values=values)
     if any(isinstance(cell, list | dict | set | tuple | np.ndarray) for cell in known[:SOME]):
         raise Refused("holds lists or other objects in its cells")
-    # each different text is looked at once; a 1 and a True would be told for one
+    # each different text is examined once; 1 and True would count as the same
     as_text = pd.api.types.infer_dtype(known, skipna=False) == "string"
     at, told = pd.factorize(known) if as_text else (np.arange(len(known)), known)
     times = np.bincount(at)
     text = [cell.strip() if isinstance(cell, str) else cell for cell in told]
 
     def in_rows(values: Any) -> Array:
-        """Of each row, from those of different cells; not a number where nothing was observed."""
+        """The value of each row, from those of the different cells; NaN for missing entries."""
         rows = np.full(len(cells), np.nan)
         rows[~gone] = np.array(values, dtype=np.float64)[at]
         return rows
@@ -450,9 +450,9 @@ def _read_text(name: str, cells: Array, gone: Array) -> Raw:
             reason=f"{pair[1]} or {pair[0]}",
         )
     if len(different) == len(known) > 2:
-        raise Refused(f"has another word in each of {len(known)} rows, as an identifier or free text has")
+        raise Refused(f"has a different word in each of {len(known)} rows, like an identifier or free text")
     if len(different) > MOST_CATEGORIES:
-        raise Refused(f"has {len(different)} different words, and at most {MOST_CATEGORIES} are taken for categories")
+        raise Refused(f"has {len(different)} different words, more than the {MOST_CATEGORIES} categories allowed")
     if 2 * len(different) > len(known) > 10:
         raise Refused(f"has {len(different)} different words in {len(known)} rows, too many to learn from each")
     number = {word: code for code, word in enumerate(different)}
@@ -470,7 +470,7 @@ def _is_written_number(cell: str) -> bool:
 
 
 def _extents(rows: Rows, summary: Summary) -> list[Extent]:
-    """What the values of each column have in common; of few, whether each occurs twice on the average."""
+    """A summary of each column's values; for few values, whether each occurs twice on average."""
     extents = [summary.extent(j) for j in range(len(summary.count))]
     sparse = [j for j, extent in enumerate(extents) if extent.observed < 2 * TABLE_LEVELS]
     if sparse:
@@ -482,7 +482,7 @@ def _extents(rows: Rows, summary: Summary) -> list[Extent]:
 
 
 class Rule(NamedTuple):
-    """A support, whether the observed values of a column of numbers are taken for it, and why, in words."""
+    """A support, a test whether observed numbers belong to it, and the reason in words."""
 
     support: ColumnSupport
     holds: Callable[[Extent], bool]
@@ -525,7 +525,7 @@ def _together(
     *,
     image: bool,
 ) -> dict[str, Column]:
-    """What all columns are if they are one thing: a table of zeros and ones, or of levels on one grid; or nothing."""
+    """The kind of all columns if they share one, zeros and ones or levels on one grid; otherwise None."""
     kinds = {*declared.values()}
     if any(column.categories for column in raw.values()) or (len(kinds) > 1 or kinds & {"categorical"}):
         return {}
@@ -539,7 +539,7 @@ def _together(
     most = DECLARED_LEVELS if kind == "ordinal" else IMAGE_LEVELS if image else TABLE_LEVELS
     found = grid or _integer_grid(observed, most)
     if found:
-        why = "levels that were named" if grid else f"whole numbers on {len(found)} levels that all columns share"
+        why = "named levels" if grid else f"whole numbers on {len(found)} levels that all columns share"
         return {name: Column(name=name, support="ordinal", levels=found, reason=why) for name in raw}
     if kind == "ordinal":
         one = Column(name="", support="ordinal")
@@ -553,7 +553,7 @@ def _together(
 
 
 def _alone(name: str, raw: Raw, observed: Extent, declared: str, grid: tuple[float, ...] | None) -> Column:
-    """What one column is."""
+    """The kind of one column."""
     support: Any
     if raw.categories:
         levels = tuple(float(k) for k in range(len(raw.categories)))
@@ -565,12 +565,12 @@ def _alone(name: str, raw: Raw, observed: Extent, declared: str, grid: tuple[flo
             support = "binary" if set(map(str.lower, raw.categories)) in OPPOSITES else "categorical"
         if support not in ("ordinal", "binary", "categorical") or (support == "binary" and len(levels) > 2):
             raise DataError(
-                f"support={declared!r} of column {name!r}: it holds {few(raw.categories, 3)}, which are words; "
-                "leave support out, or put numbers in their place"
+                f"support={declared!r} of column {name!r}: it holds words, {few(raw.categories, 3)}; "
+                "leave support out, or replace them by numbers"
             )
         if support == "ordinal" and not raw.ordered:
             raise DataError(
-                f"support={declared!r} of column {name!r}: {few(raw.categories, 3)} are words in no order; give one "
+                f"support={declared!r} of column {name!r}: {few(raw.categories, 3)} are unordered words; give an order "
                 f"with frame[{name!r}] = pandas.Categorical(frame[{name!r}], [...], ordered=True), or leave support out"
             )
         ordered = support == "ordinal" and len(levels) > 1
@@ -598,7 +598,7 @@ def _alone(name: str, raw: Raw, observed: Extent, declared: str, grid: tuple[flo
     if support == "categorical":
         if not observed.whole or observed.least < 0 or observed.most >= MOST_CATEGORIES:
             raise DataError(
-                f"column {name!r} is declared categorical: its values have to be text, or whole numbers from 0 to "
+                f"column {name!r} is declared categorical: its values must be text, or whole numbers from 0 to "
                 f"{MOST_CATEGORIES - 1}"
             )
         words = tuple(str(k) for k in range(int(observed.most) + 1))
@@ -607,14 +607,14 @@ def _alone(name: str, raw: Raw, observed: Extent, declared: str, grid: tuple[flo
 
 
 def _recorded(column: Column, rows: Rows, resolution: Any, step: Callable[[], float | None]) -> Column:
-    """The column, of one of the rows, with the width of the cell that its values stand for."""
+    """The column with the width of the cell that its values stand for."""
     told = resolution.get(column.name, "auto") if isinstance(resolution, Mapping) else resolution
     if column.kind.discrete:
         width = column.levels[1] - column.levels[0] if column.levels else 1.0
         if isinstance(resolution, Mapping) and told not in ("auto", width):
             raise DataError(
-                f"resolution={told!r} of column {column.name!r}: it is {column.support}, whose values are counted; "
-                "say support='real' of it, or leave its resolution out"
+                f"resolution={told!r} of column {column.name!r}: it is {column.support}, whose values are discrete; "
+                "declare support='real' for it, or leave its resolution out"
             )
         return replace(column, resolution=width)
     if told is None:
@@ -630,7 +630,7 @@ def _recorded(column: Column, rows: Rows, resolution: Any, step: Callable[[], fl
             row = int(apart.argmax())
             raise DataError(
                 f"resolution={told!r} of column {column.name!r}: row {at.start + row} (counted from 0) holds "
-                f"{x[row, 0]:g}, which is no multiple of it, so that the cells of two values would overlap"
+                f"{x[row, 0]:g}, which is not a multiple of it, so the cells of two values would overlap"
             )
     return replace(column, resolution=float(told))
 
@@ -645,13 +645,13 @@ def _checked_levels(levels: Sequence[float]) -> tuple[float, ...]:
 
 def _integer_grid(x: Extent, most: int) -> tuple[float, ...] | None:
     """The coarsest grid of equally spaced integers that holds all values, if it has 2 to ``most`` levels."""
-    # all parts count: the levels are the sample space, which is given and not estimated
+    # uses all parts: the levels are the sample space, which is given, not estimated
     if not x.exact or not 0 < x.most - x.least < most * x.stride:
         return None
     return tuple(np.arange(x.least, x.most + 1, x.stride).tolist())
 
 
-# -- what is said of it ------------------------------------------------------------------------------------------------
+# -- notes -------------------------------------------------------------------------------------------------------------
 
 
 def few(names: Sequence[str], most: int = 8) -> str:
@@ -666,8 +666,8 @@ def _missing_notes(summary: Summary, names: Sequence[str]) -> list[str]:
     gone, size = int(missing.sum()), summary.rows * len(names)
     where = np.array(names)[missing > 0].tolist()
     return [
-        f"{gone} of {size} entries ({100 * gone / size:.2g} %) were not observed, in {few(where)}: scores are of "
-        "those that were."
+        f"{gone} of {size} entries ({100 * gone / size:.2g} %) are missing, in {few(where)}: scores use the "
+        "observed ones."
     ]
 
 
@@ -689,8 +689,8 @@ def _code_notes(rows: Rows, summary: Summary, raw: Mapping[str, Raw]) -> list[st
             if not low - reach <= code <= high + reach:
                 found.setdefault(code, []).append(names[j])
     return [
-        f"{code:g} in {few(names)} lies far from all other values, and may stand for a missing one: "
-        f"missing_values=[{code:g}] (--missing {code:g}) takes it for that."
+        f"{code:g} in {few(names)} lies far from all other values and may mark missing ones: "
+        f"if so, pass missing_values=[{code:g}] (--missing {code:g})."
         for code, names in found.items()
     ]
 
@@ -705,11 +705,11 @@ def _numbering_notes(rows: Rows, summary: Summary, names: Sequence[str]) -> list
     if not numbering:
         return []
     verb = "numbers the rows" if len(numbering) == 1 else "number the rows"
-    return [f"{few(numbering)} {verb}, which says nothing about them: drop={numbering!r} leaves that out."]
+    return [f"{few(numbering)} {verb}, which says nothing about them: drop={numbering!r} leaves it out."]
 
 
 def _counts_rows(rows: Rows, extent: Extent) -> bool:
-    """Whether a column holds as many consecutive whole numbers as there are rows, each once."""
+    """Whether a column holds consecutive whole numbers, each once."""
     n = len(rows)
     if n < 3 or extent.observed < n or not extent.exact or extent.most - extent.least != n - 1:
         return False
@@ -720,7 +720,7 @@ def _counts_rows(rows: Rows, extent: Extent) -> bool:
 
 
 def _refuse_columns(refused: Mapping[str, str]) -> None:
-    """Name every column that cannot be used, with what leaves them out."""
+    """Raise an error that names every unusable column, and how to leave them out."""
     told = "; ".join(f"column {name!r} {why}" for name, why in refused.items())
     flags = " ".join(f"--drop {name!r}" if " " in name else f"--drop {name}" for name in refused)
     them = "it" if len(refused) == 1 else "them"
@@ -734,7 +734,7 @@ def _refuse(
     complaint: str,
     remedy: str,
 ) -> None:
-    """Name the first of the bad entries (N, D), if there are any, in the order of the rows."""
+    """Raise an error that names the first bad entry (N, D), if any, in the order of rows."""
     first, count, where = "", 0, np.zeros(len(columns), dtype=bool)
     for at, values in blocks:
         found = bad(values)
@@ -753,7 +753,7 @@ def _refuse(
 
 
 def _refuse_outside(rows: Rows, columns: Sequence[Column]) -> None:
-    """Name the first value outside the support of its column, by the first support of which there is one."""
+    """Raise an error that names the first value outside the support of its column, support by support."""
     names = [column.name for column in columns]
     for support in dict.fromkeys(column.support for column in columns):
         same = [column.support == support for column in columns]
@@ -766,11 +766,11 @@ def _refuse_outside(rows: Rows, columns: Sequence[Column]) -> None:
 
 
 def _refuse_cells(name: str, cells: Array, known: Array) -> None:
-    """Name the cells of a column of numbers that are none, and how they are written."""
+    """Raise an error about the cells of a numeric column that are not numbers, and how they are written."""
     bad = np.array([_not_a_number(cell) for cell in known])
     row = int(np.argmax(bad))
     complaint = "not a number"
-    remedy = f"leave the column out, encode it, or, if it holds the classes, say labels={name!r}"
+    remedy = f"leave the column out, encode it, or pass labels={name!r} if it holds the classes"
     told = [str(value) for value in cells[bad][:SOME]] if bad.any() else [""]
     if isinstance(cells[row], Real):
         complaint, remedy = BEYOND, ANOTHER_UNIT
@@ -789,18 +789,18 @@ def _not_a_number(value: Any) -> bool:
         float(value)
     except (TypeError, ValueError, OverflowError):
         return value is not None
-    return isinstance(value, np.datetime64 | np.timedelta64)  # whose float is a number of days or seconds
+    return isinstance(value, np.datetime64 | np.timedelta64)  # whose float would be a number of days or seconds
 
 
 def _beyond_floats(x: Any) -> Array:
-    """Which are integers that float64 has not, since it has gaps there."""
+    """Which are integers that float64 cannot represent."""
     values = np.asarray(x)
     beyond = ((values > MOST_EXACT) | (values < -MOST_EXACT)) & (values.dtype.kind in "iu")
     beyond[beyond] = [_not_a_number(value) for value in values[beyond].tolist()]
     return beyond
 
 
-# -- what was asked for ------------------------------------------------------------------------------------------------
+# -- the caller's choices ----------------------------------------------------------------------------------------------
 
 
 def _wanted(names: Sequence[str], keep: Sequence[str] | None, drop: Sequence[str]) -> set[str]:
@@ -827,7 +827,7 @@ def _checked_names(columns: Any, features: int) -> list[str]:
     try:
         names = [str(column) for column in columns]
     except TypeError:
-        raise DataError(f"names={columns!r} are no names: give one for each column of x") from None
+        raise DataError(f"names={columns!r} are not names: give one for each column of x") from None
     if len(names) != features or len(set(names)) != features:
         raise DataError(f"{features} columns need {features} different names; given are {len(names)}: {few(names)}")
     return names

@@ -1,4 +1,4 @@
-"""How usual a row is: its log evidence, its rank among the training rows, and the columns that cost it most."""
+"""How typical a row is: its log evidence, its rank among the training rows, and the columns that cost it most."""
 
 from __future__ import annotations
 
@@ -31,31 +31,30 @@ log = logging.getLogger("zoo")
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 REFERENCE_ROWS = 1000  # training rows that others are ranked among
-DRAWN = 1000  # of one datum, together
+DRAWN = 1000  # draws per datum at a time
 
 
 class Evidence(NamedTuple):
-    """Of N rows: log p(x), (N,), and log p(x_-j) of all columns but one, (N, D), or None where it was not asked for."""
+    """For N rows: log p(x), (N,), and log p(x_-j) without each column, (N, D), or None if not asked for."""
 
     whole: Tensor
     others: Tensor | None
 
 
 class RowWeights:
-    r"""The log evidence of rows and, with ``by_column``, that of each row without one of its columns.
+    r"""The log evidence of rows and, with ``by_column``, of each row without each of its columns.
 
     .. math:: p(x) \approx \frac{1}{K} \sum_k w_k, \qquad
               p(x_{-j}) \approx \frac{1}{K} \sum_k \frac{w_k}{p(x_j \mid z_k, x_{-j})}, \qquad
               w_k = p(x \mid z_k) \frac{p(z_k)}{q(z_k \mid x)}
 
-    Every row is weighed at the same standard noise, so that what comes out for it depends neither on its place nor on
-    the rows beside it, and differences between rows are sharper than each of them. Of several seeds of a pair the
-    programs are recorded once.
+    All rows use the same standard noise, so a row's result does not depend on its place or on the other rows, and
+    differences between rows are more precise than the values. The programs are recorded once for all seeds of a pair.
 
     Args:
-        samples: K; one will do where nothing is drawn.
-        filler: values that columns can have, (D,), in the place of those that were not observed.
-        by_column: whether columns are left out, too.
+        samples: K; one is enough if nothing is drawn.
+        filler: values that columns can take, (D,), in place of missing ones.
+        by_column: whether to score rows without each column too.
     """
 
     def __init__(self, samples: int, filler: Tensor, *, by_column: bool) -> None:
@@ -63,7 +62,7 @@ class RowWeights:
         self._kernels: dict[int, Rowwise] = {}
 
     def __call__(self, model: Program, guide: Program, x: Tensor) -> Evidence:
-        """Of x, (N, D), NaN where an entry was not observed; drawn from torch's random state as it stands."""
+        """Scores of x, (N, D), NaN for missing entries, with draws from torch's global random state."""
         samples = 1 if inference.draws_nothing(model, guide, x) else self.samples
         numbers = max(inference.width(model, x), x.shape[1])
         largest = min(samples, DRAWN, max(1, inference.CHUNK // numbers))
@@ -78,7 +77,7 @@ class RowWeights:
         return Evidence(whole if known is None else known[0].double(), others[0] if others else None)
 
     def _of_datum(self, draws: int) -> Callable[..., tuple[Tensor, ...]]:
-        """The log of the sum of the weights of one datum, and of those without each column, (D,)."""
+        """The log of the sum of one datum's weights, and of its weights without each column, (D,)."""
 
         def of_datum(model: Any, guide: Program, x: Tensor) -> tuple[Tensor, ...]:
             likelihood, given, rest, _ = inference.weighted_likelihood(model, guide, x, draws)
@@ -89,7 +88,7 @@ class RowWeights:
             one = each_feature_given_the_others(likelihood, x)
             log_p = one.log_prob(torch.where(x.isnan(), self.filler, x)).double()
             log_p = log_p.expand(*log_w.shape, x.shape[-1])
-            # a draw that gives the column no density at all gives the row none
+            # a draw that gives the column zero density gives the row zero density
             without = torch.where(log_p == -torch.inf, -torch.inf, log_w[..., None] - log_p)
             return whole, without.reshape(-1, x.shape[-1]).logsumexp(0)
 
@@ -97,7 +96,7 @@ class RowWeights:
 
 
 def mixture_evidence(log_p: Array) -> Array:
-    """The log of the mean over seeds, (S, ...) to (...), of those whose value is a number.
+    """The log of the mean over seeds, (S, ...) to (...), without seeds whose value is NaN.
 
     >>> mixture_evidence(np.log([[0.2, 0.5], [0.4, np.nan]])).round(6).tolist() == np.log([0.3, 0.5]).round(6).tolist()
     True
@@ -111,7 +110,7 @@ def mixture_evidence(log_p: Array) -> Array:
 
 
 class Scored(NamedTuple):
-    """Of N rows: log evidence by seed, (S, N), its mixture over seeds, (N,), and log p(x_j | x_-j), (N, D)."""
+    """For N rows: log evidence by seed, (S, N), of the mixture of seeds, (N,), and log p(x_j | x_-j), (N, D)."""
 
     seeds: Array
     evidence: Array
@@ -119,9 +118,9 @@ class Scored(NamedTuple):
 
 
 class Reference(NamedTuple):
-    """What training rows score: log evidence in ascending order, (M,), and the median log p(x_j | x_-j), (D,).
+    """The scores of training rows: ascending log evidence, (M,), and the median log p(x_j | x_-j), (D,).
 
-    The medians are not numbers where there are no such rows, or columns are not scored.
+    The medians are NaN if there are no such rows or columns are not scored.
     """
 
     evidence: Array
@@ -134,7 +133,7 @@ class Scorer:
     Args:
         run: a trained pair.
         samples: K.
-        by_column: whether columns are scored, too.
+        by_column: whether columns are scored too.
     """
 
     def __init__(self, run: Run, samples: int, *, by_column: bool) -> None:
@@ -142,9 +141,9 @@ class Scorer:
         self._weights: dict[tuple[bool, bool], RowWeights] = {}
 
     def __call__(self, x: Tensor) -> Scored:
-        """Of rows (N, D) in the likelihood's units; draws of the prior take the place of a guide that overflows.
+        """Scores of rows (N, D) in the likelihood's units; if the guide overflows, draws of the prior replace it.
 
-        In double precision: in single precision a row's last digits depend on how many are multiplied with it.
+        In double precision: in single precision a row's last digits depend on how many rows are multiplied together.
         """
         x, gaps = x.double(), has_gaps(x)
 
@@ -156,7 +155,7 @@ class Scorer:
                 for into, values in zip(found, again, strict=True):
                     if into is not None and values is not None:
                         into[lost] = values.nan_to_num(-torch.inf)
-            found.whole[x.isnan().all(dim=1)] = 0.0  # of nothing, however the draws fell
+            found.whole[x.isnan().all(dim=1)] = 0.0  # a row without entries scores exactly 0
             return found
 
         seeds = self.run.each_seed(of_seed, Stream.EVIDENCE, gaps=gaps)
@@ -176,9 +175,9 @@ class Scorer:
         return self._weights[gaps, of_prior]
 
     def reference(self, pattern: Array, given: Array | None) -> Reference:
-        """What training rows score that have the columns of a pattern, (D,), by those columns alone.
+        """The scores, by the columns of a pattern, (D,), of the training rows that have these columns.
 
-        They are worked out once for a run, unless they are given, (M, D).
+        They are computed once for a run, unless the rows are given, (M, D).
         """
         key = (pattern.tobytes(), self.samples, self.by_column)
         if given is not None or key not in self.run.references:
@@ -196,20 +195,20 @@ class Scorer:
         random, view = np.random.default_rng(0), self.run.pair.view
         if len(rows) > REFERENCE_ROWS:
             rows = rows[np.sort(random.choice(len(rows), REFERENCE_ROWS, replace=False))]
-        # with a draw of the noise that the data have
+        # with a draw of the data's noise
         scored = self(torch.as_tensor(view.noisy(view.inward(rows), random.random(rows.shape)), dtype=torch.float32))
         medians = unknown if scored.columns is None else np.median(scored.columns, axis=0)
         return Reference(np.sort(scored.evidence), medians)
 
 
 def log_evidence(run: Run, x: Any, samples: int) -> Array:
-    """The log evidence of each row under the mixture of all seeds, (N,), in nats and in the units as loaded."""
+    """The log evidence of each row under the mixture of all seeds, (N,), in nats, in the units as loaded."""
     loaded, score = run.loaded(x), Scorer(run, count("samples", samples), by_column=False)
     return score(run.inward(loaded)).evidence - run.pair.view.log_volumes(loaded)
 
 
 def score_rows(run: Run, x: Any, columns: int, samples: int, training: Any) -> Any:
-    """What :meth:`zoo.Run.score` returns."""
+    """The result of :meth:`zoo.Run.score`."""
     import pandas as pd
 
     loaded, samples = run.loaded(x), count("samples", samples)
@@ -236,7 +235,7 @@ def score_rows(run: Run, x: Any, columns: int, samples: int, training: Any) -> A
 
 
 def _dearest(cost: Array, names: Sequence[str], most: int) -> dict[str, Array]:
-    """So many columns of each row of costs (N, D) and what they cost, dearest first; nothing where there is none."""
+    """The most costly columns of each row of costs (N, D) with their costs, in order; empty where there are none."""
     order = np.argsort(-np.where(np.isnan(cost), -np.inf, cost), axis=1, kind="stable")[:, :most]
     dearest = np.take_along_axis(cost, order, axis=1)
     words = np.array([*names, None], dtype=object)[np.where(np.isnan(dearest), len(names), order)]
@@ -244,7 +243,7 @@ def _dearest(cost: Array, names: Sequence[str], most: int) -> dict[str, Array]:
 
 
 def training_rows(run: Run) -> Array:
-    """The rows that a run was trained on, or those that stand for a large table of them: in memory, or loaded again.
+    """The training rows of a run, or a sample of a large table: from memory, or loaded again.
 
     Raises:
         RunError: they cannot be loaded.
@@ -253,21 +252,21 @@ def training_rows(run: Run) -> Array:
 
     train, call = run.pair.data.train, run.tree.attrs.get("data_call", "")
     if not len(train):
-        needs, remedy = "score ranks rows among those of training", "give them as training= (zoo score: --training)"
+        needs, remedy = "score ranks rows among the training rows", "give them as training= (zoo score: --training)"
         if not call:
-            raise RunError(f"{needs}, which were in memory alone and not saved with this run: {remedy}.")
+            raise RunError(f"{needs}, which were only in memory and not saved with this run: {remedy}.")
         try:
             data = DataCall.parse(call).load()
         except DataError as error:
             raise RunError(f"{needs}, and {str(error).rstrip('.')}: {remedy}.") from error
         if data.fingerprint != run.tree.attrs["data_fingerprint"]:
-            raise RunError(f"{needs}, and {call} now gives other data than those: {remedy}.")
+            raise RunError(f"{needs}, but {call} now gives other data: {remedy}.")
         train = data.train
     return np.asarray(subsample(train, looked_at(train.shape)).values)
 
 
 def _unknown(run: Run, loaded: Array) -> str:
-    """Why a column given the others is not known of the pair, if it is not."""
+    """Why the pair does not know the distribution of a column given the others; empty if it does."""
     try:
         Scorer(run, 2, by_column=True)(run.inward(loaded[:1]))
     except Unknown as reason:
@@ -276,5 +275,5 @@ def _unknown(run: Run, loaded: Array) -> str:
 
 
 def has_gaps(x: Tensor) -> bool:
-    """Whether there are entries that were not observed."""
+    """Whether any entries are missing."""
     return bool(x.isnan().any())

@@ -1,4 +1,4 @@
-"""A random order of very many rows, of which a piece is known without the rest."""
+"""A random order of very many rows, any piece of which can be computed without the rest."""
 
 from __future__ import annotations
 
@@ -17,22 +17,21 @@ ROUNDS = 6
 
 
 class Shuffled:
-    r"""A pseudo-random permutation of the numbers below n, as a sequence that is worked out where it is read.
+    r"""A pseudo-random permutation of the numbers below n, as a sequence computed on demand.
 
-    A permutation that is drawn takes memory and time for all of n. Here a number is two digits (l, r) to the base
+    A drawn permutation takes memory and time proportional to n. Here a number is two digits (l, r) in base
     :math:`\lceil \sqrt n \rceil`, which a Feistel network mixes by
 
     .. math:: (l, r) \to (r, \; l + h_i(r))
 
-    with a hash h of its own in each of six rounds; what comes out as n or above, of which there are next to none, goes
-    through once more.
+    with a different hash h in each of six rounds; results of n or above, which are rare, go through again.
 
     Black & Rogaway (2002), Ciphers with Arbitrary Finite Domains, https://doi.org/10.1007/3-540-45760-7_9
 
     Args:
         n: how many numbers.
         key: chooses the permutation.
-        device: of the pieces.
+        device: the device of the pieces.
 
     >>> order = Shuffled(10, key=1)
     >>> order[:4].tolist(), sorted(order[0:10].tolist()) == list(range(10))

@@ -1,4 +1,4 @@
-"""A pair as a scikit-learn estimator: in pipelines, in grid searches, and beside its other densities."""
+"""A pair as a scikit-learn estimator, for pipelines, grid searches and comparison with its other densities."""
 
 from __future__ import annotations
 
@@ -26,31 +26,31 @@ LEAST_ROWS = 3  # one for each part
 
 
 class ZooDensity(DensityMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    r"""A density estimator, and a transformer to latents: a pair of the zoo, fitted for some seeds.
+    r"""A density estimator and transformer to latents: a pair of the zoo, fitted for several seeds.
 
     .. math:: \log p(x) = \log \tfrac{1}{S} \sum_s p_s(x)
 
-    in nats per datum and in the units of X, exact for mixtures and linear models, else a lower bound in expectation.
-    NaN is an entry that was not observed. A data frame of pandas or polars may hold words where the pair takes them,
-    as ``"mixed"`` does.
+    in nats per datum and in the units of X, exact for mixtures and linear models, otherwise a lower bound in
+    expectation. NaN is a missing entry. A data frame of pandas or polars may hold words if the pair takes them, as
+    ``"mixed"`` does.
 
     Args:
-        pair: a name in the catalogue, with options in brackets if you like: ``"gaussian-constrained[floor=0.01]"``.
-        options: of the pair, by name.
+        pair: a name in the catalogue, optionally with options: ``"gaussian-constrained[floor=0.01]"``.
+        options: options of the pair, by name.
         seeds: S, how many are trained at once.
-        steps: gradient steps, or "auto" until validation improves no more.
+        steps: gradient steps, or "auto": until validation stops improving.
         batch_size: rows per step.
-        learning_rate: of Adam; None takes the card's.
-        samples: importance draws a row; mixtures and linear models need none.
-        validation_fraction: of the rows that choose the best weights, and are not trained on.
+        learning_rate: Adam's step size; None takes the card's.
+        samples: importance draws per row; mixtures and linear models need none.
+        validation_fraction: share of the rows held out of training to choose the best weights.
         contamination: share of the training rows that :meth:`predict` calls odd.
-        random_state: of the first seed and of which rows are held out.
+        random_state: the first seed; also decides which rows are held out.
 
     Attributes:
         run_: the :class:`zoo.Run`; ``run_.score`` says which columns make a row odd.
-        offset_: what :meth:`decision_function` takes off the scores.
-        n_features_in_: how many columns there were.
-        feature_names_in_: their names, where X is a data frame.
+        offset_: what :meth:`decision_function` subtracts from the scores.
+        n_features_in_: the number of columns.
+        feature_names_in_: their names, if X is a data frame.
 
     >>> from sklearn.datasets import load_wine
     >>> density = ZooDensity("gmm-constrained[components=3]", steps=100, random_state=0).fit(load_wine().data)
@@ -87,7 +87,7 @@ class ZooDensity(DensityMixin, TransformerMixin, BaseEstimator):  # type: ignore
         """Train the pair on X, (N, D); y is ignored.
 
         Raises:
-            ValueError: X is no table of at least three rows, or the pair is no model of it (:class:`zoo.errors`).
+            ValueError: X is not a table of at least three rows, or the pair does not model it (:class:`zoo.errors`).
         """
         X = self._checked(X, reset=True)
         held_out, contamination = (
@@ -98,7 +98,7 @@ class ZooDensity(DensityMixin, TransformerMixin, BaseEstimator):  # type: ignore
         order = random.permutation(len(X))
         parts = np.full(len(X), "train", dtype="<U10")
         parts[order[1 : 1 + max(1, min(round(held_out * len(X)), len(X) - 2))]] = "validation"
-        parts[order[0]] = "test"  # which nothing here looks at, and the zoo wants a row of
+        parts[order[0]] = "test"  # unused here, but the zoo needs a test row
         support = zoo.card(self.pair).support
         data = zoo.load_data(X, split=parts.tolist(), support="auto" if support == MIXED else support)
         first = int(random.randint(2**31 - 1))
@@ -121,27 +121,27 @@ class ZooDensity(DensityMixin, TransformerMixin, BaseEstimator):  # type: ignore
         return log_evidence(self._fitted(), self._checked(X), self.samples)
 
     def score(self, X: Any, y: Any = None) -> float:  # noqa: ARG002
-        """The mean of :meth:`score_samples`, in nats per datum: what a grid search makes as large as it can."""
+        """The mean of :meth:`score_samples`, in nats per datum, which a grid search maximises."""
         return float(self.score_samples(X).mean())
 
     def decision_function(self, X: Any) -> Array:
-        """:meth:`score_samples` less ``offset_``, (N,): negative where a row is odd."""
+        """:meth:`score_samples` minus ``offset_``, (N,): negative for odd rows."""
         return self.score_samples(X) - self.offset_
 
     def predict(self, X: Any) -> Array:
-        """-1 where a row is odd, 1 where it is not, (N,)."""
+        """-1 for odd rows, 1 for others, (N,)."""
         return np.where(self.decision_function(X) < 0, -1, 1)
 
     def transform(self, X: Any) -> Array:
-        """Posterior means of the latents of the best seed, (N, L); of a mixture, probabilities of its components."""
+        """Posterior means of the latents by the best seed, (N, L); for a mixture, probabilities of its components."""
         return np.asarray(self._fitted().embed(self._checked(X)), dtype=np.float64)
 
     def inverse_transform(self, X: Any) -> Array:
-        """Means of p(x | z) for latents X, (N, L): (N, D), in the units of what was fitted; NaN in columns of words."""
+        """Means of p(x | z) for latents X, (N, L): (N, D), in the units of the fitted data; NaN in columns of words."""
         return self._fitted().decode(check_array(X))
 
     def sample(self, n_samples: int = 1, random_state: Any = None) -> Any:
-        """New rows, (n_samples, D); a data frame of pandas where one, or one with words, was fitted."""
+        """New rows, (n_samples, D); a pandas data frame if such a frame, or one with words, was fitted."""
         run = self._fitted()
         frame = run.sample_frame(n_samples, seed=int(check_random_state(random_state).randint(2**31 - 1)))
         return frame if hasattr(self, "feature_names_in_") else frame.to_numpy(dtype=np.float64)
@@ -161,7 +161,7 @@ class ZooDensity(DensityMixin, TransformerMixin, BaseEstimator):  # type: ignore
         return self.run_
 
     def _checked(self, X: Any, *, reset: bool = False) -> Any:
-        """X if it is a table of the columns that were fitted: a data frame as it is, for the zoo to read."""
+        """X if it is a table of the fitted columns; a data frame is passed on to the zoo."""
         if not reset:
             self._fitted()
         least = LEAST_ROWS if reset else 1

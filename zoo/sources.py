@@ -1,4 +1,4 @@
-"""Where data come from: data sets by name, files by their ending."""
+"""Sources of data: data sets by name, files by their ending."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ from zoo.tables import InFile, Rows, Source, large, rows_at_once, unpacked
 
 __all__ = ["DataCall", "Layout", "Raw", "in_memory", "list_data", "load_data", "read_source"]
 
-TOLD = 1000  # characters of an argument that a call is written down with
-SHARE = 8  # of the free memory, for what is loaded: checks, splits and scaling take their own copies
-NUMBER, WORD = 8, 64  # bytes that a value takes
-ROW = 64  # bytes that are in memory for a row of a table in a file while it is loaded: its key, its part, its number
+TOLD = 1000  # most characters of an argument in a recorded call
+SHARE = 8  # loaded data may take 1/8 of the free memory: checks, splits and scaling make copies
+NUMBER, WORD = 8, 64  # bytes per value
+ROW = 64  # bytes in memory per row of a file while it is loaded: key, part and number
 PLAIN = "iufb"  # kinds of NumPy's types that are real numbers
 UNOBSERVED = frozenset(
     [
@@ -58,7 +58,7 @@ UNOBSERVED = frozenset(
         "1.#IND",
         "1.#QNAN",
     ]
-)  # in a text file, as pandas has it; an empty cell besides
+)  # in a text file, as in pandas; an empty cell as well
 TOO_MUCH = "does not fit into the memory: load fewer rows or columns"
 
 
@@ -68,14 +68,14 @@ class Layout(NamedTuple):
     separator: str = ","
     decimal: str = "."
     header: bool = True
-    row_names: str | Literal[False] | None = None  # above the column of names; False if nothing is, None without names
-    names: tuple[str, ...] = ()  # as they are written, where pandas made other names of them
+    row_names: str | Literal[False] | None = None  # header of the row names; False: no header, None: no names
+    names: tuple[str, ...] = ()  # as written, if pandas changed them
     line_end: str = "\n"
     encoding: str = "utf-8"
 
 
 class Raw(NamedTuple):
-    """What a source yields before any choice is made about it."""
+    """What a source yields before any choices are applied."""
 
     x: Any
     labels: Any = None
@@ -83,14 +83,14 @@ class Raw(NamedTuple):
     image_shape: tuple[int, ...] | None = None
     levels: Sequence[float] | None = None
     notes: tuple[str, ...] = ()
-    read_with: str = ""  # arguments of pandas.read_csv without which the file is another table
-    cells: Callable[[], Any] | None = None  # the same table with every cell as it is written
+    read_with: str = ""  # arguments of pandas.read_csv that this file needs
+    cells: Callable[[], Any] | None = None  # the same table with every cell as written
     layout: Layout = Layout()
 
 
 @dataclass(frozen=True)
 class DataCall:
-    """A call of :func:`load_data` that can be written down and made again.
+    """A call of :func:`load_data` that can be recorded and repeated.
 
     >>> call = DataCall("iris", {"seed": 5})
     >>> str(call), DataCall.parse(str(call)) == call
@@ -141,19 +141,19 @@ def load_data(
     its byte-order mark; with or without a header; gzipped or not; with decimal commas where semicolons or tabs
     separate), ``.npy``, ``.npz`` (its only array, or the one
     called x), ``.nc`` and ``.zarr`` (the only variable of two or more dimensions), ``.parquet``, ``.mat``
-    (``frey_rawface.mat`` as images), ``-ubyte`` (MNIST and its relatives, gzipped or not, labels beside them; a
-    folder of them is pooled). ``labels`` may name the column that holds the classes: it is taken out of the data and
-    stratifies the split. ``groups`` may name a column of a table, whose rows of one value all go to one part: the
-    patient, the sensor, the day; it is taken out as well.
+    (``frey_rawface.mat`` as images), ``-ubyte`` (MNIST and its relatives, gzipped or not, with their label files; a
+    folder of them is pooled). ``labels`` may name the column of classes, which is taken out of the data and stratifies
+    the split. ``groups`` may name a column, such as patient, sensor or day, which is also taken out; rows with the
+    same value all go to the same part.
 
-    ``max_bytes`` is the most memory that what a file holds may take, unpacked and at 8 bytes a number; by default it is
-    an eighth of the memory that is free, since checks and splits make copies. Of a file of more the rows are read as
-    they are needed: of ``.npy`` where they are; of ``.parquet``, ``.zarr`` and ``.nc``, whose rows are packed, unpacked
-    into a file beside it (or where TMPDIR says) that has no name and is gone with the process. 64 bytes a row stay in
-    memory. Other files of more are refused before they take any, and so are words in a ``.parquet``.
+    ``max_bytes`` is the most memory the contents of a file may take, unpacked at 8 bytes a number; by default an eighth
+    of the free memory, since checks and splits make copies. Rows of a larger file are read on demand: ``.npy`` in
+    place; the packed ``.parquet``, ``.zarr`` and ``.nc`` are first unpacked into an unnamed file in the same folder (or
+    in TMPDIR) that disappears with the process. 64 bytes a row stay in memory. Other larger files are refused before
+    they are loaded, and so are words in a larger ``.parquet``.
 
     Raises :class:`~zoo.errors.DataError` if there is no such name or file, or if it cannot be read or used, and
-    :class:`~zoo.errors.OptionError` for a ``seed`` or a switch that is none, or a path that cannot be one.
+    :class:`~zoo.errors.OptionError` for an invalid ``seed``, switch or path.
 
     >>> load_data("digits")
     <Data 'digits': 1257 + 180 + 360 rows, 64 columns, ordinal (17 levels), scaling scalar, 8 x 8 image>
@@ -203,10 +203,10 @@ def load_data(
 
 
 def read_source(source: str | os.PathLike[str], label: str | None = None, max_bytes: int | None = None) -> Raw:
-    """What is in a data set by name or in a file.
+    """The contents of a data set by name or of a file.
 
     Raises:
-        DataError: there is none, or it cannot be read.
+        DataError: it does not exist or cannot be read.
     """
     limit = _limit(max_bytes)
     if isinstance(source, str) and source in NAMED:
@@ -216,10 +216,10 @@ def read_source(source: str | os.PathLike[str], label: str | None = None, max_by
 
 
 def in_memory(raw: Raw, max_bytes: int | None = None) -> Raw:
-    """The same with the table in memory, if it was left in its file.
+    """The same with the table in memory, if it is still in its file.
 
     Raises:
-        DataError: it takes more memory than ``max_bytes``, by default an eighth of what is free.
+        DataError: it takes more memory than ``max_bytes``, by default an eighth of the free memory.
     """
     if not isinstance(raw.x, Stored):
         return raw
@@ -232,7 +232,7 @@ def _limit(max_bytes: int | None) -> int:
 
 
 def _without(raw: Raw, groups: str) -> tuple[Raw, Array]:
-    """A table without the column of its groups, and that column."""
+    """A table without its groups column, and that column."""
     if not hasattr(raw.x, "columns"):
         raise DataError(f"groups={groups!r} is a name, and this source has no named columns: pass the groups, (N,)")
     frame = raw.x.rename(columns=str)
@@ -242,7 +242,7 @@ def _without(raw: Raw, groups: str) -> tuple[Raw, Array]:
 
 
 def _column(raw: Raw, groups: str) -> Array:
-    """The groups in a column of a table that stays where it is."""
+    """The groups in a column of a table that is read in place."""
     if raw.names is None:
         raise DataError(f"groups={groups!r} is a name, and this source has no named columns: pass the groups, (N,)")
     if groups not in raw.names:
@@ -257,14 +257,14 @@ DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(loa
 
 
 def _origin(source: Any, options: dict[str, Any]) -> str:
-    """The call that gives the same data again, from any directory, if it can be written down."""
+    """The call that gives the same data again, from any directory, if it can be recorded."""
     if not isinstance(source, str | os.PathLike):
         return ""
     named = isinstance(source, str) and source in NAMED
     call = DataCall(str(source) if named else str(Path(source).expanduser().resolve()), options)
     try:
         written = max(map(len, map(repr, options.values())), default=0) < TOLD and DataCall.parse(str(call)) == call
-    except ValueError:  # arrays are no literals
+    except ValueError:  # arrays are not literals
         written = False
     return str(call) if written else ""
 
@@ -279,7 +279,7 @@ def list_data() -> list[str]:
 
 
 def _embedded(loader: str, image_shape: tuple[int, ...] | None = None, **options: Any) -> Callable[[], Raw]:
-    """A data set that ships with scikit-learn; a target of real numbers is not a label."""
+    """A data set that ships with scikit-learn; a numeric target is not a label."""
 
     def load() -> Raw:
         from sklearn import datasets
@@ -297,7 +297,7 @@ def _mnist_5k() -> Raw:
 
 
 def _penguins() -> Raw:
-    """Adult penguins near Palmer Station; in public domain (CC0). Gorman, Williams & Fraser (2014),
+    """Adult penguins near Palmer Station, public domain (CC0). Gorman, Williams & Fraser (2014),
     https://doi.org/10.1371/journal.pone.0090081
     """
     import pandas as pd
@@ -364,38 +364,38 @@ def _read(path: Path, label: str | None, limit: int) -> Raw:
         raise DataError(f"{path}: {error}") from error
     except MemoryError as error:
         raise DataError(f"{path}: {TOO_MUCH}") from error
-    except Exception as error:  # every reader has its own exceptions for a file that is not what it is called
+    except Exception as error:  # every reader has its own exceptions for a file that does not match its ending
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path}: not readable as {ending or 'a folder'}: {reason}") from error
 
 
 def _is_name(cell: str) -> bool:
     try:
-        float(cell.replace(",", "."))  # decimal commas make no word
+        float(cell.replace(",", "."))  # a decimal comma does not make it a word
     except ValueError:
         return cell.strip().lower() not in {"", "?", "na", "n/a", "nan", "null", "none"}
     return False
 
 
 def _is_number(cell: str) -> bool:
-    """Whether a cell below the first row belongs to a column of numbers, if in a notation that is refused later."""
+    """Whether a cell below the first row belongs to a column of numbers, even in a notation refused later."""
     return not _is_name(cell) or (any(map(str.isdigit, cell)) and notation([cell]) is not None)
 
 
 def _has_header(first: Sequence[str], others: Sequence[Sequence[str]]) -> bool:
-    """Whether most columns of numbers begin with a word; a column of words looks the same in all rows."""
+    """Whether most columns of numbers begin with a word; columns of words do not tell."""
     below = [[row[j] for row in others if j < len(row)] for j in range(len(first))]
     numbers = [
         (j, cell) for j, cell in enumerate(first) if cell.strip() and below[j] and _mostly(map(_is_number, below[j]))
     ]
-    if not numbers:  # then names are words that no row below has in their place
+    if not numbers:  # then a header holds words that do not recur below
         return len({*first}) == len(first) and not any(cell in cells for cell, cells in zip(first, below, strict=True))
     words = [(j, cell) for j, cell in numbers if _is_name(cell)]
     if words and 2 * len(words) <= len(numbers):
         j, word = words[0]
         raise DataError(
             f"row 1, column {j + 1}: {word!r} is a word among numbers; if row 1 holds data, write a number "
-            "there, and if it holds names, let every column have one that is no number"
+            "there; if it holds names, give every column a name that is not a number"
         )
     return bool(words)
 
@@ -410,7 +410,7 @@ def _encoding(path: Path) -> str:
         head = file.read(512)
     if b"\0" in head and not head.startswith(tuple(MARKS)):
         if b"\0\0" in head:
-            raise DataError(f"this is no text (it begins {head[:8]!r}): give the file the ending of what it is")
+            raise DataError(f"this is not text (it begins {head[:8]!r}): give the file the right ending")
         order = "be" if head.startswith(b"\0") else "le"
         raise DataError(
             "the text is not UTF-8 and has no byte-order mark, likely UTF-16: "
@@ -419,7 +419,7 @@ def _encoding(path: Path) -> str:
     return next((name for mark, name in MARKS.items() if head.startswith(mark)), "utf-8")
 
 
-MARKS = {  # the first of UTF-32 begin like those of UTF-16
+MARKS = {  # UTF-32 first, since its marks begin like those of UTF-16
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
@@ -432,7 +432,7 @@ def _first_rows(path: Path, encoding: str, separator: str) -> list[list[str]]:
     with unzipped(path) as file, io.TextIOWrapper(file, encoding=encoding, newline="") as text:
         try:
             return list(islice(filter(None, csv.reader(text, delimiter=separator, skipinitialspace=True)), 10))
-        except csv.Error:  # such as a field of more than 131,072 characters, which a row without separators is
+        except csv.Error:  # such as a field of more than 131,072 characters, from a row without separators
             return []
 
 
@@ -474,13 +474,13 @@ def _table(path: Path, encoding: str, separators: Sequence[str], label: str | No
     if not rows:
         raise DataError(f"the file is empty, or nothing in it is separated by {' or '.join(map(repr, separators))}")
     first, others = rows[0], rows[1:]
-    comment = first[0].startswith("#") and len(first) < max(map(len, others), default=0)  # or names, the first with a #
+    comment = first[0].startswith("#") and len(first) < max(map(len, others), default=0)  # else a header with #
     if comment or first[0].startswith("sep="):
         said = "is a comment" if comment else "names the separator"
-        raise DataError(f"line 1 {said} and is no row: load the frame of {READ_CSV}sep={separator!r}, skiprows=[0])")
+        raise DataError(f"line 1 {said}, not a row: load the frame of {READ_CSV}sep={separator!r}, skiprows=[0])")
     header = _has_header(first, others or [[""] * len(first)])
     longer = [len(first) + 1] == [len(row) for row in others[:1]]
-    trailing = longer and not any(row[-1] for row in others)  # a separator at the end of each line, not row names
+    trailing = longer and not any(row[-1] for row in others)  # a separator ends each line; these are not row names
     named_rows = header and (first[0] == "" or (longer and not trailing))
 
     def read(**how: Any) -> Any:
@@ -498,13 +498,13 @@ def _table(path: Path, encoding: str, separators: Sequence[str], label: str | No
         return frame if header else frame.set_axis([f"x{j}" for j in range(frame.shape[1])], axis=1)
 
     def cells() -> Any:
-        """All as text, with the spaces before it where they are not before a quotation mark."""
+        """All cells as text, keeping leading spaces except before a quotation mark."""
         as_text = {"dtype": str, "na_filter": False}
         plain = read(**as_text)
         try:
             spaced = read(**as_text, skipinitialspace=False).set_axis(plain.columns, axis=1)
             same = spaced.apply(lambda column: column.str.lstrip(" ")).equals(plain)
-        except ValueError:  # another number of columns, or of cells in a row
+        except ValueError:  # a different number of columns, or of cells in a row
             return plain
         return spaced if same else plain
 
@@ -517,7 +517,7 @@ def _table(path: Path, encoding: str, separators: Sequence[str], label: str | No
     )
     frame, read_with, notes = read(), "" if separator == "," else f"sep={separator!r}, ", []
     if separator != "," and _numbers(frame) < frame.shape[1] and _numbers(other := read(decimal=",")) > _numbers(frame):
-        # beside a word, pandas leaves the numbers of a column as they are written
+        # in a column with words, pandas keeps numbers as written
         frame = other.replace(r"^([-+]?\d+),(\d+)$", r"\1.\2", regex=True)
         read_with, layout = read_with + "decimal=',', ", layout._replace(decimal=",")
         notes.append("Commas in its numbers were read as decimal commas: 1,234 is a little more than one.")
@@ -525,23 +525,23 @@ def _table(path: Path, encoding: str, separators: Sequence[str], label: str | No
     if words:
         told = few(sorted({word for found in words.values() for word in found}))
         notes.append(
-            f"{told} in {few([*words])} stands for an entry that was not observed; where it is a word of its own, "
+            f"{told} in {few([*words])} was read as a missing entry; if it is a real value, "
             "load a data frame that holds it."
         )
     written = tuple(first[1:] if named_rows and first[0] == "" else first)
     if header and len(written) == frame.shape[1] and written != tuple(frame.columns):
         made = [name for name, own in zip(frame.columns, written, strict=True) if name != own]
-        notes.append(f"Of names that are empty or stand twice in the file, others were made: {few(made)}.")
+        notes.append(f"Empty or repeated column names in the file were replaced: {few(made)}.")
         layout = layout._replace(names=written)
     if named_rows:
-        notes.append("The first column has no name and was taken for row names.")
+        notes.append("The first column has no name and was read as row names.")
     if not header:
-        notes.append("The first row holds numbers and was taken for data, not for names of columns.")
+        notes.append("The first row holds numbers and was read as data, not as column names.")
     return _framed(frame, label)._replace(notes=tuple(notes), read_with=read_with, cells=cells, layout=layout)
 
 
 def _unobserved_words(frame: Any) -> tuple[Any, dict[str, list[str]]]:
-    """The frame without words for what was not observed, numbers as numbers, and those words by column."""
+    """The frame with numbers as numbers and without words for missing entries, and those words by column."""
     import pandas as pd
 
     found: dict[str, list[str]] = {}
@@ -557,7 +557,7 @@ def _unobserved_words(frame: Any) -> tuple[Any, dict[str, list[str]]]:
 
 
 def _likely(rows: Sequence[Sequence[str]]) -> tuple[bool, float, int]:
-    """How likely rows were split where they should be: more than one cell, then most numbers, then most cells."""
+    """How plausibly rows were split: more than one cell, then most numbers, then most cells."""
     fields = min(map(len, rows[:2]), default=0)
     numbers = [not _is_name(cell) for row in rows[1:] for cell in row]
     return fields > 1, sum(numbers) / max(len(numbers), 1), fields
@@ -592,20 +592,20 @@ def _parquet(path: Path, label: str | None, limit: int) -> Raw:
 
 
 def _row_names(file: Any) -> set[str]:
-    """The columns of a Parquet file that are no data, but the names that pandas gave its rows."""
+    """The columns of a Parquet file that are pandas row names, not data."""
     of_pandas = file.schema_arrow.pandas_metadata or {}
     return {name for name in of_pandas.get("index_columns", ()) if isinstance(name, str)}
 
 
 def _kind(arrow: Any) -> Known | Refused:
-    """What is known of a column of a Parquet file by its type."""
+    """What the type of a Parquet column says about it."""
     types = import_module("pyarrow.types")
     if types.is_boolean(arrow):
         return TRUTHS
     if types.is_integer(arrow) or types.is_floating(arrow):
         return Known(NOTHING, single=types.is_float32(arrow))
     return Refused(
-        f"holds {arrow}, and of a table as large as this one the rows are read as they are needed, which takes plain "
+        f"holds {arrow}, and the rows of a table this large are read on demand, which needs plain "
         "numbers; write a number for each word or date"
     )
 
@@ -617,7 +617,7 @@ def _parquet_rows(file: Any, path: Path, kinds: dict[str, Known | Refused], labe
     labels = None if label is None else file.read(columns=[label]).column(0).to_pandas().to_numpy()
     names = [name for name in kinds if name != label]
     plain = [name for name in names if not isinstance(kinds[name], Refused)]
-    # in single precision if that holds all of them
+    # in single precision if that holds all values
     dtype = np.result_type(np.float32, *(file.schema_arrow.field(name).type.to_pandas_dtype() for name in plain))
 
     def blocks() -> Iterator[Array]:
@@ -637,7 +637,7 @@ def _parquet_rows(file: Any, path: Path, kinds: dict[str, Known | Refused], labe
 def _unpacked(
     blocks: Iterable[Array], shape: tuple[int, ...], dtype: np.dtype[Any], path: Path, limit: int
 ) -> tuple[Source, tuple[str, ...]]:
-    """The rows of a packed table, in memory if they may take it, and else in a file; and what is to be said of that."""
+    """The rows of a packed table, in memory if they fit, otherwise in a file; and a note on that."""
     if NUMBER * math.prod(shape) <= limit:
         found, at = np.empty(shape, dtype), 0
         for block in blocks:
@@ -651,7 +651,7 @@ def _unpacked(
 
 
 def _table_name(arrays: Mapping[str, Any], label: str | None) -> str:
-    """Of the one array of two or more dimensions, or the one called x."""
+    """The contents of the one array of two or more dimensions, or of the one called x."""
     if label is not None and label not in arrays:
         raise DataError(f"labels={label!r} is not in the file, which holds {', '.join(arrays)}")
     tables = [name for name, array in arrays.items() if array.ndim > 1 and name != label]
@@ -663,7 +663,7 @@ def _table_name(arrays: Mapping[str, Any], label: str | None) -> str:
 
 
 def _pick(arrays: Mapping[str, Any], label: str | None) -> tuple[str, Any]:
-    """The name of the table, and the labels by theirs."""
+    """The name of the table, and the labels by their name."""
     return _table_name(arrays, label), None if label is None else np.asarray(arrays[label])
 
 
@@ -673,7 +673,7 @@ def _unlabelled(label: str | None) -> None:
 
 
 class Header(NamedTuple):
-    """What stands at the beginning of a NumPy file."""
+    """The header of a NumPy file."""
 
     shape: tuple[int, ...]
     by_column: bool
@@ -688,14 +688,14 @@ class Header(NamedTuple):
 
 
 def _header(file: Any, size: int, name: str) -> Header:
-    """The header of a NumPy file, which its size is held against before memory is taken for the array."""
+    """Read the header of a NumPy file, and check the size of the file before memory is allocated."""
     headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     version = np.lib.format.read_magic(file)
     if version not in headers:
-        raise DataError(f"{name} is of NumPy's format {version}, which holds no plain numbers")
+        raise DataError(f"{name} has NumPy's format {version}, which does not hold plain numbers")
     found = Header(*headers[version](file), file.tell())
     promised = found.length + math.prod(found.shape) * found.dtype.itemsize
-    if size != promised and not found.dtype.hasobject:  # objects are pickled, and refused as such
+    if size != promised and not found.dtype.hasobject:  # pickled objects are refused later
         raise DataError(f"{name} has {size} bytes, its header says {promised}: it was cut short or is damaged")
     return found
 
@@ -749,24 +749,24 @@ def _dataset(dataset: Any, path: Path, label: str | None, limit: int) -> Raw:
 
 
 def _row_blocks(x: Any, tall: int) -> Iterator[Array]:
-    """The rows of an array of chunks as tall as that, some chunks at a time."""
+    """The rows of an array with chunks of this height, some chunks at a time."""
     wide = math.prod(x.shape[1:])
     if tall * wide > CHUNKS:
         raise DataError(
-            f"its chunks hold {tall:,} rows of {wide:,} numbers, so that no row is read without all of these: write it "
+            f"its chunks hold {tall:,} rows of {wide:,} numbers, all of which must be read for a single row: write it "
             "in chunks of fewer rows, or as .npy"
         )
     size = tall * max(1, rows_at_once(wide) // tall)
     return (np.asarray(x[start : start + size]) for start in range(0, x.shape[0], size))
 
 
-CHUNKS = 2**27  # numbers in a row of chunks, which are in memory together
+CHUNKS = 2**27  # most numbers in a row of chunks, which are in memory together
 
 
 def _netcdf(path: Path, label: str | None, limit: int) -> Raw:
     import xarray
 
-    if path.suffix == ".gz":  # which is unzipped into memory
+    if path.suffix == ".gz":  # unzipped into memory
         with unzipped(path) as file:
             check_memory(sum(map(len, pieces(file, limit))), limit)
     check_opens(path)
@@ -801,14 +801,14 @@ def _mat(path: Path, label: str | None, limit: int) -> Raw:
         check_memory(_inflated(file, limit), limit)
     check_promise(sum(NUMBER * math.prod(shape) for _, shape, _ in whosmat(path)), path, limit)
     arrays = {name: array for name, array in loadmat(path).items() if isinstance(array, np.ndarray)}
-    if "ff" in arrays and len(arrays["ff"]) == 28 * 20:  # the Frey faces: one column an image
+    if "ff" in arrays and len(arrays["ff"]) == 28 * 20:  # the Frey faces: one image per column
         return Raw(arrays["ff"].T, image_shape=(28, 20), levels=range(256))
     name, labels = _pick(arrays, label)
     return Raw(arrays[name], None if labels is None else labels.ravel())
 
 
 def _inflated(file: IO[bytes], limit: int) -> int:
-    """Bytes in the compressed elements of a MATLAB file; what a struct holds stands in no header."""
+    """Bytes in the compressed elements of a MATLAB file; no header gives the contents of a struct."""
     order: Literal["little", "big"] = "big" if file.read(128)[126:] == b"MI" else "little"
     taken = 0
     while len(tag := file.read(8)) == 8:
@@ -826,7 +826,7 @@ COMPRESSED = 15
 
 
 def _idx(path: Path, label: str | None, limit: int) -> Raw:
-    """A file of images with the labels beside it, or a folder of such files, pooled."""
+    """A file of images with its label file, or a folder of such files, pooled."""
     _unlabelled(label)
     found = sorted(path.glob("*images*-ubyte*")) if path.is_dir() else [path]
     files = list({file.name.removesuffix(".gz"): file for file in found}.values())
@@ -836,7 +836,7 @@ def _idx(path: Path, label: str | None, limit: int) -> Raw:
     labelled = all(file.exists() and file not in files for file in beside)
     images = [_idx_array(file, limit) for file in files]
     check_memory(NUMBER * sum(array.size for array in images), limit)
-    pooled = f"Pooled from {', '.join(file.name for file in files)} and split anew."
+    pooled = f"Pooled from {', '.join(file.name for file in files)} and split again."
     return Raw(
         np.concatenate(images),
         np.concatenate([_idx_array(file, limit) for file in beside]) if labelled else None,
@@ -846,7 +846,7 @@ def _idx(path: Path, label: str | None, limit: int) -> Raw:
 
 
 def _idx_array(path: Path, limit: int) -> Array:
-    """Bytes in an array; the size of the file is held against its header before anything is kept."""
+    """The bytes of an array; the file's size is checked against its header first."""
     with unzipped(path) as file:
         size = sum(map(len, pieces(file, limit, NUMBER)))
     with unzipped(path) as file:

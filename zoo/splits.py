@@ -1,4 +1,4 @@
-"""Which rows are trained on, which choose among checkpoints, and which are scored."""
+"""Which rows train, which choose among checkpoints, and which are scored."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ SplitChoice: TypeAlias = Literal["grouped", "rows"] | Sequence[float] | Sequence
 
 PARTS: tuple[Part, ...] = get_args(Part)
 FRACTIONS = (0.7, 0.1, 0.2)
-FAR_MORE = 10  # times as many equal pairs as columns drawn independently would give
-SOME_ROWS, SOME_COLUMNS = 4096, 64  # enough to judge what chance does
-MOST_ROWS = 2**18  # in which rows that differ in one column alone are counted; of more, an even share
+FAR_MORE = 10  # times as many equal pairs as independent columns would give
+SOME_ROWS, SOME_COLUMNS = 4096, 64  # enough to judge what chance would give
+MOST_ROWS = 2**18  # rows in which pairs that differ in one column are counted; of more, an even sample
 SUBSAMPLE_SEED = 0
 NUMBERS_AT_ONCE = 2**20
 
 
 class Split(NamedTuple):
-    """The rows of each part, in order, and what there is to say about them."""
+    """The rows of each part, in order, and notes about them."""
 
     rows: dict[Part, Array]
     notes: tuple[str, ...]
@@ -45,28 +45,27 @@ def split_rows(
     discrete: bool,
     rng: np.random.Generator,
 ) -> Split:
-    """Divide rows (N, D), with a key for each that is the same for equal ones, among the parts.
+    """Divide rows (N, D) among the parts; each row has a key that equal rows share.
 
-    Rows that belong together, being of one group (N,) or equal where equality tells of copies, make a unit, and
-    a unit goes to one part. Units are shuffled, sorted by label, a unit's label being the most frequent one in
-    it, and by size, and drawn systematically: units have the same chance, and every class and every size is
-    divided in proportion to within one unit. A unit larger than validation or test should be is not drawn for
-    it if any other is left, so that without labels these parts miss their sizes by at most two units.
+    Rows of one group (N,), and equal rows where equality suggests copies, form a unit, and a unit goes to one part.
+    Units are shuffled, sorted by label (the most frequent one in the unit) and by size, and drawn systematically. So
+    units have the same chance, and every class and size is divided in proportion to within one unit. A unit larger
+    than the intended size of validation or test is not drawn for it if any other is left, so without labels these
+    parts miss their sizes by at most two units.
 
-    Equal rows are taken for copies if there are ten times as many equal pairs as there would be if the columns
-    were independent, each with the frequencies it has; a single column of continuous values has no others to be
-    held against, and its repeats are copies. In ``discrete`` values, and in continuous ones so coarse that half of the
-    rows or more repeat, columns that go together make equal rows frequent without any copying. But they make
-    rows that differ in one column alone frequent too, and copying does not: there have to be ten times as
-    many equal pairs as such pairs as well, which are counted among 2^18 evenly spaced rows if there are more. Where
-    chance explains equal rows they are divided one by one: to keep them together would take from the test part what is
-    most frequent in the data.
+    Equal rows count as copies if there are ten times as many equal pairs as there would be if the columns were
+    independent with the same frequencies. A single column of continuous values has no others to compare with, and
+    its repeats count as copies. In ``discrete`` values, and in continuous ones so coarse that at least half of the
+    rows repeat, correlated columns make equal rows frequent without copying. But they also make rows that differ in
+    only one column frequent, which copying does not. So there must also be ten times as many equal pairs as such
+    pairs, which are counted among 2^18 evenly spaced rows if there are more. If chance explains equal rows, they are
+    divided one by one: keeping them together would remove from the test part what is most frequent in the data.
     """
     n = len(rows)
     given = np.shape(split) == (n,) and all(isinstance(part, str) for part in split)
     one_by_one = isinstance(split, str) and split == "rows"
     if one_by_one and groups is not None:
-        raise DataError('split="rows" divides groups, which groups= keeps together: leave one of them out')
+        raise DataError('split="rows" divides groups, but groups= keeps them together: leave one of them out')
     single, equal = np.arange(n), _first_equal(rows, keys)
     repeats = int(np.sum(equal != single))
     coarse = discrete or 2 * repeats >= n
@@ -83,14 +82,14 @@ def split_rows(
         largest, remedy = int(np.unique(units, return_counts=True)[1].max()), "add rows, or change split"
         if largest > 1:
             remedy = (
-                f"rows that are equal or of one group go to one part, and the largest such unit has {largest}; "
-                'make the groups smaller, or let split="rows" divide them'
+                f"rows that are equal or of one group go to the same part, and the largest such unit has {largest}; "
+                'make the groups smaller, or divide them with split="rows"'
             )
         raise DataError(f"every part needs a row, and {n} rows would split into {sizes}: {remedy}")
     advice = (
         "the part of every row was given"
         if given
-        else f"fewer than {FAR_MORE} times as many as columns of such values have by chance, so that equal rows were "
+        else f"fewer than {FAR_MORE} times as many as such columns have by chance, so equal rows were "
         "divided one by one; groups= keeps rows of one unit together"
         if not copies
         else 'split="grouped" keeps equal rows together'
@@ -103,9 +102,9 @@ def split_rows(
 
 
 def subsample(part: xarray.DataArray, most: int | None) -> xarray.DataArray:
-    """At most so many rows of a part (N, D), drawn without replacement and left in their order; None takes all.
+    """A given number of rows of a part (N, D), at most, drawn without replacement and kept in order; None takes all.
 
-    Which ones follows from N and their number alone, so that all seeds and pairs meet the same, on every machine.
+    The choice depends only on N and the number, so all seeds and pairs see the same rows on every machine.
 
     >>> import xarray as xr
     >>> part = xr.DataArray(np.eye(9), dims=("obs", "feature"), coords={"obs": np.arange(100, 109)})
@@ -119,13 +118,13 @@ def subsample(part: xarray.DataArray, most: int | None) -> xarray.DataArray:
 
 
 def value_blocks(part: xarray.DataArray) -> Iterator[Array]:
-    """The values of a part (N, D), some rows at a time: what is made of them takes the memory of those."""
+    """The values of a part (N, D), some rows at a time, to limit the memory of computations on them."""
     size = max(1, NUMBERS_AT_ONCE // max(1, part.shape[1]))
     return (part[start : start + size].values for start in range(0, len(part), size))
 
 
 def by_datum(part: xarray.DataArray, told: Callable[[Array], Array]) -> Array:
-    """What is known of the values of some rows (B, ...), of all rows of a part, (N, ...)."""
+    """A function of the values of some rows, (B, ...), for all rows of a part, (N, ...)."""
     return np.concatenate([told(block) for block in value_blocks(part)])
 
 
@@ -146,7 +145,7 @@ def _named(split: Any) -> dict[Part, Array]:
 
 
 def _first_equal(rows: Rows, keys: Array) -> Array:
-    """The first row that is equal to each row, (N,); one with a gap is equal to no other."""
+    """The first row equal to each row, (N,); a row with a gap equals no other."""
     first = np.arange(len(rows))
     suspects = first
     while len(suspects := _of_equal_keys(keys, suspects)):
@@ -162,7 +161,7 @@ def _first_equal(rows: Rows, keys: Array) -> Array:
 
 
 def _of_equal_keys(keys: Array, rows: Array) -> Array:
-    """Those of some rows, in order, whose key another one of them has too."""
+    """The rows, in order, that share their key with another of them."""
     ordered = np.sort(keys[rows])
     shared = ordered[1:][ordered[1:] == ordered[:-1]]
     return rows[np.isin(keys[rows], shared)] if len(shared) else rows[:0]
@@ -175,7 +174,7 @@ def _pairs(counts: Array) -> float:
 def _explained_by_chance(rows: Rows, keys: Array, equal: Array, coarse: bool) -> bool:
     n, d = rows.shape
     if d == 1 and not coarse:
-        return False  # one column cannot be held against the others
+        return False  # a single column has no others to compare with
     pairs = _pairs(np.unique(equal, return_counts=True)[1])
     some = rows.spread(SOME_ROWS)
     same = [_pairs(np.unique(column, return_counts=True)[1]) / _pairs(np.array(len(some))) for column in some.T]
@@ -212,7 +211,7 @@ def _together(equal: Array, groups: Array | None) -> Array:
 def _drawn(fractions: Array, units: Array, labels: Array | None, rng: np.random.Generator) -> dict[Part, Array]:
     of, size = _numbered(units)
     order = rng.permutation(len(size))
-    if size.max() > 1:  # else they are in order as they are, and there may be many
+    if size.max() > 1:  # otherwise they are in order already, and there may be many
         order = order[np.argsort(size[order], kind="stable")]
     if labels is not None:
         label = _most_frequent(labels, of)
@@ -223,7 +222,7 @@ def _drawn(fractions: Array, units: Array, labels: Array | None, rng: np.random.
         wanted = max(round(len(units) * float(fraction), 6), 0)
         fitting = order[size[order] <= max(wanted, 1, size[order].min(initial=len(units)))]
         number = math.ceil(round(wanted / size[fitting].mean(), 6)) if len(fitting) else 0
-        if len(size) < len(units):  # large units must not use up what the other parts could have
+        if len(size) < len(units):  # large units must not use up the room of the other parts
             number = min(number, len(order) - (2 if part == "test" else 1))
         number = max(min(number, len(fitting)), 0)
         at = (np.arange(number) * len(fitting) + rng.integers(max(len(fitting), 1))) // max(number, 1)
@@ -246,7 +245,7 @@ def _numbered(units: Array) -> tuple[Array, Array]:
 
 
 def _most_frequent(labels: Array, of: Array) -> Array:
-    """The label, as a number in order, that most rows of each unit have; of equally frequent ones the first."""
+    """The most frequent label of each unit, as a number; the first of equally frequent ones."""
     names, code = np.unique(labels, return_inverse=True)
     both, counts = np.unique(of * len(names) + code, return_counts=True)
     unit, code = np.divmod(both, len(names))
@@ -263,7 +262,7 @@ def _leaks(rows: dict[Part, Array], equal: Array, advice: str) -> list[str]:
             told.append(f"{found} of {len(rows[part])} {part} rows")
     if not told:
         return []
-    return [f"{' and '.join(told)} also stand in the training part: {advice}."]
+    return [f"{' and '.join(told)} also occur in the training part: {advice}."]
 
 
 def _group_notes(rows: dict[Part, Array], groups: Array | None) -> list[str]:
@@ -272,5 +271,5 @@ def _group_notes(rows: dict[Part, Array], groups: Array | None) -> list[str]:
     seen = np.concatenate([np.unique(groups[index]) for index in rows.values()])
     names, parts = np.unique(seen, return_counts=True)
     if divided := int(np.sum(parts > 1)):
-        return [f"{divided} of {len(names)} groups stand in more than one part: the part of every row was given."]
+        return [f"{divided} of {len(names)} groups are in more than one part: the part of every row was given."]
     return [f"Each of {len(names)} groups is in one part."]

@@ -1,10 +1,11 @@
-"""Files and directories that are written whole or not at all, by one process at a time, and read within limits.
+"""Files and directories, written completely or not at all by one process at a time, and read within limits.
 
-On Linux, macOS and Windows alike: locks are filelock's, what memory is free psutil says.
+Works on Linux, macOS and Windows: filelock provides locks, psutil the free memory.
 """
 
 from __future__ import annotations
 
+import ctypes
 import gzip
 import hashlib
 import json
@@ -35,6 +36,7 @@ __all__ = [
     "check_promise",
     "digest",
     "free_memory",
+    "give_back",
     "locked",
     "netcdf",
     "pieces",
@@ -47,10 +49,10 @@ __all__ = [
     "write_file",
 ]
 
-NAMED = 4  # runs of a directory
-RECIPE = "run.json"  # beside a run's files, with their checksums
+NAMED = 4  # runs of a directory that a message names
+RECIPE = "run.json"  # holds the checksums of a run's files
 HDF5 = b"\x89HDF\r\n\x1a\n"  # how such a file begins
-OPENING = 30.0  # seconds that one may take to be opened
+OPENING = 30.0  # most seconds to open a file
 LISTING = """
 import sys, h5py
 with h5py.File(sys.argv[1]) as file:
@@ -66,13 +68,13 @@ class InUse(RunError):
 
 @contextmanager
 def locked(path: Path, purpose: str = "") -> Iterator[None]:
-    """Keep other processes from writing to a place; the lock lies beside it and is gone with the process.
+    """Keep other processes from writing to a place; the lock file next to it disappears with the process.
 
-    Who holds it for one purpose does not keep out who wants it for another.
+    Locks for different purposes are independent.
 
     Raises:
         InUse: another process is writing there.
-        RunError: nothing can be written beside it.
+        RunError: the lock file cannot be written.
     """
     name = path.parent / f".{path.name}{purpose and f'.{purpose}'}.lock"
     try:
@@ -86,17 +88,44 @@ def locked(path: Path, purpose: str = "") -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(PermissionError):  # Windows removes no file that is open, and a lock that is free is no harm
+        with suppress(PermissionError):  # Windows cannot remove an open file, and a free lock does no harm
             name.unlink(missing_ok=True)
         lock.release()
 
 
+HOLES = 2**26  # bytes by which a process may grow before freed memory is returned
+_GROWN_FROM = [0]  # its size in bytes when that was last done
+
+
+def give_back() -> None:
+    """Return freed memory to the system if the process has grown since the last time; called between blocks of work.
+
+    The C library keeps freed memory for later. Before version 2.38, glibc cannot reuse the hole that an aligned tensor
+    leaves for another of the same size, so that over many blocks a process would grow to ten times what it uses.
+    """
+    if _resident() > _GROWN_FROM[0] + HOLES:
+        _trim(0)
+        _GROWN_FROM[0] = _resident()
+
+
+def _resident() -> int:
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
+
+
+def _trim(kept: int) -> None:
+    """Have the C library give all but so many free bytes back; only glibc can."""
+    with suppress(OSError, TypeError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(kept)
+
+
 def free_memory() -> int:
-    """Bytes that this process may take: what is available, within the limits of its container and its shell."""
+    """Bytes of memory available to this process, within the limits of its container and its shell."""
     import psutil
 
     memory = [int(psutil.virtual_memory().available)]
-    with suppress(OSError, ValueError):  # Linux alone has this file, which says "max" where there is no limit
+    with suppress(OSError, ValueError):  # only Linux has this file, which says "max" if there is no limit
         memory.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
     with suppress(ImportError):  # which Windows lacks
         import resource
@@ -107,7 +136,7 @@ def free_memory() -> int:
 
 
 def regular(path: Path) -> Path:
-    """The path, if what is there is a file: opening a pipe waits for a writer, reading a device may never end.
+    """The path, if it is a file: opening a pipe waits for a writer, and reading a device may never end.
 
     Raises:
         DataError: it is something else.
@@ -116,7 +145,7 @@ def regular(path: Path) -> Path:
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode):
         kind = next((name for name, holds in NO_FILES.items() if holds(mode)), "no file")
-        raise DataError(f"{path.name} is {kind}, and only files are read: save what it holds in a file first")
+        raise DataError(f"{path.name} is {kind}, and only files can be read: save its contents in a file first")
     return path
 
 
@@ -129,17 +158,17 @@ NO_FILES = {
 
 
 def unzipped(path: Path) -> IO[bytes]:
-    """A file opened to be read, through gzip if that is how it begins, whatever its name."""
+    """A file opened for reading, through gzip if its first bytes say so, whatever its name."""
     with regular(path).open("rb") as file:
         zipped = file.read(2) == b"\x1f\x8b"
     return cast(IO[bytes], gzip.open(path)) if zipped else path.open("rb")
 
 
 def pieces(stream: IO[bytes], limit: int, each: int = 1) -> Iterator[bytes]:
-    """What is in a stream, a megabyte at a time; ``each`` byte of it will take so many.
+    """The contents of a stream, a megabyte at a time; ``each`` is the memory that one byte will take.
 
     Raises:
-        DataError: it is longer than the limit, which is said as soon as it is known.
+        DataError: it is longer than the limit; raised as soon as that is known.
     """
     size = 0
     while piece := stream.read(2**20):
@@ -148,7 +177,7 @@ def pieces(stream: IO[bytes], limit: int, each: int = 1) -> Iterator[bytes]:
 
 
 def check_memory(taken: int, limit: int) -> None:
-    """Hold the bytes that data will take against a limit.
+    """Check the bytes that data will take against a limit.
 
     Raises:
         DataError: they are more.
@@ -156,15 +185,15 @@ def check_memory(taken: int, limit: int) -> None:
     if taken > limit:
         raise DataError(
             f"takes {taken:,} bytes of memory or more, and max_bytes is {limit:,}: load fewer rows or columns, "
-            "give a larger max_bytes, or save the table as .npy, whose rows are read as they are needed"
+            "give a larger max_bytes, or save the table as .npy, whose rows are read on demand"
         )
 
 
 def check_packed(promised: int, path: Path) -> None:
-    """Hold the bytes that a packed file says it holds against its size.
+    """Check the number of bytes that a packed file claims to hold against its size.
 
     Raises:
-        DataError: they cannot be in there.
+        DataError: the file is too small for them.
     """
     files = path.rglob("*") if path.is_dir() else [path]
     size = sum(regular(file).stat().st_size for file in files if not file.is_dir())
@@ -173,23 +202,23 @@ def check_packed(promised: int, path: Path) -> None:
 
 
 def check_promise(promised: int, path: Path, limit: int | None = None) -> None:
-    """Hold the bytes that a packed file says it holds against its size and a limit, before they are taken.
+    """Check the number of bytes that a packed file claims to hold against its size and a limit, before loading.
 
     Raises:
-        DataError: they cannot be in there, or are more than the limit, which by default is the memory that is free.
+        DataError: the file is too small for them, or they exceed the limit, by default the free memory.
     """
     check_packed(promised, path)
     if limit is not None:
         check_memory(promised, limit)
     elif promised > (free := free_memory()):
-        raise DataError(f"holds {promised:,} bytes, and {free:,} bytes of memory are free")
+        raise DataError(f"holds {promised:,} bytes, but only {free:,} bytes of memory are free")
 
 
 def check_opens(file: Path) -> None:
-    """Have an HDF5 file opened and its variables listed by another process, since a damaged one may never come back.
+    """Open an HDF5 file and list its variables in another process, since a damaged file may hang.
 
-    The library that reads them is in C: what it waits for cannot be interrupted, and what breaks it takes the whole
-    process down. Files of other kinds pass.
+    The C library cannot be interrupted while it waits, and a crash in it ends the whole process. Other kinds of files
+    pass.
 
     Raises:
         DataError: it cannot be opened, or not within half a minute.
@@ -215,10 +244,10 @@ def check_opens(file: Path) -> None:
 def read_tree(file: Path) -> xarray.DataTree:
     """The groups of a netCDF file, in memory.
 
-    HDF5 meets no damaged file here: that of a run is held against its checksum, any other is opened elsewhere first.
+    HDF5 never sees a damaged file here: a run's file is checked by checksum, any other is first opened elsewhere.
 
     Raises:
-        DataError: it is damaged, or promises more than it can hold, or than the memory can.
+        DataError: it is damaged, or claims to hold more than fits into the file or into memory.
         OSError: it cannot be read.
     """
     recipe = regular(file).with_name(RECIPE)
@@ -230,10 +259,10 @@ def read_tree(file: Path) -> xarray.DataTree:
 
 
 def read_checked_tree(file: Path) -> xarray.DataTree:
-    """As :func:`read_tree`, of a file that is known to be what was written.
+    """Like :func:`read_tree`, for a file known to be intact.
 
     Raises:
-        DataError: it promises more than it can hold, or than the memory can.
+        DataError: it claims to hold more than fits into the file or into memory.
         OSError: it cannot be read.
     """
     import xarray
@@ -247,15 +276,15 @@ def _check_digest(file: Path, recipe: Path) -> None:
     try:
         expected = json.loads(recipe.read_text(encoding="utf-8"))["sha256"][file.name]
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{recipe.name} beside it is damaged: it has no checksum of it") from error
+        raise DataError(f"the {recipe.name} next to it is damaged: it has no checksum for it") from error
     if digest(file.read_bytes()) != expected:
-        raise DataError(f"it is damaged: its checksum is another than {recipe.name} has")
+        raise DataError(f"it is damaged: its checksum differs from {recipe.name}")
 
 
 def netcdf(tree: xarray.DataTree) -> bytes:
-    """The netCDF file of a tree; in memory, since HDF5 brings the process down on a disk that fills up meanwhile."""
+    """The netCDF file of a tree, made in memory, since HDF5 crashes the process if the disk fills up."""
     with ExitStack() as stack:
-        if "distributed" in sys.modules:  # where xarray would have its scheduler lock a file that has no name
+        if "distributed" in sys.modules:  # xarray would ask its scheduler to lock a file without a name
             import dask
 
             stack.enter_context(dask.config.set(scheduler="threads"))
@@ -263,15 +292,15 @@ def netcdf(tree: xarray.DataTree) -> bytes:
 
 
 def digest(content: bytes) -> str:
-    """What a file's content is recognised by, in hexadecimal."""
+    """The checksum of a file's content, in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
 
 
 def write_file(file: Path, content: bytes) -> None:
-    """Write a file that is complete once it is there, even after a loss of power.
+    """Write a file that is complete whenever it exists, even after a power failure.
 
     Raises:
-        OSError: the place cannot be written, or is full; a file that was there is untouched.
+        OSError: the place cannot be written, or is full; an earlier file is untouched.
     """
     beside = file.with_name(f".{file.name}.part")
     try:
@@ -283,10 +312,10 @@ def write_file(file: Path, content: bytes) -> None:
 
 
 def write_directory(path: Path, contents: Mapping[str, bytes]) -> None:
-    """Write a directory of files by name, which takes the place of the one that was there once it is complete.
+    """Write a directory of files by name, which replaces an earlier one once it is complete.
 
     Raises:
-        RunError: the place cannot be written, or is full; a directory that was there is untouched.
+        RunError: the place cannot be written, or is full; an earlier directory is untouched.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -301,7 +330,7 @@ def write_directory(path: Path, contents: Mapping[str, bytes]) -> None:
                 path.replace(old)
             new.replace(path)
         finally:
-            if old.exists() and not path.exists():  # stopped between the two
+            if old.exists() and not path.exists():  # stopped between the two renames
                 old.replace(path)
             shutil.rmtree(beside, ignore_errors=True)
         _sync(path.parent)
@@ -317,7 +346,7 @@ def _write(file: Path, content: bytes) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """Make the names in a directory as lasting as the files."""
+    """Sync a directory, so that its names survive a power failure like the files."""
     if os.name == "nt":  # where a directory cannot be opened
         return
     opened = os.open(folder, os.O_RDONLY)
@@ -328,7 +357,7 @@ def _sync(folder: Path) -> None:
 
 
 def runs_within(path: Path) -> str:
-    """What to say of the runs in the folders of a place that is no run itself; nothing where there are none."""
+    """A hint on runs in the folders of a place that is not a run itself; empty if there are none."""
     found = [place.parent for place in sorted(path.glob(f"*/{RECIPE}"))] if path.is_dir() else []
     more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
     return f"; the runs in it are {', '.join(map(str, found[:NAMED]))}{more}: choose one" if found else ""

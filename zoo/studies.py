@@ -1,4 +1,4 @@
-"""What a study leaves in a directory: a run of every pair on every split, or why there is none, and reports."""
+"""The results of a study in a directory: a run, or a reason for its absence, per pair and split, and reports."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ PLAN = "study.json"
 
 @dataclass(frozen=True)
 class Split:
-    """What there is of every pair on one split of the data.
+    """The results of every pair on one split of the data.
 
     Attributes:
-        folder: of the runs and their report.
-        places: the directory of each pair's run, by the name of the pair as it was given.
+        folder: the folder of the runs and their report.
+        places: the directory of each pair's run, by the pair's name as given.
     """
 
     folder: Path
@@ -38,7 +38,7 @@ class Split:
 
     @property
     def runs(self) -> list[Path]:
-        """The directories of runs that are complete, whether scored or not."""
+        """The directories of complete runs, scored or not."""
         return [place for place in self.places.values() if complete(place)]
 
     @property
@@ -49,24 +49,24 @@ class Split:
 
     @property
     def unfinished(self) -> list[str]:
-        """The pairs that have no run yet and have not failed."""
+        """The pairs without a run that have not failed."""
         failed = self.failures
         return [name for name, place in self.places.items() if not complete(place) and name not in failed]
 
     @property
     def absent(self) -> dict[str, str]:
         """Why pairs are not in the ranking, by name."""
-        return self.failures | dict.fromkeys(self.unfinished, "not done yet: the same call goes on")
+        return self.failures | dict.fromkeys(self.unfinished, "not done yet: the same call continues")
 
 
 @dataclass(frozen=True)
 class Study:
-    """What a study left in a directory; read again by ``load_study``.
+    """The results of a study in a directory; ``load_study`` reads them again.
 
     Attributes:
         out: the directory.
-        splits: one, or as many as the study was repeated on.
-        ensembles: whether the mixture of each run's seeds is ranked, too.
+        splits: the splits of the data the study ran on.
+        ensembles: whether the mixture of each run's seeds is also ranked.
     """
 
     out: Path
@@ -75,22 +75,22 @@ class Study:
 
     @property
     def runs(self) -> list[Path]:
-        """The directories of all runs that are complete."""
+        """The directories of all complete runs."""
         return [run for split in self.splits for run in split.runs]
 
     @property
     def failures(self) -> dict[str, str]:
-        """Why pairs failed, by name, on several splits with that of the folder."""
+        """Why pairs failed, by name; with several splits the name includes the folder."""
         return {self._named(split, name): why for split in self.splits for name, why in split.failures.items()}
 
     @property
     def unfinished(self) -> list[str]:
-        """The pairs that have no run yet and have not failed, named likewise."""
+        """The pairs without a run that have not failed, named as in :attr:`failures`."""
         return [self._named(split, name) for split in self.splits for name in split.unfinished]
 
     @property
     def absent(self) -> dict[str, str]:
-        """Why pairs are not in the ranking, named likewise."""
+        """Why pairs are not in the ranking, named as in :attr:`failures`."""
         return {self._named(split, name): why for split in self.splits for name, why in split.absent.items()}
 
     def _named(self, split: Split, name: str) -> str:
@@ -98,7 +98,7 @@ class Study:
 
     @cached_property
     def _judged(self) -> list[tuple[pd.DataFrame, dict[str, list[Contender]]]]:
-        """The comparison of each split that has a run, and what an answer takes of its runs."""
+        """The comparison of each split that has a run, and its contenders for an answer."""
         return [self._judge(outcomes(split.runs)) for split in self.splits if split.runs]
 
     def _judge(self, read: list[Outcome]) -> tuple[pd.DataFrame, dict[str, list[Contender]]]:
@@ -116,7 +116,7 @@ class Study:
 
     @cached_property
     def table(self) -> pd.DataFrame | None:
-        """The comparison, best first; of several splits what they say together; None without a run."""
+        """The comparison, best first; with several splits, their summary; None without a run."""
         if len(self.splits) > 1:
             return across_splits(self.tables) if self.tables else None
         return self.tables[0] if self.tables else None
@@ -127,7 +127,7 @@ class Study:
         return [page for split in self.splits if (page := split.folder / "index.html").is_file()]
 
     def write_plan(self) -> None:
-        """Write down where everything goes.
+        """Record where everything goes.
 
         Raises:
             RunError: the directory cannot be written.
@@ -147,22 +147,22 @@ class Study:
             raise RunError(f"cannot write {out}: {error.strerror}.") from error
 
     def write(self) -> None:
-        """Write the report of each split, and what several say together as ``across_splits.csv``."""
-        from zoo.reporting import report  # whose pictures a worker has no need of
+        """Write the report of each split, and the summary of several as ``across_splits.csv``."""
+        from zoo.reporting import report  # a worker does not need its pictures
 
         judged = []
         for split in self.splits:
             if split.runs:
-                read = outcomes(split.runs)  # once for both: from disk, runs take seconds
+                read = outcomes(split.runs)  # once for both uses: reading runs from disk takes seconds
                 report(read, split.folder, ensembles=self.ensembles, failures=split.absent)
                 judged.append(self._judge(read))
-        vars(self)["_judged"] = judged  # where the cached property keeps them
+        vars(self)["_judged"] = judged  # where the cached property stores them
         if len(self.splits) > 1 and self.table is not None:
             self.table.to_csv(self.out / "across_splits.csv")
 
 
 def load_study(out: Any) -> Study:
-    """What a study left in a directory, finished or not.
+    """The results of a study in a directory, finished or not.
 
     Raises:
         RunError: no study was begun there.
@@ -176,20 +176,20 @@ def load_study(out: Any) -> Study:
         ]
         return Study(folder, tuple(splits), bool(there["ensembles"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise RunError(f"{folder} is not the directory of a study: there is no {PLAN} that can be read.") from error
+        raise RunError(f"{folder} is not the directory of a study: it has no readable {PLAN}.") from error
 
 
 def within(folder: Path, place: str) -> Path:
-    """A place in a folder; ValueError if it is elsewhere."""
+    """A path relative to a folder; ValueError if it is elsewhere."""
     (folder / place).resolve().relative_to(folder.resolve())
     return folder / place
 
 
 def complete(place: Path) -> bool:
-    """Whether there is a run in a place, which is written whole."""
+    """Whether there is a run in a place; runs are written completely or not at all."""
     return any(place.glob("*.nc"))
 
 
 def failure_file(place: Path) -> Path:
-    """The file, beside the directory of a run, that says why there is none, or no score."""
+    """The file next to a run's directory that says why there is no run, or no score."""
     return place.with_name(f"{place.name}.failed.txt")

@@ -1,4 +1,4 @@
-"""What the values of a table have in common, found in one pass over its rows."""
+"""A summary of the values of a table, from one pass over its rows."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ __all__ = ["MOST_EXACT", "Extent", "Moments", "Scan", "Summary", "is_date", "sca
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
-MOST_EXACT = 2**53  # up to which float64 holds every integer
-PLACES = 6  # decimals that a recorded number has at most
-COARSER = 16  # than the distance of two floats: a step that numbers are recorded in
+MOST_EXACT = 2**53  # float64 holds every integer up to here
+PLACES = 6  # most decimals of a recorded number
+COARSER = 16  # a recording step is at least so many times the distance between two floats
 ROUND = [digit * 10**power for power in range(16) for digit in (1, 2, 5, 25)]  # steps people record to
-HEAD = 256  # rows after which most of what could hold of a column is known not to
+HEAD = 256  # rows after which most candidate properties of a column are ruled out
 
 
 class Extent(NamedTuple):
-    """What observed values have in common.
+    """A summary of observed values.
 
-    How many they are, of how many rows, the least and the largest, whether all are whole; of whole ones up to 2^53 the
-    greatest common divisor of their distances, ``stride``, and of themselves, each 0 if there is nothing but 0; whether
-    values occur twice on the average, which is asked of few values alone.
+    Their number, the number of rows, the least and the largest, whether all are whole; for whole numbers up to 2^53 the
+    greatest common divisor of their differences, ``stride``, and of the numbers themselves, each 0 if all are 0;
+    whether values occur twice on average, which is only computed for few values.
     """
 
     observed: int
@@ -39,16 +39,16 @@ class Extent(NamedTuple):
 
     @property
     def exact(self) -> bool:
-        """Whether all are whole numbers that float64 holds."""
+        """Whether all are whole numbers that float64 holds exactly."""
         return self.whole and max(-self.least, self.most) <= MOST_EXACT
 
 
 @dataclass
 class Decimals:
-    """The fewest decimals, (D,), that all values so far are written with, if they are of a precision.
+    """The fewest decimals, (D,), that write all values so far exactly in a given precision.
 
-    ``divisor`` is the greatest common divisor of values in units of the last decimal; beyond ``PLACES`` there is none.
-    What is a multiple of 10^-p is one of 10^-(p+1) too, so that the values before need not be seen again.
+    ``divisor`` is the greatest common divisor of values in units of the last decimal; undefined beyond ``PLACES``. A
+    multiple of 10^-p is also one of 10^-(p+1), so earlier values need not be revisited.
     """
 
     precision: Any
@@ -56,7 +56,7 @@ class Decimals:
     divisor: Array
 
     def add(self, x: Array, which: Array) -> None:
-        """Take in values of some columns, (n, D), NaN where there is none."""
+        """Add values of some columns, (n, D), NaN where missing."""
         for place in range(PLACES + 1):
             columns = np.flatnonzero(which & (self.place == place))
             if not len(columns):
@@ -69,25 +69,25 @@ class Decimals:
             self.divisor[columns] = _common(self.divisor[columns], multiple, holds)
             lost = columns[~holds]
             self.place[lost] += 1
-            # beyond what is exact there are no decimals to be found either
+            # inexact numbers have no decimals to find
             self.place[lost[self.divisor[lost] > MOST_EXACT]] = PLACES + 1
             self.divisor[lost] = np.where(self.divisor[lost] > MOST_EXACT, 0, 10 * self.divisor[lost])
 
     def step(self, j: int, extent: Extent) -> float | None:
-        """The coarsest round step, 1, 2, 5 or 25 times 10^n >= 10^-6, that all values of a column are multiples of."""
+        """The coarsest round step, 1, 2, 5 or 25 times 10^n >= 10^-6, that divides all values of a column."""
         largest = max(-extent.least, extent.most)
         spacing = float(np.spacing(self.precision(largest)))
         scale = 10.0 ** int(self.place[j])
         if self.place[j] > PLACES or COARSER * spacing > 1 / scale or largest * scale > MOST_EXACT:
             return None
-        if extent.least == extent.most:  # one value tells its decimals and no step
+        if extent.least == extent.most:  # a single value shows decimals but no step
             return 1 / scale
         common = int(self.divisor[j])
         return max((step for step in ROUND if common and common % step == 0), default=1) / scale
 
 
 def _common(divisor: Array, whole: Array, which: Array) -> Array:
-    """The greatest common divisors (D,) of what they were and of whole numbers (n, D), in some columns."""
+    """The greatest common divisors (D,) updated by whole numbers (n, D), in some columns."""
     columns = np.flatnonzero(which & (divisor != 1))
     numbers, known = np.abs(np.nan_to_num(whole[:, columns])).astype(np.int64), divisor[columns]
     less = np.where(known, numbers % np.maximum(known, 1), numbers).any(axis=0)
@@ -97,10 +97,10 @@ def _common(divisor: Array, whole: Array, which: Array) -> Array:
 
 
 class Summary:
-    """What the observed values of each of D columns have in common, a block of rows after another.
+    """A summary of the observed values of each of D columns, updated block by block.
 
     Args:
-        single: of which columns, (D,), the source holds single precision.
+        single: which columns, (D,), have single precision in the source.
     """
 
     def __init__(self, single: Sequence[bool]) -> None:
@@ -119,7 +119,7 @@ class Summary:
         )
 
     def add(self, x: Array) -> None:
-        """Take in a block of rows (n, D), none of them infinite; NaN is an entry that was not observed."""
+        """Add a block of rows (n, D) without infinite values; NaN is a missing entry."""
         gone = np.isnan(x)
         gaps = bool(gone.any())
         self.rows += len(x)
@@ -143,13 +143,13 @@ class Summary:
             self.stride[columns] = _common(self.stride[columns], distance, np.ones(len(columns), dtype=bool))
 
     def _add_decimals(self, x: Array) -> None:
-        """In single precision once a column is not whole: whole numbers are multiples of all steps that follow."""
+        """In single precision once a column is not whole; whole numbers are multiples of all smaller steps."""
         with np.errstate(over="ignore"):
             self.double.add(x, self.double.place <= PLACES)
             self.rounded.add(x, (self.double.place > 0) & (self.single | self.fits_single))
 
     def extent(self, j: int) -> Extent:
-        """Of one column."""
+        """The extent of one column."""
         return Extent(
             int(self.count[j]),
             float(self.least[j]),
@@ -160,7 +160,7 @@ class Summary:
         )
 
     def together(self) -> Extent:
-        """Of all columns as if they were one."""
+        """The extent of all columns as if they were one."""
         seen = self.count > 0
         least, most = self.least[seen].min(initial=np.inf), self.most[seen].max(initial=-np.inf)
         whole = bool(self.whole.all())
@@ -172,7 +172,7 @@ class Summary:
         return Extent(int(self.count.sum()), float(least), float(most), whole, stride, divisor)
 
     def step(self, j: int) -> float | None:
-        """The coarsest round step that all values of a column are multiples of, as their precision writes them."""
+        """The coarsest round step that divides all values of a column, as written in their precision."""
         extent = self.extent(j)
         if not max(-extent.least, extent.most) < MOST_EXACT:
             return None
@@ -181,7 +181,7 @@ class Summary:
 
 
 def _hold(so_far: Array, x: Array, holds: Any, which: Any = True) -> None:
-    """Keep of the columns (D,) those of which all values in x (n, D) are such, or are not there."""
+    """Keep only columns (D,) whose values in x (n, D) all pass or are missing."""
     columns = np.flatnonzero(so_far & which)
     if len(columns):
         values = x if len(columns) == x.shape[1] else x[:, columns]
@@ -194,15 +194,17 @@ def _single(x: Array) -> Array:
 
 
 def is_date(x: Array) -> Array:
-    """Which are a year of this century or the last, a month and a day in one number: 20200117."""
+    """Which are a date of this century or the last, written as one number: 20200117."""
+    possible = np.asarray((x >= 19000101) & (x <= 20991231))
+    if not possible.any():  # the rest takes as long as reading the file
+        return possible
     with np.errstate(invalid="ignore"):
         month, day = (x // 100) % 100, x % 100
-    possible = (x >= 19000101) & (x <= 20991231) & (x == np.rint(x))
-    return np.asarray(possible & (month >= 1) & (month <= 12) & (day >= 1) & (day <= 31))
+    return np.asarray(possible & (x == np.rint(x)) & (month >= 1) & (month <= 12) & (day >= 1) & (day <= 31))
 
 
 class Scan(NamedTuple):
-    """A table seen once: what its columns have in common, a key for each row, (N,), and which rows are empty."""
+    """The result of one pass over a table: column summaries, a key for each row, (N,), and which rows are empty."""
 
     summary: Summary
     keys: Array
@@ -211,7 +213,7 @@ class Scan(NamedTuple):
 
 
 def scanned(rows: Rows, single: Sequence[bool]) -> Scan:
-    """One pass over a table, which ends at a value that is infinite."""
+    """One pass over a table, which ends at an infinite value."""
     summary = Summary(single)
     keys, empty = np.empty(len(rows), dtype=np.uint64), np.zeros(len(rows), dtype=bool)
     for at, block in rows.blocks():
@@ -228,7 +230,7 @@ def scanned(rows: Rows, single: Sequence[bool]) -> Scan:
 
 @dataclass(frozen=True)
 class Moments:
-    """Of what was observed of each column, (D,): how many, mean, variance, the least and the largest."""
+    """For the observed values of each column, (D,): count, mean, variance, least and largest."""
 
     count: Array
     mean: Array
@@ -238,7 +240,7 @@ class Moments:
 
     @classmethod
     def of(cls, x: Array) -> Moments:
-        """Those of a block of rows (n, D)."""
+        """The moments of a block of rows (n, D)."""
         gone = np.isnan(x)
         if not gone.any():
             count = np.full(x.shape[1], len(x))
@@ -246,12 +248,12 @@ class Moments:
         count = len(x) - gone.sum(axis=0)
         some = count > 0
         mean, variance = np.zeros(len(count)), np.zeros(len(count))
-        known = np.ascontiguousarray(x[:, some])  # in the order of rows, as sums are taken without gaps
+        known = np.ascontiguousarray(x[:, some])  # row order, so that sums match those without gaps
         mean[some], variance[some] = np.nanmean(known, axis=0), np.nanvar(known, axis=0)
         return cls(count, mean, variance, np.fmin.reduce(x, axis=0), np.fmax.reduce(x, axis=0))
 
     def __add__(self, other: Moments) -> Moments:
-        """Those of both (Chan, Golub & LeVeque 1979)."""
+        """The moments of both together (Chan, Golub & LeVeque 1979)."""
         count = self.count + other.count
         share = other.count / np.maximum(count, 1)
         apart = other.mean - self.mean

@@ -1,4 +1,4 @@
-"""What the values of a column can be: one record for each support, and the only place that compares them."""
+"""The kinds of values a column can hold: one record per support, and the only place that compares supports."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 ColumnSupport = Literal["binary", "ordinal", "count", "unit", "positive", "real", "categorical"]
 Support = Literal["binary", "ordinal", "count", "unit", "positive", "real", "categorical", "mixed"]
 MIXED: Literal["mixed"] = (
-    "mixed"  # what a card says whose likelihood is of any column, and a table no other likelihood takes whole
+    "mixed"  # a card whose likelihood takes any column, and a table that no other likelihood takes
 )
-MOST_PLACES = 6  # that a number is written with
-ON_GRID = 1e-6  # of a step: how far from its level a value may be
+MOST_PLACES = 6  # most decimals a number is written with
+ON_GRID = 1e-6  # steps: how far a value may be from its level
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,16 +40,16 @@ class Column:
     Attributes:
         name: as in the source.
         support: what its values are.
-        levels: of an ordinal or binary column, increasing and equally spaced.
-        categories: of a categorical column, as the user wrote them; its values are their numbers, from 0. Of a binary
-            one that was written in words, the words for 0 and 1.
-        resolution: the width of the cell that a value stands for: 1 of a count, the distance of two levels, the step
-            of numbers recorded to so many decimals. None where a value is a point of the real line.
-        center: what is taken off a value before a likelihood of real numbers sees it.
-        scale: what it is divided by then.
-        missing: how many entries of all rows were not observed.
+        levels: the levels of an ordinal or binary column, increasing and equally spaced.
+        categories: the categories of a categorical column, as the user wrote them; its values are their numbers, from
+            0. For a binary column written in words, the words for 0 and 1.
+        resolution: the width of the cell that a value stands for: 1 for a count, the distance between two levels, the
+            step of numbers recorded to a few decimals. None if a value is a point of the real line.
+        center: subtracted from a value before a likelihood of real numbers sees it.
+        scale: what the value is then divided by.
+        missing: how many entries are missing, over all rows.
         constant: whether all observed entries of the training part are equal.
-        reason: why it was taken for what it is, in words.
+        reason: why it has this support, in words.
     """
 
     name: str
@@ -69,18 +69,18 @@ class Column:
         return SUPPORTS[self.support]
 
     def outside(self, x: Array) -> Array:
-        """Which values (N,) it cannot have; a missing one it can."""
+        """Which values (N,) it cannot take; missing ones pass."""
         return np.asarray(~np.isnan(x) & ~self.kind.holds(x, self))
 
     def worded(self, x: Array) -> Array:
-        """Values (N,) as the user wrote them: categories as words, entries not observed None."""
+        """Values (N,) as the user wrote them: categories as words, missing entries as None."""
         if not self.categories:
             return x
         words = np.array([*self.categories, None], dtype=object)
         return cast(Array, words[np.where(np.isnan(x), len(words) - 1, np.nan_to_num(x)).astype(np.int64)])
 
     def written(self, x: float) -> str:
-        """A value in words, or as a number with the decimals that the column was recorded to.
+        """A value as a word, or as a number with the column's recorded decimals.
 
         >>> Column(name="weight", support="real", resolution=0.25).written(0.5)
         '0.50'
@@ -99,11 +99,11 @@ class Column:
 
     @property
     def decimal(self) -> bool:
-        """Whether so many decimals say all of a value."""
+        """Whether this many decimals write a value exactly."""
         return self.places < MOST_PLACES
 
     def nearest(self, x: Array) -> Array:
-        """The values (...) that it can have, and was recorded to, next to any.
+        """The closest values (...) that the column can take, as recorded.
 
         >>> grade = Column(name="grade", support="ordinal", levels=(1.0, 2.0, 3.0), resolution=1.0)
         >>> grade.nearest(np.array([2.2, 9.0]))
@@ -118,30 +118,30 @@ class Column:
         return np.clip(origin + width * np.rint((x - origin) / width), least, high)
 
     def range(self) -> tuple[float, float]:
-        """The least and the greatest value, as far as its support says."""
+        """The least and the greatest value that its support allows."""
         return self.kind.range(self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SupportRecord:
-    """A support: what is in it, and what a likelihood on it is a probability model of.
+    """A support: its values, and what a likelihood on it models.
 
     Attributes:
         name: the word for it.
-        means: what its values are, for a reader.
-        holds: which values (N,) a column of this support can have.
-        remedy: what to do about a value that it cannot have.
-        discrete: whether its values have probabilities, and not densities.
-        nominal: whether they are names, of which there is no mean and no distance.
-        takes: the supports of columns that a likelihood on this one is a probability model of.
-        takes_levels: whether it takes levels that a column has.
+        means: what its values are, in words.
+        holds: which values (N,) a column of this support can take.
+        remedy: what to do about a value outside it.
+        discrete: whether its values have probabilities rather than densities.
+        nominal: whether they are names, without mean or distance.
+        takes: the supports of columns that a likelihood on this one models.
+        takes_levels: whether it takes a column with levels.
         widens: whether it takes any value of this support, whatever the column's own.
-        mixed_as: the support whose emission a likelihood of any column has for it.
+        mixed_as: the support whose emission the mixed likelihood uses for it.
         seen: center and scale of the affine map from a column's values to what a likelihood on this support sees.
         range: the least and the greatest value of a column.
-        grid: the values of a discrete column; of a count, as many as are asked for.
-        encoded: what an encoder makes of a column, as a likelihood on this support sees it.
-        filler: a value that a column can have, in the place of one that was not observed and is integrated out.
+        grid: the values of a discrete column; for a count, as many as are asked for.
+        encoded: the encoding of a column, as a likelihood on this support sees it.
+        filler: a value that a column can take, in place of a missing one that is integrated out.
         example: simulated values from numbers that are about standard normal, and a generator.
     """
 
@@ -164,7 +164,7 @@ class SupportRecord:
 
 
 class Encoding(NamedTuple):
-    """A number an encoder sees: (transform(x) - center) / scale; of categories, one number each."""
+    """A number an encoder sees: (transform(x) - center) / scale; for categories, one number each."""
 
     transform: Literal["number", "log1p", "log", "one-hot"] = "number"
     center: float = 0.0
@@ -178,7 +178,7 @@ def _log1p(column: Column) -> Encoding:
 
 
 def _log(column: Column) -> Encoding:
-    """Of a positive column in units of its standard deviation, as if it were log-normal."""
+    """The encoding of a positive column in units of its standard deviation, as if it were log-normal."""
     ratio = column.center / column.scale if column.center > 0 else 1.0
     return Encoding("log", math.log(ratio), math.sqrt(math.log1p(ratio**-2)))
 
@@ -203,7 +203,7 @@ def _plain(_: Column) -> tuple[float, float]:
 
 
 def _to_unit(column: Column) -> tuple[float, float]:
-    """Levels to [0, 1], so that the cells of the outermost ones lie within it too."""
+    """Levels mapped into [0, 1], including the cells of the outermost ones."""
     if not column.levels:
         return 0.0, 1.0
     low, high = _ends(column)
@@ -248,7 +248,7 @@ _RECORDS = (
         name="count",
         widens=True,
         mixed_as="count",
-        means="0, 1, 2, ... without an end",
+        means="0, 1, 2, ... without an upper limit",
         holds=lambda x, _: (x >= 0) & (x == np.rint(x)),
         remedy="counts are 0, 1, 2, ...",
         discrete=True,
@@ -281,7 +281,7 @@ _RECORDS = (
         mixed_as="positive",
         means="numbers above 0",
         holds=lambda x, _: x > 0,
-        remedy="shift or leave out what is not above 0, or say support='real'",
+        remedy="shift or leave out values that are not above 0, or declare support='real'",
         discrete=False,
         takes=frozenset({"positive"}),
         seen=lambda column: (0.0, column.scale),
@@ -328,7 +328,7 @@ SUPPORTS: dict[str, SupportRecord] = {record.name: record for record in _RECORDS
 
 
 def models(likelihood: str, column: Column) -> bool:
-    """Whether a likelihood on this support, or of any column, is a probability model of such a column.
+    """Whether a likelihood on this support, or the mixed one, models such a column.
 
     >>> models("count", Column(name="visits", support="count")), models("unit", Column(name="sold", support="binary"))
     (True, False)
@@ -339,28 +339,28 @@ def models(likelihood: str, column: Column) -> bool:
 
 
 def as_modelled(likelihood: str, column: Column) -> Column:
-    """The column as one of the values that a likelihood on this support gives a probability there."""
+    """The column with the values to which a likelihood on this support gives probability."""
     wide = likelihood != MIXED and SUPPORTS[likelihood].widens
     return replace(column, support=likelihood) if wide else column  # type: ignore[arg-type]
 
 
 def encoded(likelihood: str, column: Column) -> Encoding:
-    """What an encoder makes of a column, as a likelihood on this support sees it."""
+    """The encoding of a column, as a likelihood on this support sees it."""
     return _record(likelihood, column).encoded(column)
 
 
 def seen(likelihood: str, column: Column) -> tuple[float, float]:
-    """Center and scale of the map from a column's values to what a likelihood on this support sees of them."""
+    """Center and scale of the map from a column's values to what a likelihood on this support sees."""
     return _record(likelihood, column).seen(column)
 
 
 def _record(likelihood: str, column: Column) -> SupportRecord:
-    """The support that a likelihood on this one has a column on: its own, if it is of any column."""
+    """The support that a likelihood on this one gives a column: the column's own, for the mixed likelihood."""
     return SUPPORTS[column.kind.mixed_as if likelihood == MIXED else likelihood]
 
 
 def common_support(columns: Iterable[Column]) -> Support:
-    """The narrowest support whose likelihoods are models of all these columns, or "mixed".
+    """The narrowest support whose likelihoods model all these columns, or "mixed".
 
     >>> common_support([Column(name="age", support="real"), Column(name="visits", support="count")])
     'real'

@@ -1,4 +1,4 @@
-"""Tables of numbers, in memory or in a file, whose rows are read as they are asked for."""
+"""Tables of numbers, in memory or in a file, whose rows are read on demand."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ __all__ = [
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
-LARGE = 2**22  # numbers: a table of more stays where it is, and is read by rows
-BLOCK = 2**22  # numbers that are read at once
-SPAN, WORTH = 2**22, 2**13  # bytes that are read for close rows, and that take as long as to ask for a row alone
+LARGE = 2**22  # numbers: a larger table is read by rows, in place
+BLOCK = 2**22  # numbers read at once
+SPAN, WORTH = 2**22, 2**13  # most bytes read for close rows; bytes that take as long to read as one more request
 
 
 class Source(Protocol):
@@ -46,7 +46,7 @@ class Source(Protocol):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of its numbers."""
+        """The type of its numbers."""
 
     def __getitem__(self, rows: Any, /) -> Any:
         """The rows of a slice, or of an array of their numbers."""
@@ -54,10 +54,10 @@ class Source(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class InFile:
-    """An array (N, ...) in a file, row after row from an offset on.
+    """An array (N, ...) in a file, stored by rows from an offset on.
 
-    It is read, and not mapped: pages that are mapped count as resident, and with each that is asked for the kernel maps
-    those around it, up to megabytes. Reading scattered rows one by one also takes less time than mapping them does.
+    It is read, not mapped: mapped pages count as resident, and the kernel maps up to megabytes around each. Reading
+    scattered rows one by one is also faster than mapping them.
     """
 
     file: Path | IO[bytes]
@@ -82,7 +82,7 @@ class InFile:
         return found
 
     def _gather(self, found: Array, rows: Array, size: int, file: int) -> None:
-        """Scattered rows one by one, close ones with what lies between them."""
+        """Scattered rows one by one, close ones together with the bytes between them."""
         first, last = int(rows.min()), int(rows.max())
         if (last - first + 1) * size <= len(rows) * (size + WORTH):
             span = np.empty((last - first + 1, *self.shape[1:]), self.dtype)
@@ -95,7 +95,7 @@ class InFile:
                 raise DataError(f"{self.file} ends before row {row}: it has been cut short")
 
     def _fill(self, found: Array, row: int, file: int) -> None:
-        """Read consecutive rows from one on into an array."""
+        """Read consecutive rows, starting at one, into an array."""
         size = self.dtype.itemsize * math.prod(self.shape[1:])
         left, at = _bytes(found), self.offset + row * size
         while len(left):
@@ -114,10 +114,10 @@ class InFile:
 
 
 def _read_at(file: int, into: memoryview, at: int) -> int:
-    """How many bytes were read from a place in a file that threads may share."""
+    """Read from a position in a file that threads may share, and return the number of bytes."""
     if hasattr(os, "preadv"):
         return os.preadv(file, [into], at)
-    with _MOVING:  # Windows reads only where the file stands
+    with _MOVING:  # Windows reads only at the current position
         os.lseek(file, at, os.SEEK_SET)
         found = os.read(file, len(into))
     into[: len(found)] = found
@@ -128,19 +128,19 @@ _MOVING = threading.Lock()
 
 
 def _bytes(x: Array) -> memoryview:
-    """Those of an array, to be written to."""
+    """The bytes of an array, for writing to."""
     return x.reshape(-1).view(np.uint8).data if x.size else memoryview(b"")
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """A table (N, D) of float64, entries that were not observed NaN, of which any rows can be read.
+    """A table (N, D) of float64, NaN for missing entries, any rows of which can be read.
 
     Args:
-        source: an array (N, ...) of plain numbers, in memory or in a file, whose rows are flattened.
+        source: an array (N, ...) of plain numbers, in memory or in a file; its rows are flattened.
         index: which of its rows, in order; None for all.
         columns: which numbers of a row, in order; None for all.
-        changes: what is made of values (n, D), one after another.
+        changes: functions applied to values (n, D), one after another.
 
     >>> table = Rows(np.array([[1, 2], [3, 4], [5, 6]]), index=np.array([0, 2]))
     >>> table[np.array([1])].tolist(), table[:].shape
@@ -162,14 +162,14 @@ class Rows:
         return len(self), features
 
     def given(self, rows: slice | Array) -> Array:
-        """Rows (n, D) as they are in the source."""
+        """Rows (n, D) as stored in the source."""
         given = self.source[rows if self.index is None else self.index[rows]]
         given = given.reshape(len(given), math.prod(self.source.shape[1:]))
         return cast(Array, given if self.columns is None else given[:, self.columns])
 
     def __getitem__(self, rows: slice | Array) -> Array:
         values = self.given(rows).astype(np.float64)
-        values += 0.0  # which makes -0 to 0, so that equal values have equal bytes
+        values += 0.0  # turns -0 into 0, so that equal values have equal bytes
         for change in self.changes:
             values = change(values)
         return cast(Array, values)
@@ -183,41 +183,41 @@ class Rows:
         return replace(self, columns=columns if self.columns is None else self.columns[columns])
 
     def changed(self, change: Callable[[Array], Array]) -> Rows:
-        """The table with something made of its values (n, D)."""
+        """The table with a function applied to its values (n, D)."""
         return replace(self, changes=(*self.changes, change))
 
     def pieces(self) -> Iterator[slice]:
-        """All rows in order, as many as are read at once."""
+        """All rows in order, in pieces that are read at once."""
         n, size = len(self), rows_at_once(self.shape[1])
         return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
     def blocks(self) -> Iterator[tuple[slice, Array]]:
-        """All rows in order, some at a time: where they are, and their values (n, D)."""
+        """All rows in order, some at a time: their place, and their values (n, D)."""
         return ((at, self[at]) for at in self.pieces())
 
     def spread(self, most: int) -> Array:
-        """Evenly spaced rows, at least so many if there are, and fewer than twice that; of wide ones fewer."""
+        """Evenly spaced rows, at least this many if possible, and fewer than twice that; fewer if rows are wide."""
         wide = math.prod(self.source.shape[1:])
         return self[:: max(1, len(self) // most, -(-len(self) * wide // LARGE))]
 
 
 def rows_at_once(features: int) -> int:
-    """How many rows of so many numbers are read together."""
+    """How many rows of a given width are read together."""
     return max(1, BLOCK // max(features, 1))
 
 
 def large(shape: Sequence[int]) -> bool:
-    """Whether a table (N, D) is left where it is."""
+    """Whether a table (N, D) is read in place."""
     return math.prod(shape) > LARGE
 
 
 def looked_at(shape: Sequence[int]) -> int:
-    """How many rows of a table (N, D) stand for all of them where these are not looked at one by one."""
+    """How many rows of a table (N, D) serve as a sample where not all are examined."""
     return max(1, LARGE // shape[1]) if large(shape) else shape[0]
 
 
 def row_keys(x: Array, salt: int = 0) -> Array:
-    """A number for each row of x (n, D), the same for equal rows; the sum of one for each value."""
+    """A number for each row of x (n, D), the same for equal rows: the sum of one number per value."""
     odd = odd_numbers(x.shape[1], salt)
     return np.concatenate([hashed(x[at : at + CHUNK], odd).sum(axis=1) for at in range(0, len(x), CHUNK)])
 
@@ -238,9 +238,9 @@ def hashed(x: Array, odd: Array) -> Array:
 
 
 def unpacked(blocks: Iterable[Array], shape: tuple[int, ...], dtype: np.dtype[Any], path: Path) -> InFile:
-    """What a packed file holds, row after row in a file without a name, which is gone with the process.
+    """The contents of a packed file, stored by rows in an unnamed file that disappears with the process.
 
-    It lies in the folder of the packed one, which has room for such data, or else in that for temporary files.
+    It is created in the folder of the packed file, if that has room, or in the folder for temporary files.
 
     Raises:
         DataError: there is not enough room.
@@ -250,8 +250,8 @@ def unpacked(blocks: Iterable[Array], shape: tuple[int, ...], dtype: np.dtype[An
     folder = next((one for one in folders if os.access(one, os.W_OK) and _room(one) > needed), None)
     if folder is None:
         raise DataError(
-            f"its rows are packed, and unpacked they take {needed:,} bytes on disk, for which neither {folders[0]} nor "
-            f"{folders[1]} (TMPDIR) has room: make room, or save the table as .npy, whose rows are read where they are"
+            f"its rows are packed and take {needed:,} bytes on disk when unpacked, for which neither {folders[0]} nor "
+            f"{folders[1]} (TMPDIR) has room: make room, or save the table as .npy, whose rows are read in place"
         )
     file = cast(IO[bytes], tempfile.TemporaryFile(dir=folder))  # noqa: SIM115 (closed with the table)
     for block in blocks:

@@ -1,4 +1,4 @@
-"""What a worker does at a time: one pair on one split, all seeds of it, trained, scored and saved."""
+"""The unit of work of a worker: all seeds of one pair on one split, trained, scored and saved."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from zoo.studies import failure_file
 
 __all__ = ["Ended", "LoadedAgain", "LoadedHere", "Task", "check_place", "in_worker", "train"]
 
-_ONE_AT_A_TIME = threading.RLock()  # Pyro keeps its handlers in one stack, whatever the thread
+_ONE_AT_A_TIME = threading.RLock()  # Pyro has one stack of handlers for all threads
 
 
 @dataclass(frozen=True)
 class LoadedHere:
-    """Data that another process loads again, if their call of ``load_data`` is known, and is sent if it is not."""
+    """Data that another process loads again if their call of ``load_data`` is known; otherwise they are sent."""
 
     data: Data
 
@@ -49,7 +49,7 @@ class LoadedHere:
 
 @dataclass(frozen=True)
 class LoadedAgain:
-    """Data that are loaded where they are first asked for."""
+    """Data that are loaded on first use."""
 
     origin: str
     fingerprint: str
@@ -59,11 +59,11 @@ class LoadedAgain:
         """The data.
 
         Raises:
-            DataError: they cannot be loaded, or are not those that were planned with.
+            DataError: they cannot be loaded, or differ from those of the plan.
         """
         loaded = _loaded(self.origin)
         if loaded.fingerprint != self.fingerprint:
-            raise DataError(f"{self.origin} gives other data here than where the study was planned.")
+            raise DataError(f"{self.origin} gives different data here than where the study was planned.")
         return loaded
 
 
@@ -75,7 +75,7 @@ def _loaded(origin: str) -> Data:
 class Ended(NamedTuple):
     """How a task ended: after how many seconds, and why it failed if it did.
 
-    It may be another process that is at it (``elsewhere``), or its own may have ``died`` before it could say more.
+    Another process may be working on it (``elsewhere``), or its own may have ``died`` before it could report.
     """
 
     seconds: float
@@ -87,19 +87,19 @@ class Ended(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """One pair with its options on one split, and where its run goes: small enough to be sent anywhere.
+    """One pair with its options on one split, and the place of its run: small enough to send anywhere.
 
     Attributes:
-        name: as it was given, with options in brackets.
-        options: those given beside the name.
+        name: the pair's name as given, with options in brackets.
+        options: options given besides the name.
         source: the data.
-        seeds: of :func:`zoo.fit`.
+        seeds: the seeds for :func:`zoo.fit`.
         settings: other arguments of :func:`zoo.fit`.
         effort: arguments of :func:`zoo.evaluate`.
         place: the directory of the run.
-        overwrite: whether a run that is there gives way.
-        threads: of torch; sums by another number of threads have other last bits.
-        own: pairs and parts that neither the zoo nor a package registers, as :func:`zoo.carrying.packed` has them.
+        overwrite: whether to replace an earlier run.
+        threads: threads of torch; sums by another number of threads have other last bits.
+        own: user-defined pairs and parts, from :func:`zoo.carrying.packed`.
     """
 
     name: str
@@ -114,7 +114,7 @@ class Task:
     own: bytes = field(default=b"", repr=False)
 
     def run(self, progress: bool = False, failures: tuple[type[BaseException], ...] = (Exception, SystemExit)) -> Ended:
-        """Do what of it has not been done; a failure is told, in the answer and beside the run, and not raised."""
+        """Do what has not been done; a failure is not raised but returned, and recorded next to the run."""
         started = time.perf_counter()
         failure, elsewhere = "", False
         try:
@@ -122,7 +122,7 @@ class Task:
                 failure_file(self.place).unlink(missing_ok=True)
                 try:
                     self._fulfil(progress)
-                except failures as error:  # the other tasks have a right to their turn
+                except failures as error:  # the other tasks must still run
                     failure = one_line(error)
                     with suppress(OSError):
                         write_file(failure_file(self.place), failure.encode())
@@ -137,16 +137,16 @@ class Task:
         data = self.source.data
         pair = create(self.name, data, **self.options)
         run = train(pair, self.seeds, self.settings, self.place, self.overwrite, progress)
-        if not run.tree.attrs["repeat"].endswith(call_of(self.effort)):  # else it was scored before
+        if not run.tree.attrs["repeat"].endswith(call_of(self.effort)):  # otherwise it was scored before
             evaluate(run, data, **self.effort)
             run.save(self.place)
 
 
 def in_worker(task: Task) -> Ended:
-    """Run a task in a process without a terminal: its warnings come back with how it ended."""
+    """Run a task in a process without a terminal; its warnings are returned with the result."""
     with _ONE_AT_A_TIME, warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always", DivergenceWarning)
-        ended = task.run(failures=(Exception, SystemExit, KeyboardInterrupt))  # nobody presses Ctrl-C here
+        ended = task.run(failures=(Exception, SystemExit, KeyboardInterrupt))  # Ctrl-C is not pressed here
     told = dict.fromkeys(str(one.message) for one in warned if issubclass(one.category, DivergenceWarning))
     return ended._replace(warned=tuple(told))
 
@@ -160,36 +160,36 @@ def train(
     progress: bool = True,
     again: str = "the same call",
 ) -> Run:
-    """Train in a place, or go on with what was begun there.
+    """Train in a place, or continue what was begun there.
 
-    A finished run is returned, or with ``overwrite`` stays until its successor is complete.
+    A finished run is returned; with ``overwrite`` it stays until its successor is complete.
 
     Raises:
-        RunError: the run cannot be saved; the message says that ``again`` goes on.
+        RunError: the run cannot be saved; the message says that ``again`` continues it.
     """
     finished = (place / RECIPE).is_file()
     checkpoint = None if overwrite and finished else place
     run = fit(pair, pair.data, seeds=seeds, progress=progress, checkpoint=checkpoint, **settings)
-    rank, _ = launched()  # of several processes the first one writes
+    rank, _ = launched()  # only the first of several processes writes
     if rank == 0 and (checkpoint is None or not (place / RECIPE).is_file()):  # a full disk may have space again
         try:
             run.save(place)
         except RunError as error:
-            raise RunError(f"{error} Once it can be, {again} goes on.") from error
+            raise RunError(f"{error} Once it can be, {again} continues.") from error
     return run
 
 
 def check_place(
     place: Path, *, overwrite: bool, resume: bool, argument: str = "out", remedies: str = "pass overwrite=True, or "
 ) -> None:
-    """Refuse a place that a run could not be saved in, before hours are spent on training it.
+    """Refuse a place where a run could not be saved, before hours are spent on training.
 
     Args:
         place: the directory.
-        overwrite: whether a run that is there is to give way. Half a fit does so here.
-        resume: whether it is to be continued.
-        argument: what messages call the place.
-        remedies: what else can be done if a run is there.
+        overwrite: whether to replace an earlier run. An unfinished fit may be replaced too.
+        resume: whether to continue it.
+        argument: the name of the place in messages.
+        remedies: what else to do if a run is there.
     """
     if location(argument, place).is_file():
         raise RunError(f"{place} is a file: choose another {argument}.")

@@ -1,4 +1,4 @@
-"""The conformance kit: what every pair has to satisfy, whoever wrote it.
+"""The conformance kit: checks that every pair must pass, whoever wrote it.
 
 >>> import zoo
 >>> for answer in zoo.testing.check_pair("gmm-constrained", covariance="tied"):
@@ -56,11 +56,11 @@ from zoo.supports import MIXED, SUPPORTS, Support, as_modelled
 from zoo.tree import check_tree
 from zoo.wellposed import witness
 
-DRAWS, UPHILL = 4096, 10  # of a likelihood, to see where its mass is; steps towards its peak
+DRAWS, UPHILL = 4096, 10  # draws that show where a likelihood's mass is; steps towards its peak
 LARGEST_COUNT = 10_000
-WEIGHTS = 1000  # a datum, of each of two estimates of its evidence
-ADDED_UP, HALVINGS, JUMPS = 1e-4, 20, 32  # how far from 1 a density may be; rounds, and the panels halved in each
-CELLS, REPEATS = 500, 64  # across all draws; of what is added up with noise
+WEIGHTS = 1000  # importance weights per datum, for each of two estimates of its evidence
+ADDED_UP, HALVINGS, JUMPS = 1e-4, 20, 32  # how far from 1 a density may be; rounds, and panels halved in each
+CELLS, REPEATS = 500, 64  # cells across all draws; repeats of a noisy sum
 
 __all__ = [
     "ANSWERS",
@@ -90,18 +90,18 @@ class Subject:
 
 
 def check_pair(name: str, data: Data | None = None, **options: Any) -> list[str]:
-    """Run every check of the kit on a pair of the catalogue, and find out what is not known of its likelihood.
+    """Run every check on a pair of the catalogue, and find out which questions its likelihood cannot answer.
 
     Args:
-        name: the pair, with a guide after a colon if not the default one.
-        data: data it takes; a small simulated set of its support by default.
+        name: the pair; add ``:GUIDE`` for a guide other than its default.
+        data: data it takes; by default a small simulated set of its support.
         **options: options of the pair.
 
     Returns:
-        The answers that are unknown, each with the reason: what scores and reports will lack. All checks passed.
+        The unknown answers, each with the reason: scores and reports will lack them. All checks passed.
 
     Raises:
-        AssertionError: a check failed; the message says which, what was expected and what was found.
+        AssertionError: a check failed; the message says which one, what was expected and what was found.
     """
     subject = make_subject(name, data, **options)
     for check, run in CHECKS.items():
@@ -113,7 +113,7 @@ def check_pair(name: str, data: Data | None = None, **options: Any) -> list[str]
 
 
 def unknown_answers(subject: Subject, answers: Iterable[str] | None = None) -> dict[str, str]:
-    """Which of :data:`ANSWERS`, or of some of them, are not known of a pair, and why."""
+    """Which of :data:`ANSWERS`, or of some of them, a pair cannot give, and why."""
     unknown = {}
     with _drawing(), torch.no_grad():
         fn = poutine.trace(subject.pair.model).get_trace(subject.x).nodes["x"]["fn"]
@@ -137,7 +137,7 @@ def _ask_cells(subject: Subject, fn: Any) -> None:
 
 
 def _ask_one(one: Any, x: Tensor) -> None:
-    """All that is asked of single columns: for several draws of z at once, too."""
+    """Ask for everything about single columns, also for several draws of z at once."""
     many = one.expand(torch.Size((2, *torch.broadcast_shapes(one.batch_shape, x.shape))))
     below, upto = distribution_function(many, x)
     assert ((below >= 0) & (below <= upto + 1e-6) & (upto <= 1 + 1e-6)).all(), "P(X < x) is more than P(X <= x), or 1"
@@ -156,8 +156,8 @@ def _ask_witness(subject: Subject, _: Any) -> None:
 
 ANSWERS: dict[str, Callable[[Subject, Any], object]] = {
     "scale": _ask_scale,  # without it no watch
-    "cells": _ask_cells,  # no masses, but those of dequantised data
-    "columns": lambda s, fn: columns_log_prob(fn, s.x, torch.tensor([0])),  # no evidence of the columns that vary
+    "cells": _ask_cells,  # masses only by dequantisation
+    "columns": lambda s, fn: columns_log_prob(fn, s.x, torch.tensor([0])),  # no evidence from the columns that vary
     "marginals": lambda s, fn: _ask_one(each_feature(fn), s.x),  # no check of the prior's predictions
     "conditionals": lambda s, fn: _ask_one(each_feature_given_the_others(fn, s.x), s.x),  # no calibration
     "gaps": lambda s, fn: observed_log_prob(fn, s.x, s.x > s.x[0]),  # no data with entries missing
@@ -167,7 +167,7 @@ ANSWERS: dict[str, Callable[[Subject, Any], object]] = {
 
 
 def _told(error: Exception) -> str:
-    """What an error says, without the shapes that Pyro appends, and where it was raised if it is a bug."""
+    """An error's message, without the shapes that Pyro appends, and where it was raised if it is a bug."""
     if isinstance(error, AssertionError | ZooError):
         return str(error)
     frame = traceback.extract_tb(error.__traceback__)[-1]
@@ -186,9 +186,9 @@ def make_subject(name: str, data: Data | None = None, **options: Any) -> Subject
 
 
 def variants(name: str) -> list[dict[str, Any]]:
-    """The default options and every other choice of an option that is a ``Literal`` or a bool, one at a time.
+    """The default options, and every other choice of each ``Literal`` or bool option, one at a time.
 
-    Guides and priors are parts of their own: :func:`guides_of` and :func:`priors_of` name those that serve a pair.
+    Guides and priors are separate: see :func:`guides_of` and :func:`priors_of`.
 
     >>> variants("gmm")
     [{}, {'covariance': 'full'}, {'covariance': 'spherical'}, {'covariance': 'tied'}]
@@ -235,7 +235,7 @@ def _parts_of(name: str, data: Data | None, parts: Parts, sort: str, own: str) -
 
 @cache
 def example_data(support: Support, features: int = 16) -> Data:
-    """60 simulated rows of some support, 4 x 4 images where ``features`` is 16."""
+    """60 simulated rows of some support; 4 x 4 images if ``features`` is 16."""
     rng = np.random.default_rng(0)
     factors = rng.normal(size=(60, 2)) @ rng.normal(size=(2, features)) + rng.normal(size=(60, features))
     if support == MIXED:
@@ -252,13 +252,13 @@ def example_data(support: Support, features: int = 16) -> Data:
 
 
 def check_options(subject: Subject) -> None:
-    """The options are a frozen dataclass whose fields have defaults, and the pair keeps what it was given."""
+    """The options are a frozen dataclass whose fields have defaults, and the pair keeps the values it was given."""
     kind = options_of(subject.pair.name)
     assert kind.__dataclass_params__.frozen, f"make {kind.__name__} frozen: @dataclass(frozen=True)"
     kind()
     assert isinstance(subject.pair.options, kind)
     for remedy in subject.pair.card.remedies:
-        assert Name.parse(remedy).pair in list_pairs(), f"the card's remedy {remedy!r} is no pair of the catalogue"
+        assert Name.parse(remedy).pair in list_pairs(), f"the card's remedy {remedy!r} is not a pair of the catalogue"
 
 
 def check_sites(subject: Subject) -> None:
@@ -274,7 +274,7 @@ def check_sites(subject: Subject) -> None:
             f"says? {first_line}"
         ) from error
     observed = [n for n in model.observation_nodes if not site_is_subsample(model.nodes[n])]
-    assert observed == ["x"], f"the model has to observe one site, x; it observes {observed}"
+    assert observed == ["x"], f"the model must observe one site, x; it observes {observed}"
     refuse_other_latents(model, guide)
     refuse_other_data(model.nodes["x"]["fn"], subject.x, subject.pair.card.base_measure)
     for trace in (model, guide):
@@ -283,11 +283,11 @@ def check_sites(subject: Subject) -> None:
             plates = [frame.name for frame in trace.nodes[name]["cond_indep_stack"]]
             assert plates == ["data"], f"site {name} is in plates {plates}; one plate named data is needed"
             shape = tuple(trace.nodes[name]["log_prob"].shape)
-            assert shape == (len(subject.x),), f"log_prob of {name} has shape {shape}, not one a datum"
+            assert shape == (len(subject.x),), f"log_prob of {name} has shape {shape}, not one value per datum"
 
 
 def check_normalised(subject: Subject) -> None:
-    """p(x | z) integrates, or sums, to one over a single feature, of each kind that it takes."""
+    """p(x | z) integrates, or sums, to one over a single feature of each kind it takes."""
     for narrow in _narrow(subject):
         _check_one_column(narrow)
 
@@ -319,13 +319,13 @@ def _check_one_column(narrow: Subject) -> None:
 
 
 def check_cells(subject: Subject) -> None:
-    """Where a value stands for a cell, the masses of all cells of a column add up to 1, and never to more.
+    """Where a value stands for a cell, the masses of a column's cells sum to 1, and never exceed 1.
 
     A pair that refuses such data passes.
     """
     for narrow in _narrow(subject):
         if not narrow.pair.view.dense[0]:
-            continue  # of which the values themselves have been added up
+            continue  # check_normalised has summed over the values themselves
         model: Any = narrow.pair.model
         with _drawing():
             fn = poutine.trace(model).get_trace(narrow.x).nodes["x"]["fn"]
@@ -347,7 +347,7 @@ def check_cells(subject: Subject) -> None:
             f"the masses of all cells of a column add up to {1 + float(off.max()):.6g}"
         )
         assert (off >= -6 * noise - 0.01).all(), (
-            f"the masses of the cells that draws are in add up to {1 + float(off.min()):.6g}"
+            f"the masses of the cells that contain draws add up to {1 + float(off.min()):.6g}"
         )
 
 
@@ -355,7 +355,7 @@ def check_objective(subject: Subject) -> None:
     """Value and gradients equal those of Pyro's own ELBO at the same draws."""
     pair, x, parameters = subject.pair, subject.x, subject.parameters()
     with _drawing():
-        # with what the programs weigh by poutine.scale, as Pyro's has it
+        # including weights by poutine.scale, as in Pyro's ELBO
         ours = ELBO()(pair.model, pair.guide, x).value * len(x)
     elbo = _pyros_elbo(pair.guide, x)
     with _drawing():
@@ -397,27 +397,27 @@ def check_sampling(subject: Subject) -> None:
 
 
 def check_weights(subject: Subject) -> None:
-    """Importance weights have a row a draw, are of densities as they are, and their mean agrees with that of others."""
+    """Importance weights have one row per draw, ignore poutine.scale, and two estimates by them agree."""
     pair, x = subject.pair, subject.x
     with _drawing():
         first, second = (inference.stream_log_weights(pair.model, pair.guide, x, WEIGHTS) for _ in range(2))
     assert first.shape[1:] == (len(x),), f"log weights have shape {tuple(first.shape)}"
     with _drawing(), _Unweighed():
         plain = inference.stream_log_weights(pair.model, pair.guide, x, WEIGHTS)
-    assert torch.equal(first, plain), "importance weights have to be of densities as they are, without poutine.scale"
+    assert torch.equal(first, plain), "importance weights must use the densities without poutine.scale"
     gap = (inference.log_mean_exp(first) - inference.log_mean_exp(second)).abs()
     noise = sum((w - inference.log_mean_exp(w)).exp().std(0, correction=0) / len(w) ** 0.5 for w in (first, second))
     assert (gap <= 6 * noise + 1e-8).all(), "two importance estimates of the evidence disagree"
 
 
 def check_bound(subject: Subject) -> None:
-    """A likelihood that is called bounded stays below its bound at parameters drawn far and wide."""
+    """A likelihood said to be bounded stays below its bound at widely scattered parameters."""
     pair = subject.pair
     bound_of = getattr(pair.model, "log_density_bound", None)
     assert bound_of or not pair.card.bounded, (
-        "a bounded pair computes its bound: def log_density_bound(self, features) on the model"
+        "a bounded pair must compute its bound: def log_density_bound(self, features) on the model"
     )
-    # with many columns, random parameters put none of them all at their peaks: one column is the sharper test
+    # with many columns, random parameters never put all of them at their peaks: one column is a sharper test
     for each in (subject, *_narrow(subject)) if bound_of else ():
         features = each.data.features
         own: Any = each.pair.model
@@ -425,24 +425,24 @@ def check_bound(subject: Subject) -> None:
         if not pair.card.bounded and math.isinf(bound):
             continue
         assert math.isfinite(bound), (
-            f"a bounded pair computes its bound, and log_density_bound() of its emission is {bound}"
+            f"a bounded pair must compute its bound, but its emission's log_density_bound() is {bound}"
         )
         assert pair.card.bounded or pair.card.bounded_if, "the card says unbounded"
         highest = _highest_anywhere(each)
-        assert highest > -math.inf, "no finite log density was seen, so the bound was not put to any test"
+        assert highest > -math.inf, "no finite log density was seen, so the bound was not tested"
         assert highest <= bound + 1e-9 * max(1.0, abs(bound)), (
             f"log density {highest:.6g} of {features} columns, bound {bound:.6g}"
         )
 
 
 def _highest_anywhere(subject: Subject) -> float:
-    """The highest log density found at the pair's own parameters and at ones drawn far and wide, which are put back."""
+    """The highest log density found at the pair's own and at scattered parameters; its own are then restored."""
     model, smooth = subject.pair.model, bool(subject.pair.view.dense.all())
     parameters = [*subject.parameters().values()]
     kept = [parameter.detach().clone() for parameter in parameters]
     highest = -math.inf
     try:
-        # so far out densities overflow: what is not a number there is no evidence, and no error either
+        # densities overflow this far out: NaN is neither evidence nor an error
         with seeded(0), pyro_context(), torch.no_grad():
             for scale in (0.0, *(s for s in (0.1, 1.0, 10.0, 100.0) for _ in range(3))):
                 for parameter in parameters if scale else []:
@@ -457,19 +457,19 @@ def _highest_anywhere(subject: Subject) -> float:
 
 
 def _highest(fn: Any, x: Tensor, *, smooth: bool) -> float:
-    """The highest log density of a likelihood that is found near its mean, its location, its draws and the data.
+    """The highest log density of a likelihood found near its mean, its location, its draws and the data.
 
-    Uphill from there if it is smooth: by gradients in units of the draws' spread, with steps that double while they
-    gain and shrink to a quarter where they do not.
+    If it is smooth, the search goes uphill from there by gradients in units of the draws' spread; steps double while
+    they gain and shrink to a quarter when they do not.
     """
     try:
         drawn = fn.sample((9,))
-    except RuntimeError:  # as torch says of a rate that has overflowed: then the data have to do
+    except RuntimeError:  # torch's error for an overflowed rate: the data have to do
         drawn = x[None]
     middle = drawn.median(0).values
     spread = (drawn - middle).abs().median(0).values
     starts = torch.stack([x, *drawn, middle, *(_centres(fn, x) if smooth else [])])
-    # of a count so large, differences of log gammas are rounding in single precision
+    # for such large counts, differences of log gammas are rounding error in single precision
     told = starts.isfinite() & (smooth | (starts.abs() < LARGEST_COUNT))
     at = torch.where(told, starts, x)
     height = fn.log_prob(at).nan_to_num(-math.inf, math.inf, -math.inf)
@@ -487,7 +487,7 @@ def _highest(fn: Any, x: Tensor, *, smooth: bool) -> float:
 
 
 def _centres(fn: Any, x: Tensor) -> Iterator[Tensor]:
-    """The mean of a distribution and its location, where it has them, in the shape of x."""
+    """The mean and the location of a distribution, if it has them, in the shape of x."""
     for owner, name in ((fn, "mean"), (getattr(fn, "base_dist", fn), "loc")):
         try:
             yield getattr(owner, name).expand_as(x)
@@ -496,18 +496,18 @@ def _centres(fn: Any, x: Tensor) -> Iterator[Tensor]:
 
 
 def check_engine(subject: Subject, mode: Mode = "capture", objective: Any = None) -> Mode:
-    """A step has the ELBO of Pyro and the gradient of the objective, for each seed whatever stands beside it.
+    """A step has Pyro's ELBO and the gradient of the objective, for each seed independently of the others.
 
-    The gradient of the ELBO is that of Pyro's own. A pair whose draws cannot be lifted out of the step is only held to
-    the second. What a seed does alone is run through Pyro as it is, so that only one step has to be recorded.
+    The gradient of the ELBO comes from Pyro. A pair whose draws cannot be lifted out of the step is checked only for
+    independence. A seed alone runs through Pyro directly, so that only one step has to be recorded.
 
     Args:
         subject: the pair under test.
-        mode: in which the step is to be run.
-        objective: by name or as it is; the card's by default.
+        mode: how the step is to be run.
+        objective: its name or the objective itself; the card's by default.
 
     Returns:
-        The mode in which the step was run.
+        The mode the step was run in.
     """
     pair = subject.pair
     x = torch.as_tensor(pair.view.inward(subject.data.train.values))
@@ -543,7 +543,7 @@ def check_engine(subject: Subject, mode: Mode = "capture", objective: Any = None
         error = float((ours - gradient).abs().max() / gradient.abs().max())
         assert error < 1e-8, f"the gradient of a step differs from its objective's by {error:.2g} of its size"
         if hasattr(maximised, "samples") or getattr(maximised, "kl", "sampled") != "sampled":
-            continue  # its ELBO is of several draws, or of none of the KL term
+            continue  # its ELBO uses several draws, or leaves out the KL term
         with Tape(**tape), pyro_context(), _Unweighed():
             expected = -elbo.differentiable_loss(program.model, program.guide, batch).item() / len(batch)
         found = statistics[0, row].item()
@@ -558,7 +558,7 @@ def check_engine(subject: Subject, mode: Mode = "capture", objective: Any = None
 
 
 def check_saving(subject: Subject) -> None:
-    """A run comes back from disk with its weights and numbers, in a tree as ArviZ has it; the same seed repeats it."""
+    """A run comes back from disk with its weights and numbers, in ArviZ's form; the same seed repeats it."""
     common = {"seeds": [2], "steps": 3, "checks": 1, "progress": False, "on_divergence": "warn"}
     run, again = (fit(subject.pair, subject.data, **common) for _ in range(2))  # type: ignore[arg-type]
     x = subject.data.test.values[:5]
@@ -591,14 +591,14 @@ CHECKS: dict[str, Callable[[Subject], object]] = {
 
 
 class _Unweighed(Messenger):  # type: ignore[misc]
-    """Takes the weights of ``poutine.scale`` off every site, whatever set them inside."""
+    """Removes the weights of ``poutine.scale`` from every site, wherever they were set."""
 
     def _pyro_sample(self, msg: Any) -> None:
         msg["scale"] = 1.0
 
 
 def _narrow(subject: Subject) -> Iterator[Subject]:
-    """The same pair, with the same options, for data of one column: of each kind in turn, if it takes several."""
+    """The same pair and options for data of one column: each kind in turn, if it takes several."""
     several = subject.pair.card.support == MIXED
     kinds = dict.fromkeys(column.support for column in subject.data.columns) if several else [subject.data.support]
     for kind in kinds:
@@ -608,9 +608,8 @@ def _narrow(subject: Subject) -> Iterator[Subject]:
 def _integral(density: Callable[[Tensor], Tensor], drawn: Tensor, low: float, high: float) -> Tensor:
     """The integrals of one feature's density from low to high, (B,), by draws (K, B, 1) of it.
 
-    Panels narrow towards every quantile of the draws, and towards both ends: several peaks, heavy tails, kinks and
-    poles at an end are all where panels are small. No moment is needed. Where it is not 1, panels that hold a jump are
-    halved.
+    Panels narrow towards every quantile of the draws and towards both ends, so they are small at peaks, kinks, heavy
+    tails and poles at an end. No moment is needed. If the integral is not 1, panels that hold a jump are halved.
     """
     shares = torch.linspace(0, 1, 33, dtype=drawn.dtype)
     at = drawn.quantile(shares, dim=0)
@@ -625,7 +624,7 @@ def _integral(density: Callable[[Tensor], Tensor], drawn: Tensor, low: float, hi
     def panels(edges: Tensor) -> Tensor:
         half, middle = edges.diff(dim=0)[:, None] / 2, (edges[1:] + edges[:-1])[:, None] / 2
         grid = middle + half * nodes
-        # none at an end, where there may be a pole, and where rounding takes nodes of the narrowest panels
+        # none at an end, which may be a pole and where rounding puts nodes of the narrowest panels
         inside = (half > 0) & (grid > low) & (grid < high)
         found = density(torch.where(inside, grid, at[16]).flatten(0, 1)).view(grid.shape[:-1])
         return torch.where(inside[..., 0], found * (half * weights)[..., 0], 0.0).sum(1)
@@ -644,7 +643,7 @@ def _integral(density: Callable[[Tensor], Tensor], drawn: Tensor, low: float, hi
 
 
 def _pyros_elbo(guide: Any, x: Tensor) -> Trace_ELBO | TraceEnum_ELBO:
-    """The class of Pyro's that suits the guide."""
+    """Pyro's ELBO class that suits the guide."""
     with _drawing(), torch.no_grad():
         trace = poutine.trace(poutine.enum(guide, first_available_dim=-2)).get_trace(x)
     kind = TraceEnum_ELBO if latent_sites(trace, enumerated=True) else Trace_ELBO
@@ -653,16 +652,16 @@ def _pyros_elbo(guide: Any, x: Tensor) -> Trace_ELBO | TraceEnum_ELBO:
 
 @contextmanager
 def _drawing() -> Iterator[None]:
-    """The same draws every time, and Pyro's own checks on."""
+    """Fix the draws and turn on Pyro's own checks."""
     with seeded(0), pyro_context(validate=True):
         yield
 
 
 def _without_images(subject: Subject) -> dict[str, Any]:
-    """All that the subject was made of, but for a network that needs images."""
+    """The subject's options, except a network that needs images."""
     return {name: value for name, value in subject.pair.choices.items() if name != "network"}
 
 
 def _choices(hint: Any) -> tuple[Any, ...]:
-    """All values of an option that has only a few."""
+    """All values of an option with few values."""
     return (False, True) if hint is bool else typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else ()

@@ -1,4 +1,4 @@
-"""ArviZ's conventions for a run's tree: what every group carries, and the rules that it keeps; without torch.
+"""ArviZ's conventions for a run's tree: what every group carries, and the rules it obeys; without torch.
 
 >>> import xarray
 >>> group = xarray.Dataset({"component": (("chain", "draw", "component"), [[[0.4, 0.6]]])})
@@ -28,11 +28,11 @@ GROUPS = (
     *("wellposedness", "reconstruction", "imputation", "reference_posterior", "prior_sbc"),
 )
 ON_REQUEST = {"imputation": "hide=0.1", "reference_posterior": "reference=4", "prior_sbc": "sbc=1000"}
-# of lists of one name netCDF makes a name, which ArviZ 1.3 then reads letter by letter: so there are none of one
+# netCDF turns a list of one name into a string, which ArviZ 1.3 reads letter by letter: so avoid such lists
 SAMPLED_ALONG = (("chain", "draw"), ("chain", "step"), ("chain", "check"))
 SEEDS = (
     "a seed of the fit, not a Markov chain: latents of different seeds are rotated and permuted against each other, "
-    "so that neither R-hat nor a mean over seeds says anything about them"
+    "so neither R-hat nor a mean over seeds says anything about them"
 )
 CHAINS = "a Markov chain of the sampler; the seed of the fit is the dimension seed"
 CREATED = ("created_at", "creation_library", "creation_library_version", "creation_library_language")
@@ -42,14 +42,14 @@ PREDICTED = ("posterior_predictive", "prior_predictive")
 
 
 def finish(tree: xarray.DataTree) -> xarray.DataTree:
-    """Give a tree and its groups the attributes, coordinates and names of ArviZ's schema; what is there stays.
+    """Give a tree and its groups the attributes, coordinates and names of ArviZ's schema; existing ones stay.
 
-    Every group gets ``arviz_base.make_attrs`` and the dimensions of its draws, every dimension a coordinate, and a
-    variable with the name of a dimension another name. ``not_asked`` at the root says as JSON text by which call a
-    group comes that is not there; why one cannot be there is in ``absent``.
+    Every group gets ``arviz_base.make_attrs`` and the dimensions of its draws, every dimension gets a coordinate, and a
+    variable with the name of a dimension is renamed. At the root, ``not_asked`` says as JSON text which call would add
+    a missing group, and ``absent`` why a group cannot exist.
 
     Args:
-        tree: of a run, changed in place.
+        tree: a run's tree, changed in place.
 
     https://python.arviz.org/en/stable/schema/schema.html
     """
@@ -91,7 +91,7 @@ def _attributes(told: dict[str, Any]) -> dict[str, Any]:
 
 
 def _makers(about: Mapping[Any, Any]) -> dict[str, Any]:
-    """Who made a tree, by the versions that it was trained with: Pyro need not be there where a run is read."""
+    """What made a tree, by the versions it was trained with; Pyro may be missing where a run is read."""
     versions = json.loads(about.get("versions", "{}"))
     return {
         "creation_library": "zoo",
@@ -112,14 +112,14 @@ def _installed(package: str) -> str:
 
 
 def check_tree(tree: xarray.DataTree) -> None:
-    """Hold a tree against ArviZ's schema and, if it is a run's, against what the zoo promises of its groups.
+    """Check a tree against ArviZ's schema and, if it is a run's, against the zoo's promises about its groups.
 
     Args:
-        tree: of a run, of :func:`zoo.to_arviz`, or anybody's.
+        tree: the tree of a run, of :func:`zoo.to_arviz`, or any other.
 
     Raises:
-        AssertionError: rules are broken; the message lists them, each with its group, its variable and the remedy.
-        OptionError: what was given is no tree.
+        AssertionError: rules are broken; the message lists them, each with group, variable and remedy.
+        OptionError: the argument is not a tree.
 
     https://python.arviz.org/en/stable/schema/schema.html
 
@@ -158,29 +158,29 @@ def _faults_of_group(name: str, group: xarray.DataTree) -> Iterator[str]:
             yield f"{name}: netCDF holds no attribute {attr}={value!r}: make it JSON text"
     along = group.attrs.get("sample_dims", [])
     if isinstance(along, str) or not {*along} <= {*dims}:
-        yield f"{name}: sample_dims={along!r} is no list of dimensions of this group, which has {dims}"
+        yield f"{name}: sample_dims={along!r} is not a list of dimensions of this group, which has {dims}"
     if "name" in group.attrs:
-        yield f"{name}: the attribute name is the root's alone"
+        yield f"{name}: only the root may have the attribute name"
 
 
 def _faults_between(tree: xarray.DataTree) -> Iterator[str]:
     groups = tree.children
     for attr in ("sample_dims", "sampled_variables"):
         if attr in tree.attrs:
-            yield f"/: the attribute {attr} is that of a group, and not of the root"
+            yield f"/: the attribute {attr} belongs to a group, not the root"
     for name, other in MATCHING.items():
         if name in groups and other in groups:
             for variable in groups[name].data_vars.keys() - groups[other].data_vars.keys():
-                yield f"{name}: there is no variable {variable} in {other}: the two have the same"
+                yield f"{name}: there is no variable {variable} in {other}: both must have the same"
     for name in PREDICTED if "observed_data" in groups else ():
         observed = groups["observed_data"].data_vars
         for variable, of in (groups[name].data_vars if name in groups else {}).items():
             if variable not in observed:
-                yield f"{name}: there is no variable {variable} in observed_data: the two have the same"
+                yield f"{name}: there is no variable {variable} in observed_data: both must have the same"
                 continue
             for dim in observed[variable].dims:
                 if not (dim in of.dims and np.array_equal(of[dim], observed[variable][dim])):
-                    yield f"{name}: {variable} is not of the {dim} of observed_data: give both the same labels"
+                    yield f"{name}: {variable} does not have the {dim} of observed_data: give both the same labels"
 
 
 def _faults_of_run(tree: xarray.DataTree) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""How one pair sees the data: in its own units and back, the cells of recorded values, and fresh noise."""
+"""How one pair sees the data: conversion to its units and back, cells of recorded values, and fresh noise."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ LARGEST = 1e15  # in the likelihood's units: its square is a number in single pr
 
 @dataclass(frozen=True, eq=False)
 class View:
-    r"""A data set in the units that the likelihood of a card is in.
+    r"""A data set in the units of a card's likelihood.
 
     .. math:: x_\mathrm{seen} = (x - \mathrm{center}) / \mathrm{scale}
 
-    column by column: a likelihood of real numbers sees them standardised, one of positive numbers divided by their
-    standard deviation, one of the unit interval levels brought into it, one of counts, levels and categories what
-    there is.
+    by column: a likelihood of real numbers sees them standardised, one of positive numbers sees them divided by their
+    standard deviation, one on the unit interval sees levels mapped into it, and one of counts, levels or categories
+    sees the values unchanged.
 
     >>> import zoo
     >>> data = zoo.Data.from_array([[1.5, 2.0], [2.5, 8.0], [4.5, 2.0], [0.5, 5.0]])
@@ -53,7 +53,7 @@ class View:
 
     @property
     def center(self) -> Array:
-        """What is taken off each column, (D,)."""
+        """What is subtracted from each column, (D,)."""
         return self._map.center
 
     @property
@@ -71,22 +71,22 @@ class View:
 
     @cached_property
     def dense(self) -> Array:
-        """Of which columns the pair's formula is a density, and not a mass, (D,)."""
+        """For which columns the pair's formula is a density rather than a mass, (D,)."""
         if self.card.support == MIXED:
             return np.array([not SUPPORTS[column.kind.mixed_as].discrete for column in self.data.columns])
         return np.full(self.data.features, self.card.base_measure == "density")
 
     @cached_property
     def width(self) -> Array:
-        """Of columns whose values stand for cells while the pair's formula is a density, the cells' widths, (D,).
+        """The widths, (D,), of cells in columns whose values stand for cells but whose formula is a density.
 
-        In the likelihood's units, and not a number for other columns.
+        In the likelihood's units; NaN for other columns.
         """
         return np.where(self.dense, self.data.resolution / self.scale, np.nan)
 
     @cached_property
     def filler(self) -> Array:
-        """A value of each column in the likelihood's units, (D,), for entries that were not observed."""
+        """A value of each column in the likelihood's units, (D,), for missing entries."""
         return cast(Array, self.inward([[column.kind.filler(column) for column in self.data.columns]])[0])
 
     @property
@@ -95,7 +95,7 @@ class View:
         return self._map.log_volume
 
     def log_volumes(self, x: Any, *, cells: bool = False) -> Array:
-        """The same for each row of x (N, D), over its observed entries; a cell's mass knows no units."""
+        """The same for each row of x (N, D), over its observed entries; the mass of a cell has no units."""
         taken = ~np.isnan(x) & ~(cells & ~np.isnan(self.width))
         if taken.all():
             return np.full(len(x), self.log_volume)
@@ -111,7 +111,7 @@ class View:
     def noisy(self, x: Any, u: Any, width: Any = None) -> Any:
         """Values (..., D) in the likelihood's units with the data's noise, drawn from u, uniform in [0, 1).
 
-        Arithmetic alone: tensors pass as arrays do, and keep their type; ``width`` is the cells' as a tensor then.
+        Pure arithmetic, so tensors work like arrays and keep their type; ``width`` then gives the cells as a tensor.
 
         >>> import zoo
         >>> data = zoo.Data.from_array([[0.2], [0.4], [0.6], [0.8]], binarize="stochastic")
@@ -122,10 +122,10 @@ class View:
         return noisy(x, u, self.data.noise, self.width if width is None else width)
 
     def checked(self, x: Any) -> Array:
-        """Data (N, D) in the units as loaded, if the pair is a model of such data; NaN is an entry not observed.
+        """Data (N, D) in the units as loaded, if the pair models such data; NaN is a missing entry.
 
         Raises:
-            DataError: no table of so many columns, or values that have no probability under the likelihood.
+            DataError: a wrong number of columns, or values without probability under the likelihood.
         """
         values, features = real_array("x", x), self.data.features
         if values.shape[:1] == (0,):
@@ -134,7 +134,7 @@ class View:
             raise DataError(f"x has shape {values.shape}; {self.card.name} takes (N, {features}) here.")
         columns = [as_modelled(self.card.support, column) for column in self.data.columns]
         if np.isnan(values).all():
-            raise DataError("x holds no entry that was observed: every one is NaN.")
+            raise DataError("x has no observed entry: every one is NaN.")
         outside = np.stack([column.outside(values[:, j]) for j, column in enumerate(columns)], axis=1)
         outside |= np.isinf(values)
         far = ~(np.abs(self.inward(values)) < LARGEST) & ~np.isnan(values) & ~outside
@@ -142,8 +142,8 @@ class View:
             row, j = np.argwhere(far)[0]
             raise DataError(
                 f"x holds {values[row, j]:g} in row {row} (counted from 0), column {columns[j].name!r}: "
-                "too far from the training rows for its score to be a number. A code for a missing entry? NaN, an "
-                "empty cell in a file, is an entry that was not observed."
+                "too far from the training rows for its score to be a number. A code for a missing entry? NaN, or an "
+                "empty cell in a file, marks a missing entry."
             )
         if outside.any():
             row, j = np.argwhere(outside)[0]
@@ -151,7 +151,7 @@ class View:
             within = f", from {low:g} to {high:g}" if np.isfinite([low, high]).all() else ""
             raise DataError(
                 f"x holds {values[row, j]:g} in row {row} (counted from 0), column {columns[j].name!r}: "
-                f"{self.card.name} is a model of {SUPPORTS[columns[j].support].means} there{within}. NaN, an empty "
-                "cell in a file, is an entry that was not observed."
+                f"{self.card.name} models {SUPPORTS[columns[j].support].means} there{within}. NaN, or an empty "
+                "cell in a file, marks a missing entry."
             )
         return values

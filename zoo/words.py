@@ -1,4 +1,4 @@
-"""Numbers of nats in sentences and tables of plain text, and facts in a notebook, the same wherever they are told."""
+"""How plain text writes nats, scales and lists of names, and how a notebook shows facts."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,11 +9,11 @@ import numpy as np
 __all__ = ["html_facts", "listing", "nats", "places", "plus_minus", "scale"]
 
 FINEST = 3  # decimals: a thousandth of a nat is rounding
-HUGE = 1e6  # from here on a number is told as a power
+HUGE = 1e6  # from here on a number is written as a power of ten
 
 
 def nats(value: float, decimals: int = 1) -> str:
-    """A number of nats, never a minus zero; from a million on as a power.
+    """A number of nats, never minus zero, and from a million on as a power of ten.
 
     >>> nats(-0.04), nats(-12345.67), nats(-2.74e21)
     ('0.0', '-12,345.7', '-2.7e21')
@@ -25,7 +25,7 @@ def nats(value: float, decimals: int = 1) -> str:
 
 
 def places(error: float) -> int:
-    """Decimals that show two significant digits of an error."""
+    """How many decimals show two significant digits of an error."""
     if not 0 < error < math.inf:
         return FINEST
     return min(max(1 - int(f"{error:.1e}".partition("e")[2]), 0), FINEST)
@@ -34,7 +34,7 @@ def places(error: float) -> int:
 def plus_minus(value: float, *errors: float) -> str:
     """A number with its errors, to two significant digits of the largest; an unknown error is left out.
 
-    What differs from itself by nothing at all is 0.
+    An exact zero without error is 0.
 
     >>> plus_minus(-0.319198, 0.000033, 0.021), plus_minus(-1.5, 0.0), plus_minus(0.0, 0.0, 0.0)
     ('-0.319 ± 0.000 ± 0.021', '-1.500 ± 0.000', '0')
@@ -47,12 +47,12 @@ def plus_minus(value: float, *errors: float) -> str:
 
 
 def scale(value: float) -> str:
-    """A scale as 3e-7."""
+    """A scale, such as 3e-7."""
     return f"{value:.0e}".replace("e-0", "e-").replace("e+00", "")
 
 
 def listing(names: Sequence[str], joint: str = "and") -> str:
-    """Names as a sentence has them.
+    """Names joined as in a sentence.
 
     >>> listing(["a", "b", "c"]), listing(["a", "b"], "or"), listing(["a"])
     ('a, b and c', 'a or b', 'a')
@@ -61,7 +61,7 @@ def listing(names: Sequence[str], joint: str = "and") -> str:
 
 
 def html_facts(facts: Mapping[str, str]) -> str:
-    """Facts by their names, as a table for a notebook; those without text are left out.
+    """Named facts as a table for a notebook; empty ones are left out.
 
     >>> html_facts({"likelihood": "p(x|z) < 1", "bound": ""})
     '<table><tr><th>likelihood</th><td>p(x|z) &lt; 1</td></tr></table>'

@@ -1,4 +1,4 @@
-"""Tasks in other processes: in a pool that loky keeps, or by any executor, and how far each has come."""
+"""Tasks in other processes, by loky's pool or any executor, and their progress."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ from zoo.tasks import Ended, Task, in_worker
 
 __all__ = ["Executor", "Future", "by_executor", "by_workers", "workers_for"]
 
-SMALL = 4000  # steps of all tasks, which take no longer than workers take to start
-WORKER_BYTES, COPIES = 3 * 2**29, 4  # of memory: what a worker and its compiler take, and how often it holds the data
-BARREN = 2  # pools that broke before a task of theirs was done; from then on each task gets one of its own
-POLL, LOOK = 0.05, 1.0  # seconds from one look at the futures, and at the files, to the next
+SMALL = 4000  # steps over all tasks that take no longer than starting workers
+WORKER_BYTES, COPIES = 3 * 2**29, 4  # memory of a worker and its compiler; copies of the data it holds
+BARREN = 2  # after this many pools broke before finishing a task, each task gets its own pool
+POLL, LOOK = 0.05, 1.0  # seconds between looks at the futures, and at the files
 
 
 class Future(Protocol):
-    """A call that was submitted; ``done`` and ``cancel`` are used where it has them."""
+    """A submitted call; ``done`` and ``cancel`` are used if it has them."""
 
     def result(self) -> Any:
-        """What the call returned, once it has."""
+        """The call's result, once it is there."""
         ...
 
 
 class Executor(Protocol):
-    """Anything that has functions called elsewhere: concurrent.futures, dask.distributed.Client, submitit, ..."""
+    """Anything that calls functions elsewhere: concurrent.futures, dask.distributed.Client, submitit, ..."""
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any) -> Future:
-        """Have a function called."""
+        """Submit a function call."""
         ...
 
 
 def workers_for(tasks: Sequence[Task], data_bytes: int) -> int:
-    """How many workers pay: one for each core that may be used, if memory holds them and there is work for them.
+    """How many workers pay off: one per usable core, if there is enough memory and work.
 
     Args:
-        tasks: what there is to do.
-        data_bytes: what the largest data take in memory.
+        tasks: the tasks to do.
+        data_bytes: memory of the largest data.
     """
     if sum(Settings(**task.settings).likely_steps for task in tasks) <= SMALL:
         return 1
@@ -58,10 +58,10 @@ def workers_for(tasks: Sequence[Task], data_bytes: int) -> int:
 
 
 def by_workers(tasks: Sequence[Task], workers: int, progress: bool) -> Iterator[tuple[Task, Ended]]:
-    """Run tasks in so many processes, and tell each as it ends.
+    """Run tasks in several processes, and yield each as it ends.
 
-    A process that is killed breaks its pool: the tasks that are left go on in a new one, from their checkpoints. A task
-    has failed if its process dies while no other is there.
+    A killed process breaks its pool: the remaining tasks continue in a new one, from their checkpoints. A task has
+    failed if its process dies while no other is running.
     """
     left, barren = list(tasks), 0
     while left:
@@ -75,14 +75,14 @@ def by_workers(tasks: Sequence[Task], workers: int, progress: bool) -> Iterator[
                     left.remove(task)
                     yield task, ended
         if alone and left[:1] == now:
-            told = f"its process died, as it does where memory runs out: {death}"
+            told = f"its process died, perhaps because memory ran out: {death}"
             yield left.pop(0), Ended(0.0, told, died=True)
         elif not alone:
             barren = 0 if len(left) < len(now) else barren + 1
 
 
 def by_executor(executor: Executor, tasks: Sequence[Task], progress: bool) -> Iterator[tuple[Task, Ended]]:
-    """Submit tasks and tell each as it ends; what has not begun is cancelled if nobody asks any more."""
+    """Submit tasks and yield each as it ends; tasks not yet begun are cancelled if the caller stops."""
     waiting = [(executor.submit(in_worker, task), task) for task in tasks]
     try:
         with _bars(progress) as show:
@@ -98,7 +98,7 @@ def by_executor(executor: Executor, tasks: Sequence[Task], progress: bool) -> It
 
 
 def _has(future: Future, method: str) -> bool:
-    """What a method that a future may lack says; one that cannot say whether it is done is waited for."""
+    """The result of an optional method of a future; a future without ``done`` is waited for."""
     return bool(getattr(future, method, lambda: True)())
 
 
@@ -106,13 +106,13 @@ def _answer(future: Future) -> Ended:
     try:
         ended: Ended = future.result()
         return ended
-    except Exception as error:  # of the executor: what a task itself meets, it tells
+    except Exception as error:  # an executor's error: a task reports its own
         return Ended(0.0, one_line(error), died=True)
 
 
 @contextmanager
 def _pool(workers: int, threads: int) -> Iterator[Executor]:
-    """Processes that loky starts: unlike those of the standard library they do not run the caller's script again."""
+    """Processes of loky, which unlike those of the standard library do not run the caller's script again."""
     at_start = {"OMP_NUM_THREADS": str(threads)}
     pool = loky.ProcessPoolExecutor(workers, initializer=_start, initargs=(os.getpid(),), env=at_start)
     try:
@@ -124,11 +124,11 @@ def _pool(workers: int, threads: int) -> Iterator[Executor]:
 
 
 def _start(parent: int) -> None:
-    """Leave Ctrl-C to the process that started this one, and end when it does, however it does."""
+    """Leave Ctrl-C to the parent process, and end when it ends, for whatever reason."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
-        while os.getppid() == parent and psutil.pid_exists(parent):  # Windows goes on naming a parent that is gone
+        while os.getppid() == parent and psutil.pid_exists(parent):  # Windows keeps naming a parent that has ended
             time.sleep(LOOK)
         os._exit(1)
 
@@ -137,7 +137,7 @@ def _start(parent: int) -> None:
 
 @contextmanager
 def _bars(progress: bool) -> Iterator[Callable[[Sequence[Task]], None]]:
-    """A bar for each task that is being done, read from its place, whatever machine it is done on; none in a pipe."""
+    """A bar for each running task, read from its place, whatever machine runs it; none in a pipe."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -168,4 +168,4 @@ def _bars(progress: bool) -> Iterator[Callable[[Sequence[Task]], None]]:
                 bars.remove_task(shown.pop(task))
 
         yield show
-        bars.refresh()  # which rich leaves out at the end in a notebook
+        bars.refresh()  # rich omits it at the end in a notebook

@@ -84,7 +84,7 @@ def path(name: str) -> Figure:
 
 
 def witness(name: str) -> zoo.Witness:
-    """Of a pair on 20 rows of simulated data of its kind."""
+    """The witness of a pair on 20 rows of simulated data of its kind."""
     data = zoo.testing.example_data(zoo.card(name).support, 4)
     return zoo.witness(zoo.create(name, data), data.train[:20], SHARPNESS)
 
@@ -123,7 +123,7 @@ def evidence() -> Figure:
 
 
 def pareto() -> Figure:
-    """Estimates by importance weights settle where k is small, and are carried by single draws where it is large."""
+    """Estimates by importance weights settle if k is small, and depend on single draws if it is large."""
     from arviz_stats.base import array_stats
 
     figure, ax = canvas(2.9)
@@ -144,7 +144,7 @@ def pareto() -> Figure:
 
 
 def calibration() -> Figure:
-    """How much of the data central intervals hold, of a normal whose deviation is right, half, and twice what it is."""
+    """How much of the data central intervals hold, for a normal with the right deviation, half of it and twice."""
     figure, ax = canvas(3.0)
     level = np.linspace(0.005, 0.995, 100)
     residual = np.abs(np.random.default_rng(0).normal(size=4000))

@@ -66,7 +66,7 @@ def _word(found: re.Match[str]) -> str:
 
 
 def table() -> str:
-    """All pairs, those of one kind of data together."""
+    """All pairs, grouped by kind of data."""
     lines = []
     for kind, title in KINDS.items():
         names = [name for name in zoo.list_pairs() if zoo.card(name).support == kind]
@@ -127,7 +127,7 @@ def page(name: str) -> str:
             "",
             f"```{{picture}} path {name}",
             f":alt: The log likelihood of {name} on 20 rows along the path that raises it most.",
-            "The exact log likelihood of 20 simulated rows while the decoder is steered to where it gains most"
+            "The exact log likelihood of 20 simulated rows while the decoder is steered to gain the most"
             " ({func}`zoo.witness`). [What this shows](../concepts/well-posed.md).",
             "```",
             "",
@@ -166,7 +166,7 @@ def command_line() -> str:
 
 
 def write(_: Sphinx | None = None) -> None:
-    """All of them, each only where it has changed: Sphinx then reads no page twice."""
+    """Write all pages, each only if it has changed, so that Sphinx reads no page twice."""
     pages = {f"catalogue/{name}.md": page(name) for name in zoo.list_pairs()}
     pages |= {"catalogue/_table.md": table(), "api/command-line.md": command_line()}
     for place, text in pages.items():

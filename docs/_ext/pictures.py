@@ -1,6 +1,6 @@
 """The directive ``picture``: a figure drawn by a function of ``drawings``, set into the page as SVG.
 
-It takes the colours of the page, light or dark, and is drawn anew only when the code is newer than what was drawn.
+It takes the colours of the page, light or dark, and is redrawn only if the code is newer than the drawing.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ ROOT = Path(__file__).parents[2]
 
 
 def newest_source() -> float:
-    """When the code that draws, and that computes what is drawn, was changed last."""
+    """When the code behind the drawings was last changed."""
     folders = [ROOT / "zoo", ROOT / "models", ROOT / "guides", ROOT / "docs" / "_ext"]
     return max(file.stat().st_mtime for folder in folders for file in folder.rglob("*.py"))
 
 
 def drawn(name: str, argument: str, kept: Path) -> str:
-    """The figure as SVG for a page, from what was kept of an earlier build if that is still true."""
+    """The figure as SVG for a page, from an earlier build if it is still current."""
     stem = f"{name}-{argument}" if argument else name
     file = kept / f"{stem}.svg"
     if not file.exists() or file.stat().st_mtime < newest_source():

@@ -1,6 +1,6 @@
-"""Emissions: likelihoods of columns without a network, from numbers to the distribution that has them for parameters.
+"""Emissions: likelihoods of columns without a network, from parameters to a distribution.
 
-A file for each support, and what all of them are in :class:`Emission`.
+There is a file for each support; :class:`Emission` is their base.
 """
 
 from .beta import Beta

@@ -14,12 +14,12 @@ from .unit import OnUnit, to_open
 __all__ = ["Beta", "BetaByMean"]
 
 LOG_TAU = math.log(2 * math.pi)
-FURTHEST = 25.0  # of a logit of the mean: that is 0 or 1 but for 1e-11
-LARGEST = 300.0  # of a log parameter: double precision still multiplies two such numbers
+FURTHEST = 25.0  # largest logit of the mean, which is then within 1e-11 of 0 or 1
+LARGEST = 300.0  # largest log parameter: double precision can still multiply two such numbers
 
 
 class BetaByMean(OnUnit):
-    r"""A beta distribution by its mean and concentration, in double precision whatever its parameters are in.
+    r"""A beta distribution by mean and concentration, in double precision whatever the precision of its parameters.
 
     .. math:: x \sim \mathrm{Beta}(\alpha, \beta), \qquad \alpha = m \kappa, \quad \beta = (1 - m) \kappa
 
@@ -35,7 +35,7 @@ class BetaByMean(OnUnit):
     log_concentration: Tensor
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """The log density; at 0 and 1 it is infinite, minus or plus as alpha and beta are more or less than 1."""
+        """The log density; at 0 and 1 minus infinity if alpha or beta exceeds 1, plus infinity if it is below 1."""
         value, shape = x.double(), self._shape()
         at_end = (value <= 0) | (value >= 1)
         within = torch.where(at_end, 0.5, value)
@@ -46,7 +46,7 @@ class BetaByMean(OnUnit):
         return torch.where(at_end, powers + lgammas, inner).to(x.dtype)
 
     def log_mass_between(self, below: Tensor, above: Tensor, width: Tensor) -> Tensor:
-        """In three parts: next to 0, where there may be a pole, next to 1, and between them about the peak."""
+        """In three parts: near 0, which may be a pole, near 1, and in between, around the peak."""
         shape = self._shape()
         ends = shape.end(), shape.mirrored().end()
         parts = [
@@ -57,7 +57,7 @@ class BetaByMean(OnUnit):
         return shape.log_peak() + torch.stack(torch.broadcast_tensors(*parts)).logsumexp(0)
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
-        """The share of one of two gammas, whose logs are finite however small their shapes are."""
+        """The share of one of two gammas, whose logs are finite even for small shapes."""
         shape = self._shape()
         first, second = (log_gamma_draws(log_k, sample_shape) for log_k in (shape.log_a, shape.log_b))
         return to_open((first - second).sigmoid(), self.logits.dtype)
@@ -98,7 +98,7 @@ class _BetaShape(NamedTuple):
         return self.log_n + self.log_rest
 
     def mirrored(self) -> "_BetaShape":
-        """That of 1 - x."""
+        """The same for 1 - x."""
         return _BetaShape(self.log_rest, self.log_m, self.log_n)
 
     def log_peak(self) -> Tensor:
@@ -162,9 +162,9 @@ class Beta(Emission):
               \alpha_j = m_j \kappa_j, \quad \beta_j = (1 - m_j) \kappa_j, \quad
               m_j = \mathrm{sigmoid} \, a_j, \quad \kappa_j = 2 e^{b_j}
 
-    Uniform where both numbers are 0. Without a bound: where m = x and kappa grows it does as :math:`\sqrt \kappa`. At
-    an exact 0 or 1 the log density is minus infinity, or plus infinity where alpha or beta is less than 1, whatever the
-    rest of the data. Ferrari & Cribari-Neto (2004), Beta Regression for Modelling Rates and Proportions,
+    Uniform if both numbers are 0. Unbounded: if m = x, it grows like :math:`\sqrt \kappa`. At an exact 0 or 1 the log
+    density is minus infinity, or plus infinity if alpha or beta is less than 1, whatever the rest of the data. Ferrari
+    & Cribari-Neto (2004), Beta Regression for Modelling Rates and Proportions,
     https://doi.org/10.1080/0266476042000214501
 
     >>> Beta()(torch.tensor([[0.0, 0.0], [-0.7, 0.4]])).log_prob(torch.tensor([0.0, 1.0]))  # of shapes 0.5 and 1.5

@@ -30,7 +30,7 @@ class Bernoulli(MassEmission):
 
 
 class Softmax(MassEmission):
-    r"""One of some categories, by their numbers from 0, in no order.
+    r"""One of several unordered categories, numbered from 0.
 
     .. math:: P(x_j = c \mid z) = e^{a_{cj}} / \sum_{c'} e^{a_{c'j}}
 
@@ -51,12 +51,12 @@ class Softmax(MassEmission):
 
     def forward(self, parameters: Tensor) -> dist.TorchDistribution:
         """From a, (..., categories, d)."""
-        # not minus infinity, of which a gradient would not be a number
+        # not minus infinity, whose gradient would be NaN
         return dist.Categorical(logits=parameters.masked_fill(self.unused, -1e9).mT)
 
 
 class LevelSoftmax(MassEmission):
-    r"""A probability for every level of every column, without regard to their order.
+    r"""A probability for every level of every column, ignoring their order.
 
     .. math:: P(x_j = \mathrm{level}_k \mid z) = e^{a_{kj}} / \sum_{k'} e^{a_{k'j}}
 

@@ -1,4 +1,4 @@
-"""Continuous distributions of one variable that know the mass of an interval, and the quadrature it takes."""
+"""Continuous distributions of one variable with the mass of an interval, and the quadrature it needs."""
 
 import math
 from collections.abc import Callable
@@ -21,7 +21,7 @@ LOG_TAU = math.log(2 * math.pi)
 
 
 class OpenUnit(constraints.Constraint):
-    """Numbers between 0 and 1, and neither of them."""
+    """Numbers strictly between 0 and 1."""
 
     lower_bound, upper_bound = 0.0, 1.0
 
@@ -57,11 +57,11 @@ class Continuous(dist.TorchDistribution):  # type: ignore[misc]
         return type(self)(*(getattr(self, name).expand(batch_shape) for name in self.arguments))
 
     def log_mass(self, low: Tensor, high: Tensor, width: Any) -> Tensor:
-        """Log of the probability of (low, high), ``width`` being their distance, exact where rounding takes it off."""
+        """Log of the probability of (low, high); ``width`` is their exact distance, in case rounding loses it."""
         raise NotImplementedError
 
     def cdf(self, x: Tensor) -> Tensor:
-        """P(X <= x), also of an x that no value can have."""
+        """P(X <= x), also for x outside the support."""
         return self.log_mass(torch.zeros_like(x), x, x).exp()
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
@@ -80,7 +80,7 @@ def peak_nodes(drop: Callable[[Tensor], Tensor], reach: Tensor) -> tuple[Tensor,
 
     .. math:: \int_0^r f(s) \, e^{-d(s)} \, ds \approx \sum_i w_i f(s_i), \qquad d \text{ convex}, \quad d(0) = 0
 
-    By Gauss and Legendre's rule over the part where d is at most about 36, which is found by bisection.
+    By Gauss-Legendre quadrature over the part where d is at most about 36, found by bisection.
 
     Args:
         drop: d, from (..., n) to (..., n).
@@ -103,7 +103,7 @@ def peak_nodes(drop: Callable[[Tensor], Tensor], reach: Tensor) -> tuple[Tensor,
 
 
 def log_pole(power: Tensor, rest: Callable[[Tensor], Tensor], length: Tensor, endless: Tensor) -> Tensor:
-    r"""Log of the part of a mass next to a pole or a zero of the density, s being how far a log of x is from its end.
+    r"""Log of the part of a mass near a pole or zero of the density; s is the distance of log x from its end.
 
     .. math:: \log \int_0^l e^{-k s} (1 + r(s)) \, ds
 
@@ -121,7 +121,7 @@ def log_pole(power: Tensor, rest: Callable[[Tensor], Tensor], length: Tensor, en
 
 
 def stirling_error(log_a: Tensor) -> Tensor:
-    r"""What Stirling's formula leaves of a log gamma, of which all that is large cancels in a density.
+    r"""The remainder of Stirling's formula for log gamma, whose large terms cancel in a density.
 
     .. math:: \log \Gamma(a) - (a - \tfrac12) \log a + a - \tfrac12 \log 2 \pi
 
@@ -138,6 +138,6 @@ def stirling_error(log_a: Tensor) -> Tensor:
 
 
 def log_gamma_draws(log_shape: Tensor, sample_shape: Any) -> Tensor:
-    r"""Logs of draws of a standard gamma, of any shape k: G(k) is as :math:`G(k + 1) \, U^{1/k}`, and may underflow."""
+    r"""Logs of draws of a standard gamma of any shape k: :math:`G(k) = G(k + 1) \, U^{1/k}` may underflow."""
     log_larger = dist.Gamma(1 + log_shape.exp(), 1.0, validate_args=False).rsample(torch.Size(sample_shape)).log()
     return log_larger + torch.log1p(-torch.rand_like(log_larger)) * (-log_shape).exp()  # type: ignore[no-any-return]

@@ -17,10 +17,10 @@ __all__ = [
     "log_beta_binomial",
 ]
 
-LARGEST = 25.0  # of a log rate: beyond 7e10 no count is met, and single precision still multiplies it by counts
-STIRLING = 32.0  # from here on what is left out of the series is less than a rounding in double precision
-LEAST_EXCESS = 0.01  # of variance over mean above 1, to start from: a k beyond what it says has hardly a gradient
-SHARES = 100  # of structural zeros, that are tried to start from
+LARGEST = 25.0  # largest log rate: counts do not exceed 7e10, and single precision can still multiply it by counts
+STIRLING = 32.0  # from here on the omitted terms are below rounding in double precision
+LEAST_EXCESS = 0.01  # least start of variance / mean - 1: a larger k has hardly any gradient
+SHARES = 100  # shares of structural zeros tried as a start
 
 
 def log_rise(a: Tensor, x: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ def _beyond_stirling(a: Tensor) -> Tensor:
 
 
 class _Poisson(dist.Poisson):  # type: ignore[misc]
-    """In double precision: of a large count, what is left of two log gammas is rounding in single precision."""
+    """In double precision: for large counts the difference of two log gammas is rounding error in single precision."""
 
     def log_prob(self, value: Tensor) -> Tensor:
         rate, count = self.rate.double(), value.double()
@@ -51,7 +51,7 @@ class _Poisson(dist.Poisson):  # type: ignore[misc]
 
 
 class _NegativeBinomial(dist.NegativeBinomial):  # type: ignore[misc]
-    """In double precision, too, and the Poisson's mass where k is infinite."""
+    """Also in double precision; the Poisson's mass if k is infinite."""
 
     def log_prob(self, value: Tensor) -> Tensor:
         size, count, logits = self.total_count.double(), value.double(), self.logits.double()
@@ -62,7 +62,7 @@ class _NegativeBinomial(dist.NegativeBinomial):  # type: ignore[misc]
 
 
 class _ZeroInflated(dist.ZeroInflatedDistribution):  # type: ignore[misc]
-    """Without Pyro's differences of the gate's logits, and of squared means; and its expand() fails for logits."""
+    """Avoids Pyro's differences of the gate's logits and of squared means, and its expand(), which fails for logits."""
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "_ZeroInflated":
         return _ZeroInflated(self.base_dist.expand(batch_shape), gate_logits=self.gate_logits.expand(batch_shape))
@@ -84,7 +84,7 @@ class _ZeroInflated(dist.ZeroInflatedDistribution):  # type: ignore[misc]
 
 
 class _BetaBinomial(dist.BetaBinomial):  # type: ignore[misc]
-    """In double precision, too."""
+    """Also in double precision."""
 
     def log_prob(self, value: Tensor) -> Tensor:
         of_ones, of_zeros = self.concentration1.double(), self.concentration0.double()
@@ -92,7 +92,7 @@ class _BetaBinomial(dist.BetaBinomial):  # type: ignore[misc]
         return log_mass.to(self.concentration1)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
-        """By the logarithms of two gammas: torch's beta draws 1/2 where both concentrations are small."""
+        """By the logarithms of two gammas: torch's beta draws 1/2 if both concentrations are small."""
         shape = self._extended_shape(torch.Size(sample_shape))
         first, second = (
             # a gamma of a is one of a + 1 times u^(1/a)
@@ -109,7 +109,7 @@ def log_beta_binomial(x: Tensor, total: Tensor, of_ones: Tensor, of_zeros: Tenso
     choices = (total + 1).lgamma() - (ones + 1).lgamma() - (zeros + 1).lgamma()
     binomial = choices - ones * (of_zeros / of_ones).log1p() - zeros * (of_ones / of_zeros).log1p()
     spread = log_rise(of_ones, ones) + log_rise(of_zeros, zeros) - log_rise(of_ones + of_zeros, total)
-    # above 0 is rounding, of totals of a million
+    # above 0 only by rounding, for totals of a million
     return torch.where((x < 0) | (x > total), -torch.inf, (binomial + spread).clamp(max=0.0))
 
 
@@ -138,7 +138,7 @@ class Poisson(MassEmission):
 
 
 class NegativeBinomial(MassEmission):
-    r"""Counts more spread than Poisson ones: a Poisson whose rate is gamma-distributed around a mean.
+    r"""Overdispersed counts: a Poisson whose rate is gamma-distributed around a mean.
 
     .. math:: P(x_j \mid z) = \frac{\Gamma(x_j + k_j)}{\Gamma(k_j) \, x_j!}
               \left(\frac{k_j}{k_j + \mu_j}\right)^{k_j} \left(\frac{\mu_j}{k_j + \mu_j}\right)^{x_j}, \qquad
@@ -159,14 +159,14 @@ class NegativeBinomial(MassEmission):
         return _negative_binomial(log_mean, log_size)
 
     def start(self, x: Tensor) -> Tensor:
-        """The mean of x, and the k with which the variance is that of x, if it is above the mean."""
+        """The mean of x, and the k that gives the variance of x, if it exceeds the mean."""
         mean, variance = _moments(x)
         size = mean / (variance / mean - 1).clamp(min=LEAST_EXCESS)
         return torch.stack([mean, size]).log().to(x)
 
 
 class ColumnNegativeBinomial(NegativeBinomial):
-    r"""The negative binomial with one learned dispersion for each column, whatever z.
+    r"""The negative binomial with one learned dispersion per column, independent of z.
 
     .. math:: P(x_j \mid z) = \mathrm{NB}(x_j; \mu_j, k_j), \qquad \log \mu_j = r_j
 
@@ -191,7 +191,7 @@ class ColumnNegativeBinomial(NegativeBinomial):
         return _negative_binomial(log_mean, self.log_size.expand_as(log_mean))
 
     def start(self, x: Tensor) -> Tensor:
-        """The mean of x; k, which is no output, is set."""
+        """The mean of x; also sets k, which is not an output."""
         log_mean, log_size = super().start(x).unbind()
         with torch.no_grad():
             self.log_size.copy_(log_size)
@@ -199,7 +199,7 @@ class ColumnNegativeBinomial(NegativeBinomial):
 
 
 class ZeroInflatedNegativeBinomial(MassEmission):
-    r"""A negative binomial, and a share of zeros besides.
+    r"""A negative binomial with extra zeros.
 
     .. math:: P(x_j \mid z) = \pi_j [x_j = 0] + (1 - \pi_j) \, \mathrm{NB}(x_j; \mu_j, k_j), \qquad
               \log \mu_j = r_j, \quad \log k_j = s_j, \quad \mathrm{logit} \, \pi_j = g_j
@@ -219,11 +219,11 @@ class ZeroInflatedNegativeBinomial(MassEmission):
         return _ZeroInflated(_negative_binomial(log_mean, log_size), gate_logits=gate)
 
     def start(self, x: Tensor) -> Tensor:
-        """Of the shares of zeros with which mean and variance are those of x, the one whose P(0) is nearest to x's."""
+        """Among shares of zeros that match the mean and variance of x, the one whose P(0) is closest to x's."""
         mean, variance = _moments(x)
         gate = ((torch.arange(SHARES).to(mean) + 0.5) / SHARES)[:, None]
         of_rest = mean / (1 - gate)
-        # pi mu of what variance / mean exceeds 1 by is the zeros', the rest mu / k
+        # of variance / mean - 1, pi mu comes from the zeros, the rest is mu / k
         size = of_rest / (variance / mean - 1 - gate * of_rest).clamp(min=LEAST_EXCESS)
         zero = gate + (1 - gate) * (-size * (of_rest / size).log1p()).exp()
         zeros = (x == 0).sum(0) / (~x.isnan()).sum(0)
@@ -233,7 +233,7 @@ class ZeroInflatedNegativeBinomial(MassEmission):
 
 
 class BetaBinomial(MassEmission):
-    r"""Counts out of a known total, more spread than binomial ones: their probability is beta-distributed.
+    r"""Overdispersed counts out of a known total: their probability is beta-distributed.
 
     .. math:: P(x_j \mid z) = \binom{n_j}{x_j}
               \frac{B(x_j + \kappa_j m_j, \; n_j - x_j + \kappa_j (1 - m_j))}{B(\kappa_j m_j, \; \kappa_j (1 - m_j))},
@@ -260,17 +260,17 @@ class BetaBinomial(MassEmission):
 
     def forward(self, parameters: Tensor) -> dist.TorchDistribution:
         """From (a, b), (..., 2, d)."""
-        # so far out a probability is 0 or 1 but for 1e-11, and a concentration one that single precision knows
+        # this far out a probability is within 1e-11 of 0 or 1, and single precision can hold the concentration
         a, b = parameters.clamp(-LARGEST, LARGEST).unbind(-2)
         return _BetaBinomial(b.exp() * a.sigmoid(), b.exp() * (-a).sigmoid(), self.total)
 
     def start(self, x: Tensor) -> Tensor:
-        """The mean of x, and the kappa with which the variance is that of x, if there is one."""
+        """The mean of x, and the kappa that gives the variance of x, if there is one."""
         mean, variance = _moments(x)
         total = self.total.to(mean)
         least = 0.5 / len(x) / total
         m = (mean / total).clamp(least, 1 - least)
-        # 1 / (1 + kappa): how alike two of a total are
+        # 1 / (1 + kappa): the correlation of two trials of a total
         alike = (variance / (total * m * (1 - m)) - 1) / (total - 1).clamp(min=1)
         return torch.stack([m.logit(), -alike.clamp(LEAST_EXCESS, 1 - LEAST_EXCESS).logit()]).to(x)
 
@@ -281,7 +281,7 @@ def _negative_binomial(log_mean: Tensor, log_size: Tensor) -> _NegativeBinomial:
 
 
 def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance of the columns of x (N, d), of zeros alone that of half a count; gaps are left out."""
+    """Mean and variance of the columns of x (N, d), for all zeros those of half a count; gaps are left out."""
     x = x.double()
     mean = x.nanmean(0)
     return mean.clamp(min=0.5 / len(x)), (x - mean).square().nanmean(0)

@@ -1,4 +1,4 @@
-"""What every emission is: a likelihood of columns, without the network that it hangs on."""
+"""The base of emissions: a likelihood of columns, without its network."""
 
 import math
 
@@ -9,15 +9,15 @@ __all__ = ["Emission", "MassEmission"]
 
 
 class Emission(nn.Module):
-    """From numbers, ``outputs`` of them for a column, to the distribution of d columns that has them for parameters.
+    """From ``outputs`` parameters per column to the distribution of d columns.
 
-    A subclass says ``outputs`` and writes :meth:`forward`. It may also have, and need not:
+    A subclass sets ``outputs`` and writes :meth:`forward`. Optional:
 
-    - ``start(x)``: the numbers to begin with, (outputs, d), from the training part x (N, d): a decoder's are added.
-    - ``settled``: names of buffers that are fixed from data, and that the distribution depends on.
+    - ``start(x)``: the initial parameters, (outputs, d), from the training part x (N, d); the decoder's are added.
+    - ``settled``: names of buffers fixed from data on which the distribution depends.
 
-    Values are in the units that the model sees: real columns standardised, positive ones divided by their standard
-    deviation, those of the unit interval, counts, levels, zeros and ones and the numbers of categories as they are.
+    Values are in the model's units: real columns standardised, positive ones divided by their standard deviation;
+    numbers in the unit interval, counts, levels, zeros and ones and category numbers are unchanged.
     """
 
     outputs: int
@@ -32,7 +32,7 @@ class Emission(nn.Module):
 
 
 class MassEmission(Emission):
-    """One of values that are counted: each has a probability."""
+    """An emission of discrete values: each has a probability."""
 
     def log_density_bound(self) -> float:
         """0: a probability is at most 1."""

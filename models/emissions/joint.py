@@ -13,7 +13,7 @@ __all__ = ["FullNormal", "LowRankNormal"]
 
 
 class LowRankNormal(Emission):
-    r"""A covariance of low rank, and a diagonal.
+    r"""A low-rank covariance plus a diagonal.
 
     .. math:: p(x \mid z) = N(x; \mu, F F^\top + \mathrm{diag}(\xi + e^v)) \le (2 \pi \xi)^{-D/2}
 
@@ -22,7 +22,7 @@ class LowRankNormal(Emission):
     Monteiro et al. (2020), Stochastic Segmentation Networks, https://arxiv.org/abs/2006.06015
 
     Args:
-        rank: of F, (d, rank).
+        rank: the rank of F, (d, rank).
         floor: xi, a variance; 0 for none, and no bound.
 
     >>> LowRankNormal(rank=2)(torch.zeros(5, 4, 3)).event_shape
@@ -55,7 +55,7 @@ class FullNormal(Emission):
     https://arxiv.org/abs/1802.07079
 
     Args:
-        columns: d, of which the decoder gives 1 + d numbers each.
+        columns: d; the decoder gives 1 + d numbers for each.
 
     >>> FullNormal(3)(torch.zeros(5, 4, 3)).variance[0]
     tensor([1., 1., 1.])

@@ -45,7 +45,7 @@ class PerColumn(dist.TorchDistribution):  # type: ignore[misc]
         return PerColumn([(columns, fn.expand((*batch_shape, len(columns)))) for columns, fn in self.parts])
 
     def in_order(self, of_parts: Sequence[Tensor]) -> Tensor:
-        """What each part says of its columns, (..., d) each, in the order of the columns, (..., D)."""
+        """The results of each part for its columns, (..., d) each, in the order of the columns, (..., D)."""
         shape = torch.broadcast_shapes(*(values.shape[:-1] for values in of_parts))
         together = torch.cat([values.expand(*shape, values.shape[-1]) for values in of_parts], dim=-1)
         return together[..., self.places]
@@ -67,12 +67,12 @@ class PerColumn(dist.TorchDistribution):  # type: ignore[misc]
 
     @property
     def mean(self) -> Tensor:
-        """The mean of each column; of categories, whose numbers are no amounts, not a number."""
+        """The mean of each column; NaN for categories, whose numbers are not amounts."""
         return self.in_order([_moment(fn, "mean") for _, fn in self.parts])
 
     @property
     def variance(self) -> Tensor:
-        """The variance of each column; of categories not a number."""
+        """The variance of each column; NaN for categories."""
         return self.in_order([_moment(fn, "variance") for _, fn in self.parts])
 
 
@@ -120,8 +120,8 @@ class Columns(Emission):
 
     .. math:: p(x \mid z) = \prod_j p_j(x_j; h_j)
 
-    Bounded where the emission of every column is. After Nazábal et al. (2020), HI-VAE, https://arxiv.org/abs/1807.03653,
-    without its approximations: its counts have Stirling's formula, and masses that add up to more than 1.
+    Bounded if the emission of every column is. After Nazábal et al. (2020), HI-VAE, https://arxiv.org/abs/1807.03653,
+    but without its approximation of counts by Stirling's formula, whose masses add up to more than 1.
 
     Args:
         parts: groups of columns, each with its emission; together all D columns.
@@ -140,7 +140,7 @@ class Columns(Emission):
 
     @property
     def sizes(self) -> list[int]:
-        """How many numbers each group takes."""
+        """How many parameters each group takes."""
         return [emission.outputs * len(columns) for columns, emission in self.parts]
 
     def forward(self, parameters: Tensor) -> dist.TorchDistribution:
@@ -153,7 +153,7 @@ class Columns(Emission):
         )
 
     def start(self, x: Tensor) -> Tensor:
-        """Where each group starts, and zeros for one that does not say."""
+        """The start of each group, zeros if it has none."""
         return torch.cat(
             [
                 emission.start(x[:, columns]).flatten() if hasattr(emission, "start") else x.new_zeros(size)
@@ -162,6 +162,6 @@ class Columns(Emission):
         )
 
     def log_density_bound(self) -> float:
-        """That of one column on average: as often as there are columns, their sum."""
+        """The bound of one column on average, so that times the number of columns it is their sum."""
         bounds = [emission.log_density_bound() for columns, emission in self.parts for _ in columns]
         return float(sum(bounds)) / len(bounds)

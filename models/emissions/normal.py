@@ -1,4 +1,4 @@
-"""Normal emissions of real columns, in standardised units: what the variance may be decides what is bounded."""
+"""Normal emissions of real columns, in standardised units: the form of the variance decides what is bounded."""
 
 import math
 from collections.abc import Iterable
@@ -30,7 +30,7 @@ SPREAD = 1.0364333894937898  # -Phi^-1(0.15): how many standard deviations a nor
 
 
 class LearnedNormal(Emission):
-    r"""Mean and variance are both functions of z; the density is unbounded.
+    r"""Mean and variance both depend on z; the density is unbounded.
 
     .. math:: p(x_j \mid z) = N(x_j; \mu_j, e^{v_j})
 
@@ -82,7 +82,7 @@ class ConstrainedNormal(Emission):
 
 
 class FixedNormal(Emission):
-    r"""Mean only: squared error with its full constant.
+    r"""A learned mean only: squared error with its full constant.
 
     .. math:: p(x_j \mid z) = N(x_j; \mu_j, s^2) \le (2 \pi)^{-1/2} / s
 
@@ -131,14 +131,14 @@ class _OfOneScale(Emission):
 
 
 class SharedNormal(_OfOneScale):
-    r"""One learned variance for all columns, whatever z.
+    r"""One learned variance for all columns, independent of z.
 
     .. math:: p(x_j \mid z) = N(x_j; \mu_j, \sigma^2), \qquad
               \log \sigma = c + \mathrm{softplus}(s - c) \ge c \text{ with a soft clip } c, \text{ else } s
 
-    No single datum can be collapsed onto any more, but a mean that passes through every datum, or data on a surface
-    that the mean covers, still takes the likelihood to infinity as sigma vanishes. With the clip, the density is at
-    most (2 pi)^(-1/2) e^(-c).
+    It cannot collapse onto a single datum, but if the mean passes through every datum, or the data lie on a surface
+    that the mean covers, the likelihood still goes to infinity as sigma vanishes. With the clip, the density is at most
+    (2 pi)^(-1/2) e^(-c).
 
     Rybkin, Daniilidis & Levine (2021), sigma-VAE, https://arxiv.org/abs/2006.13202; Dai et al. (2018), Theorem 5,
     https://arxiv.org/abs/1706.05148
@@ -160,13 +160,13 @@ class SharedNormal(_OfOneScale):
 
 
 class ColumnNormal(SharedNormal):
-    r"""One learned variance for each column, whatever z: what is commonest in practice.
+    r"""One learned variance per column, independent of z: the most common choice in practice.
 
     .. math:: p(x_j \mid z) = N(x_j; \mu_j, \sigma_j^2), \qquad
               \log \sigma_j = c + \mathrm{softplus}(s_j - c) \ge c \text{ with a soft clip } c, \text{ else } s_j
 
-    One column is enough for a collapse: where it takes few values, the mean can be each of them on a stretch of z, and
-    its variance vanishes on all data at once. With the clip, the density is at most (2 pi)^(-1/2) e^(-c).
+    One column with few values is enough for a collapse: the mean can be each of them on a stretch of z, and the
+    variance vanishes on all data at once. With the clip, the density is at most (2 pi)^(-1/2) e^(-c).
 
     As in TVAE, which keeps sigma above 0.01: Xu et al. (2019), https://arxiv.org/abs/1907.00503
 
@@ -184,13 +184,13 @@ class ColumnNormal(SharedNormal):
 
 
 class OptimalNormal(_OfOneScale):
-    r"""One variance for all columns, the best there is for the data.
+    r"""One variance for all columns, the best for the data.
 
     .. math:: p(x_j \mid z) = N(x_j; \mu_j, \sigma^2), \qquad
               \sigma^2 = \frac{1}{D} E_{x} E_{q(z \mid x)} \lVert x - \mu(z) \rVert^2
 
-    :meth:`best` takes the outer mean over a batch, :meth:`settle` over all that it is given, for good. Bounded as
-    :class:`SharedNormal` is.
+    :meth:`best` takes the outer mean over a batch; :meth:`settle` takes it over everything it is given and fixes it.
+    Bounded like :class:`SharedNormal`.
 
     Rybkin, Daniilidis & Levine (2021), optimal sigma-VAE, https://arxiv.org/abs/2006.13202
 
@@ -206,26 +206,26 @@ class OptimalNormal(_OfOneScale):
         self.register_buffer("log_scale", torch.zeros(()))
 
     def forward(self, parameters: Tensor) -> dist.TorchDistribution:
-        """N(mu, sigma^2) from mu, (..., 1, d), with the sigma that was settled."""
+        """N(mu, sigma^2) from mu, (..., 1, d), with the settled sigma."""
         return self.normal(parameters, self.log_scale)
 
     def best(self, parameters: Tensor, x: Tensor) -> dist.TorchDistribution:
-        """The same with the sigma that suits x (..., d) best."""
+        """The same with the best sigma for x (..., d)."""
         return self.normal(parameters, _mean_square([(parameters, x)]).log() / 2)
 
     def settle(self, blocks: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """Fix sigma to what suits best the blocks of rows x (B, d) that the means (B, 1, d) are given with."""
+        """Fix sigma to the best value for blocks of rows x (B, d) with means (B, 1, d)."""
         self.log_scale.copy_(_mean_square(blocks).log() / 2)
 
 
 class RatioNormal(Emission):
-    r"""A learned variance of which the largest is at most c times the smallest, over columns and latents.
+    r"""Learned variances, the largest at most c times the smallest, over columns and latents.
 
     .. math:: p(x_j \mid z) = N(x_j; \mu_j, \sigma_j^2), \qquad
               \sigma_j^2 = e^b c^{\,\mathrm{sigmoid}\, v_j} \in (e^b, c\, e^b)
 
-    One datum cannot be collapsed onto alone; as with one shared variance, all variances may still vanish together where
-    the mean passes through every datum. The constraint is equivariant: it does not change with the units of x.
+    It cannot collapse onto a single datum; as with one shared variance, all variances may still vanish together if the
+    mean passes through every datum. The constraint does not change with the units of x.
 
     After Hathaway (1985), https://doi.org/10.1214/aos/1176349557, whose constraint is on a mixture's components
 
@@ -252,13 +252,13 @@ class RatioNormal(Emission):
 
 
 class NaturalNormal(Emission):
-    r"""A normal by its natural parameters, whose head decides how fast the likelihood runs away.
+    r"""A normal by natural parameters; the head decides how fast the likelihood runs away.
 
     .. math:: p(x_j \mid z) = N(x_j; m_j / \lambda_j, 1 / \lambda_j), \qquad
               \lambda_j = \mathrm{softplus}\, a_j \text{ or } e^{a_j}
 
-    Unbounded: at its mean the log density grows as (1/2) log a under softplus, and as a/2 under the exponential.
-    lambda is twice minus the second natural parameter, m the first.
+    Unbounded: at its mean the log density grows like (1/2) log a under softplus, and like a/2 under the exponential.
+    m is the first natural parameter, lambda is -2 times the second.
 
     Immer et al. (2023), https://openreview.net/forum?id=A6EquH0enk
 
@@ -283,13 +283,13 @@ class NaturalNormal(Emission):
 
 
 class QuantileNormal(Emission):
-    r"""The median and the 15 % quantile of each column; as a density, the normal that has them.
+    r"""The median and the 15 % quantile of each column; as a density, the normal with these quantiles.
 
     .. math:: \mu = Q_{50}, \qquad \sigma = \frac{Q_{50} - Q_{15}}{1.0364}, \qquad
               Q_{15} = Q_{50} - \mathrm{softplus}\, v
 
-    The quantiles are in order by construction. Trained by the pinball loss, which is bounded; the plug-in normal, under
-    which evidence is reported, is not, and is not what was maximised.
+    The quantiles are in order by construction. It is trained by the pinball loss, which is bounded; the plug-in normal,
+    whose evidence is reported, is not bounded and was not maximised.
 
     Akrami et al. (2020), https://arxiv.org/abs/2010.09042
 
@@ -307,7 +307,7 @@ class QuantileNormal(Emission):
 
 
 def _mean_square(blocks: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
-    """The mean of (x - mu)^2 over the entries of x (B, d) that were observed, the means being (B, 1, d)."""
+    """The mean of (x - mu)^2 over the observed entries of x (B, d), with means (B, 1, d)."""
     sums = []
     for parameters, x in blocks:
         (mean,) = parameters.unbind(-2)

@@ -15,9 +15,9 @@ from .emission import MassEmission
 
 __all__ = ["BinnedMixture", "BinnedOrdinal", "Cumulative", "CumulativeOrdinal", "LogisticMixtureOrdinal"]
 
-FARTHEST = 15.0  # of a log scale from that of the levels: beyond it cells have all, or hardly any, of a component
-ROUNDS = 20  # of EM, to start from
-LITTLE = 1e-3  # of a weight: of a component without one nothing is learned
+FARTHEST = 15.0  # largest log ratio of a scale to that of the levels: beyond it cells hold all or none of a component
+ROUNDS = 20  # rounds of EM for the start
+LITTLE = 1e-3  # least weight: a component with weight 0 learns nothing
 
 
 class BinnedOrdinal(MassEmission):
@@ -27,8 +27,8 @@ class BinnedOrdinal(MassEmission):
               - \Phi\!\left(\frac{x_j - w_j/2 - \mu_j}{\sigma_j}\right), \qquad
               \mu_j = c_j + s_j a_j, \quad \sigma_j = s_j e^{v_j/2}
 
-    with c_j the middle of the levels and s_j their standard deviation. A vanishing sigma gives a level all of the mass,
-    and no more: the logarithm is at most 0. As the discretised logistic of Salimans et al. (2017),
+    with c_j the middle of the levels and s_j their standard deviation. A vanishing sigma gives a level all the mass and
+    no more: the logarithm is at most 0. Like the discretised logistic of Salimans et al. (2017),
     https://arxiv.org/abs/1701.05517
 
     Args:
@@ -62,12 +62,12 @@ class BinnedOrdinal(MassEmission):
     def forward(self, parameters: Tensor) -> dist.TorchDistribution:
         """From (a, v), (..., 2, d)."""
         a, v = parameters.unbind(-2)
-        # a scale of 0 is none too small
+        # a scale of 0 is allowed
         normal = dist.Normal(self.middle + self.spread * a, self.spread * (v / 2).exp(), validate_args=False)
         return Binned(normal, self.width, (self.low, self.high), levels=self.count)
 
     def start(self, x: Tensor) -> Tensor:
-        """The mean and the variance of x, which is at least that within a cell."""
+        """The mean and the variance of x, which is at least the variance within a cell."""
         mean = x.nanmean(0)
         variance = (x - mean).square().nanmean(0).maximum(self.width.square() / 12)
         return torch.stack([(mean - self.middle) / self.spread, (variance / self.spread.square()).log()])
@@ -77,7 +77,7 @@ class BinnedMixture(ByMoments, dist.MixtureSameFamily):  # type: ignore[misc]
     """A mixture of distributions that are each :class:`~zoo.models.ordinal.Binned`: a mass, at most 1."""
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """The mixture's; above 0 is the rounding of weights."""
+        """The mixture's log mass; only rounding of weights puts it above 0."""
         return super().log_prob(x).clamp(max=0.0)  # type: ignore[no-any-return]
 
     def _moments(self) -> tuple[Tensor, Tensor]:
@@ -130,7 +130,7 @@ class LogisticMixtureOrdinal(MassEmission):
         return BinnedMixture(dist.Categorical(logits=logits), cells)
 
     def start(self, x: Tensor) -> Tensor:
-        """What a few rounds of EM find from components evenly over the levels: equal ones would stay equal."""
+        """The result of a few rounds of EM from components spread over the levels; equal ones would stay equal."""
         low, high, width, middle, spread = (part[:, None] for part in self.levels.buffers())
         value = low + width * torch.arange(self.levels.count).to(x)[:, None, None]  # (V, d, 1)
         number = ((x - low[:, 0]) / width[:, 0]).round().nan_to_num().long()
@@ -144,7 +144,7 @@ class LogisticMixtureOrdinal(MassEmission):
             numbers = torch.stack([weight.log(), (mean - middle) / spread, log_scale.log()]).mT.flatten(0, 1)
             mass = self(numbers).component_distribution.log_prob(value)
             share = shares * (weight.log() + mass).softmax(-1)
-            # as if there were a little of each component where it was put
+            # as if a little of each component stayed at its start
             weight = share.sum(0) + LITTLE
             mean = ((share * value).sum(0) + LITTLE * place) / weight
             variance = ((share * (value - mean).square()).sum(0) + LITTLE * (step / 4).square()) / weight
@@ -158,8 +158,8 @@ class Cumulative(dist.TorchDistribution):  # type: ignore[misc]
 
     Args:
         position: h, shape (..., d).
-        thresholds: theta, increasing, (d, V - 1); of a column of fewer levels the last are not used.
-        low, width, count: the first level, the distance of two and how many there are, (d,).
+        thresholds: theta, increasing, (d, V - 1); a column with fewer levels does not use the last ones.
+        low, width, count: the first level, the distance between levels and their number, (d,).
     """
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
@@ -175,7 +175,7 @@ class Cumulative(dist.TorchDistribution):  # type: ignore[misc]
         return Cumulative(position, self.thresholds, self.low, self.width, self.count)
 
     def ends(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Theta - h below and above the level that x is, and whether it is the first and the last one."""
+        """Theta - h below and above the level of x, and whether it is the first and the last one."""
         k = torch.round((x - self.low) / self.width).long()
         shape = torch.broadcast_shapes(k.shape, self.position.shape)
         table, most = self.thresholds.expand(*shape, -1), self.thresholds.shape[-1] - 1
@@ -212,7 +212,7 @@ class Cumulative(dist.TorchDistribution):  # type: ignore[misc]
 
     @property
     def mean(self) -> Tensor:
-        """The mean level: the number of one is how many levels it is above."""
+        """The mean level, by the number of levels each lies above."""
         return self.low + self.width * (1 - self.cumulative()).sum(-1)
 
     @property
@@ -224,7 +224,7 @@ class Cumulative(dist.TorchDistribution):  # type: ignore[misc]
 
 
 class CumulativeOrdinal(MassEmission):
-    r"""Levels as intervals of a logistic variable, whose ends each column learns.
+    r"""Levels as intervals of a logistic variable, with learned ends per column.
 
     .. math:: P(x_j \le \mathrm{level}_k \mid z) = \mathrm{sigmoid}(\theta_{kj} - h_j), \qquad
               \theta_{kj} = \theta_{0j} + \sum_{i=1}^{k} \mathrm{softplus}\, d_{ij}

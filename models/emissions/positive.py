@@ -14,20 +14,20 @@ from .emission import Emission
 __all__ = ["Gamma", "GammaByMean", "LogNormal"]
 
 LOG_TAU = math.log(2 * math.pi)
-LARGEST = 300.0  # of a log parameter: double precision still multiplies two such numbers
+LARGEST = 300.0  # largest log parameter: double precision can still multiply two such numbers
 ENDLESS = 1e45  # beyond all of single precision; an infinite width has no gradient
-CLEAR = 0.5  # of k x / mu: below it e^-(k x / mu) is about constant
-FURTHEST = 5.0  # of a log: from k x / mu = 1/2 or the mean on, whichever is more, nothing is so far above
-LEAST = 1e-4  # of a variance of logs, to start from
+CLEAR = 0.5  # value of k x / mu below which e^-(k x / mu) is nearly constant
+FURTHEST = 5.0  # log distance: nothing lies so far above the larger of k x / mu = 1/2 and the mean
+LEAST = 1e-4  # least variance of logs at the start
 
 
 class LogNormal(Emission):
-    r"""A log-normal: the logarithm is normal, of a variance that is at least a floor.
+    r"""A log-normal: the logarithm is normal, with a variance of at least a floor.
 
     .. math:: p(x_j \mid z) = \frac{1}{x_j} N(\log x_j; \mu_j, \xi + e^{v_j}) \le \frac{1}{x_j \sqrt{2 \pi \xi}}
 
-    At any given data that is bounded over the parameters; over x it is not, where x goes to 0. With a floor of 0 it is
-    bounded over neither: v falls where mu = log x.
+    For given data this is bounded over the parameters, but not over x, as x goes to 0. With a floor of 0 it is bounded
+    over neither: v falls where mu = log x.
 
     Args:
         floor: xi, a variance of log x; 0 is none.
@@ -49,11 +49,11 @@ class LogNormal(Emission):
 
 
 class GammaByMean(Continuous):
-    r"""A gamma distribution by its mean and shape, in double precision whatever its parameters are in.
+    r"""A gamma distribution by mean and shape, in double precision whatever the precision of its parameters.
 
     .. math:: p(x) = \frac{(k / \mu)^k}{\Gamma(k)} \, x^{k - 1} e^{-k x / \mu}
 
-    As a density of log x it is log-concave, with its peak at log mu: there it is known without a large number, and it
+    As a density of log x it is log-concave with its peak at log mu, where it is computed without large numbers. It
     falls from there as e^-D, :math:`D = k (e^s - 1 - s)`, s = log (x / mu).
 
     Args:
@@ -73,7 +73,7 @@ class GammaByMean(Continuous):
         return (_log_peak(log_k) - log_k.exp() * (s.expm1() - s) - log_x).to(x.dtype)
 
     def log_mass(self, low: Tensor, high: Tensor, width: Any) -> Tensor:
-        """In two parts: next to 0, where there may be a pole, and about the peak."""
+        """In two parts: near 0, which may be a pole, and around the peak."""
         log_mean, log_k = self._logs()
         given, outside = torch.as_tensor(width, device=low.device).double(), high <= 0
         whole = torch.where(low > 0, given, high.double()).clamp(max=ENDLESS)
@@ -84,7 +84,7 @@ class GammaByMean(Continuous):
         return torch.where(outside, -torch.inf, mass).to(low.dtype)
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
-        """Draws, above 0 also where rounding would make it that."""
+        """Draws, kept above 0 where rounding would give 0."""
         log_mean, log_k = self._logs()
         kind = self.log_mean.dtype
         return (log_gamma_draws(log_k, sample_shape) + log_mean - log_k).exp().to(kind).clamp(torch.finfo(kind).tiny)
@@ -109,7 +109,7 @@ def _log_peak(log_k: Tensor) -> Tensor:
 
 
 def _log_next_to_zero(below: Tensor, width: Tensor, log_k: Tensor) -> Tensor:
-    """The part of an interval of y = k x / mu in (0, 1/2), which is y^k but for what e^-y changes of it."""
+    """The part of an interval of y = k x / mu in (0, 1/2), which is y^k up to the factor e^-y."""
     empty, endless = below >= CLEAR, below <= 0
     below = torch.where(empty, CLEAR / 2, below)
     width = torch.where(empty, CLEAR / 2, torch.where(width <= CLEAR - below, width, CLEAR - below))
@@ -143,7 +143,7 @@ class Gamma(Emission):
     .. math:: p(x_j \mid z) = \frac{(k_j / \mu_j)^{k_j}}{\Gamma(k_j)} \, x_j^{k_j - 1} e^{-k_j x_j / \mu_j}, \qquad
               \log \mu_j = r_j, \quad \log k_j = s_j
 
-    Without a bound: where mu = x and k grows it does as :math:`\sqrt k`. McCullagh & Nelder (1989), Generalized Linear
+    Unbounded: if mu = x, it grows like :math:`\sqrt k`. McCullagh & Nelder (1989), Generalized Linear
     Models, chapter 8, https://doi.org/10.1201/9780203753736
 
     >>> Gamma()(torch.tensor([[0.0], [1.0]])).variance

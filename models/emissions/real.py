@@ -12,12 +12,12 @@ __all__ = ["GammaPrecision", "Laplace", "Logistic", "StudentT"]
 
 
 class StudentT(Emission):
-    r"""Student's t, with the tails that its degrees of freedom say.
+    r"""Student's t, with tails set by its degrees of freedom.
 
     .. math:: p(x_j \mid z) = t_{\nu_j}(x_j; \mu_j, s_j), \qquad \nu_j = \nu_0 + \mathrm{softplus}\, a_j, \quad
               s_j = s_0 + \mathrm{softplus}\, b_j, \qquad p \le (2 \pi)^{-1/2} / s_0
 
-    The density at the mode rises with nu to that of a normal, which is the bound; without s_0 there is none.
+    The density at the mode rises with nu to the normal's, which is the bound; without s_0 there is none.
     Takahashi et al. (2018), https://doi.org/10.24963/ijcai.2018/374 (s_0 = 1e-6), and Mattei & Frellsen (2019),
     https://arxiv.org/abs/1812.02633 (1e-3), both with nu_0 = 3
 
@@ -48,13 +48,13 @@ class StudentT(Emission):
 
 
 class GammaPrecision(Emission):
-    r"""A normal whose precision is gamma-distributed, and integrated out: Student's t.
+    r"""A normal whose precision is gamma-distributed and integrated out: Student's t.
 
     .. math:: p(x_j \mid z) = \int N(x_j; \mu_j, 1/\lambda) \, \mathrm{Gamma}(\lambda; \alpha_j, \beta_j) \, d\lambda
               = t_{2 \alpha_j}(x_j; \mu_j, \sqrt{\beta_j / \alpha_j}), \qquad
               \alpha_j = \mathrm{softplus}\, a_j, \quad \beta_j = \mathrm{softplus}\, b_j
 
-    Unbounded, where beta falls. For the objective "variational-variance", which takes off how far the gamma is from a
+    Unbounded as beta falls. For the objective "variational-variance", which subtracts the gamma's divergence from a
     prior. Stirn & Knowles (2020), V3AE, https://arxiv.org/abs/2006.04910
 
     >>> import torch
@@ -72,7 +72,7 @@ class GammaPrecision(Emission):
 
 
 class Laplace(Emission):
-    r"""Absolute instead of squared error: single wild values cost less.
+    r"""Absolute error instead of squared: single wild values cost less.
 
     .. math:: p(x_j \mid z) = \frac{1}{2 b_j} e^{-|x_j - m_j| / b_j}, \qquad b_j = b_0 + e^{v_j}, \qquad
               p \le \frac{1}{2 b_0}
@@ -104,7 +104,7 @@ class Laplace(Emission):
 
 
 class Logistic(Emission):
-    r"""A logistic: tails that fall as a Laplace's do, and a round top.
+    r"""A logistic: tails like a Laplace's and a round top.
 
     .. math:: p(x_j \mid z) = \frac{e^{-u}}{s_j (1 + e^{-u})^2}, \qquad u = \frac{x_j - m_j}{s_j}, \quad
               s_j = s_0 + e^{v_j}, \qquad p \le \frac{1}{4 s_0}

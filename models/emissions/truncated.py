@@ -1,4 +1,4 @@
-"""The normal cut to [0, 1], as an emission."""
+"""The normal truncated to [0, 1], as an emission."""
 
 import math
 from typing import Any
@@ -14,11 +14,11 @@ from .unit import OnUnit
 
 __all__ = ["NormalOnUnit", "TruncatedNormal"]
 
-LARGEST = 300.0  # of a log parameter: double precision still multiplies two such numbers
-LEAST = 1e-4  # of a variance, or of how far a mean is from 0 and 1, to start from
-NEWTON = 12  # steps, that double the digits from one on
-ASYMPTOTIC = 30.0  # where a series of Mills' ratio has the digits of double precision
-FLAT = 1e-4  # of a density's change over an interval, whose cube is lost in rounding
+LARGEST = 300.0  # largest log parameter: double precision can still multiply two such numbers
+LEAST = 1e-4  # least variance, or distance of a mean from 0 and 1, at the start
+NEWTON = 12  # steps, each of which doubles the digits
+ASYMPTOTIC = 30.0  # from here a series of Mills' ratio is exact in double precision
+FLAT = 1e-4  # change of a density over an interval whose cube is lost in rounding
 
 
 class NormalOnUnit(ByMoments, OnUnit):
@@ -26,8 +26,8 @@ class NormalOnUnit(ByMoments, OnUnit):
 
     .. math:: p(x) = N(x; \mu, \sigma^2) \Big/ \int_0^1 N(t; \mu, \sigma^2) \, dt
 
-    All is measured from the highest point of [0, 1], so that nothing is lost where mu is far outside. That point has no
-    gradient: any other would do as well.
+    Everything is measured from the highest point of [0, 1], so nothing is lost if mu is far outside. That point has no
+    gradient, since any other would do as well.
 
     Args:
         loc: mu.
@@ -43,7 +43,7 @@ class NormalOnUnit(ByMoments, OnUnit):
         return (-self._fall(x.double()) - self._log_whole()).to(x.dtype)
 
     def log_mass_between(self, below: Tensor, above: Tensor, width: Tensor) -> Tensor:  # noqa: ARG002
-        """What is under the density from one end of the interval to the other, over what is under all of it."""
+        """The integral of the density over the interval, relative to the whole."""
         highest, under, _ = self._sides(below, width)
         return (under[0] + under[1]).log() - self._fall(highest) - self._log_whole()
 
@@ -62,7 +62,7 @@ class NormalOnUnit(ByMoments, OnUnit):
         return self.loc.double(), self.log_scale.double().clamp(-LARGEST, LARGEST).exp()
 
     def _fall(self, x: Tensor) -> Tensor:
-        """How much less the log density is than at the highest point of [0, 1]: a product, of which nothing cancels."""
+        """How far the log density is below its highest point in [0, 1]: a product, so nothing cancels."""
         loc, scale = self._parameters()
         peak = loc.detach().clamp(0, 1)
         return (x - peak) / scale * ((x - loc) + (peak - loc)) / scale / 2
@@ -133,12 +133,12 @@ def _tail_quantile(level: Tensor, slope: Tensor, end: Tensor) -> Tensor:
 
 
 class TruncatedNormal(Emission):
-    r"""A normal cut to [0, 1].
+    r"""A normal truncated to [0, 1].
 
     .. math:: p(x_j \mid z) = \frac{N(x_j; \mu_j, e^{v_j})}{\Phi((1 - \mu_j) / \sigma_j) - \Phi(-\mu_j / \sigma_j)},
               \qquad \sigma_j = e^{v_j / 2}
 
-    Without a bound, where mu = x and v falls.
+    Unbounded, where mu = x and v falls.
 
     >>> fn = TruncatedNormal()(torch.tensor([[0.5, -1e4], [-2.0, 0.0]]))
     >>> fn.log_prob(torch.tensor([0.5, 0.0]))

@@ -29,20 +29,20 @@ class OnUnit(Continuous):
     support: constraints.Constraint = constraints.unit_interval
 
     def log_mass(self, low: Tensor, high: Tensor, width: Any) -> Tensor:
-        """That of the part of (low, high) that is in [0, 1], in double precision."""
+        """The log mass of the part of (low, high) inside [0, 1], in double precision."""
         below, above, width, outside = _cell(low, high, width)
         inside = self.log_mass_between(below, above, width).clamp(max=0)
         return torch.where(outside, -torch.inf, inside).to(low.dtype)
 
     def log_mass_between(self, below: Tensor, above: Tensor, width: Tensor) -> Tensor:
-        """Log of the mass of an interval, from what is below it, above it and in it, that add up to 1."""
+        """Log of the mass of an interval, from the masses below, above and in it, which add up to 1."""
         raise NotImplementedError
 
 
 def _cell(low: Tensor, high: Tensor, width: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What of [0, 1] is below (low, high), above and in it; and if nothing is in it, all three being a third.
+    """The parts of [0, 1] below (low, high), above it and in it; each is a third if nothing is in it.
 
-    An end that rounding alone keeps from 0 or 1 is there, so that the masses of all levels add up to one.
+    An end that only rounding keeps from 0 or 1 counts as there, so that the masses of all levels add up to one.
     """
     rounding = 2 * torch.finfo(low.dtype).eps
     given = torch.as_tensor(width, device=low.device).double()
@@ -56,12 +56,12 @@ def _cell(low: Tensor, high: Tensor, width: Any) -> tuple[Tensor, Tensor, Tensor
 
 
 def to_open(x: Tensor, kind: torch.dtype) -> Tensor:
-    """Draws that rounding takes to 0 or 1, where the density is 0 or infinite, to the number next to it."""
+    """Move draws that rounding takes to 0 or 1, where the density is 0 or infinite, to the adjacent number."""
     return x.to(kind).clamp(torch.finfo(kind).tiny, 1 - torch.finfo(kind).eps / 2)
 
 
 class ExponentialOnUnit(OnUnit):
-    r"""An exponential density cut to [0, 1], that may rise or fall.
+    r"""An exponential density truncated to [0, 1], which may rise or fall.
 
     .. math:: p(x) = e^{\eta x} \Big/ \int_0^1 e^{\eta t} \, dt
 
@@ -150,9 +150,9 @@ class ContinuousBernoulli(Emission):
     .. math:: p(x_j \mid z) = C(\lambda_j) \, \lambda_j^{x_j} (1 - \lambda_j)^{1 - x_j}
               = e^{\eta_j x_j} \Big/ \int_0^1 e^{\eta_j t} \, dt, \qquad \eta_j = \mathrm{logit} \, \lambda_j
 
-    Without a bound only at an exact 0 or 1, where it grows as the size of eta does; at any other x it is at most
-    :math:`e^{y - 1} / y`, y the less of x and 1 - x. With a clip c lambda is c + (1 - 2 c) sigmoid a, never nearer to 0
-    or 1, and the bound is that at the ends. Loaiza-Ganem & Cunningham (2019), https://arxiv.org/abs/1907.06845 (c =
+    Unbounded only at an exact 0 or 1, where it grows like the size of eta; at any other x it is at most :math:`e^{y -
+    1} / y`, with y the smaller of x and 1 - x. With a clip c, lambda is c + (1 - 2 c) sigmoid a, never nearer to 0 or
+    1, and the bound is the one at the ends. Loaiza-Ganem & Cunningham (2019), https://arxiv.org/abs/1907.06845 (c =
     1e-4, in their code)
 
     Args:
@@ -236,7 +236,7 @@ class SigmoidOfNormal(ByMoments, OnUnit):
         return to_open(drawn.sigmoid(), self.loc.dtype)
 
     def _moments(self) -> tuple[Tensor, Tensor]:
-        """By quadrature, for want of a closed form; panels end where the sigmoid is steep or the normal high."""
+        """By quadrature, since there is no closed form; panels end where the sigmoid is steep or the normal high."""
         loc, scale = self.loc.double(), self.scale.double()
         steep = [(turn - loc) / scale for turn in (-TURNED, 0.0, TURNED)]
         ends = torch.stack([torch.zeros_like(loc), loc * 0 - TAILS, loc * 0 + TAILS, *steep], dim=-1)
@@ -255,7 +255,7 @@ class LogitNormal(Emission):
 
     .. math:: p(x_j \mid z) = \frac{N(\mathrm{logit} \, x_j; \mu_j, e^{v_j})}{x_j (1 - x_j)}
 
-    Without a bound, where mu = logit x and v falls. At an exact 0 or 1 the log density is minus infinity.
+    Unbounded, where mu = logit x and v falls. At an exact 0 or 1 the log density is minus infinity.
     Aitchison & Shen (1980), Logistic-Normal Distributions: Some Properties and Uses,
     https://doi.org/10.1093/biomet/67.2.261
 

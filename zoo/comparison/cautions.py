@@ -1,4 +1,4 @@
-"""What ArviZ warns of when rows are compared, in words: few data, rows alike, and the best of many."""
+"""ArviZ's warnings about a comparison, in words: few data, rows that score alike, and the best of many."""
 
 import numpy as np
 import pandas as pd
@@ -9,23 +9,22 @@ __all__ = ["cautions"]
 
 FEW_DATA = 100  # below it arviz_stats.compare (1.3) says "N < 100"
 ALIKE = 4.0  # nats over all data: below it arviz_stats.compare (1.3) says "|elpd_diff| < 4"
-MANY = 11  # rows, more than which arviz_stats.compare (0.8 and 1.3) looks for selection bias
+MANY = 11  # with more rows arviz_stats.compare (0.8 and 1.3) looks for selection bias
 NAMED = 3
 UNCERTAINTY = "Sivula et al., 2025, https://doi.org/10.48550/arXiv.2008.10296"
 SELECTION = "McLatchie & Vehtari, 2024, https://doi.org/10.1007/s11222-024-10442-4"
 
 
 def cautions(table: pd.DataFrame) -> dict[str, list[str]]:
-    """What to be careful about in a comparison, and what to do: at most one text of a kind for each table in it.
+    """What to be careful about in a comparison, and what to do: at most one text of each kind per table.
 
-    The limits are ArviZ's, which it has for cross-validation: fewer than 100 test data, or else a difference below 4
-    nats over all of them, whose error is skewed or has thick tails, so that a normal one does not describe it
-    (Sivula et al., 2025, https://doi.org/10.48550/arXiv.2008.10296); and more than 11 ranked rows, the best of which is
-    optimistic and may lead the middle one by no more than the best of as many equals would
+    The limits are those ArviZ uses for cross-validation. With fewer than 100 test data, or a difference below 4 nats
+    over all of them, the error is skewed or has thick tails, so a normal approximation does not describe it
+    (Sivula et al., 2025, https://doi.org/10.48550/arXiv.2008.10296). Among more than 11 ranked rows the score of the
+    best is optimistic, and its lead over the middle one may be chance
     (McLatchie & Vehtari, 2024, https://doi.org/10.1007/s11222-024-10442-4).
 
-    ``table`` is what :func:`compare` returned. Tables of which there is nothing to say, or in which one row is ranked,
-    are left out.
+    ``table`` is what :func:`compare` returned. Tables without a caution, or with a single ranked row, are left out.
 
     >>> rows = {"table": "density, wine", "rank": [1, 2], "rows": 36, "difference": [0, -1], "log_evidence": [-14, -15]}
     >>> cautions(pd.DataFrame(rows, index=["gmm", "linear-shared"]))["density, wine"][0].partition(":")[0]
@@ -58,7 +57,7 @@ def _alike(ranked: pd.DataFrame) -> str:
         return ""
     names = " and ".join(alike[:NAMED] + [f"{len(alike) - NAMED} more"] * (len(alike) > NAMED))
     return (
-        f"{names}: less than {ALIKE:.0f} nats from the first over all {count:,} test data. Of rows so much alike, "
+        f"{names}: less than {ALIKE:.0f} nats from the first over all {count:,} test data. For rows this close, "
         f"intervals by standard errors are not well calibrated ({UNCERTAINTY}). Take the simplest."
     )
 
@@ -70,15 +69,15 @@ def _many(ranked: pd.DataFrame) -> str:
         return ""
     lead, by_chance = _selection(scores)
     return (
-        f"{len(scores)} rows: the best of so many is optimistic. Its lead over the middle one, {nats(lead, 2)} nats, "
-        f"is {'more' if lead > by_chance else 'no more'} than the best of as many equals would have if all spread "
-        f"between rows were noise, {nats(by_chance, 2)} ({SELECTION}). Score the best again on other data, or mix "
+        f"{len(scores)} rows: the best of so many is optimistic. It leads the middle one by {nats(lead, 2)} nats, "
+        f"{'more' if lead > by_chance else 'no more'} than the {nats(by_chance, 2)} expected if all differences "
+        f"between rows were noise ({SELECTION}). Score the best again on other data, or mix "
         "the rows by their weights."
     )
 
 
 def _selection(scores: np.ndarray[tuple[int], np.dtype[np.float64]]) -> tuple[float, float]:
-    """How far the best score leads the middle one, and how far the best of as many equals would; best first."""
+    """How far the best score leads the middle one, and how far it would by chance alone; scores come best first."""
     from scipy.stats import norm
 
     ahead = scores - scores[len(scores) // 2]

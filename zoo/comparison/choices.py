@@ -1,4 +1,4 @@
-"""What the validation part chooses among runs of one pair that differ in options: the test part chooses nothing."""
+"""Which options the validation part chooses among runs of one pair; the test part chooses nothing."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from zoo.words import nats, places
 
 __all__ = ["Family", "families"]
 
-NAMED = 3  # of those that are tied: who wants them all reads the table
+NAMED = 3  # tied runs that a sentence names; the table shows all
 
 
 @dataclass(frozen=True)
 class Family:
-    """Runs of one pair on the same data that differ in a setting: an option, or how long they were trained.
+    """Runs of one pair on the same data that differ in a setting: an option or the length of training.
 
-    Chosen is the one with the highest validation ELBO of the weights that are scored, averaged over the scored seeds.
-    What other validation rows would have said is not known, since no run records its ELBO by row.
+    The chosen run has the highest validation ELBO of its scored weights, averaged over the scored seeds. How much the
+    choice depends on the validation rows is unknown, since no run records its ELBO by row.
     """
 
     runs: tuple[Outcome, ...]
@@ -36,7 +36,7 @@ class Family:
 
     @cached_property
     def excluded(self) -> dict[str, str]:
-        """Why a run cannot be chosen, by its label: its ELBO says when training stopped, or nothing."""
+        """Why a run cannot be chosen, by its label: its ELBO depends on when training stopped, or it has none."""
         return {run.label: why for run in self.runs if (why := _unfit(run))}
 
     @cached_property
@@ -52,7 +52,7 @@ class Family:
 
     @property
     def chosen(self) -> Outcome | None:
-        """The run that the validation part chooses, if there is one to be chosen."""
+        """The run that validation chooses, if any can be chosen."""
         return self.candidates[0] if self.candidates else None
 
     @property
@@ -68,7 +68,7 @@ class Family:
 
     @property
     def statement(self) -> str:
-        """Which of its runs validation chooses, and how that one scores beside the best on the test part."""
+        """Which of its runs validation chooses, and how that run scores on the test part against the best there."""
         pair, count = self.runs[0].read("pair"), len(self.runs)
         not_chosen = "".join(
             f"; not {' and '.join(run.setting for run in self.runs if self.excluded.get(run.label) == why)}, {why}"
@@ -87,7 +87,7 @@ class Family:
         values = self.chosen.validation
         error = standard_error(values)
         spread = "of one seed" if values.size == 1 else f"± {nats(error, places(error))} over {values.size} seeds"
-        told = "a lower bound on the log evidence, by a gap that may differ between them"
+        told = "a lower bound on the log evidence, with a gap that may differ between runs"
         if self.chosen.has_mass and self.chosen.read("base_measure") != "mass":
             told += "; of its density, though masses are ranked"
         return f"its ELBO of {nats(float(values.mean()), places(error))} nats {spread} ({told})"
@@ -100,13 +100,13 @@ class Family:
         return f", tied with {' and '.join(names + more)}"
 
     def _on_test(self, chosen: Outcome) -> str:
-        """How the chosen one scores, beside the one that only the test part would choose."""
+        """How the chosen run scores against the one the test part would choose."""
         best = self.best_on_test
         if best is None or np.isnan(chosen.score):
             return "It has no score on the test part."
         here = f"On the test part it scores {nats(chosen.score, 2)}"
         if best is chosen:
-            return f"{here}, the best of them there too."
+            return f"{here}, the best of them there as well."
         return (
             f"{here}; the best there, {best.setting} with {nats(best.score, 2)}, chose itself on the test part and is "
             "optimistic."
@@ -114,7 +114,7 @@ class Family:
 
 
 def families(runs: Iterable[Outcome]) -> list[Family]:
-    """The runs of each pair on the same data, where there are several that differ in a setting."""
+    """The runs of each pair on the same data, where several differ in a setting."""
     found: dict[tuple[object, ...], list[Outcome]] = {}
     for run in runs:
         found.setdefault((run.table, run.read("data_fingerprint"), run.read("pair")), []).append(run)
@@ -122,16 +122,16 @@ def families(runs: Iterable[Outcome]) -> list[Family]:
 
 
 def _unfit(run: Outcome) -> str:
-    """Why its validation ELBO is no ground for a choice, or empty."""
+    """Why its validation ELBO cannot decide a choice, or empty."""
     if run.ran_away or unsettled(run.tree):
         what = "ran away" if run.ran_away else "is not settled"
-        return f"which {what}: its ELBO is a matter of when training stopped"
+        return f"which {what}: its ELBO depends on when training stopped"
     if not run.validation.size or not np.isfinite(run.validation).all():
         return "which has no validation ELBO"
     return ""
 
 
 def _behind(run: Outcome, best: Outcome) -> float:
-    """By how much more than noise a run is behind the best; one seed says nothing of the noise over seeds."""
+    """How much more than noise a run is behind the best; one seed says nothing about the noise over seeds."""
     errors = [np.nan_to_num(standard_error(each.validation)) for each in (run, best)]
     return float(best.validation.mean() - run.validation.mean() - max(NOISE, np.hypot(*errors)))

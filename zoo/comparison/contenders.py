@@ -1,4 +1,4 @@
-"""The pairs of one table on every split: what a recommendation has to know of each, without its DataTree."""
+"""The pairs of one table on every split: what a recommendation needs of each, without its DataTree."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class Contender:
 
     Attributes:
         score: log-likelihood of each held-out row, nats, if it has one.
-        fault: why that cannot be relied on however high it is, to be read after "is"; or empty.
-        missing: why there is none; or empty.
-        longer: what trains it for longer, if it was still improving when its training ended; or empty.
+        fault: why the score cannot be relied on, however high; completes "the pair is ..."; or empty.
+        missing: why there is no score; or empty.
+        longer: how to train it longer, if it was still improving when training ended; or empty.
         passed_over: whether validation prefers the same pair with other settings.
-        bad_k: rows whose importance weights are not to be trusted, None where that is unknown.
-        annealed: how many of them were scored by annealing instead.
-        remedies: names of pairs that are well-posed in its place.
+        bad_k: how many rows have importance weights that cannot be trusted, None if unknown.
+        annealed: how many of those rows were scored by annealing instead.
+        remedies: names of well-posed pairs to use instead.
     """
 
     label: str
@@ -51,7 +51,7 @@ class Contender:
 
     @classmethod
     def of(cls, run: Outcome, *, apart: bool, passed_over: bool) -> Contender:
-        """What is to be known of a run; ``apart`` if it is not ranked."""
+        """The contender of a run; ``apart`` if the run is not ranked."""
         scored = run.by_datum is not None and not np.isnan(run.score) and run.score != np.inf
         return cls(
             label=run.label,
@@ -71,7 +71,7 @@ class Contender:
 
 
 def contenders(runs: Iterable[Outcome]) -> dict[str, list[Contender]]:
-    """The pairs of one split, by the table that they are ranked in."""
+    """The pairs of one split, by the table they are ranked in."""
     return {table: [*_contenders(rows)] for table, rows in by_table(runs).items()}
 
 
@@ -91,7 +91,7 @@ def _fault(run: Outcome, apart: bool) -> str:
     if run.evidence is not None and not run.has_mass and unsettled(run.tree):
         return "ill-posed here: a variance was still shrinking when training stopped"
     if run.score == -np.inf:
-        return "unusable here, since some held-out row gets no probability at all"
+        return "unusable here: it gives some held-out row no probability at all"
     if apart and np.isfinite(run.score):
         return "ahead only through columns that are constant in training"
     return ""
@@ -101,7 +101,7 @@ def _missing(run: Outcome) -> str:
     """Why there is no score."""
     if run.evidence is None:
         return "every seed met a loss that was not finite" if run.used.size and not run.used.any() else "not evaluated"
-    return f"the scores of {int((~np.isfinite(run.evidence)).sum())} held-out rows are not numbers"
+    return f"the scores of {int((~np.isfinite(run.evidence)).sum())} held-out rows are not finite"
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Candidate:
 
     @property
     def first(self) -> Contender:
-        """It on the first of its splits."""
+        """The pair on the first of its splits."""
         return next(iter(self.on.values()))
 
     @cached_property
@@ -128,7 +128,7 @@ class Candidate:
 
     @property
     def height(self) -> str:
-        """That in words, with its error over rows where there is one split."""
+        """The height in words; with a single split, with its error over rows."""
         score = self.first.score
         if len(self.on) > 1 or score is None:
             return plus_minus(self.mean)
@@ -136,7 +136,7 @@ class Candidate:
 
     @property
     def fault(self) -> str:
-        """Why its scores cannot be relied on, on one split at least; or empty."""
+        """Why its scores cannot be relied on, on at least one split; or empty."""
         faults = [one.fault for one in self.on.values() if one.fault]
         if not faults:
             return ""
@@ -144,7 +144,7 @@ class Candidate:
 
     @property
     def longer(self) -> str:
-        """What trains it for longer, if it was still improving somewhere when its training ended; or empty."""
+        """How to train it longer, if it was still improving on some split when training ended; or empty."""
         return next(filter(None, (one.longer for one in self.on.values())), "")
 
     @property
@@ -153,7 +153,7 @@ class Candidate:
         return 2 * sum(one.passed_over for one in self.on.values()) > len(self.on)
 
     def behind(self, best: Candidate) -> Difference:
-        """How far it is behind another: over the rows of one split, or over several splits."""
+        """How far it is behind another pair: over the rows of one split, or over several splits."""
         (split, one), *others = self.on.items()
         reference = best.on.get(split)
         if not others and len(best.on) == 1 and reference and reference.score and one.score:
@@ -162,14 +162,14 @@ class Candidate:
         return Difference.over_splits(np.array([best.scored[split] - self.scored[split] for split in common]))
 
     def on_most_rows(self, best: Candidate) -> Majority | None:
-        """How it compares with another where one row of the only split decides the difference of their means."""
+        """How it compares with another pair where one row of the only split decides the difference of their means."""
         if len(self.on) > 1 or self.first.score is None or best.first.score is None:
             return None
         return most_rows(self.first.score, best.first.score)
 
 
 def candidates(splits: Sequence[Mapping[str, Sequence[Contender]]]) -> dict[str, list[Candidate]]:
-    """The pairs of every table over all splits, the highest mean first and those without one last."""
+    """The pairs of every table over all splits, the highest mean first and pairs without a mean last."""
     found: dict[str, dict[str, dict[int, Contender]]] = {}
     for split, tables in enumerate(splits):
         for table, rows in tables.items():

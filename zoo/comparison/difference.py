@@ -15,15 +15,15 @@ Floats: TypeAlias = NDArray[np.float64]
 
 NOISE = 0.01  # nats per datum: a smaller difference may be rounding, however small its standard error
 LEVEL = 0.95
-DECISIVE = 0.5  # of the spread over the data that one of them makes up
-TRIM = 0.05  # of the data, at each end, where one of them decides the mean
-FEW = 20  # data, of which one that decides says nothing yet
+DECISIVE = 0.5  # share of the spread over the data above which one datum decides
+TRIM = 0.05  # share of the data trimmed at each end where one datum decides the mean
+FEW = 20  # with so few data, one that decides is no surprise
 OVERLAP = 1 / 4  # test rows over all other rows of a split
 
 
 @dataclass(frozen=True, eq=False)
 class Score:
-    """What a row scores each datum, (N,), and what it would without each of its seeds, (S, N); S is 0 for one seed."""
+    """A row's score of each datum, (N,), and the same without each of its seeds, (S, N); S is 0 for one seed."""
 
     values: Floats
     without: Floats
@@ -36,7 +36,7 @@ class Score:
         return cls(pooled(per_seed), np.array([pooled(rest) for rest in others]).reshape(-1, per_seed.shape[1]))
 
     def __sub__(self, other: Score) -> Score:
-        """Of two scores of the same seeds, such as all columns and some of them."""
+        """The difference of two scores of the same seeds, such as all columns and some of them."""
         return Score(self.values - other.values, self.without - other.without)
 
     def __getitem__(self, rows: Any) -> Score:
@@ -45,7 +45,7 @@ class Score:
 
     @property
     def seed_variance(self) -> float:
-        """Variance of the mean over data that another choice of seeds gives, by the jackknife; NaN for one seed."""
+        """Variance over seeds of the mean over data, by the jackknife; NaN for one seed."""
         count = len(self.without)
         return (count - 1) * float(np.var(self.without.mean(1))) if count else float("nan")
 
@@ -58,9 +58,9 @@ class Difference:
               \nu = \frac{\mathrm{error}^4}{(s_d^2/N)^2/(N-1) + v_a^2/(S_a-1) + v_b^2/(S_b-1)}
 
     s_d is the standard deviation over data of the paired differences, each averaged over seeds, and v the jackknife
-    variance over the seeds of a row (for a mean over seeds their variance over S). ``freedom`` is nu, the degrees of
-    freedom of Student's t by Welch (1947), https://doi.org/10.1093/biomet/34.1-2.28, and Satterthwaite. The spread over
-    seeds of a row that has only one is not known and left out.
+    variance over the seeds of a row (for a mean over seeds: their variance divided by S). ``freedom`` is nu, the
+    degrees of freedom of Student's t by Welch (1947), https://doi.org/10.1093/biomet/34.1-2.28, and Satterthwaite. A
+    row with one seed has no known spread over seeds, so that term is left out.
 
     >>> a, b = Score.of_seeds(np.full((2, 9), -10.0)), Score.of_seeds(np.repeat([[-5.0], [-17.0]], 9, axis=1))
     >>> Difference.between(b, a).beyond_noise
@@ -76,8 +76,8 @@ class Difference:
     def between(cls, one: Score, other: Score, trim: float = 0.0) -> Difference:
         """How much higher ``one`` is than ``other`` on the same data.
 
-        With ``trim``, that share of the data is left out at each end of the paired differences, and the error over data
-        is the one of a trimmed mean, from the winsorised differences (Yuen 1974, https://doi.org/10.1093/biomet/61.1.165).
+        With ``trim``, that share of the paired differences is left out at each end, and the error over data is that of
+        a trimmed mean, from the winsorised differences (Yuen 1974, https://doi.org/10.1093/biomet/61.1.165).
         """
         paired = one.values - other.values
         count, cut = len(paired), math.ceil(trim * len(paired))
@@ -95,7 +95,7 @@ class Difference:
     def over_splits(cls, differences: Floats) -> Difference:
         """The mean of the differences on several splits (R,), whose test parts are a fifth of the rows.
 
-        Splits share most of their rows, so the standard error is the corrected one of Nadeau & Bengio (2003),
+        Splits share most of their rows, so the standard error has the correction of Nadeau & Bengio (2003),
         https://doi.org/10.1023/A:1024068626366: s sqrt(1/R + 1/4).
         """
         count = differences.size
@@ -116,15 +116,15 @@ class Difference:
 
     @property
     def beyond_noise(self) -> bool:
-        """Whether it is positive by more than rounding and more than its 95 % interval; never with one datum."""
+        """Whether it exceeds both rounding and half its 95 % interval; never with one datum."""
         return self.mean > max(NOISE, self.reach)
 
 
 @dataclass(frozen=True)
 class Majority:
-    """How a row compares with another where one datum, at ``decided_by``, decides the difference of their means.
+    """How a row compares with another where the datum at ``decided_by`` decides the difference of their means.
 
-    It is ``better`` or ``worse`` on ``rows`` of the data, ``by`` the trimmed mean, or ``alike`` on all of them.
+    ``word`` says whether it is "better" or "worse" on ``rows`` of the data, ``by`` the trimmed mean, or "alike".
     """
 
     word: Literal["better", "worse", "alike"]
@@ -147,10 +147,10 @@ def most_rows(row: Score, best: Score) -> Majority | None:
 
 
 def decisive_row(values: Floats) -> int | None:
-    """The one datum that makes up more than half of the squared deviations from the mean, if there is one."""
+    """The datum that makes up more than half of the squared deviations from the mean, if there is one."""
     squares = np.square(values - values.mean())
     worst = int(squares.argmax())
-    return worst if squares[worst] > DECISIVE * squares.sum() > 0 else None  # not where one is not a number
+    return worst if squares[worst] > DECISIVE * squares.sum() > 0 else None  # False where a square is NaN
 
 
 def standard_error(values: Floats) -> float:

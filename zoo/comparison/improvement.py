@@ -1,4 +1,4 @@
-"""Whether a run ended too early, told from its traces, and what trains the pair for longer."""
+"""Whether a run ended too early, judged by its traces, and how to train the pair longer."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def ended_early(
 ) -> NDArray[np.bool_]:
     """Which seeds were still improving when their training ended, shape (S,).
 
-    A seed trained for a number of steps was if the later half of them brought its validation ELBO more than 0.1 nats,
-    and it ended no further than that below its best. A slope over the last checks would miss it: towards the end of a
-    cosine schedule nothing moves. One trained until it settles was if it did not.
+    A seed trained for a fixed number of steps was still improving if the later half of them raised its validation
+    ELBO by more than 0.1 nats, and it ended within 0.1 nats of its best. A slope over the last checks would miss this:
+    towards the end of a cosine schedule nothing moves. A seed trained until it settles was if it did not settle.
 
     Args:
-        steps: those at which the run was validated, ascending, shape (C,).
-        elbo: validation ELBO, nats per datum, not a number once a seed was stopped, shape (S, C).
-        settled_at: the step at which a seed was found to improve no more, or -1, shape (S,); None for a run of a
-            number of steps.
-        broken: seeds that ran away or were frozen: no number of steps mends those, shape (S,).
+        steps: the steps at which the run was validated, ascending, shape (C,).
+        elbo: validation ELBO, nats per datum, NaN once a seed has stopped, shape (S, C).
+        settled_at: the step at which a seed stopped improving, or -1, shape (S,); None for a run with a fixed number
+            of steps.
+        broken: seeds that ran away or were frozen, which more steps cannot mend, shape (S,).
 
     >>> steps = np.arange(200, 2001, 200)
     >>> ended_early(steps, np.array([-8000 / steps, -steps / 200]))
@@ -55,16 +55,16 @@ def _rose(steps: NDArray[Any], elbo: NDArray[Any]) -> bool:
 
 
 def goes_on(attrs: Mapping[Any, Any]) -> str:
-    """What trains for longer a run with these root attributes: an option of whichever command trained it, or a command.
+    """How to train a run with these root attributes longer: an option for the command that trained it, or a command.
 
-    A finished fit is trained again from its first step: with more steps its learning rate would have been another from
-    there on. One that was interrupted is finished.
+    A finished fit has to be trained again from its first step, since the learning-rate schedule depends on the number
+    of steps. An interrupted one is resumed.
 
     >>> goes_on({"steps": 2000, "schedule": "cosine", "patience": "null"})
     'with --steps auto, steps="auto" in Python'
     """
     if "interrupted_at" in attrs:
-        return "zoo train --resume RUN goes on"
+        return "zoo train --resume RUN continues"
     steps, schedule, patience = (attrs.get(name) for name in ("steps", "schedule", "patience"))
     if steps == "auto":
         return _steps(2 * AUTO_STEPS)

@@ -21,9 +21,9 @@ from zoo.storage import read_tree, runs_within
 
 __all__ = ["BAD_K", "COLLAPSED", "HasTree", "Outcome", "Source", "outcomes", "with_ensembles"]
 
-COLLAPSED = 1e-3  # a decoder scale below this, in scaled units, is one that a run-away took there
-ANNEALED = 2  # as the group heldout numbers its methods
-BAD_K = 0.7  # above it an importance-sampling estimate is not to be trusted (Vehtari et al., 2024)
+COLLAPSED = 1e-3  # a decoder scale below this, in scaled units, has run away
+ANNEALED = 2  # number of this method in the group heldout
+BAD_K = 0.7  # above it an importance-sampling estimate cannot be trusted (Vehtari et al., 2024)
 
 
 class HasTree(Protocol):
@@ -42,8 +42,9 @@ Source: TypeAlias = xr.DataTree | HasTree | str | Path
 class Outcome:
     """What one run says about itself: attributes read from JSON, evidence averaged over the seeds that count.
 
-    ``label`` is the pair's name and ``title`` the name for tables, both unique among the runs it was read with, by the
-    ``setting`` in which it differs from others of its pair. An ``ensemble`` is scored as the mixture of its seeds.
+    ``label`` is the pair's name and ``title`` the name for tables. Both are unique among the runs read together, since
+    they include the ``setting`` in which a run differs from others of its pair. An ``ensemble`` is scored as the
+    mixture of its seeds.
     """
 
     label: str
@@ -67,7 +68,7 @@ class Outcome:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Its options, and of how it was trained what tells two runs of a pair apart."""
+        """Its options, and the training settings that tell two runs of a pair apart."""
         trained = {name: self.read(name) for name in ("guide", "data", "steps", "learning_rate")}
         return trained | dict(self.read("options") or {})
 
@@ -93,19 +94,19 @@ class Outcome:
 
     @property
     def has_mass(self) -> bool:
-        """Whether it is ranked by the log mass of discrete data."""
+        """Whether it is ranked by log mass, its data being discrete."""
         return bool(self.read("mass_fingerprint")) and self.get("heldout/log_mass") is not None
 
     @property
     def table(self) -> tuple[str, str]:
-        """What two runs must share to be ranked against each other."""
+        """What two runs must share to be ranked together."""
         if self.has_mass:
             return "mass", str(self.read("mass_fingerprint"))
         return str(self.read("base_measure")), str(self.read("data_fingerprint"))
 
     @property
     def measure(self) -> str:
-        """What the score of these data is a density of: cells are counted, other numbers have their length."""
+        """The base measure of the score: counting on columns with cells, length on the others."""
         counted = int(self.summary.get("resolved") or 0)
         if counted in (0, self.features):
             return "counting: every value is a cell" if counted else "length"
@@ -113,7 +114,7 @@ class Outcome:
 
     @property
     def scored_as(self) -> str:
-        """What the score is: a density, or which kind of mass, and whether it is exact or a lower bound."""
+        """What kind of score it is: a density or some kind of mass, exact or a lower bound."""
         if "heldout" not in self.tree.children:
             return ""
         of = str(self.tree["heldout"].attrs.get("mass", "own")) + " mass" if self.has_mass else self.table[0]
@@ -131,10 +132,10 @@ class Outcome:
 
     @cached_property
     def constants(self) -> dict[str, str]:
-        """The options that are a variance or a standard deviation in scaled units, told in the data's units."""
+        """The options that are a variance or standard deviation in scaled units, expressed in the data's units."""
         options = self.read("options") or {}
         scale = self.get("constant_data/scale")
-        if scale is None or (self.read("card") or {}).get("support") != "real":  # those of logarithms are in no units
+        if scale is None or (self.read("card") or {}).get("support") != "real":  # on a log scale they have no units
             return {}
         told = {}
         for name, deviation in (("floor", lambda floor: floor**0.5), ("scale", float)):
@@ -173,7 +174,7 @@ class Outcome:
 
     @cached_property
     def used(self) -> NDArray[np.bool_]:
-        """(S,) which seeds are scored: those never frozen by a non-finite loss."""
+        """(S,) which seeds are scored: those that never met a non-finite loss."""
         frozen = self.get("optimization/frozen_at")
         evidence = self.get("heldout/log_evidence")
         if frozen is None:
@@ -182,7 +183,7 @@ class Outcome:
 
     @cached_property
     def validation(self) -> Floats:
-        """(S,) validation ELBO of the scored weights of the scored seeds, nats per datum; (0,) of none or a mixture."""
+        """(S,) validation ELBO of the scored weights, nats per datum, by scored seed; (0,) for none or a mixture."""
         elbo, kept = self.get("validation/elbo"), self.get("optimization/best_step")
         if elbo is None or self.ensemble:
             return np.zeros(0)
@@ -190,7 +191,7 @@ class Outcome:
         return np.asarray(of_kept.max("check"), np.float64)[self.used]
 
     def pointwise(self, name: str) -> Floats | None:
-        """(S, N) values of the group ``heldout``, of the seeds that are scored, or None."""
+        """(S, N) values of the group ``heldout`` for the scored seeds, or None."""
         values = self.get(f"heldout/{name}")
         if values is None or not self.used.any() or not values.size:
             return None
@@ -198,17 +199,17 @@ class Outcome:
 
     @cached_property
     def by_seed(self) -> Floats | None:
-        """(S, N) what each seed that counts scores each datum, or None."""
+        """(S, N) the score of each datum by each scored seed, or None."""
         return self.pointwise("log_mass" if self.has_mass else "log_evidence")
 
     @cached_property
     def by_datum(self) -> Score | None:
-        """The score of each datum, averaged over seeds or, for an ensemble, that of their mixture; or None."""
+        """The score of each datum, averaged over seeds, or by their mixture for an ensemble; or None."""
         return None if self.by_seed is None else Score.of_seeds(self.by_seed, ensemble=self.ensemble)
 
     @property
     def per_seed(self) -> Floats | None:
-        """(S, N) what is averaged: the seeds, or the one mixture of an ensemble; or None."""
+        """(S, N) the scores that are averaged: one row per seed, or one for the mixture of an ensemble; or None."""
         return self.evidence[None] if self.ensemble and self.evidence is not None else self.by_seed
 
     @property
@@ -230,13 +231,13 @@ class Outcome:
 
     @cached_property
     def varying(self) -> Score | None:
-        """The same of the columns that vary in training, where a density is the score."""
+        """The score from the columns that vary in training, where the score is a density."""
         values = None if self.has_mass or self.ensemble else self.pointwise("log_evidence_varying")
         return None if values is None else Score.of_seeds(values)
 
     @cached_property
     def density(self) -> float:
-        """Mean log evidence as the pair has it, which for a density of discrete data is not the score."""
+        """Mean log evidence under the pair's own measure: not the score of a density fitted to discrete data."""
         values = self.pointwise("log_evidence")
         return float("nan") if values is None else float(values.mean())
 
@@ -248,12 +249,12 @@ class Outcome:
 
     @cached_property
     def score(self) -> float:
-        """Mean log evidence, NaN without one; -inf if some datum is given no probability at all."""
+        """Mean log evidence, NaN without one; -inf if some datum has no probability at all."""
         return float("nan") if self.evidence is None else float(self.evidence.mean())
 
     @cached_property
     def obs(self) -> NDArray[Any]:
-        """(N,) the rows in the source that the test data are, or their numbers where that is not recorded."""
+        """(N,) the source row of each test datum, or its number where that is not recorded."""
         values = self.get("heldout/log_evidence")
         if values is None or "obs" not in values.coords:
             return np.arange(0 if self.evidence is None else self.evidence.size)
@@ -265,7 +266,7 @@ class Outcome:
         return self.obs.size, int(self.summary.get("test") or self.obs.size)
 
     def far_away(self, at: int) -> tuple[str, float]:
-        """The column in which a test datum is furthest from the training part's mean, in its standard deviations."""
+        """The column where a test datum is furthest from the training mean, in training standard deviations."""
         column, distance = (self.get(f"heldout/{name}") for name in ("farthest_column", "farthest"))
         if column is None or distance is None:
             return "", 0.0
@@ -289,9 +290,9 @@ class Outcome:
 
 
 def outcomes(runs: Source | Iterable[Source]) -> list[Outcome]:
-    """Read runs, paths or DataTrees, and give each pair a name of its own.
+    """Read runs, paths or DataTrees, and give each a unique name.
 
-    Two runs of one pair are told apart by the options in which they differ: ``gmm (components=10)``.
+    The names of two runs of one pair include the options in which they differ: ``gmm (components=10)``.
     """
     single = isinstance(runs, str | Path | xr.DataTree) or hasattr(runs, "tree")
     try:
@@ -326,7 +327,7 @@ def outcomes(runs: Source | Iterable[Source]) -> list[Outcome]:
 
 
 def with_ensembles(runs: Iterable[Outcome]) -> list[Outcome]:
-    """Each run of several scored seeds followed by the mixture of them."""
+    """Each run, followed by the mixture of its scored seeds if there are several."""
     return [outcome for run in runs for outcome in (run, *_ensemble(run))]
 
 

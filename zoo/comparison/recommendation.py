@@ -1,4 +1,4 @@
-"""Which pair to use, in one plain sentence, and what speaks for and against every pair."""
+"""Which pair to use, in one plain sentence, and the case for and against every pair."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ UNDERTRAINED = "undertrained: still improving when training ended"
 
 @dataclass(frozen=True)
 class Reason:
-    """Why one or several pairs stand where they do."""
+    """Why one or several pairs are placed where they are."""
 
     pairs: tuple[str, ...]
     text: str
@@ -31,16 +31,16 @@ class Reason:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """Which pair to use of those that are ranked in one table.
+    """Which pair of one table to use.
 
     Attributes:
         table: the name of the table, as in :func:`zoo.compare`.
-        sentences: the recommendation, and what has to be known with it.
-        best: the pair to use, if there is one.
-        close: those that the data do not tell apart from it.
-        worse: those that predict worse, beyond noise.
-        avoid: those whose score cannot be relied on.
-        certainty: how sure all this is: rows, splits, seeds, training and importance weights.
+        sentences: the recommendation, and what you must know with it.
+        best: the pair to use, if any.
+        close: pairs the data do not tell apart from it.
+        worse: pairs that predict worse, beyond noise.
+        avoid: pairs whose score cannot be relied on.
+        certainty: how sure this is: rows, splits, seeds, training and importance weights.
     """
 
     table: str
@@ -58,7 +58,7 @@ class Recommendation:
 
     @property
     def lines(self) -> dict[str, tuple[Reason, ...]]:
-        """The reasons by what is said of the pairs."""
+        """The reasons, by heading."""
         every = {"Best": self.best, "Close seconds": self.close, "Worse": self.worse, "Avoid": self.avoid}
         return {name: reasons for name, reasons in every.items() if reasons}
 
@@ -69,9 +69,9 @@ class Recommendation:
 
 @dataclass(frozen=True)
 class Answer:
-    """Which pair to use, for each table of a comparison, and which pairs could not be judged at all; ``str`` is a text.
+    """Which pair to use, for each table of a comparison, and which pairs could not be judged; ``str`` gives a text.
 
-    Probabilities of the values themselves come first, densities after them.
+    Tables ranked by probability come first, tables ranked by density after them.
     """
 
     recommendations: tuple[Recommendation, ...]
@@ -89,19 +89,19 @@ def answer(
 ) -> Answer:
     """Which pair to use on these data and why, in plain words, from the same differences as :func:`zoo.compare`.
 
-    Recommended is the pair with the highest held-out log-likelihood, in nats a row, among those whose score can be
-    relied on; of one pair with several settings, the ones that validation prefers. A pair is worse if the difference
-    is beyond its 95 % interval over rows and seeds, and a close second otherwise. To be avoided is one that ran away,
-    whose score depends on when training stopped, that is ahead only through columns that are constant in training, or
-    that gives a held-out row no probability.
+    The recommended pair has the highest held-out log-likelihood, in nats a row, among those whose score can be relied
+    on. If a pair has several settings, the ones validation prefers count. A pair is worse if the difference exceeds its
+    95 % interval over rows and seeds, and a close second otherwise. Avoid a pair that ran away, whose score depends on
+    when training stopped, that is ahead only through columns that are constant in training, or that gives a held-out
+    row no probability.
 
     Args:
         runs: runs, DataTrees, or paths of a run's directory or netCDF file: one or several.
-        ensembles: whether the mixture of each run's seeds is a candidate too.
-        failures: pairs that have no run, with the reason.
+        ensembles: whether the mixture of each run's seeds is also a candidate.
+        failures: pairs without a run, with the reason.
 
     Raises:
-        RunError: as by ``compare``.
+        RunError: see :func:`compare`.
 
     >>> import numpy as np, xarray as xr
     >>> def run(pair, values):
@@ -117,7 +117,7 @@ def answer(
 
 
 def answer_over(splits: Sequence[Mapping[str, Sequence[Contender]]], failures: Mapping[str, str]) -> Answer:
-    """The same of several splits of the data, on which differences are paired split by split."""
+    """The same for several splits of the data; differences are paired by split."""
     tables = candidates(splits)
     unscored = [pair for rows in tables.values() for pair in rows if not pair.scored and not pair.fault]
     reasons = {pair.label: pair.first.missing for pair in unscored}
@@ -131,7 +131,7 @@ def answer_over(splits: Sequence[Mapping[str, Sequence[Contender]]], failures: M
 
 
 def _place(table: str, rows: Sequence[Candidate]) -> tuple[bool, int]:
-    """Sorts masses first, and of them the table with the most pairs."""
+    """Sorts masses first, and among them the table with the most pairs."""
     return not table.startswith("mass,"), -len(rows)
 
 
@@ -142,7 +142,7 @@ def _data(table: str, shared: Mapping[str, int]) -> str:
 
 
 def _recommend(table: str, data: str, rows: Sequence[Candidate], splits: int) -> Recommendation:
-    """What is said of one table, whose rows come with the highest mean first."""
+    """The recommendation for one table, whose rows come with the highest mean first."""
     sound = [pair for pair in rows if not pair.fault]
     faulty = [pair for pair in rows if pair.fault]
     best = next((pair for pair in sound if not pair.passed_over), next(iter(sound), None))
@@ -168,7 +168,7 @@ def _recommend(table: str, data: str, rows: Sequence[Candidate], splits: int) ->
 
 
 def _reasons(told: Mapping[str, str]) -> tuple[Reason, ...]:
-    """Reasons, those of several pairs said once."""
+    """Reasons; pairs with the same reason share one."""
     shared: dict[str, tuple[str, ...]] = {}
     for pair, text in told.items():
         shared[text] = (*shared.get(text, ()), pair)
@@ -213,14 +213,14 @@ def _use(
 
 
 def _use_none(faulty: Sequence[Candidate], data: str) -> str:
-    """What is said where no score can be relied on."""
+    """The sentence if no score can be relied on."""
     remedies = list(dict.fromkeys(name for pair in faulty for name in pair.first.remedies))[:NAMED]
     instead = f" Try {listing(remedies, 'or')} instead." if remedies else ""
     return f"Use none of these on {data}: {' '.join(_faults(faulty, None))}{instead}"
 
 
 def _faults(faulty: Sequence[Candidate], best: Candidate | None) -> Iterator[str]:
-    """A sentence for each fault, apart for pairs that score higher than the best all the same."""
+    """A sentence per fault; pairs that score higher than the best get their own."""
     shared: dict[tuple[str, bool], list[str]] = {}
     for pair in faulty:
         shared.setdefault((pair.fault, best is not None and pair.mean > best.mean), []).append(pair.label)
@@ -231,12 +231,12 @@ def _faults(faulty: Sequence[Candidate], best: Candidate | None) -> Iterator[str
 
 
 def _named(names: Sequence[str]) -> str:
-    """The first of the names, and how many more there are."""
+    """The first names, and how many more there are."""
     return listing([*names[:NAMED], *[f"{len(names) - NAMED} more"] * (len(names) > NAMED)])
 
 
 def _on_most_rows(pair: Candidate, best: Candidate) -> str:
-    """A sentence where a single row puts the best first, and another is better on most."""
+    """A sentence if a single row puts the best first and another pair is better on most rows."""
     most = pair.on_most_rows(best)
     if most is None or most.word != "better":
         return ""
@@ -264,7 +264,7 @@ def _certainty(best: Candidate | None, rows: Sequence[Candidate], splits: int) -
         over = "rows and seeds" if seeds[-1:] > [1] else "rows alone, since no seed was repeated"
         yield f"± is one standard error over {'splits' if splits > 1 else over}."
     late = [pair for pair in rows if pair.longer and not pair.fault]
-    if others := [pair for pair in late if pair is not best]:  # of the best it is said with what to use
+    if others := [pair for pair in late if pair is not best]:  # the recommendation says it about the best
         named, many = _named([pair.label for pair in others]), len(others) > 1
         state, whom = ("are undertrained", "them") if many else ("is undertrained", "it")
         yield f"{named} {state} and may yet improve: train {whom} longer ({others[0].longer})."

@@ -1,4 +1,4 @@
-"""Whether a score is a matter of when training stopped: a scale that was still falling, where the data let it."""
+"""Whether a score depends on when training stopped: a scale was still falling where the data allow it."""
 
 import json
 from typing import TypeAlias
@@ -11,23 +11,23 @@ __all__ = ["SETTLED", "fall", "falls", "rates", "unsettled"]
 
 Floats: TypeAlias = NDArray[np.float64]
 
-SETTLED = 0.5  # halvings by doubling of what was trained: a scale that comes to rest at the noise of data falls by less
+SETTLED = 0.5  # halvings per doubling of training: a scale that settles at the noise of the data falls by less
 
 GROUPS = ("validation", "optimization", "constant_data")
 
 
 def fall(log_scale: ArrayLike, clock: ArrayLike) -> Floats:
-    r"""How fast scales fall over the last doubling of the clock, in halvings by doubling, (D,); 0 if not steadily.
+    r"""How fast scales fall over the last doubling of the clock, in halvings per doubling, (D,); 0 if not steadily.
 
     .. math:: - \frac{d \log s}{d \log t}, \qquad t \in [T/2, T]
 
-    It is the smallest of three slopes: that of the whole stretch, of its first half and of its second half. A scale
-    that came to rest within it, or that fell only near its end, has not fallen steadily.
+    It is the smallest of three slopes: over the whole stretch, its first half and its second half. A scale that
+    settled within it, or fell only near its end, has not fallen steadily.
 
     Args:
-        log_scale: natural logarithms, shape (C, D), of which the last are at T.
-        clock: what has been trained so far, positive and increasing, shape (C,). The sum of the learning rates serves
-            for any schedule; the number of steps would take a cosine's slow end for rest.
+        log_scale: natural logarithms, shape (C, D); the last row is at T.
+        clock: how much has been trained so far, positive and increasing, shape (C,). The sum of the learning rates
+            serves for any schedule; the number of steps would mistake the slow end of a cosine for rest.
 
     >>> step = np.arange(1.0, 51.0)
     >>> fall(np.log(np.stack([1 / step, 3 + 1 / step**3], axis=1)), step).round(2).tolist()
@@ -41,7 +41,7 @@ def fall(log_scale: ArrayLike, clock: ArrayLike) -> Floats:
             return np.zeros(y.shape[1])
         centred = t[inside] - t[inside].mean()
         slopes.append(-(centred @ y[inside]) / (centred @ centred))
-    slowest: Floats = np.min(slopes, axis=0)  # not a number where a scale is not
+    slowest: Floats = np.min(slopes, axis=0)  # NaN where a scale is NaN
     return np.where(slowest > 0, slowest, 0.0)
 
 
@@ -50,16 +50,16 @@ def falls(
 ) -> Floats:
     """How fast the scales of each seed were still falling when its scored weights were taken, (S, D), as by `fall`.
 
-    Asked are the columns on which the data are degenerate, so that held-out density follows a scale without end; the
-    rates of others are 0. There a scale that falls is a fit that improves, and comes to rest at what the data leave
-    open, however narrow that is; and a scale that is one with theirs, as a single variance of all columns, rests too.
+    Only degenerate columns count, where held-out density grows without end as a scale falls; the rates of the others
+    are 0. In those a falling scale means a better fit, and it settles at the noise of the data, however small; so
+    does a scale they share with degenerate columns, such as a single variance of all columns.
 
     Args:
         column_scale: the smallest scale of each column at each check, shape (S, C, D).
         clock: the sum of the learning rates up to each check, shape (C,).
         scored: the check whose weights are scored, shape (S,).
-        degenerate: which columns are constant or linear functions of others in training, shape (D,).
-        repeats_below: the scale below which a value of the column stands out because it repeats, shape (D,).
+        degenerate: which columns are constant, or linear functions of others, in training, shape (D,).
+        repeats_below: the scale below which a repeated value of the column stands out, shape (D,).
     """
     scales, until = np.asarray(column_scale, np.float64), np.asarray(clock, np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):  # a discrete likelihood has no scale, one that fell has 0
@@ -97,7 +97,7 @@ def rates(tree: xr.DataTree) -> Floats:
 
 
 def unsettled(tree: xr.DataTree) -> str:
-    """Why the score of a run is a matter of when it stopped, or empty: of a pair without a bound, from its traces."""
+    """Why the score of a run without a bound depends on when it stopped, judged by its traces; or empty."""
     fast = (found := rates(tree)) >= SETTLED
     if not fast.any():
         return ""
@@ -106,5 +106,5 @@ def unsettled(tree: xr.DataTree) -> str:
     who = "" if fast.any(1).all() else f" in {fast.any(1).sum()} of {len(fast)} seeds"
     return (
         f"not settled: its scale on {where}, where the data are degenerate, still shrinks {2 ** found.max():.2g}-fold "
-        f"with every doubling of training{who}, so that its score is a matter of when it stopped"
+        f"with every doubling of training{who}, so its score depends on when it stopped"
     )

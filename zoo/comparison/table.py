@@ -1,4 +1,4 @@
-"""The table of a comparison: a row a pair, best first, and what several splits say together."""
+"""The table of a comparison: one row per pair, best first, and the summary of several splits."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -28,22 +28,22 @@ COLUMNS = (
 
 
 def compare(runs: Source | Iterable[Source], *, ensembles: bool = False) -> pd.DataFrame:
-    """Rank runs by held-out log evidence, in nats per datum: one row a pair, best first.
+    """Rank runs by held-out log evidence, in nats per datum: one row per pair, best first.
 
-    Rows fall into tables that share a base measure and the very same data; ``rank``, ``difference`` and
-    ``weight`` restart in each: a density and a mass, or densities of other data, are different quantities. Data
-    with levels, counts and zeros and ones are ranked by log mass, for which every likelihood has one: its own, that
-    of a density over the cell of a level, or that by uniform dequantisation, a lower bound (``scored_as``).
+    Rows fall into tables that share a base measure and exactly the same data; ``rank``, ``difference`` and ``weight``
+    restart in each, since a density and a mass, or densities of other data, are different quantities. Data with
+    levels, counts, and zeros and ones are ranked by log mass. Every likelihood has one: its own, its density
+    integrated over the cell of a level, or a lower bound by uniform dequantisation (``scored_as``).
 
     A row is listed apart, below the ranked ones and without rank, difference and weight, when
 
-    - it is ranked by a density and a seed of it ran away: its score is a matter of when it was stopped;
+    - it is ranked by a density and one of its seeds ran away: its score depends on when it was stopped;
     - it leads another row with every column counted, yet trails it on the columns that vary in training, both
-      beyond noise. Of the two the leader goes apart, never the one it leads, so that among the ranked rows
-      both scores agree on the order. Rows that ran away set no other row apart;
-    - its density is not bounded, it leads all rows that are left, and more than half of its lead over the
-      best of them comes from columns constant in training. A bounded pair that leads on both scores stays, and
-      its verdict says how much of the lead they gave;
+      beyond noise. The leader is set apart, never the row it leads, so that both scores agree on the order of the
+      ranked rows. Rows that ran away set no other row apart;
+    - its density is not bounded, it leads all remaining rows, and more than half of its lead over the best of
+      them comes from columns constant in training. A bounded pair that leads on both scores stays, and its
+      verdict says how much of the lead those columns gave;
     - it was not evaluated, or its evidence is not a number.
 
     Columns: ``table``, ``rank``, ``title``, ``scored_as``, ``log_evidence`` (mean over test data of the average over
@@ -61,10 +61,10 @@ def compare(runs: Source | Iterable[Source], *, ensembles: bool = False) -> pd.D
     them; else empty), and ``verdict``, a sentence. Noise is the 95 % interval over data and seeds together
     (:class:`~zoo.comparison.difference.Difference`), and at least 0.01 nats; a difference within it is called none.
     Where one datum makes up more than half of the spread of the paired differences, a trimmed mean, a twentieth of the
-    data less at each end, decides beside the mean.
+    data less at each end, decides together with the mean.
 
-    With ``ensembles`` each run of several seeds has a second row, of the equal mixture of its seeds: the log of their
-    mean density, another model than any of them and at least as good as their average.
+    With ``ensembles`` each run of several seeds gets a second row for the equal mixture of its seeds, scored by the log
+    of their mean density. The mixture is a model of its own, at least as good as their average.
 
     ``runs`` are runs, DataTrees, or paths of a run's directory or netCDF file: one or several. Raises
     ``RunError`` for a path without a run, a tree without its attributes, or runs on the same data that were scored on
@@ -100,14 +100,14 @@ def by_table(runs: Iterable[Outcome]) -> dict[str, list[Outcome]]:
 
 
 def across_splits(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """What comparisons of the same pairs on several splits of the same data say together: a row a pair, best first.
+    """Summarise comparisons of the same pairs on several splits of the same data: one row per pair, best first.
 
     Columns: ``table``; ``splits`` (in which the pair has a score); ``log_evidence`` (mean over splits), ``split_sd``
     (standard deviation over them) and ``worst`` (the worst datum of all); ``difference`` to the pair with the highest
-    mean and ``difference_se``, paired by split; ``best``, ``apart`` and ``chosen``, in how many splits it was ranked
-    first, listed apart, and what validation chose among the options of its pair. Splits share most of their rows, so
-    the standard error is the corrected one of Nadeau & Bengio (2003), https://doi.org/10.1023/A:1024068626366, for a
-    test part of a fifth: s sqrt(1/R + 1/4).
+    mean and ``difference_se``, paired by split; ``best``, ``apart`` and ``chosen``, the number of splits in which it
+    was ranked first, listed apart, or chosen by validation among the options of its pair. Splits share most of their
+    rows, so the standard error has the correction of Nadeau & Bengio (2003),
+    https://doi.org/10.1023/A:1024068626366, for a test part of a fifth: s sqrt(1/R + 1/4).
     """
     every = pd.concat([table.reset_index().assign(split=split) for split, table in enumerate(tables)])
     frames = []
@@ -134,7 +134,7 @@ def across_splits(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def _table(label: str, rows: Sequence[Outcome]) -> pd.DataFrame:
-    """The rows of one table: ranked ones best first, then those listed apart."""
+    """The rows of one table: ranked rows best first, then those listed apart."""
     scored = [row for row in rows if row.evidence is not None]
     if not all(_scored_alike(row, scored[0]) for row in scored):
         counts = ", ".join(f"{row.label} on {'{:,} of {:,}'.format(*row.scored_rows)}" for row in scored)
@@ -166,7 +166,7 @@ def _table(label: str, rows: Sequence[Outcome]) -> pd.DataFrame:
 
 
 def _choose(frame: pd.DataFrame, rows: Sequence[Outcome]) -> None:
-    """Write into the table what validation chooses of each pair's options."""
+    """Write into the table which of each pair's options validation chooses."""
     frame["chosen"], frame["choice"] = pd.array([pd.NA] * len(frame), dtype="boolean"), ""
     for family in families(row for row in rows if not row.ensemble):
         labels = [run.label for run in family.runs]
@@ -178,7 +178,7 @@ def _choose(frame: pd.DataFrame, rows: Sequence[Outcome]) -> None:
 
 
 def _scored_alike(row: Outcome, other: Outcome) -> bool:
-    """Whether two runs on the same data were scored on the same test rows; all of them are the same by their values."""
+    """Whether two runs on the same data were scored on the same test rows; if all were scored, their values decide."""
     rows, of = row.scored_rows
     return row.scored_rows == other.scored_rows and (rows == of or np.array_equal(row.obs, other.obs))
 

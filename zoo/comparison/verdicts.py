@@ -1,4 +1,4 @@
-"""Which rows are ranked, and what is said of each, in sentences."""
+"""Which rows are ranked, and a sentence about each."""
 
 from collections.abc import Sequence
 
@@ -12,13 +12,13 @@ from zoo.words import nats, places, plus_minus, scale
 
 __all__ = ["first", "gift", "height", "listed_apart", "remarks", "verdict"]
 
-STRAY = 2.0  # times the range of the other seeds, from which on the verdict names the one that is worse
-SHARE = 0.05  # nats of a lead that constant columns gave, from which on the verdict says so
-FAR = 10.0  # standard deviations of the training part, beyond which an entry is named
+STRAY = 2.0  # times the range of the other seeds: a seed further below them is named
+SHARE = 0.05  # nats: the verdict mentions constant columns that gave at least as much of a lead
+FAR = 10.0  # standard deviations of the training part: an entry beyond is named
 
 
 def height(row: Outcome) -> tuple[float, float]:
-    """Sorts the best first; of equal scores the one that needs its constant columns least."""
+    """Sorts the best first; among equal scores, the row that owes least to constant columns."""
     return -row.score, -np.inf if row.varying is None else -float(row.varying.values.mean())
 
 
@@ -46,7 +46,7 @@ def _unscored(row: Outcome, rows: Sequence[Outcome]) -> str:  # noqa: ARG001 (al
 
 
 def _unsettled(row: Outcome, rows: Sequence[Outcome]) -> str:
-    """Why the score of an unbounded density is a matter of when it stopped, where bounded ones stand beside it."""
+    """Why the score of an unbounded density depends on when it stopped, if bounded ones are in the table."""
     if row.has_mass or not any(other.bounded and other.evidence is not None for other in rows):
         return ""
     return f"{why}; unranked" if (why := unsettled(row.tree)) else ""
@@ -67,7 +67,7 @@ def _led_by_constants(row: Outcome, rows: Sequence[Outcome]) -> str:
 
 
 def _won_by_constants(best: Outcome, next_best: Outcome) -> str:
-    """Whether an unbounded pair has most of its lead from the columns constant in training."""
+    """Whether an unbounded pair owes most of its lead to the columns constant in training."""
     if best.bounded or (leads := _leads(best, next_best)) is None:
         return ""
     lead, given, _ = leads
@@ -79,7 +79,7 @@ def _won_by_constants(best: Outcome, next_best: Outcome) -> str:
 
 
 def gift(row: Outcome, below: Outcome, *, best: bool) -> str:
-    """What the columns constant in training add to the lead over the next row, if it is worth a remark."""
+    """How much the columns constant in training add to the lead over the next row, if worth a remark."""
     if (leads := _leads(row, below)) is None:
         return ""
     lead, given, behind = (each.mean for each in leads)
@@ -92,7 +92,7 @@ def gift(row: Outcome, below: Outcome, *, best: bool) -> str:
 
 
 def _leads(row: Outcome, other: Outcome) -> tuple[Difference, Difference, Difference] | None:
-    """How far a row leads another, how much of it constant columns give, how far it is behind without; or None."""
+    """How far a row leads another, how much constant columns give, and how far it is behind without them; or None."""
     if row.by_datum is None or other.by_datum is None or row.varying is None or other.varying is None:
         return None
     return (
@@ -103,7 +103,7 @@ def _leads(row: Outcome, other: Outcome) -> tuple[Difference, Difference, Differ
 
 
 def _stray(row: Outcome) -> str:
-    """A remark if one seed is worse than the others by more than they differ and than the data leave open."""
+    """A remark if one seed is worse than the others by more than their range and the error over data."""
     if row.per_seed is None or len(row.per_seed) < 3 or not np.isfinite(row.per_seed).all():
         return ""
     worst = int(row.per_seed.mean(1).argmin())
@@ -118,7 +118,7 @@ def _stray(row: Outcome) -> str:
 
 
 def _late(row: Outcome) -> str:
-    """A remark if training ended while a scored seed was still improving, and what trains for longer."""
+    """A remark if training ended while a scored seed was still improving, and how to train longer."""
     count, of = int(row.improving.sum()), int(row.used.sum())
     if not count:
         return ""
@@ -127,12 +127,12 @@ def _late(row: Outcome) -> str:
 
 
 def _matter_of_time(row: Outcome) -> str:
-    """A remark where a score that is ranked is a matter of when training stopped."""
+    """A remark if a ranked score depends on when training stopped."""
     return "" if row.has_mass else unsettled(row.tree)
 
 
 def _scaled_units(row: Outcome) -> str:
-    """A remark where columns were scaled one by one and the pair's constraint is in scaled units."""
+    """A remark if columns were scaled one by one and the pair's constraint is in scaled units."""
     shared = (row.read("card") or {}).get("in_scaled_units", "")
     if not shared or row.summary.get("scaling") != "column" or row.evidence is None:
         return ""
@@ -140,12 +140,12 @@ def _scaled_units(row: Outcome) -> str:
 
 
 def _density_ran_away(row: Outcome) -> str:
-    """A remark where a mass is ranked whose density ran away."""
+    """A remark if a mass is ranked but its density ran away."""
     return f"its density {_run_away(row)}" if row.has_mass and row.ran_away else ""
 
 
 def _early(row: Outcome) -> str:
-    """A remark if the scored weights are those of the first two of several checks."""
+    """A remark if the scored weights come from the first two of several checks."""
     best, checks = row.get("optimization/best_step"), row.checks
     if row.evidence is None or best is None or checks.size < 3:
         return ""
@@ -184,14 +184,14 @@ def _run_away(run: Outcome) -> str:
 
 
 def _parts(run: Outcome) -> str:
-    """What the columns constant in training and the others gave."""
+    """How much the columns constant in training and the others gave."""
     rest = run.density - run.share_constant
     given = nats(run.share_constant)
     return f"constant columns gave {'' if given.startswith('-') else '+'}{given} nats, the others {nats(rest)}"
 
 
 def verdict(row: Outcome, best: Outcome, behind: Difference) -> str:
-    """How a ranked row stands to the best one, which it is so far ``behind``."""
+    """How a ranked row compares with the best, which it is ``behind``."""
     if best.score == -np.inf:
         return f"cannot be told apart from {best.label}: both give some test datum no probability at all"
     if not np.isfinite(behind.mean):
@@ -204,7 +204,7 @@ def verdict(row: Outcome, best: Outcome, behind: Difference) -> str:
 
 
 def _alike(best: Outcome, behind: Difference) -> str:
-    """What is said of a row that cannot be told apart from the best, with all that the data leave open."""
+    """The verdict on a row that cannot be told apart from the best, with the interval the data leave open."""
     told = plus_minus(-behind.mean, behind.error)
     if behind.reach < NOISE:
         open_still = f"less than {NOISE} nats is rounding"
@@ -216,7 +216,7 @@ def _alike(best: Outcome, behind: Difference) -> str:
 
 
 def first(best: Outcome, others: Sequence[tuple[Outcome, Difference]]) -> str:
-    """How the row with the highest mean stands: not simply best where one datum gives it that place."""
+    """The verdict on the row with the highest mean: not simply best if a single datum puts it there."""
     contested = [row.label for row, behind in others if _by_most_rows(row, best, behind).startswith("better")]
     if not contested:
         return "best"
@@ -225,7 +225,7 @@ def first(best: Outcome, others: Sequence[tuple[Outcome, Difference]]) -> str:
 
 
 def _by_most_rows(row: Outcome, best: Outcome, behind: Difference) -> str:
-    """The verdict by a trimmed mean where one datum decides the mean; empty where none does, or that says no more."""
+    """The verdict by a trimmed mean if one datum decides the mean; empty if none does or it adds nothing."""
     if behind.beyond_noise or not np.isfinite(behind.error):
         return ""
     assert row.by_datum is not None and best.by_datum is not None  # noqa: PT018 (ranked rows have evidence)
@@ -244,7 +244,7 @@ def _by_most_rows(row: Outcome, best: Outcome, behind: Difference) -> str:
 
 
 def remarks(row: Outcome, verdict: str) -> str:
-    """What has to be known of a row beside its verdict, which may say it already."""
+    """What else to know about a row, unless its verdict says so already."""
     said = (
         _subset,
         _unrepeated,
@@ -261,25 +261,25 @@ def remarks(row: Outcome, verdict: str) -> str:
 
 
 def _subset(row: Outcome) -> str:
-    """Which part of the test part was scored, if not all of it."""
+    """How much of the test part was scored, if not all."""
     rows, of = row.scored_rows
     return f"scored on {rows:,} of {of:,} test rows" if row.evidence is not None and rows < of else ""
 
 
 def _unrepeated(row: Outcome) -> str:
-    """A single seed: nothing is known of how much another one would change."""
+    """A remark if there is a single seed, so that the spread over seeds is unknown."""
     return "seeds were not repeated" if row.by_seed is not None and len(row.by_seed) == 1 else ""
 
 
 def _named(row: Outcome, at: int) -> str:
-    """A test datum, with the column in which it is far from the training part, if there is one."""
+    """A test datum, with the column where it is far from the training part, if any."""
     column, distance = row.far_away(at)
     where = f" (column {column}: {distance:,.3g} standard deviations from the training mean)" if distance > FAR else ""
     return f"row {row.obs[at]}{where}"
 
 
 def _impossible(row: Outcome) -> str:
-    """A datum that has no probability at all in single precision, and takes the mean with it."""
+    """A datum without any probability in single precision, which makes the mean minus infinity."""
     lost = np.flatnonzero(np.isneginf([] if row.evidence is None else row.evidence))
     if not len(lost):
         return ""
@@ -288,7 +288,7 @@ def _impossible(row: Outcome) -> str:
 
 
 def _one_datum(row: Outcome) -> str:
-    """A datum that decides the mean evidence of a row, and the column in which it is far from the training part."""
+    """A datum that decides the mean evidence of a row, and the column where it is far from the training part."""
     evidence = row.evidence
     if evidence is None or len(evidence) < FEW or (at := decisive_row(evidence)) is None:
         return ""

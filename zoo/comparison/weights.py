@@ -1,4 +1,4 @@
-"""Stacking weights, and held-out evidence as ArviZ takes it."""
+"""Stacking weights, and held-out evidence in ArviZ's form."""
 
 import warnings
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from zoo.errors import RunError
 
 __all__ = ["elpd", "stacking_weights"]
 
-NEGLIGIBLE = -30.0  # nats below the best pair for a datum: exp of it no longer moves a stacking weight
+NEGLIGIBLE = -30.0  # nats below the best pair of a datum: its exp no longer moves a stacking weight
 BOOTSTRAPS = 50  # resamples of the test data, for the standard error of the stacking weights
 
 
@@ -21,8 +21,8 @@ def elpd(run: Source) -> Any:
     """The held-out evidence of a run as an ``ELPDData``, for ArviZ's ``compare`` and ``plot_compare``.
 
     ``elpd_i`` is the evidence of each test datum averaged over seeds, nats; on discrete data the log mass, as in
-    :func:`compare`. Only runs of one of its tables can be compared. ``pareto_k`` is that of the importance weights of
-    the worst seed, for ``plot_khat``; None of a pair whose evidence is exact.
+    :func:`compare`. Only runs in the same table of :func:`compare` can be compared. ``pareto_k``, for ``plot_khat``, is
+    Pareto k of the importance weights in the worst seed; None if the evidence is exact.
 
     >>> about = dict(pair="plain", base_measure="density", data="toy", data_fingerprint="f00d")
     >>> heldout = xr.Dataset({"log_evidence": (("chain", "obs"), [[-5.0, -6.0, -7.0]])})
@@ -64,8 +64,8 @@ def _elpd(values: Floats, obs: Any = None, pareto_k: Floats | None = None) -> An
 def stacking_weights(ranked: Sequence[Outcome]) -> tuple[dict[str, float], dict[str, float]]:
     """Weights of the mixture of pairs with the best held-out score, and their standard errors over the data.
 
-    A datum's best pair is subtracted first: the weights stay the same, and exp no longer overflows. The errors are
-    those of a bootstrap over data, of which the difference between pairs is the most part.
+    The best pair's score is subtracted from each datum first, which leaves the weights unchanged and keeps exp from
+    overflowing. The errors come from a bootstrap over data.
     """
     if len(ranked) < 2:
         return {row.label: 1.0 for row in ranked}, {}
@@ -81,9 +81,9 @@ def stacking_weights(ranked: Sequence[Outcome]) -> tuple[dict[str, float], dict[
 
 
 def _best_mixture(table: Floats) -> Floats:
-    """ArviZ's stacking weights (pairs,) of pointwise evidence (pairs, N), without the table that it makes of them.
+    """ArviZ's stacking weights (pairs,) of pointwise evidence (pairs, N), without ArviZ's table.
 
-    That takes several times as long, which counts in a bootstrap.
+    The table takes several times as long, which matters in a bootstrap.
     """
     from scipy.optimize import LinearConstraint, minimize
 
@@ -109,6 +109,6 @@ def _stacked(labels: Sequence[str], table: Floats) -> dict[str, float]:
     heldout = {label: _elpd(values) for label, values in zip(labels, table, strict=True)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # ArviZ 0 uses what pandas 3 deprecates
-        warnings.simplefilter("ignore", UserWarning)  # of many rows: zoo.comparison.cautions has it in words
+        warnings.simplefilter("ignore", UserWarning)  # about many rows: zoo.comparison.cautions says it in words
         weights = arviz_stats.compare(heldout, **exactly)["weight"]
     return {label: float(weights[label]) for label in labels}

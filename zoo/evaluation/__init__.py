@@ -38,7 +38,7 @@ def evaluate(
     rows: int | None = None,
     sbc: int | None = None,
 ) -> xarray.DataTree:
-    r"""Fill ``run.tree`` with what the trained pair says about the test part, and return it.
+    r"""Score a run on the test part of its data, and return ``run.tree`` with the results.
 
     The evidence of each datum is the log-mean-exp of importance weights, in nats and in the units as loaded:
 
@@ -46,42 +46,42 @@ def evaluate(
               w_k = \frac{p(x, z_k)}{q(z_k \mid x)}, \quad z_k \sim q(z \mid x)
 
     a lower bound in expectation (Burda, Grosse & Salakhutdinov 2016, https://arxiv.org/abs/1509.00519). Its
-    standard error, the effective sample size and the Pareto k of the weights (Vehtari et al. 2024,
-    https://arxiv.org/abs/1507.02646) stand beside it. Where k is above 0.7, annealed importance sampling takes the
-    weights' place (:func:`zoo.evaluation.annealing.anneal`). Mixtures are summed
+    standard error is stored with it, as are the effective sample size and the Pareto k of the weights (Vehtari et al.
+    2024, https://arxiv.org/abs/1507.02646). Where k is above 0.7, annealed importance sampling replaces the weights
+    (:func:`zoo.evaluation.annealing.anneal`). Mixtures are summed
     exactly, and linear models know their evidence: standard error 0, k minus infinity.
 
     Groups written: ``heldout``; ``calibration`` of each feature; ``spread`` of the latents; ``wellposedness``;
     ``imputation`` of hidden entries; ``reference_posterior`` and ``prior_sbc`` on request; ``posterior``,
     ``sample_stats``, ``prior``, ``posterior_predictive``, ``prior_predictive``, ``reconstruction`` and
     ``observed_data``. The functions of those names in ``zoo.evaluation`` say what is in each.
-    Some of it cannot be known of every likelihood and guide. The root attribute ``absent``, as JSON text, says in a
-    sentence why a group is not there, by its name, or a part of one, as in "spread: gaps" or "heldout: annealing";
-    ``not_asked`` says by which call a group comes that was not asked for.
+    Not everything can be computed for every likelihood and guide. The root attribute ``absent``, as JSON text, says why
+    a group, or a part such as "spread: gaps" or "heldout: annealing", is missing; ``not_asked`` says which call would
+    add a group that was not asked for.
 
     Args:
         run: from :func:`zoo.fit` or :func:`zoo.load_run`.
-        data: the very data it was trained on, or its test part would not be held out.
+        data: the same data it was trained on; otherwise the test part might not be held out.
         samples: K, importance draws per datum.
-        temperatures: of annealing, for data whose k is above 0.7; 0 leaves them as they are.
+        temperatures: number of annealing temperatures for data whose k is above 0.7; 0 turns annealing off.
         reference: how many test rows get a reference posterior by NUTS, which takes seconds for each seed.
-        hide: the share of observed test entries that is hidden and imputed, 0 for none; None is a tenth where entries
-            are missing in the data, else none.
+        hide: the share of observed test entries to hide and impute, 0 for none; None is a tenth if the data have
+            missing entries, otherwise 0.
         rows: how many test rows are scored: a random subset, the same for all pairs on the same split; None scores all.
-        sbc: how many data are simulated for simulation-based calibration of the guide, which ``plot_ecdf_pit`` of
-            ArviZ shows; a thousand say enough.
+        sbc: how many data to simulate for simulation-based calibration of the guide, which ArviZ's
+            ``plot_ecdf_pit`` shows; a thousand are enough.
 
-    ``heldout`` has all rows that are scored. ``observed_data`` and the groups of draws are of the same rows, in
-    the same order: all or, beyond ten million numbers of latents or four million of predictions, a random subset, as
-    ``attrs["note"]`` says. ``reconstruction`` is of the first of those.
+    ``heldout`` has all scored rows. ``observed_data`` and the groups of draws share the same rows, in the same
+    order: all or, beyond ten million numbers of latents or four million of predictions, a random subset, as
+    ``attrs["note"]`` says. ``reconstruction`` covers the first of those.
 
-    Memory: about 100 MiB beside what is returned and the scored rows in single precision (twice where they are
-    dequantized), whatever K and N.
+    Memory: about 300 MiB besides the result and the scored rows in single precision (twice if they are dequantized),
+    whatever N, K, D and the number of levels, as long as a decoder takes at most a million numbers per draw of a datum.
 
     Raises:
         RunError: other data than the run was trained on.
-        OptionError: ``samples`` or ``rows`` is not a positive integer, ``temperatures`` or ``reference`` a negative
-            one, or ``hide`` no share.
+        OptionError: ``samples`` or ``rows`` is not a positive integer, ``temperatures`` or ``reference`` is negative,
+            or ``hide`` is not a share.
 
     >>> import zoo
     >>> data = zoo.load_data("iris")
@@ -136,7 +136,7 @@ def evaluate(
         "feature": list(data.names),
     }
     for name in (name for names in makers for name in names):
-        run.tree.children.get(name, xarray.DataTree()).orphan()  # of an earlier evaluation
+        run.tree.children.get(name, xarray.DataTree()).orphan()  # from an earlier evaluation
         if name in groups:
             group = groups[name]
             absent |= {f"{name}: {part}": reason for part, reason in group.attrs.pop("absent", {}).items()}
@@ -151,12 +151,12 @@ def evaluate(
 
 
 def _sentence(reason: str) -> str:
-    """The reason without the shapes of all sites, which Pyro adds to an error inside a program."""
+    """The reason without the shapes of all sites, which Pyro appends to errors inside a program."""
     return f"{reason.partition(chr(10))[0].rstrip('.')}."
 
 
 def call_of(effort: Mapping[str, Any]) -> str:
-    """The call of :func:`evaluate` with these arguments, as a run writes it down."""
+    """The call of :func:`evaluate` with these arguments, as a run records it."""
     told = (f"{name}={value}" for name, value in effort.items() if value is not None)
     return f"zoo.evaluate(run, data, {', '.join(told)})"
 

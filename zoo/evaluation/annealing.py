@@ -20,9 +20,9 @@ from zoo.rowwise import Rowwise, keyed_blocks, standard_noise
 
 __all__ = ["Annealed", "Annealer", "Chains", "anneal"]
 
-CHAINS, TOGETHER = 32, 8  # chains of a datum, and as many as are moved together: all of the pilot
-ACCEPTANCE = 0.65  # of Hamiltonian moves, where they travel furthest for what they cost
-FIRST_STEP, LEARNING = 0.5, 0.3  # in standard deviations of the guide; of the log step, per unit of acceptance
+CHAINS, TOGETHER = 32, 8  # chains per datum, and how many are moved together: all of the pilot's
+ACCEPTANCE = 0.65  # acceptance rate at which Hamiltonian moves travel furthest for their cost
+FIRST_STEP, LEARNING = 0.5, 0.3  # in standard deviations of the guide; change of the log step per unit of acceptance
 
 
 class Annealed(NamedTuple):
@@ -33,7 +33,7 @@ class Annealed(NamedTuple):
 
 
 class Chains(NamedTuple):
-    """Log weights of chains, (C, B): of the density, and of cells where they were asked for."""
+    """Log weights of chains, (C, B): of the density, and of cells if asked for."""
 
     density: Tensor
     cells: Tensor | None
@@ -43,16 +43,16 @@ class Chains(NamedTuple):
         return _mean(self.density)
 
     def of_cells(self) -> tuple[Annealed, Tensor]:
-        """Log P(cell), and the share of the chains that its weights keep, (B,), which is small if posteriors differ."""
+        """Log P(cell), and the share of effective chains under its weights, (B,), small if the posteriors differ."""
         assert self.cells is not None
         kept = _size(self.cells) / _size(self.density)
         return _mean(self.cells), kept
 
 
 class Point(NamedTuple):
-    """Latents as real numbers u (C, 1, U), log p(x, u) and log q(u | x), (C, 1), and the two's gradients, (C, 1, U).
+    """Latents as real numbers u (C, 1, U), log p(x, u) and log q(u | x), (C, 1), and both gradients, (C, 1, U).
 
-    The densities are of u: those of the latents and the log volume that they are stretched by.
+    The densities are of u: those of the latents plus the log volume of the map.
     """
 
     u: Tensor
@@ -76,31 +76,31 @@ def anneal(model: Program, guide: Program, x: Tensor, temperatures: int, chains:
     .. math:: \log w = \sum_{t=1}^{T} (\beta_t - \beta_{t-1}) \log \frac{p(x, z_{t-1})}{q(z_{t-1} \mid x)}, \qquad
               \beta_t = t / T, \qquad z_0 \sim q(z \mid x)
 
-    where z_t is one Hamiltonian move from z_{t-1} that leaves q^(1 - beta_t) p^beta_t as it is. The log-mean-exp of w
-    over chains is, like that of importance weights, a lower bound of log p(x) in expectation. Step sizes, for each
-    datum and temperature, are those at which a pilot of other chains accepted 65 % of its moves; they are frozen
-    before the first weighted chain starts.
+    where z_t is one Hamiltonian move from z_{t-1} that leaves q^(1 - beta_t) p^beta_t invariant. The log-mean-exp of w
+    over chains is, as for importance weights, a lower bound on log p(x) in expectation. Step sizes, for each datum and
+    temperature, come from separate pilot chains that accepted 65 % of their moves; they are frozen before the first
+    weighted chain starts.
 
     Neal (2001), https://arxiv.org/abs/physics/9803008; Wu et al. (2017), https://arxiv.org/abs/1611.04273
 
     Args:
-        model: p(x, latents); latents with bounds move on a scale without, and discrete ones are summed out.
-        guide: q(latents | x), where the chains start.
+        model: p(x, latents); bounded latents move on an unbounded scale, and discrete ones are summed out.
+        guide: q(latents | x), from which the chains start.
         x: data, shape (B, D).
         temperatures: T.
         chains: C, above 8 a multiple of it.
 
     Raises:
-        Unknown: a discrete latent has too many values to be summed out, the guide's density is known at its own draws
-            alone, or the model's is drawn.
+        Unknown: a discrete latent has too many values to be summed out, the guide's density is known only at its own
+            draws, or the model's density is random.
     """
     return Annealer(temperatures, inference.width(model, x), chains)(model, guide, x).of_density()
 
 
 class Annealer:
-    """:func:`anneal` for one seed of a pair after the other, its moves recorded once.
+    """:func:`anneal` for the seeds of a pair in turn, with its moves recorded once.
 
-    Chains are moved eight at a time, as if each eight were of a datum of their own.
+    Chains are moved eight at a time, as if each eight belonged to a datum of their own.
     """
 
     def __init__(self, temperatures: int, width: int, chains: int = CHAINS) -> None:
@@ -114,14 +114,12 @@ class Annealer:
     def __call__(
         self, model: Program, guide: Program, x: Tensor, lens: inference.Cells | None = None, at: Tensor | None = None
     ) -> Chains:
-        r"""Chains for x (B, D), weighed once more, where a lens is given, for the cells around ``at`` (B, D).
+        r"""Chains for x (B, D), reweighted for the cells around ``at`` (B, D) if a lens is given.
 
         .. math:: \log w + \log \frac{P(\mathrm{cell} \mid z_T)}{p(x \mid z_T)}
         """
         if isinstance(model, inference.Dequantized):
-            raise Unknown(
-                "a dequantised datum has another density at every call, and there is no annealing towards that"
-            )
+            raise Unknown("a dequantised datum has a different density at every call, so annealing has no target")
         size = max(1, self.move.rows // self.groups)
         blocks = keyed_blocks(size, x, x if at is None else at)
         found = [self._of_block(model, guide, rows, cells, keys, lens) for (rows, cells), keys in blocks]
@@ -148,7 +146,7 @@ class Annealer:
         return self._by_chain(log_weight), self._by_chain(of_cells)
 
     def _pilot(self, model: Program, guide: Program, x: Tensor, keys: list[int], unit: Tensor) -> list[Tensor]:
-        """The step sizes (B, U) of every temperature, from chains that are then forgotten, in units (B, U)."""
+        """The step sizes (B, U) of every temperature, from chains that are then discarded, in units (B, U)."""
         point, noise = self._begun(model, guide, x, [random_stream(key, Stream.NOISE) for key in keys])
         steps = []
         log_step = torch.full_like(unit[:, :1], FIRST_STEP).log()
@@ -159,7 +157,7 @@ class Annealer:
         return steps
 
     def _begun(self, model: Program, guide: Program, x: Tensor, keys: list[int]) -> tuple[list[Tensor], list[Tensor]]:
-        """Where chains start, and the noise of all their moves: momenta (T, C, 1, U) and what decides, (T, C, 1)."""
+        """The start of the chains, and the noise of all moves: momenta (T, C, 1, U) and acceptance, (T, C, 1)."""
         point = [*self.start.block(model, guide, [x], keys)]
         shape = (self.temperatures, *point[0].shape[1:])
         others = [random_stream(key, Stream.NOISE) for key in keys]
@@ -179,7 +177,7 @@ class Annealer:
         return log_weight.reshape(-1, self.groups * self.together).T
 
 
-# -- of one datum, whose chains are (C, 1, ...) ------------------------------------------------------------------------
+# -- for one datum, whose chains are (C, 1, ...) -----------------------------------------------------------------------
 
 
 def _started(model: Program, guide: Program, x: Tensor, chains: int) -> Point:
@@ -223,7 +221,7 @@ def _moved(model: Program, guide: Program, x: Tensor, *given: Tensor) -> tuple[T
 
 
 def _of_cells(lens: Program, model: Program, x: Tensor, at: Tensor, u: Tensor) -> tuple[Tensor]:
-    """By how much the cell's log probability is more than the log density, (C, 1)."""
+    """By how much the cell's log probability exceeds the log density, (C, 1)."""
     vector = real_vector(poutine.trace(poutine.block(model, hide=["x"])).get_trace(x))
     values, _ = vector.values(u[0])
     return (log_density(lens, at, values) - log_density(model, x, values),)

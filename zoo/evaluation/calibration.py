@@ -1,7 +1,7 @@
-"""Whether the predictive distributions of a trained pair hold what they promise, feature by feature.
+"""Whether the predictive distributions of a trained pair keep their promises, feature by feature.
 
-A draw z from q(z | x) has seen x, so the coverage of p(x | z) flatters: an over-confidence by a factor of two reads as
-perfect. What is calibrated here has not seen the value that it predicts.
+A draw z from q(z | x) has seen x, so the coverage of p(x | z) flatters: over-confidence by a factor of two looks
+perfect. The predictions checked here have not seen the value they predict.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ STATISTICS = (
     "mean bias", "mean RMSE", "variance bias", "variance RMSE", "sample bias", "sample RMSE", "90 % coverage"
 )  # fmt: skip
 COVERAGES, BAND, FALSE_DISCOVERIES = (0.5, 0.8, 0.9, 0.95), 0.95, 0.05
-BINS = 6  # of the expected calibration error, as Stirn & Knowles have them
+BINS = 6  # bins of the expected calibration error, as in Stirn & Knowles
 ROWS, RECONSTRUCTION_DRAWS = 1000, 32
-POINTS, LEVELS = 100, 256  # of the band: where it is evaluated, and the tails whose p value is worked out
-UNTRUSTED = 1 / 4  # of a column's weights with a bad k, from which on its PIT may be far from uniform at the truth
-SMALLEST, ROUNDING = 1e-10, 1e-9  # p value told apart from 0, and what two equal tails may differ by, relatively
+POINTS, LEVELS = 100, 256  # points at which the band is evaluated, and tails whose p value is computed
+UNTRUSTED = 1 / 4  # share of weights with a bad k from which a column's PIT may be far from uniform at the truth
+SMALLEST, ROUNDING = 1e-10, 1e-9  # smallest p value reported, and relative rounding error of equal tails
 
 
 def calibration(run: Run, data: Data, weighed: Weighed) -> xarray.Dataset:
@@ -59,28 +59,28 @@ def calibration(run: Run, data: Data, weighed: Weighed) -> xarray.Dataset:
     .. math:: p(x_j \mid x_{-j}) = \frac{\sum_k v_k \, p(x_j \mid z_k)}{\sum_k v_k}, \quad
               v_k = \frac{w_k}{p(x_j \mid z_k)}, \qquad\qquad p(x_j) = E_{p(z)} \, p(x_j \mid z)
 
-    with the draws and weights w_k of the evidence. The first is sharp and sees a decoder that is too sure of itself,
-    the second is weaker and needs no guide. For each: ``pit``, P(X_j <= x_j), randomised on discrete data, under the
-    prior the randomised rank among draws of the datum's own; ``p_value`` of the ECDF of a feature's PIT being that of a
-    uniform sample (:func:`p_values`); ``outside``, whether it is at most 5 %, so that the ECDF minus uniform leaves the
-    band from ``band_low`` to ``band_high`` that holds a uniform sample as a whole in 95 % of cases (:func:`band`):
-    one feature in twenty does by chance; ``beyond_chance``, whether it is still rejected as one of all features of its
-    seed and kind (:func:`beyond_chance`); ``coverage`` of central intervals; ``ece``, sum over six bins of
-    (1/6 - share)^2 (Stirn & Knowles 2020, https://arxiv.org/abs/2006.04910); ``crps`` in the units as loaded, beside
-    that of the training part's own marginal; ``log_score`` in nats, and ``row_log_score``, of each row and feature
-    given the others. ``bad_k`` is the share of data whose weights v have a Pareto k above 0.7; where it is above a
-    quarter, as where a column alone says what z is, the leave-one-out PIT is not to be trusted, and is not judged: its
-    ``p_value`` and what follows from it are not a number. Columns constant in training are not a number. Discrete data
-    are predicted as the cells they are in; where the mass of a cell is not known they are not, and ``attrs["absent"]``
-    says so under "cells".
+    with the draws and weights w_k of the evidence. The first is sharp and detects a decoder that is too sure of itself;
+    the second is weaker but needs no guide. For each: ``pit``, P(X_j <= x_j), randomised on discrete data, and under
+    the prior the randomised rank among separate draws for each datum; ``p_value`` of the hypothesis that a feature's
+    PIT is uniform (:func:`p_values`); ``outside``, whether it is at most 5 %, so that the ECDF minus uniform leaves
+    the band from ``band_low`` to ``band_high``, which contains 95 % of uniform samples entirely (:func:`band`): one
+    feature in twenty leaves it by chance; ``beyond_chance``, whether it is still rejected when all features of its seed
+    and kind are tested together (:func:`beyond_chance`); ``coverage`` of central intervals; ``ece``, sum over six bins
+    of (1/6 - share)^2 (Stirn & Knowles 2020, https://arxiv.org/abs/2006.04910); ``crps`` in the units as loaded, with
+    the training marginal's for comparison; ``log_score`` in nats, and ``row_log_score``, by row and feature, given the
+    others. ``bad_k`` is the share of data whose weights v have a Pareto k above 0.7. Above a quarter, for example if a
+    column alone determines z, the leave-one-out PIT cannot be trusted and is not judged: its ``p_value`` and everything
+    derived from it are NaN. So are columns constant in training. Discrete data are predicted as cells, unless the mass
+    of a cell is unknown, which ``attrs["absent"]`` then says under "cells".
 
     Args:
         run: a trained pair.
-        data: what it was trained on; the first thousand test rows are used.
-        weighed: what the guide's draws weigh, of which at most a thousand for each datum predict its features.
+        data: the data it was trained on; the first thousand test rows are used, fewer if rows, columns and seeds make
+            more than four million numbers.
+        weighed: the weighted draws of the guide; at most a thousand per datum predict its features.
 
     Raises:
-        Unknown: p(x_j | z) is not known, or its distribution function, mean or variance; or a datum overflows.
+        Unknown: p(x_j | z), its distribution function, mean or variance is unknown; or a datum overflows.
     """
     leave_one_out = weighed.features()
     view, samples = run.pair.view, min(weighed.asked.samples, DRAWS)
@@ -142,19 +142,18 @@ def calibration(run: Run, data: Data, weighed: Weighed) -> xarray.Dataset:
 def prior_predictive(model: Program, x: Tensor, samples: int, draws: int = PREDICTIVE_DRAWS) -> Predictions:
     r"""Predictions of each feature from nothing, for x (N, D).
 
-    The PIT is the randomised rank of x_j among draws x'_m of its own, uniform for any M if x_j is distributed like
-    them:
+    The PIT is the randomised rank of x_j among its own draws x'_m, uniform for any M if x_j has their distribution:
 
     .. math:: \frac{\#\{x'_m < x_j\} + u \, (1 + \#\{x'_m = x_j\})}{M + 1}, \qquad u \sim U(0, 1), \quad m = 1, \dots, M
 
-    A mean of P(X <= x | z) over the draws would pile up at 0 and 1 where the decoder is sharp, and draws that are
-    shared would move the PIT of all data the same way. Neither touches the log density, a mean over shared draws.
+    A mean of P(X <= x | z) over the draws would pile up at 0 and 1 if the decoder is sharp, and shared draws would move
+    the PIT of all data the same way. Neither affects the log density, a mean over shared draws.
 
     Args:
         model: p(x, z).
         x: data, in scaled units.
         samples: draws of z for the log density, the same for every datum.
-        draws: M, of z and x afresh for each datum, for PIT and CRPS.
+        draws: M, new draws of z and x for each datum, for PIT and CRPS.
     """
     log_density = _under_shared_draws(model, x, samples)
     parts = []
@@ -162,7 +161,7 @@ def prior_predictive(model: Program, x: Tensor, samples: int, draws: int = PREDI
         with pyro.plate("samples", draws, dim=-2):
             own = poutine.trace(poutine.uncondition(model)).get_trace(rows).nodes["x"]
         below, upto = distribution_function(each_feature(own["fn"]), rows)
-        v = torch.rand(draws, *rows.shape)  # the places of the x'_m: below that of x just where x'_m < x
+        v = torch.rand(draws, *rows.shape)  # random positions of the x'_m: below x's exactly where x'_m < x
         less, equal = ((v < end).sum(0) for end in (below, upto))
         pit = randomised(less / (draws + 1), (equal + 1) / (draws + 1), torch.rand_like(rows))
         parts.append((pit, crps(own["value"].movedim(0, -1).contiguous(), rows)))
@@ -171,29 +170,36 @@ def prior_predictive(model: Program, x: Tensor, samples: int, draws: int = PREDI
 
 
 def _under_shared_draws(model: Program, x: Tensor, samples: int) -> Tensor:
-    """The log of the mean of p(x_j | z) over draws of z, (N, D): worked out once for each value of a column."""
+    """The log of the mean of p(x_j | z) over draws of z, (N, D), computed once for each value of a column."""
     order = x.argsort(dim=0)
     ascending = x.gather(0, order)
     number = torch.zeros_like(order)
     number[1:] = (ascending.diff(dim=0) != 0).cumsum(0)
     values = ascending.new_empty(int(number.max()) + 1, x.shape[1])
-    values[:] = x[:1]  # of columns with fewer values than others
+    values[:] = x[:1]  # padding for columns with fewer values
     values.scatter_(0, number, ascending)
-    shared = poutine.trace(poutine.uncondition(model)).get_trace(x.new_zeros(samples, x.shape[1])).nodes["x"]
-    of_shared = each_feature(shared["fn"]).expand(torch.Size((samples, x.shape[1])))
-    blocks = inference.row_blocks(values, samples * x.shape[1])
-    log_density = torch.cat([of_shared.log_prob(block[:, None]).logsumexp(1) for block in blocks]) - np.log(samples)
+    blank = x.new_zeros(samples, x.shape[1])
+    of_draws = [_summed(model, some, values) for some in inference.row_blocks(blank, inference.width(model, x))]
+    log_density = torch.stack(of_draws).logsumexp(0) - np.log(samples)
     return torch.empty_like(x).scatter_(0, order, log_density.gather(0, number))
 
 
+def _summed(model: Program, blank: Tensor, values: Tensor) -> Tensor:
+    """The log of the sum of p(x_j | z) over as many draws of z as ``blank`` has rows, for values (V, D)."""
+    shared = poutine.trace(poutine.uncondition(model)).get_trace(blank).nodes["x"]
+    each = each_feature(shared["fn"]).expand(blank.shape)
+    blocks = inference.row_blocks(values, blank.numel())
+    return torch.cat([each.log_prob(block[:, None]).logsumexp(1) for block in blocks])
+
+
 def reconstruction_check(model: Program, guide: Program, x: Tensor, filler: Tensor | None = None) -> Floats:
-    """What p(x | z) with z ~ q(z | x) says of the x that it has seen, in the order of ``STATISTICS``, in scaled units.
+    """How p(x | z) with z ~ q(z | x) fits the x it has seen, in the order of ``STATISTICS``, in scaled units.
 
     Bias and root mean square error of the mean (x - mu), the variance ((x - mu)^2 - sigma^2) and a draw (x' - x), over
-    all data and features. A description and no calibration: beside it belongs the same for data simulated from the
-    model. Stirn & Knowles (2020), https://arxiv.org/abs/2006.04910
+    all data and features. This is a description, not a calibration check: compare it with the same for data simulated
+    from the model. Stirn & Knowles (2020), https://arxiv.org/abs/2006.04910
 
-    Entries that were not observed count for nothing; ``filler`` (D,) are values that columns can have.
+    Missing entries do not count; ``filler`` (D,) are values that columns can take.
     """
     parts = []
     for rows in inference.row_blocks(x, RECONSTRUCTION_DRAWS * inference.width(model, x)):
@@ -214,18 +220,18 @@ def reconstruction_check(model: Program, guide: Program, x: Tensor, filler: Tens
     return torch.cat([torch.stack([bias, rmse], dim=1).flatten(), mean[6:]]).numpy()
 
 
-# -- what is made of predictions ---------------------------------------------------------------------------------------
+# -- summaries of predictions ------------------------------------------------------------------------------------------
 
 
 def _coverage(pit: Floats) -> Floats:
     """Share of data inside central intervals, (chain, kind, level, feature)."""
     distance = np.abs(pit - 0.5)
-    inside = [np.where(np.isnan(pit), np.nan, distance < level / 2) for level in COVERAGES]
-    return np.stack([_mean(of_level, 2) for of_level in inside], axis=2)
+    shares = [_mean(np.where(np.isnan(pit), np.nan, distance < level / 2), 2) for level in COVERAGES]
+    return np.stack(shares, axis=2)
 
 
 def _mean(values: Floats, axis: int) -> Floats:
-    """The mean over what is a number."""
+    """The mean without NaN."""
     missing = np.isnan(values)
     if not missing.any():
         return np.asarray(values.mean(axis))
@@ -235,10 +241,8 @@ def _mean(values: Floats, axis: int) -> Floats:
 
 def _of_marginals(train: Tensor, x: Tensor) -> Floats:
     """The mean CRPS, (D,), of each column of x (N, D) under the empirical distribution of its training values."""
-    if not (train.isnan().any() or x.isnan().any()):
-        return crps(train.T.contiguous(), x).mean(0).numpy()
     columns = [(t[~t.isnan()], v[~v.isnan()]) for t, v in zip(train.T, x.T, strict=True)]
-    return np.array([float(crps(t, v).mean()) for t, v in columns])
+    return np.array([float(crps(t, v).mean()) for t, v in columns])  # N times as many numbers as are kept at a time
 
 
 def _calibration_error(pit: Floats) -> Floats:
@@ -252,9 +256,9 @@ def _calibration_error(pit: Floats) -> Floats:
 def p_values(pit: Floats) -> Floats:
     """P values of the hypothesis that a feature's PIT is uniform, shape (..., N, D) to (..., D).
 
-    The statistic is that of :func:`band`, whose limits it leaves just where p <= 5 %: the least binomial tail
-    probability of the ECDF over the band's points. Its distribution is worked out and not simulated. Values below
-    1e-10 are told as that. An ECDF has few values if N is small, and so has p.
+    The statistic belongs to :func:`band`, whose limits the ECDF leaves exactly if p <= 5 %: the least binomial tail
+    probability of the ECDF over the band's points. Its distribution is computed, not simulated. Values below 1e-10 are
+    reported as 1e-10. For small N the ECDF has few values, and so has p.
 
     >>> pit = (np.arange(100) + 0.5) / 100
     >>> bool(p_values(pit[:, None])[0] > 0.99), bool(p_values(pit[:, None] ** 2)[0] < 0.01)
@@ -274,9 +278,9 @@ def p_values(pit: Floats) -> Floats:
 
 
 def beyond_chance(p: Floats) -> Floats:
-    """1 where p is rejected as one of the family of all features, (..., D), at a false discovery rate of 5 %, else 0.
+    """1 where p is rejected in the family of all features, (..., D), at a false discovery rate of 5 %, otherwise 0.
 
-    Where all is calibrated, any is rejected in 5 % of families. Features without p value are no part of the family.
+    If all features are calibrated, 5 % of families have any rejection. Features without p value do not count.
     Benjamini & Hochberg (1995), https://doi.org/10.1111/j.2517-6161.1995.tb02031.x
 
     >>> beyond_chance(np.array([0.001, 0.04, 0.5, np.nan]))
@@ -290,7 +294,7 @@ def beyond_chance(p: Floats) -> Floats:
 
 
 def band(count: int) -> tuple[Floats, Floats, Floats]:
-    """Points of [0, 1], and the limits of ECDF minus uniform that 95 % of samples of ``count`` keep at all of them.
+    """Points of [0, 1], and limits that the ECDF minus uniform of 95 % of samples of ``count`` keeps at all of them.
 
     Säilynoja, Bürkner & Vehtari (2022), Graphical Test for Discrete Uniformity, https://arxiv.org/abs/2103.10522
     """
@@ -301,9 +305,9 @@ def band(count: int) -> tuple[Floats, Floats, Floats]:
 
 
 class _Test(NamedTuple):
-    """Of N uniform numbers: points (P,), the smaller tail probability of each count there (N + 1, P), and p values.
+    """For N uniform numbers: points (P,), the smaller tail probability of each count there (N + 1, P), and p values.
 
-    ``probability`` is that of a least tail of at most ``level``.
+    ``probability`` is the probability that the least tail is at most ``level``.
     """
 
     at: Floats
@@ -319,8 +323,8 @@ class _Test(NamedTuple):
 
 @lru_cache(maxsize=256)
 def _test(count: int) -> _Test:
-    """Counts of uniform numbers are those of a Poisson process that has N events in the end, a chain over points."""
-    # Of our own: that of ArviZ gives no tail probability to an ECDF of 0, and comes out narrow.
+    """Counts of uniform numbers are a Poisson process conditioned on N events, a Markov chain over points."""
+    # Our own band: ArviZ's gives no tail probability to an ECDF of 0, and is too narrow.
     stretches = max(min(count, POINTS), 2)
     at = np.arange(1, stretches) / stretches
     k = np.arange(count + 1)[:, None]

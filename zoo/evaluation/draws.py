@@ -1,4 +1,4 @@
-"""Draws of latents and of data from a trained pair: the groups that ArviZ's plots are made of."""
+"""Draws of latents and data from a trained pair: the groups that ArviZ's plots use."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from zoo.splits import subsample
 
 __all__ = ["Kept", "posterior", "posterior_predictive", "prior", "prior_predictive", "prior_sbc", "reconstruction"]
 
-# Groups of draws hold pictures and marginals, not data: caps on what is kept of them.
+# Groups of draws serve pictures and marginals, so their size is capped.
 POSTERIOR_DRAWS, PRIOR_DRAWS, PREDICTIVE_DRAWS, RECONSTRUCTION_DRAWS = 100, 100, 20, 32
 RECONSTRUCTED = 64  # rows
-LEAST_ROWS, LEAST_DRAWS = 64, 4  # however many latents there are, and however many columns
-KEPT = 10**7  # numbers of the draws of all seeds, and of the data that they are of
-PREDICTED = 4 * 10**6  # numbers of a predictive group
-RANKED = 100  # guide draws among which a latent has its rank
+LEAST_ROWS, LEAST_DRAWS = 64, 4  # kept for any number of latents and columns
+KEPT = 10**7  # most numbers in the draws of all seeds, and in their data
+PREDICTED = 4 * 10**6  # most numbers in a predictive group
+RANKED = 100  # guide draws among which a latent is ranked
 
 
 @dataclass(frozen=True)
 class Kept:
-    """The rows of ``observed_data``, of which every group of draws is, and how many draws there are of each.
+    """The rows of ``observed_data``, which all groups of draws share, and the number of draws for each.
 
     Attributes:
         rows: test data in the units as loaded, (N, D).
         of: how many test rows are scored.
-        latents: draws of the latents of a row.
-        predictive: draws of a row's data.
+        latents: number of draws of a row's latents.
+        predictive: number of draws of a row's data.
     """
 
     rows: xarray.DataArray
@@ -50,7 +50,7 @@ class Kept:
 
     @classmethod
     def of_run(cls, run: Run, data: Data) -> Kept:
-        """As many rows and draws as there is room for."""
+        """As many rows and draws as fit."""
         one = run.inward(data.test[:1].values)
         drawn, *_ = run.each_seed(
             lambda model, guide: inference.posterior_draws(model, guide, one, 1), Stream.POSTERIOR
@@ -67,7 +67,7 @@ class Kept:
         )
 
     def dataset(self, variables: dict[str, Any], told: str = "", rows: int | None = None) -> xarray.Dataset:
-        """Variables of these rows, or of the first of them, with a note that says so."""
+        """Variables for these rows, or the first of them, with a note that says so."""
         count = len(self.rows)
         which = f"{count:,} of {self.of:,} scored test rows, a random subset"
         which = which if count < self.of else f"the {self.of:,} scored test rows"
@@ -93,7 +93,7 @@ def posterior(run: Run, kept: Kept) -> tuple[xarray.Dataset, xarray.Dataset]:
 
 
 def prior(run: Run) -> xarray.Dataset:
-    """The group ``prior``: draws of the latents of no datum."""
+    """The group ``prior``: draws of the latents without a datum."""
     blank = torch.zeros(1, run.pair.data.features)
 
     def draw(model: Any, _: Any) -> dict[str, Tensor]:
@@ -102,11 +102,11 @@ def prior(run: Run) -> xarray.Dataset:
         return {name: trace.nodes[name]["value"].squeeze(1) for name in latent_sites(trace)}
 
     variables = _by_site(run.each_seed(draw, Stream.PREDICTIVE, 3), ("chain", "draw"))
-    return xarray.Dataset(variables, attrs={"note": f"{PRIOR_DRAWS} draws of no datum"})
+    return xarray.Dataset(variables, attrs={"note": f"{PRIOR_DRAWS} draws without a datum"})
 
 
 def _by_site(seeds: list[dict[str, Tensor]], dims: tuple[str, ...]) -> dict[str, Any]:
-    """The latents of every seed as variables: the index of a component is not called like the dimension of all."""
+    """The latents of every seed as variables; a component's index must not share the name of the dimension."""
     variables = {}
     for site in seeds[0]:
         values = torch.stack([seed[site] for seed in seeds]).numpy()
@@ -116,7 +116,7 @@ def _by_site(seeds: list[dict[str, Tensor]], dims: tuple[str, ...]) -> dict[str,
 
 
 def posterior_predictive(run: Run, kept: Kept) -> xarray.Dataset:
-    """Draws of x given latents of every row, in the units as loaded; NaN where guide or decoder overflow."""
+    """Draws of x given latents of every row, in the units as loaded; NaN where guide or decoder overflows."""
     x = run.inward(kept.rows.values)
 
     def draw(model: Any, guide: Any) -> Tensor:
@@ -129,10 +129,10 @@ def posterior_predictive(run: Run, kept: Kept) -> xarray.Dataset:
 
 
 def prior_predictive(run: Run, kept: Kept) -> xarray.Dataset:
-    """As many draws of x of no datum, in the units as loaded."""
+    """As many draws of x from the prior, in the units as loaded."""
     x = run.inward(kept.rows.values)
     draws = run.each_seed(lambda model, _: _predicted(model, x, kept.predictive), Stream.PREDICTIVE, step=2)
-    return _of_data(run, kept, draws, f"{kept.predictive} draws of no datum beside each of ")
+    return _of_data(run, kept, draws, f"{kept.predictive} draws from the prior for each of ")
 
 
 def _predicted(model: Any, x: Tensor, draws: int, guide: Any = None) -> Tensor:
@@ -159,31 +159,31 @@ def reconstruction(run: Run, kept: Kept) -> xarray.Dataset:
 
 
 def prior_sbc(run: Run, simulations: int) -> xarray.Dataset:
-    r"""The group ``prior_sbc``: simulation-based calibration of the guide, as ``plot_ecdf_pit`` of ArviZ takes it.
+    r"""The group ``prior_sbc``: simulation-based calibration of the guide, for ArviZ's ``plot_ecdf_pit``.
 
     .. math:: z \sim p(z), \quad x \sim p(x \mid z), \quad z_k \sim q(z \mid x), \quad
               \text{rank}_j = \#\{k : z_{kj} < z_j\}
 
-    Were the guide the posterior, every rank from 0 to K would be as likely as any other. That is asked on data of the
-    model's own: a trained guide has seen none but real ones, so that ranks far from uniform say too that the model's
-    data are not like those.
+    If the guide were the posterior, every rank from 0 to K would be equally likely. The check uses data simulated from
+    the model, but a trained guide has seen only real data, so ranks far from uniform may also mean that the model's
+    data do not look like those.
 
     Talts et al. (2018), Validating Bayesian inference algorithms with simulation-based calibration,
     https://arxiv.org/abs/1804.06788
 
     Args:
         run: a trained pair.
-        simulations: how many data are simulated, for each seed.
+        simulations: how many data to simulate for each seed.
 
     Raises:
-        Unknown: the pair draws no real vector z.
+        Unknown: the pair has no real vector z.
     """
     blank = torch.zeros(simulations, run.pair.data.features)
 
     def of_seed(model: Any, guide: Any) -> Tensor:
         names = latents(guide, blank)
         if REAL not in names.drawn:
-            raise Unknown(f"simulation-based calibration is of latents {REAL}, and this pair has {names}")
+            raise Unknown(f"simulation-based calibration needs a latent {REAL}, and this pair has {names}")
         ranks = []
         for rows in inference.row_blocks(blank, RANKED * inference.width(model, blank)):
             trace = poutine.trace(poutine.uncondition(model)).get_trace(rows)

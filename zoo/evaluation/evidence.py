@@ -1,4 +1,4 @@
-"""Held-out evidence: what a trained pair gives each test datum, how surely, and in which unit of account."""
+"""Held-out evidence: the score of each test datum, its error, and its measure."""
 
 from __future__ import annotations
 
@@ -26,20 +26,21 @@ from zoo.words import nats
 
 __all__ = ["Weighed", "heldout", "weigh"]
 
-ROWS = 1000  # of the test part, whose features are predicted from each other
-NOISY = 6.0  # standard errors by which an estimate may be off
+ROWS, LEAST_ROWS = 1000, 64  # test rows whose features are predicted from each other
+PREDICTED = 4 * 10**6  # predicted numbers, over all seeds
+NOISY = 6.0  # standard errors an estimate may be off
 EXACT, IMPORTANCE, ANNEALED = range(3)
 METHOD = {"flag_values": [EXACT, IMPORTANCE, ANNEALED], "flag_meanings": "exact importance annealed"}
 PER_DATUM = ("chain", "obs")
 NATS = {"units": "nats per datum"}
-AGREE = 0.5  # share of chains that the posterior given the cell keeps, from which on those of the density serve both
-TRIED = 2  # draws by which is seen what is known of a likelihood
+AGREE = 0.5  # share of effective chains, under the weights of the cell, from which the density's chains serve both
+TRIED = 2  # draws in a trial run that shows what a likelihood can answer
 
 
 class Scores(NamedTuple):
-    """Of N data: log evidence (1 or 2, N), standard error, Pareto k, effective sample size, method and first try.
+    """For N data: log evidence (1 or 2, N), standard error, Pareto k, effective sample size, method and first try.
 
-    ``lost`` are those whose guide overflows, so that draws of the prior take its place.
+    ``lost`` are data whose guide overflows, so that draws of the prior replace it.
     """
 
     evidence: Tensor
@@ -53,16 +54,16 @@ class Scores(NamedTuple):
 
 @dataclass(frozen=True)
 class Weighed:
-    """What the draws of every seed's guide weigh.
+    """The weighted draws of every seed's guide.
 
     Attributes:
-        asked: what was asked and is known.
+        asked: what was asked for and can be computed.
         x: test data in scaled units, (N, D).
-        at: the same, or the middles of the cells that they are in.
-        density: of every seed the evidence of each datum, and of the columns that vary.
-        mass: of every seed that of the cells, if there are any.
-        predicted: of every seed each feature predicted from the others.
-        absent: why some of it is not there, by "varying", "cells", "mass" and "features".
+        at: the same, or the midpoints of their cells.
+        density: by seed, the evidence of each datum, in all columns and in those that vary.
+        mass: by seed, the evidence of the cells, if there are any.
+        predicted: by seed, each feature predicted from the others.
+        absent: why some of it is missing, by "varying", "cells", "mass" and "features".
     """
 
     asked: Asked
@@ -90,12 +91,12 @@ class Weighed:
 
 
 def weigh(run: Run, data: Data, samples: int) -> Weighed:
-    """Draw from the guides of a run, and weigh the test data, their cells and their features, all at the same draws."""
+    """Draw from the guides of a run, and weight test data, their cells and their features by the same draws."""
     view = run.pair.view
     x = _single(data.test, view.inward)
     width = torch.as_tensor(view.width, dtype=torch.float32)
     cut = not width.isnan().all() and not np.isnan(data.resolution).all()
-    spread_out = cut and data.noise == "dequantize"  # or the values are the middles of their cells
+    spread_out = cut and data.noise == "dequantize"  # otherwise the values are the midpoints of their cells
     at = _single(data.test, lambda loaded: view.inward(data.on_levels(loaded))) if spread_out else x
     constant = data.train_std == 0
     wanted = Asked(
@@ -103,7 +104,7 @@ def weigh(run: Run, data: Data, samples: int) -> Weighed:
         columns=torch.as_tensor(np.flatnonzero(~constant)) if constant.any() else None,
         lens=Cells if cut else None,
         width=width,
-        features=min(len(x), ROWS),
+        features=min(len(x), ROWS, max(LEAST_ROWS, PREDICTED // (len(run.seeds) * data.features))),
         filler=torch.as_tensor(view.filler, dtype=torch.float32) if x.isnan().any() else None,
     )
     absent: dict[str, str] = {}
@@ -125,7 +126,7 @@ def weigh(run: Run, data: Data, samples: int) -> Weighed:
 
 
 def _single(part: xarray.DataArray, change: Callable[[Any], Any]) -> Tensor:
-    """A part (N, D) changed and in single precision: in double precision there are only some rows of it at a time."""
+    """A part (N, D), transformed, in single precision; only a few rows at a time are in double precision."""
     values = np.empty(part.shape, np.float32)
     start = 0
     for block in value_blocks(part):
@@ -135,7 +136,7 @@ def _single(part: xarray.DataArray, change: Callable[[Any], Any]) -> Tensor:
 
 
 def _known(asked: Asked, model: Any, guide: Any, x: Tensor, at: Tensor, absent: dict[str, str]) -> Asked:
-    """What is known of all that is asked; notes the rest."""
+    """The requests that can be computed; notes the others."""
 
     def refused(attempt: Asked) -> str:
         try:
@@ -160,7 +161,7 @@ def _known(asked: Asked, model: Any, guide: Any, x: Tensor, at: Tensor, absent: 
 def _weighed(
     weigher: Weigher, model: Any, guide: Any, x: Tensor, at: Tensor
 ) -> tuple[Scores, Scores | None, Predicted | None]:
-    """The scores of the density and of cells, and predictions of features, for one seed."""
+    """The scores of density and cells, and predictions of features, for one seed."""
     asked = weigher.asked
     density, mass, predicted = _by_weights(weigher, model, guide, x, at)
     known = inference.known_evidence(model, x, asked.columns)
@@ -200,15 +201,15 @@ def _joined(blocks: list[Scores]) -> Scores:
 def heldout(run: Run, data: Data, weighed: Weighed, temperatures: int) -> xarray.Dataset:
     """The group ``heldout``: log evidence of every test datum for every seed, in the units as loaded.
 
-    ``method`` says how each was estimated. Where the Pareto k of importance weights is above 0.7 (``pareto_k`` keeps
-    it, and ``log_evidence_importance`` their estimate), annealing takes their place; ``log_evidence_varying`` then
-    follows by the difference that the weights gave it. Where columns have a resolution, ``log_mass`` is the evidence
-    under the data's measure, the probability of the cell in those columns and a density in the others, whatever the
-    pair is a model of; ``attrs["mass"]`` says whose mass it is, the pair's "own", "binned" or "dequantized", and
-    ``attrs["resolved"]`` in how many columns. Missing entries are integrated out. Where a datum is so far out that the
-    guide's own numbers overflow, draws of the prior take their place.
+    ``method`` says how each was estimated. If the Pareto k of importance weights is above 0.7 (``pareto_k`` keeps it,
+    and ``log_evidence_importance`` their estimate), annealing replaces them and shifts ``log_evidence_varying`` by the
+    same difference. If columns have a resolution, ``log_mass`` is the evidence under the data's measure: the
+    probability of the cell in those columns and a density in the others, whatever the measure of the pair's formula.
+    ``attrs["mass"]`` says which mass it is, the pair's "own", "binned" or "dequantized", and ``attrs["resolved"]`` in
+    how many columns. Missing entries are integrated out. If a datum is so far out that the guide overflows, draws of
+    the prior replace it.
 
-    ``attrs["absent"]`` says by name what is not there and why: "varying", the ``log_evidence_varying`` of data with
+    ``attrs["absent"]`` says by name what is missing and why: "varying", the ``log_evidence_varying`` of data with
     constant columns; "annealing" and "annealing of the mass"; "cells", a mass without dequantisation.
     """
     view, asked = run.pair.view, weighed.asked
@@ -249,29 +250,29 @@ def heldout(run: Run, data: Data, weighed: Weighed, temperatures: int) -> xarray
     if not np.isnan(data.resolution).all():
         try:
             group = group.merge(_mass(run, data, weighed, mass, group), combine_attrs="no_conflicts")
-        except Unknown as reason:  # then the density is all there is
-            if np.isnan(view.width).all():  # and a mass of its own is no mass
+        except Unknown as reason:  # then there is only the density
+            if np.isnan(view.width).all():  # and its own mass is not a mass
                 raise
             absent["mass"] = str(reason)
     return group.assign_attrs(absent=absent)
 
 
 def _farthest(loaded: np.ndarray[Any, Any], data: Data) -> np.ndarray[Any, Any]:
-    """The column in which each row is farthest from the training part's centre, and by how many deviations, (B, 2)."""
+    """The column where each row is farthest from the training centre, and by how many deviations, (B, 2)."""
     unit = np.where(data.train_std > 0, data.train_std, np.inf)
     distance = np.nan_to_num(np.abs(loaded - data.scaling.center) / unit)
     return np.stack([distance.argmax(1), distance.max(1)], axis=1)
 
 
 class _Refiner:
-    """Anneals data whose weights are bad, for one seed after the other; notes why it cannot."""
+    """Anneals data with bad weights, seed by seed; notes why it cannot."""
 
     def __init__(self, weighed: Weighed, temperatures: int, width: int, absent: dict[str, str]) -> None:
         self.weighed, self.temperatures, self.width, self.absent = weighed, temperatures, width, absent
         self._annealers: dict[tuple[str, type], Annealer] = {}
 
     def __call__(self, model: Any, guide: Any, density: Scores, mass: Scores | None) -> tuple[Scores, Scores | None]:
-        """The scores of a seed, from the guide or, where its numbers overflow, from the prior."""
+        """The scores of a seed, from the guide or, where it overflows, from the prior."""
         if not self.temperatures:
             return density, mass
         for start, some in ((guide, ~density.lost), (inference.prior(model), density.lost)):
@@ -286,7 +287,7 @@ class _Refiner:
     def _density(
         self, model: Any, start: Any, rows: Tensor, and_mass: Tensor, density: Scores, mass: Scores | None
     ) -> Tensor:
-        """Anneal the density of some rows; tells which of those whose mass is wanted, too, have it from the chains."""
+        """Anneal the density of some rows; returns which of the rows that also need a mass got it from the chains."""
         x, at, asked = self.weighed.x, self.weighed.at, self.weighed.asked
         lens = asked.lens(model, asked.width) if asked.lens is Cells and (rows & and_mass).any() else None
         served = torch.zeros_like(rows)
@@ -308,9 +309,9 @@ class _Refiner:
         return served
 
     def _mass(self, model: Any, start: Any, rows: Tensor, mass: Scores) -> None:
-        """Anneal the mass of some rows, towards another posterior than the density's."""
+        """Anneal the mass of some rows, towards its own posterior rather than the density's."""
         asked, name = self.weighed.asked, "annealing of the mass"
-        assert asked.lens  # or there would be no mass
+        assert asked.lens  # otherwise there would be no mass
         lens = asked.lens(model, asked.width)
         try:
             found = self._annealer(name, start)(lens, start, self.weighed.at[rows]).of_density()
@@ -320,7 +321,7 @@ class _Refiner:
         mass.evidence[0, rows], mass.error[rows], mass.method[rows] = found.log_evidence, found.error, ANNEALED
 
     def _annealer(self, name: str, start: Any) -> Annealer:
-        """One for each pair of programs: the prior is another one than the guide."""
+        """One annealer per pair of programs: the prior needs a different one from the guide."""
         programs = name, type(start)
         if programs not in self._annealers:
             self._annealers[programs] = Annealer(self.temperatures, self.width)
@@ -333,7 +334,7 @@ def _mass(
     """Log evidence of each test datum under the data's measure, with the diagnostics of its weights.
 
     Raises:
-        Unknown: the likelihood is no density on a whole cell, or what should be a probability came out above 1.
+        Unknown: the likelihood is not a density on a whole cell, or a probability came out above 1.
     """
     names = {
         "log_evidence": "log_mass",
@@ -367,14 +368,14 @@ def _mass(
 
 
 def _refuse_above_one(log_mass: Any, error: Any, data: Data) -> None:
-    """Raise Unknown where a log mass (S, N) is above 0 by more than its standard error and rounding explain."""
-    if np.isnan(data.resolution).any():  # in which a density has a part, and may be
+    """Raise Unknown if a log mass (S, N) exceeds 0 by more than its standard error and rounding explain."""
+    if np.isnan(data.resolution).any():  # a density is part of it, so it may exceed 0
         return
     above = log_mass - NOISY * np.nan_to_num(error) > ROUNDING
     if above.any():
         seed, row = np.argwhere(above)[0]
         raise Unknown(
-            f"the log mass of row {data.test['obs'].values[row]} came out as {nats(log_mass[seed, row])} nats, and a "
+            f"the log mass of row {data.test['obs'].values[row]} came out as {nats(log_mass[seed, row])} nats, but a "
             "probability is at most 1"
         )
 

@@ -1,4 +1,4 @@
-"""How well a trained pair fills in what was hidden from it, beside imputers that everybody has."""
+"""How well a trained pair fills in hidden entries, compared with common imputers."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ __all__ = ["HIDDEN", "IMPUTERS", "hidden_entries", "imputation"]
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
-HIDDEN = 0.1  # share of the observed entries
+HIDDEN = 0.1
 ROWS, TRAINING_ROWS = 1000, 5000
-CHAINS, KEPT = 20, SWEEPS // 2  # and the sweeps at the end that count
-WIDEST = 100  # columns of a table for which scikit-learn's iterative imputer takes no longer than everything else
-SEED = 0  # of what is hidden: the same entries for every pair
+CHAINS, KEPT = 20, SWEEPS // 2  # chains, and the last sweeps, which count
+WIDEST = 100  # columns up to which scikit-learn's iterative imputer takes no longer than everything else
+SEED = 0  # hides the same entries for every pair
 _LAST = f"the last {KEPT} of {SWEEPS} sweeps of {CHAINS} chains"
 METHODS: dict[str, str] = {
     "importance": "importance sampling",
@@ -41,46 +41,46 @@ METHODS: dict[str, str] = {
 
 
 def hidden_entries(x: Array, share: float, seed: int = SEED) -> Array:
-    """Which entries of x (N, D) are hidden: so many of those that were observed, but for the last one of a row."""
+    """Which entries of x (N, D) are hidden: a share of the observed ones, always leaving one in a row."""
     there = ~np.isnan(x)
     order = np.where(there, np.random.default_rng(seed).random(x.shape), np.inf)
     kept = order == order.min(axis=1, keepdims=True)
-    # of the rest as large a part as makes the share of all
+    # a larger share of the rest, to give the share of all
     rest = there & ~kept
     limit = np.quantile(order[rest], min(1.0, share * there.sum() / rest.sum())) if rest.any() else -np.inf
     return np.asarray(rest & (order <= limit))
 
 
 class Imputed(NamedTuple):
-    """Of the H hidden entries: log scores under the data's measure, and the centre of the draws, as loaded."""
+    """For the H hidden entries: log scores under the data's measure, and the centre of the draws, as loaded."""
 
     log_score: Array
     center: Array
 
 
 def imputation(run: Run, data: Data, share: float, method: ImputationMethod = "gibbs") -> xarray.Dataset:
-    r"""The group ``imputation``: what the pair says of test entries that were hidden from it.
+    r"""The group ``imputation``: the pair's predictions of hidden test entries.
 
     .. math:: \log p(x_h \mid x_o) \approx \log \tfrac{1}{K} \sum_k p(x_h \mid x_o, z_k), \qquad z_k \sim p(z \mid x_o)
 
-    entry by entry, over 20 chains of 25 sweeps of Metropolis within Gibbs after as many that do not count, or over as
-    many draws of another method. ``log_score`` is its mean by column, in nats, of the mass of the cell in columns with
-    a resolution. ``error`` is, in columns of numbers, the root mean square error of the mean of the draws, as loaded;
-    in others how often the most frequent one is wrong (``measure`` says which). ``baseline_error`` is the same of
+    entry by entry, over the last 25 of 50 sweeps of 20 chains of Metropolis within Gibbs, or over as many draws by
+    another method. ``log_score`` is its mean by column, in nats, using the mass of the cell in columns with a
+    resolution. ``error`` is the root mean square error of the mean of the draws, as loaded, in columns of numbers, and
+    the share of wrong most frequent draws in others (``measure`` says which). ``baseline_error`` is the same for each
     ``imputer``: the training part's means and most frequent values, and scikit-learn's KNNImputer and IterativeImputer
     with their defaults, fitted to the training part, with categories as zeros and ones. ``rmse`` and ``baseline_rmse``
-    are over all numbers, each in standard deviations of its column, or of all columns where they are scaled as one;
-    ``error_rate`` and ``baseline_error_rate`` over all others. ``count`` says how many entries of each column were
-    hidden, the same of every pair.
+    are over all numbers, each in standard deviations of its column, or of all columns if they are scaled as one;
+    ``error_rate`` and ``baseline_error_rate`` are over all others. ``count`` is the number of hidden entries by column,
+    the same for every pair.
 
     Args:
         run: a trained pair.
-        data: what it was trained on; the first thousand test rows are used.
-        share: of their observed entries that is hidden.
+        data: the data it was trained on; the first thousand test rows are used.
+        share: the share of their observed entries to hide.
         method: how z is drawn, one of :func:`zoo.imputation.states`.
 
     Raises:
-        Unknown: what an entry is given others is not known of the likelihood.
+        Unknown: the likelihood does not give the distribution of an entry given the others.
     """
     loaded = data.test[:ROWS].values
     hidden = hidden_entries(loaded, share)
@@ -100,7 +100,7 @@ def imputation(run: Run, data: Data, share: float, method: ImputationMethod = "g
         score, drawn = _score(model, guide, x, target, torch.as_tensor(hidden), width, method, absent)
         volume = np.where(view.dense & (np.isnan(view.width) | ("cells" in absent)), np.log(view.scale), 0.0)
         values = np.full((len(drawn), len(columns)), np.nan)
-        for j in np.unique(columns):  # in the units as loaded, as a value that the column can have
+        for j in np.unique(columns):  # in the units as loaded, as a value the column can take
             scaled = drawn[:, columns == j] * view.scale[j] + view.center[j]
             values[:, columns == j] = data.columns[j].nearest(scaled)
         return Imputed(score - volume[columns], center(values, nominal[columns]))
@@ -112,7 +112,7 @@ def imputation(run: Run, data: Data, share: float, method: ImputationMethod = "g
             baselines[name] = fill(data, given)[hidden]
         except Unknown as reason:
             absent[name] = str(reason)
-    # pixels share a unit, and a border pixel's own deviation is next to nothing
+    # pixels share a unit, and a border pixel's own deviation is nearly zero
     unit = data.scaling.scale if data.scaling.kind == "scalar" else np.where(data.train_std > 0, data.train_std, 1.0)
     errors = np.stack([_errors(seed.center, truth, nominal[columns]) for seed in seeds])
     others = np.stack([_errors(filled, truth, nominal[columns]) for filled in baselines.values()])
@@ -126,7 +126,7 @@ def imputation(run: Run, data: Data, share: float, method: ImputationMethod = "g
         return found
 
     def of_all(values: Array, of: Array) -> Array:
-        """The mean over some entries, not a number where there are none."""
+        """The mean over some entries, NaN if there are none."""
         return values[..., of].mean(-1) if of.any() else np.full(values.shape[:-1], np.nan)
 
     def of_errors(values: Array) -> Array:
@@ -173,7 +173,7 @@ def _score(
 ) -> tuple[Array, Array]:
     """Log scores (H,) of the hidden entries of x (N, D), and draws of them (K, H), in the model's units."""
     at_once, left_out = (CHAINS * KEPT, 0) if method == "importance" else (CHAINS, SWEEPS - KEPT)
-    # a few numbers of each layer for each draw of the latents
+    # a few numbers of each layer per draw of the latents
     size = max(1, inference.CHUNK // (at_once * inference.width(model, x)))
     scores, draws = [], []
     for rows, true, gone in zip(*(part.split(size) for part in (x, target, hidden)), strict=True):
@@ -190,7 +190,7 @@ def _score(
 
 
 def _cells(fn: Any, width: Tensor, absent: dict[str, str]) -> Any:
-    """The likelihood of the cells that values stand for, if it is known; if it is not, notes why."""
+    """The likelihood of the cells that values stand for, if known; otherwise notes why."""
     if width.isnan().all():
         return fn
     try:
@@ -206,11 +206,11 @@ def _mode(values: Array) -> float:
 
 
 def _errors(center: Array, truth: Array, nominal: Array) -> Array:
-    """Squared errors of numbers, and 1 for another name."""
+    """Squared errors of numbers, and 1 for a wrong name."""
     return np.asarray(np.where(nominal, center != truth, np.square(center - truth)))
 
 
-# -- imputers that everybody has ---------------------------------------------------------------------------------------
+# -- common imputers ---------------------------------------------------------------------------------------------------
 
 
 def _constant(data: Data, given: Array) -> Array:
@@ -237,13 +237,13 @@ def _iterative(data: Data, given: Array) -> Array:
         raise Unknown(f"scikit-learn's iterative imputer is not tried on more than {WIDEST} columns")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # its defaults are what people run
-        # all of the indicators of a category would tell each other, and nothing else, what is missing in all of them
+        # with all indicators of a category, each would be predicted from the others, which are missing with it
         imputer = IterativeImputer(random_state=SEED, keep_empty_features=True)
         return _by_scikit_learn(imputer, data, given, last=False)
 
 
 def _by_scikit_learn(imputer: Any, data: Data, given: Array, *, last: bool) -> Array:
-    """What an imputer of real numbers makes of a table: standardised numbers, categories as zeros and ones."""
+    """A table as an imputer of real numbers sees it: standardised numbers, categories as zeros and ones."""
     imputer.fit(_as_numbers(data, data.train[:TRAINING_ROWS].values, last))
     found, filled, at = imputer.transform(_as_numbers(data, given, last)), np.empty_like(given), 0
     for j, column in enumerate(data.columns):
@@ -268,7 +268,7 @@ def _as_numbers(data: Data, x: Array, last: bool) -> Array:
 
 
 def _indicators(column: Column, last: bool) -> int:
-    """How many zeros and ones, or numbers, a column is; one for the last category too, or not."""
+    """How many indicators or numbers a column becomes, with or without one for the last category."""
     return len(column.categories) - (not last) if column.categories and column.kind.nominal else 1
 
 

@@ -1,8 +1,8 @@
-"""What a guide's form costs, and what its encoder does: the two parts of log p(x) - ELBO, datum by datum."""
+"""The cost of a guide's family and of its encoder: the two parts of log p(x) - ELBO, by datum."""
 
 from __future__ import annotations
 
-from functools import singledispatch
+from functools import partial, singledispatch
 from typing import Any, NamedTuple
 
 import pyro.distributions as dist
@@ -24,7 +24,7 @@ from zoo.runs import Run
 
 __all__ = ["Family", "Gaps", "family", "gaps", "inference_gaps"]
 
-# On digits ten times the steps and four times the draws raised the best ELBO by 0.02 nats.
+# On digits, ten times the steps and four times the draws raised the best ELBO by 0.02 nats.
 ROWS, STEPS, RATE, DRAWS, ELBO_DRAWS = 64, 100, 0.1, 16, 1000
 NATS = {"units": "nats per datum"}
 
@@ -35,10 +35,10 @@ def inference_gaps(run: Run, x: Tensor, heldout: xarray.Dataset) -> xarray.Datas
     Args:
         run: a trained pair.
         x: test data in scaled units, shape (N, D).
-        heldout: the group ``heldout``, whose ``log_evidence`` the gaps are measured from.
+        heldout: the group ``heldout``; gaps are measured from its ``log_evidence``.
 
     Raises:
-        Unknown: more is drawn than one latent z, or the guide's family is not known.
+        Unknown: the guide draws more than one latent z, or its family is unknown.
     """
     x = x[:ROWS]
     find = GapFinder(STEPS, ELBO_DRAWS, inference.width(run.pair.model, x))
@@ -59,19 +59,19 @@ def inference_gaps(run: Run, x: Tensor, heldout: xarray.Dataset) -> xarray.Datas
 
 
 class Gaps(NamedTuple):
-    """ELBO of the guide and of the best member of its family, datum by datum, both (B,)."""
+    """ELBO of the guide and of the best member of its family, by datum, both (B,)."""
 
     elbo: Tensor
     optimal: Tensor
 
 
 class Family(NamedTuple):
-    """The distributions of z that a guide might have chosen for a datum, and the one that it did choose.
+    """The distributions of z a guide could have chosen for a datum, and the one it chose.
 
     Attributes:
-        numbers: of the chosen ones, (B, ...).
-        among: whose method ``distribution`` goes from such numbers to q(z), batch shape (B,) and event shape (L,).
-        units: how far each of the numbers can move before the distribution is another, of their shape.
+        numbers: the parameters of the chosen ones, (B, ...).
+        among: has a method ``distribution`` from such parameters to q(z), batch shape (B,) and event shape (L,).
+        units: how far each parameter can move before the distribution changes noticeably, in their shape.
     """
 
     numbers: Tensor
@@ -81,7 +81,7 @@ class Family(NamedTuple):
 
 @singledispatch
 def family(fn: dist.TorchDistribution) -> Family:
-    """The family of a guide's distribution, where the guide itself does not say what it is."""
+    """The family of a guide's distribution, if the guide itself does not name one."""
     raise Unknown(f"the best member of the family of {name_of(fn)} is not known")
 
 
@@ -104,63 +104,69 @@ def _among(guide: Any, numbers: Tensor) -> Family:
 
 
 def _family_of(guide: Any, x: Tensor) -> Family:
-    """The family of a guide that says what its numbers are for x (B, D), or else of its distribution there."""
+    """The family that a guide names by its parameters for x (B, D), or else that of its distribution."""
     told = next((part for part in guide.modules() if hasattr(part, "numbers") and hasattr(part, "distribution")), None)
     names = latents(guide, x)
     if names.drawn != (REAL,) or (names.summed and told is None):
-        raise Unknown(f"the gaps of a guide are known for one latent {REAL}, and this one has {names}")
+        raise Unknown(f"the gaps of a guide need a single latent {REAL}, and this one has {names}")
     if told is None:
         return family(poutine.trace(guide).get_trace(x).nodes[REAL]["fn"])
     return _among(told, told.numbers(x))
 
 
 def gaps(model: Program, guide: Program, x: Tensor, steps: int = STEPS, draws: int = ELBO_DRAWS) -> Gaps:
-    r"""The ELBO of the guide, and the highest that a distribution of its family reaches for each datum.
+    r"""The ELBO of the guide, and the highest ELBO in its family for each datum.
 
     .. math:: \log p(x) - \mathrm{ELBO}(q_\phi(\cdot \mid x)) =
               \underbrace{\log p(x) - \mathrm{ELBO}(q^*)}_\text{approximation} +
               \underbrace{\mathrm{ELBO}(q^*) - \mathrm{ELBO}(q_\phi(\cdot \mid x))}_\text{amortisation}, \qquad
               q^* = \arg\max_{q \in Q} \mathrm{ELBO}(q)
 
-    q* is sought by Adam from the guide's own q. Of a flow, what all data share stays as it is: its family are the
-    distributions that other numbers of the encoder would have given. In units as scaled; model and guide stay as they
-    are.
+    q* is sought by Adam from the guide's own q. The shared part of a flow is fixed: its family is the set of
+    distributions that other encoder outputs would give. In scaled units; model and guide are not changed.
 
     Cremer, Li & Duvenaud (2018), Inference Suboptimality in Variational Autoencoders, https://arxiv.org/abs/1801.03558
 
     Args:
-        model: p(x, z) with one latent z, (L,), or discrete ones beside it.
-        guide: q(z | x), normal or with an encoder's numbers.
+        model: p(x, z) with one latent z, (L,), and possibly discrete ones.
+        guide: q(z | x), normal or given by encoder outputs.
         x: data, shape (B, D).
-        steps: of Adam.
-        draws: for the two ELBOs at the end, the same noise for both.
+        steps: number of Adam steps.
+        draws: draws for the two final ELBOs, with the same noise for both.
 
     Raises:
-        Unknown: the guide has another latent, or its family is not known.
+        Unknown: the guide has another latent, or its family is unknown.
     """
     return GapFinder(steps, draws, inference.width(model, x))(model, guide, x)
 
 
 class GapFinder:
-    """:func:`gaps` for one seed of a pair after the other."""
+    """:func:`gaps` for the seeds of a pair in turn."""
 
     def __init__(self, steps: int, draws: int, width: int) -> None:
         self.steps = steps
         self.slope = Rowwise(_slope, 2 * DRAWS * width)
-        self.elbo = Rowwise(lambda model, among, x, numbers: _elbo(model, among, x, numbers, draws), draws * width)
+        self.pieces = inference.pieces(draws, max(1, min(draws, inference.CHUNK // width)))
+        self.elbo = {piece: Rowwise(partial(_elbo, draws=piece), piece * width) for piece in {*self.pieces}}
 
     def __call__(self, model: Program, guide: Program, x: Tensor) -> Gaps:
         """The gaps of data x (B, D)."""
         start, key = _family_of(guide, x), base_key()
         best, keys = self._best(model, x, start, key), row_keys(key, len(x))
-        elbo, optimal = (
-            self.elbo.block(model, start.among, [x, numbers], keys)[0] for numbers in (start.numbers, best)
-        )
-        # both are of the family and scored on the same noise, fresh to both: what Adam lost at an optimum is not a gap
+        elbo, optimal = (self._elbo_of(model, start.among, [x, numbers], keys) for numbers in (start.numbers, best))
+        # both are in the family and scored on the same fresh noise: what Adam lost at an optimum is not a gap
         return Gaps(elbo, optimal.maximum(elbo))
 
+    def _elbo_of(self, model: Program, among: Any, rows: list[Tensor], keys: list[int]) -> Tensor:
+        """The ELBO of each datum, some draws at a time, those of the first piece by the datum's own key."""
+        total = torch.zeros(len(keys), dtype=torch.float64)
+        for number, piece in enumerate(self.pieces):
+            of_piece = [random_stream(key, Stream.NOISE, number) for key in keys] if number else keys
+            total += piece / sum(self.pieces) * self.elbo[piece].block(model, among, rows, of_piece)[0]
+        return total
+
     def _best(self, model: Program, x: Tensor, start: Family, key: int) -> Tensor:
-        """The numbers of the best for each datum, sought in units of where it starts, so that one rate suits all."""
+        """The best parameters for each datum, sought in units of the start so that one rate suits all."""
         moved = torch.zeros_like(start.numbers)
         optimiser = torch.optim.Adam([moved], lr=RATE)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self.steps)
@@ -172,11 +178,11 @@ class GapFinder:
         return start.numbers + start.units * moved
 
 
-# -- of one datum ------------------------------------------------------------------------------------------------------
+# -- for one datum -----------------------------------------------------------------------------------------------------
 
 
 def _slope(model: Program, among: Any, x: Tensor, numbers: Tensor, units: Tensor, moved: Tensor) -> tuple[Tensor]:
-    """The gradient of -ELBO with respect to how far the numbers have moved."""
+    """The gradient of -ELBO with respect to the parameters' displacement."""
 
     def loss(moved: Tensor) -> Tensor:
         return -_log_weights(model, x, among.distribution(numbers + units * moved), DRAWS).mean()
@@ -185,7 +191,7 @@ def _slope(model: Program, among: Any, x: Tensor, numbers: Tensor, units: Tensor
 
 
 def _elbo(model: Program, among: Any, x: Tensor, numbers: Tensor, draws: int) -> tuple[Tensor]:
-    """The ELBO over so many draws, in double precision."""
+    """The ELBO over this many draws, in double precision."""
     return (_log_weights(model, x, among.distribution(numbers), draws).double().mean(),)
 
 

@@ -1,4 +1,4 @@
-"""Predictions of one feature: PIT, CRPS and log density, from weighted draws of what predicts it."""
+"""Predictions of one feature: PIT, CRPS and log density, from weighted draws of the latents."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from torch import Tensor
 
 __all__ = ["PREDICTIVE_DRAWS", "Predictions", "crps", "predicted", "randomised"]
 
-PREDICTIVE_DRAWS = 100  # a datum: as many as 50 find a shift or a scale as often as 1000 do
+PREDICTIVE_DRAWS = 100  # per datum: 50 already find a shift or a scale as often as 1000 do
 
 
 class Predictions(NamedTuple):
-    """Of every feature of every datum, (N, D): PIT, CRPS in scaled units, and log density or mass."""
+    """For every feature of every datum, (N, D): PIT, CRPS in scaled units, and log density or mass."""
 
     pit: Tensor
     crps: Tensor
     log_density: Tensor
 
     def where_observed(self, x: Tensor) -> Predictions:
-        """The same, not a number where the entry of x that is predicted was not observed."""
+        """The same, with NaN for missing entries of x."""
         return Predictions(*(values.masked_fill(x.isnan(), torch.nan) for values in self))
 
 
 class Draws(NamedTuple):
-    """What feature x_j is predicted from, by datum, draw of the latents and feature.
+    """The ingredients of predictions of x_j, by datum, draw of the latents and feature.
 
     Attributes:
-        log_weights: of the draws, (N, K).
-        log_p: log p(x_j | z_k, x_-j), (N, K, D), as are the next three.
+        log_weights: log weights of the draws, (N, K).
+        log_p: log p(x_j | z_k, x_-j), (N, K, D); the next three have the same shape.
         below: P(X_j < x_j) given z_k.
         upto: P(X_j <= x_j) given z_k.
         drawn: a draw of X_j given z_k.
@@ -45,7 +45,7 @@ class Draws(NamedTuple):
 
 
 def predicted(draws: Draws, x: Tensor) -> tuple[Predictions, Tensor]:
-    r"""Predictions of each x_j, (N, D), from draws that have seen it, and the log weights without it, (N, K, D).
+    r"""Predictions of each x_j, (N, D), from draws that have seen it, and log weights without it, (N, K, D).
 
     .. math:: p(x_j \mid x_{-j}) = \frac{\sum_k v_k \, p(x_j \mid z_k)}{\sum_k v_k}, \qquad
               v_k = \frac{w_k}{p(x_j \mid z_k)}
@@ -60,11 +60,11 @@ def predicted(draws: Draws, x: Tensor) -> tuple[Predictions, Tensor]:
 
 
 def crps(draws: Tensor, x: Tensor) -> Tensor:
-    r"""The continuous ranked probability score of a predictive distribution known by M draws, least where it is best.
+    r"""The continuous ranked probability score of a predictive distribution given by M draws; lower is better.
 
     .. math:: \mathrm{CRPS}(F, x) = E |X - x| - \tfrac{1}{2} E |X - X'|
 
-    without bias for any M. Gneiting & Raftery (2007), https://doi.org/10.1198/016214506000001437
+    unbiased for any M. Gneiting & Raftery (2007), https://doi.org/10.1198/016214506000001437
 
     >>> float(crps(torch.tensor([1.0, 3.0]), torch.tensor(2.0)))
     0.0
@@ -80,8 +80,8 @@ def crps(draws: Tensor, x: Tensor) -> Tensor:
 
 
 def randomised(below: Tensor, upto: Tensor, uniform: Tensor) -> Tensor:
-    """P(X < x) + u P(X = x) for a uniform u, uniform itself if x is distributed like X."""
-    return (below + uniform * (upto - below)).clamp(0, 1)  # beyond is the rounding of weights
+    """P(X < x) + u P(X = x) for a uniform u, which is uniform if x is distributed like X."""
+    return (below + uniform * (upto - below)).clamp(0, 1)  # weights have rounding errors
 
 
 def _systematic(weights: Tensor, start: Tensor, count: int) -> Tensor:

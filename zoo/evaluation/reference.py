@@ -1,4 +1,4 @@
-"""The guide against the truth: Hamiltonian Monte Carlo on p(z | x) for a handful of data, the decoder fixed."""
+"""The guide against the truth: Hamiltonian Monte Carlo on p(z | x) for a few data, with the decoder fixed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from zoo import inference
 from zoo.answers import ask, name_of
 from zoo.context import Stream
 from zoo.errors import Unknown
-from zoo.evaluation.spread import site, total
+from zoo.evaluation.spread import site_of_prior, total
 from zoo.latents import REAL, latents, log_density, real_vector
 from zoo.objectives import Program, latent_sites
 from zoo.runs import Run
@@ -26,7 +26,7 @@ __all__ = ["Agreement", "Chains", "agreement", "guide_moments", "nuts", "referen
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
-# R-hat stays below 1.01 with these on digits (8 latents), and no latent has fewer than a thousand effective draws.
+# With these, on digits (8 latents), R-hat stays below 1.01 and every latent has at least a thousand effective draws.
 CHAINS, WARMUP, DRAWS = 4, 200, 400
 GUIDE_DRAWS, PRIOR_DRAWS = 4000, 4000
 
@@ -36,15 +36,15 @@ def reference_posterior(
 ) -> xarray.Dataset:
     """The group ``reference_posterior`` for the data given.
 
-    ``chain`` is here a chain of the sampler and ``seed`` a seed of the run. R-hat (rank-normalised) and the bulk
+    Here ``chain`` is a chain of the sampler and ``seed`` a seed of the run. R-hat (rank-normalised) and the bulk
     effective sample size are ArviZ's: they compare chains on one posterior, never the latents of different seeds.
 
     Args:
         run: a trained pair.
-        x: test data in scaled units, shape (N, D); a handful.
-        chains: of :func:`nuts`.
-        warmup: of :func:`nuts`.
-        draws: of :func:`nuts`.
+        x: test data in scaled units, shape (N, D); a few rows.
+        chains: see :func:`nuts`.
+        warmup: see :func:`nuts`.
+        draws: see :func:`nuts`.
 
     Raises:
         Unknown: no latent z is drawn, or a discrete one has too many values to be summed out.
@@ -54,7 +54,7 @@ def reference_posterior(
     def of_seed(model: Any, guide: Any) -> tuple[Chains, Agreement]:
         names = latents(guide, x)
         if REAL not in names.drawn:
-            raise Unknown(f"a reference posterior is of latents {REAL}, and this pair has {names}")
+            raise Unknown(f"a reference posterior needs a latent {REAL}, and this pair has {names}")
         found = nuts(model, x, chains, warmup, draws)
         return found, agreement(found.z, *guide_moments(guide, x), _prior_deviation(model, x))
 
@@ -90,23 +90,23 @@ class Chains(NamedTuple):
 
 
 def nuts(model: Program, x: Tensor, chains: int = CHAINS, warmup: int = WARMUP, draws: int = DRAWS) -> Chains:
-    r"""Draws from p(z_1, ..., z_B | x_1, ..., x_B), that is from every p(z_i | x_i), by Pyro's NUTS.
+    r"""Draws from p(z_1, ..., z_B | x_1, ..., x_B), and so from every p(z_i | x_i), by Pyro's NUTS.
 
     .. math:: p(z_1, \dots, z_B \mid x_1, \dots, x_B) = \prod_i p(z_i \mid x_i)
 
-    Sampled together, B data take a little longer than one: the decoder sees them at once, and trajectories grow like
-    the fourth root of the dimension. Each chain starts from draws of the prior, over-dispersed for every posterior
-    and owing nothing to the guide. Draws from torch's generator as it stands.
+    Sampling B data together takes a little longer than one: the decoder sees them at once, and trajectories grow like
+    the fourth root of the dimension. Each chain starts from draws of the prior, which are over-dispersed for every
+    posterior and independent of the guide. Draws come from torch's global generator.
 
     Hoffman & Gelman (2014), The No-U-Turn Sampler, https://jmlr.org/papers/v15/hoffman14a.html
 
     Args:
-        model: p(x, z), whose parameters stay as they are; latents with bounds move on a scale without, and discrete
-            ones are summed out.
+        model: p(x, z), whose parameters are not changed; bounded latents move on an unbounded scale, and discrete ones
+            are summed out.
         x: data, shape (B, D).
-        chains: one after the other.
-        warmup: draws of each chain in which step size and mass matrix adapt, not returned.
-        draws: of each chain.
+        chains: number of chains, run one after the other.
+        warmup: draws per chain in which step size and mass matrix adapt, not returned.
+        draws: draws per chain.
     """
     found = [_chain(model, x, warmup, draws) for _ in range(chains)]
     return Chains(np.stack([z for z, _ in found]), np.array([divergences for _, divergences in found]))
@@ -133,11 +133,11 @@ def _chain(model: Program, x: Tensor, warmup: int, draws: int) -> tuple[Floats, 
     return values[REAL].double().numpy(), len(sampler.diagnostics()["divergences"]["chain 0"])
 
 
-# -- the guide beside it -----------------------------------------------------------------------------------------------
+# -- comparison with the guide -----------------------------------------------------------------------------------------
 
 
 class Agreement(NamedTuple):
-    """A guide beside the reference: ``scale_ratio`` and ``shift``, (B, L), and ``distance``, (B,)."""
+    """A guide compared with the reference: ``scale_ratio`` and ``shift``, (B, L), and ``distance``, (B,)."""
 
     scale_ratio: Floats
     shift: Floats
@@ -145,12 +145,12 @@ class Agreement(NamedTuple):
 
 
 def agreement(z: Floats, mean: Floats, covariance: Floats, prior_deviation: Floats) -> Agreement:
-    r"""Moments of the guide against those of the reference draws.
+    r"""Moments of the guide compared with the reference draws.
 
     .. math:: \text{ratio}_j = \frac{s_j}{\hat s_j}, \qquad \text{shift}_j = \frac{m_j - \hat m_j}{\hat s_j}, \qquad
               \text{distance} = W_2(N(m, S), N(\hat m, \hat S))
 
-    the distance in units of the prior's standard deviations.
+    with the distance in units of the prior's standard deviations.
 
     Args:
         z: reference draws, shape (chains, draws, B, L).
@@ -184,7 +184,7 @@ def wasserstein(mean: Floats, covariance: Floats, other_mean: Floats, other_cova
     root = _root(other_covariance)
     cross = np.linalg.eigvalsh(root @ covariance @ root).clip(0)
     trace = np.trace(covariance + other_covariance, axis1=-2, axis2=-1) - 2 * np.sqrt(cross).sum(-1)
-    squared: Floats = np.square(mean - other_mean).sum(-1) + trace.clip(0)  # rounding alone makes a trace negative
+    squared: Floats = np.square(mean - other_mean).sum(-1) + trace.clip(0)  # only rounding makes a trace negative
     return np.sqrt(squared)
 
 
@@ -196,7 +196,7 @@ def _root(matrix: Floats) -> Floats:
 
 
 def guide_moments(guide: Program, x: Tensor) -> tuple[Floats, Floats]:
-    """Mean (B, L) and covariance (B, L, L) of q(z | x): the guide's own where they are known, else those of draws."""
+    """Mean (B, L) and covariance (B, L, L) of q(z | x): the guide's own if known, otherwise from draws."""
     trace = poutine.trace(guide).get_trace(x)
     try:
         if latent_sites(trace)[0] != REAL:
@@ -214,7 +214,7 @@ def _covariance(fn: Any) -> Tensor:
     """The covariance of a guide's distribution, (B, L, L).
 
     Raises:
-        Unknown: only draws could tell.
+        Unknown: it could only be estimated from draws.
     """
     if isinstance(fn, dist.Independent):
         return torch.diag_embed(ask(fn, "variance"))
@@ -226,5 +226,5 @@ def _covariance(fn: Any) -> Tensor:
 
 def _prior_deviation(model: Program, x: Tensor) -> Floats:
     """Standard deviations of p(z), shape (L,)."""
-    prior = site(poutine.uncondition(model), x.new_zeros(PRIOR_DRAWS, x.shape[-1]), 1)
+    prior = site_of_prior(model, x.new_zeros(PRIOR_DRAWS, x.shape[-1]))
     return total(prior.mean[0], prior.variance[0])[1].double().sqrt().numpy()

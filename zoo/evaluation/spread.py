@@ -1,4 +1,4 @@
-"""How far a datum narrows its latents down, what they look like together, and what a guide's form and encoder cost."""
+"""How much a datum narrows down its latents, their aggregate, and the cost of a guide's family and encoder."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ __all__ = [
     "Site",
     "aggregate_mmd",
     "information",
-    "site",
+    "site_of_prior",
     "spread",
     "squared_mmd",
     "total",
 ]
 
-OUTER_DRAWS = 32  # of what a latent's own distribution depends on
+OUTER_DRAWS = 32  # draws of whatever a latent's distribution depends on
 MMD_ROWS, MMD_SPLITS, MMD_LEVEL = 1000, 500, 0.95
 PRIOR_ROWS = 2 * MMD_ROWS
 
 
 def spread(run: Run, x: Tensor, heldout: xarray.Dataset) -> xarray.Dataset:
-    """The group ``spread``: of latents z what :func:`_of_latents` says, of components what :func:`_of_components` says.
+    """The group ``spread``: for latents z see :func:`_of_latents`, for components see :func:`_of_components`.
 
-    ``attrs["absent"]`` says under "gaps" why they are not there.
+    ``attrs["absent"]`` says under "gaps" why gaps are missing.
 
     Args:
         run: a trained pair.
@@ -46,13 +46,13 @@ def spread(run: Run, x: Tensor, heldout: xarray.Dataset) -> xarray.Dataset:
         heldout: the group ``heldout``, whose ``log_evidence`` the gaps are measured from.
 
     Raises:
-        Unknown: the pair has neither a latent z nor a component that is categorical.
+        Unknown: the pair has neither a latent z nor a categorical component.
     """
     names, mixture = run.each_seed(
         lambda _, guide: (latents(guide, x), inference.responsibility(guide, x[:1]) is not None), Stream.POSTERIOR, 1
     )[0]
     if REAL not in names.names and not mixture:
-        raise Unknown(f"the spread is known of latents {REAL} and of components, and not of {names}")
+        raise Unknown(f"the spread is known for latents {REAL} and components, not for {names}")
     parts = [_of_latents(run, x)] if REAL in names.names else []
     parts += [_of_components(run, x)] if mixture else []
     absent = {}
@@ -73,16 +73,17 @@ def _of_latents(run: Run, x: Tensor) -> xarray.Dataset:
               \text{mean variance}_j = \mathrm{Var}_x \, E[z_j \mid x]
 
     A unit whose mean varies by more than 0.01 is active (Burda, Grosse & Salakhutdinov 2016,
-    https://arxiv.org/abs/1509.00519). Were the guide exact and the model true, the two would add up to one. Where the
-    mean and variance of z given x come from draws, what the draws add to the variance of the means is taken off.
+    https://arxiv.org/abs/1509.00519). If the guide were exact and the model true, the variance of the mean would equal
+    the contraction under a unit prior. If the mean and variance of z given x come from draws, the noise that the draws
+    add to the variance of the means is subtracted.
     """
 
     def of_seed(model: Any, guide: Any) -> tuple[Tensor, ...]:
-        prior = site(poutine.uncondition(model), x.new_zeros(PRIOR_ROWS, x.shape[-1]), 1)
+        prior = site_of_prior(model, x.new_zeros(PRIOR_ROWS, x.shape[-1]))
         posterior = _summary(guide, x, OUTER_DRAWS)
         _, prior_variance = total(prior.mean[0], prior.variance[0])
         contraction = 1 - posterior.variance.mean(0) / prior_variance
-        of_draws = posterior.of_draws.mean(0) / OUTER_DRAWS  # 0 where each draw says the same
+        of_draws = posterior.of_draws.mean(0) / OUTER_DRAWS  # 0 if all draws agree
         return (
             contraction,
             (posterior.mean.var(0, correction=min(1, len(x) - 1)) - of_draws).clamp(min=0),
@@ -103,7 +104,7 @@ def _of_latents(run: Run, x: Tensor) -> xarray.Dataset:
 
 
 class Site(NamedTuple):
-    """A latent given what is drawn before it: draws, means and variances, all (K, B, L)."""
+    """A latent given earlier draws: draws, means and variances, all (K, B, L)."""
 
     value: Tensor
     mean: Tensor
@@ -111,7 +112,7 @@ class Site(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """A latent of each datum, (N, L): a draw, mean and variance, and how much the mean varies over its own draws."""
+    """A latent of each datum, (N, L): a draw, mean and variance, and how much the mean varies over draws."""
 
     value: Tensor
     mean: Tensor
@@ -120,20 +121,22 @@ class Summary(NamedTuple):
 
 
 def _summary(program: Program, x: Tensor, draws: int) -> Summary:
-    """Of site z of a program on x, shape (N, D), a block of rows at a time: all draws of all data are never there."""
+    """Moments of site z of a program on x, shape (N, D), by blocks of rows, so that not all draws are kept at once."""
     blocks = [
         Summary(of.value[0], *total(of.mean, of.variance), of.mean.var(0)) for of in _site_blocks(program, x, draws)
     ]
     return Summary(*(torch.cat(parts) for parts in zip(*blocks, strict=True)))
 
 
-def site(program: Program, x: Tensor, draws: int) -> Site:
-    """Site z of a program on x, shape (B, D)."""
-    return Site(*(torch.cat(parts, dim=1) for parts in zip(*_site_blocks(program, x, draws), strict=True)))
+def site_of_prior(model: Program, blank: Tensor) -> Site:
+    """A draw of site z from the prior for each row of a tensor, (B, D)."""
+    rows = inference.row_blocks(blank, inference.width(model, blank))  # of the model: what it decodes to counts, too
+    blocks = [_site_block(poutine.uncondition(model), some, 1) for some in rows]
+    return Site(*(torch.cat(parts, dim=1) for parts in zip(*blocks, strict=True)))
 
 
 def _site_blocks(program: Program, x: Tensor, draws: int) -> Iterator[Site]:
-    """The same, a block of rows at a time."""
+    """Site z of a program on x, shape (B, D), a block of rows at a time."""
     return (_site_block(program, rows, draws) for rows in inference.row_blocks(x, draws * inference.width(program, x)))
 
 
@@ -143,24 +146,24 @@ def _site_block(program: Program, x: Tensor, draws: int) -> Site:
     value: Tensor = node["value"]
     try:
         mean, variance = ask(node["fn"], "mean"), ask(node["fn"], "variance")
-    except Unknown:  # then all of the variance is between draws
+    except Unknown:  # then all the variance is between draws
         mean, variance = value, torch.zeros_like(value)
     return Site(value, mean.expand_as(value), variance.expand_as(value))
 
 
 def total(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance over the first axis too: Var z = E Var(z | u) + Var E(z | u)."""
+    """Mean and variance including the first axis: Var z = E Var(z | u) + Var E(z | u)."""
     return mean.mean(0), variance.mean(0) + mean.var(0)
 
 
 def aggregate_mmd(posterior: Tensor, prior: Tensor, splits: int = MMD_SPLITS) -> tuple[Tensor, Tensor]:
-    r"""Squared MMD between N posterior and N prior draws, and what it is below 95 % of the time for prior draws alone.
+    r"""Squared MMD between N posterior and N prior draws, and its 95 % quantile for two sets of prior draws.
 
     .. math:: \mathrm{MMD}^2 = E k(z, z') + E k(u, u') - 2 E k(z, u), \qquad
               k(z, u) = \exp\left(-\frac{|z - u|^2}{2 \ell^2}\right)
 
-    unbiased, with l the median distance between prior draws, so that it is one kernel for all that is compared under
-    one prior. The quantile is over random halves of 2N prior draws: halves of one sample cost one product of matrices.
+    unbiased, with l the median distance between prior draws, so all comparisons under one prior use the same kernel.
+    The quantile is over random halves of 2N prior draws, which need only one matrix product.
 
     Gretton et al. (2012), A Kernel Two-Sample Test, https://jmlr.org/papers/v13/gretton12a.html
 
@@ -203,14 +206,14 @@ def _kernel(z: Tensor, u: Tensor, length: Tensor) -> Tensor:
 
 
 def _of_components(run: Run, x: Tensor) -> xarray.Dataset:
-    """The mixture's weights, and how surely the data are told apart: the place of contraction."""
+    """The mixture's weights, and how surely the data are assigned, in place of contraction."""
 
     def of_seed(model: Any, guide: Any) -> tuple[Tensor, Tensor]:
         weight = poutine.trace(model).get_trace(x[:1]).nodes[CATEGORY]["fn"].probs.double().flatten()
         certainty = torch.zeros((), dtype=torch.float64)
         for rows in inference.row_blocks(x, len(weight) * inference.width(guide, x)):
             responsibility = inference.responsibility(guide, rows)
-            assert responsibility is not None  # or there would be nothing to say
+            assert responsibility is not None  # otherwise there would be no group
             certainty += information(responsibility, weight) * len(rows) / len(x)
         return certainty, weight
 
@@ -222,7 +225,7 @@ def _of_components(run: Run, x: Tensor) -> xarray.Dataset:
 
 
 def information(responsibility: Tensor, weight: Tensor) -> Tensor:
-    r"""Share of the entropy of the component that the datum takes away; not a number for a single component.
+    r"""Share of the component's entropy that the datum removes; NaN for a single component.
 
     .. math:: 1 - \frac{E_x H(c \mid x)}{H(c)}, \qquad H(c) = - \sum_c \pi_c \log \pi_c
 

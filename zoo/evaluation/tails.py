@@ -10,21 +10,20 @@ __all__ = ["BAD_K", "pareto_k"]
 
 Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 
-BAD_K = 0.7  # above it an estimate by importance weights is not to be trusted (Vehtari et al. 2024)
-FEWEST_FOR_K = 25  # the tail is a fifth of the weights and five numbers at least
-ROUNDING = 1e-3  # nats by which single precision sets the weights of an exact guide apart, at most
-LOST = 0.1  # nats between a log weight and the next number, from which on their tail is one of rounding
-AT_ONCE = 2**18  # numbers of a block of fits: what the second-level cache holds
+BAD_K = 0.7  # above it an estimate by importance weights cannot be trusted (Vehtari et al. 2024)
+FEWEST_FOR_K = 25  # the tail is a fifth of the weights, and at least five
+ROUNDING = 1e-3  # nats: weights of an exact guide differ by at most this in single precision
+LOST = 0.1  # nats: if neighbouring floats near a log weight are this far apart, the tail is only rounding
+AT_ONCE = 2**18  # numbers in a block of fits: fits into the second-level cache
 
 
 def pareto_k(log_weights: np.ndarray[Any, Any]) -> Floats:
     """Shape k of the generalised Pareto distribution fitted to the largest weights, (K, N) to (N,).
 
-    Below 0.5 the estimate is good, up to 0.7 usable, above it is not to be trusted. Minus infinity where all weights,
-    or the largest of them, are the same but for rounding; infinity where one weight holds everything, or where the
-    numbers are so large that rounding takes more than a tenth of a nat; not a number where they are too few to have a
-    tail, or some are not numbers. The tail is the min(K / 5, 3 √K) largest of K weights (Vehtari et al. 2024,
-    https://arxiv.org/abs/1507.02646).
+    Below 0.5 the estimate is good, up to 0.7 usable, above it cannot be trusted. Minus infinity if all weights, or the
+    largest ones, are equal up to rounding; infinity if one weight dominates, or the numbers are so large that rounding
+    exceeds a tenth of a nat; NaN if there are too few for a tail, or some are NaN. The tail is the min(K / 5, 3 √K)
+    largest of K weights (Vehtari et al. 2024, https://arxiv.org/abs/1507.02646).
 
     >>> uniform = np.random.default_rng(0).uniform(size=(20000, 1))
     >>> bool(abs(pareto_k(-0.8 * np.log(uniform)) - 0.8) < 0.1)
@@ -49,17 +48,17 @@ def pareto_k(log_weights: np.ndarray[Any, Any]) -> Floats:
 
 
 def _shape(x: Floats) -> Floats:
-    """Shape k of generalised Pareto distributions of which x are ascending draws, (M, N) to (N,).
+    """Shape k of generalised Pareto distributions fitted to ascending draws x, (M, N) to (N,).
 
-    With θ = -k/σ the likelihood has a maximum over k alone, k(θ) = Σᵢ log(1 - θ xᵢ) / M, there it is
-    exp M (log(-θ/k(θ)) - k(θ) - 1), and the estimate of θ is its mean under that likelihood over a grid (Zhang &
-    Stephens 2009, https://doi.org/10.1198/tech.2009.08017), k being drawn towards 1/2 as by ten draws more (Vehtari et
-    al. 2024). Infinite where a quarter of the draws is zero.
+    With θ = -k/σ the likelihood is maximal over k at k(θ) = Σᵢ log(1 - θ xᵢ) / M, with value
+    exp M (log(-θ/k(θ)) - k(θ) - 1). The estimate of θ is its mean under that likelihood over a grid (Zhang & Stephens
+    2009, https://doi.org/10.1198/tech.2009.08017), and k is shrunk towards 1/2 as if by ten more draws (Vehtari et al.
+    2024). Infinite if a quarter of the draws is zero.
     """
     m = len(x)
     points = 30 + int(m**0.5)
     spread = (1 - np.sqrt(points / (np.arange(points) + 0.5))) / 3
-    with np.errstate(all="ignore"):  # a tail as heavy as can be overflows in the fit
+    with np.errstate(all="ignore"):  # an extremely heavy tail overflows in the fit
         theta = spread[:, None] / x[int(m / 4 + 0.5) - 1] + 1 / x[-1]
         k = np.stack([np.log1p(-one * x).mean(0) for one in theta])
         likelihood = m * (np.log(-theta / k) - k - 1)

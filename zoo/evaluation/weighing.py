@@ -22,21 +22,21 @@ from zoo.rowwise import Rowwise, keyed_blocks
 
 __all__ = ["Asked", "Predicted", "Weigher", "Weights", "joined", "leave_one_feature_out"]
 
-AT_ONCE = 2**20  # numbers of the widest tensor of draws of one datum, and of the weights of a group of data
-DRAWS, NUMBERS = 1000, 2**21  # that predict a feature: draws of z, and numbers kept of a datum
+AT_ONCE = 2**20  # most numbers in the widest tensor of one datum's draws, and in the weights of a group of data
+DRAWS, NUMBERS = 1000, 2**21  # most draws of z that predict a feature, and numbers kept per datum
 K_FITS = 4096  # tails fitted for each seed
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What is asked of draws beside the log weights of the density.
+    """What to compute from draws besides the log weights of the density.
 
     Attributes:
         samples: K, draws for each datum.
-        columns: indices of columns whose marginal evidence is wanted, too.
-        lens: what makes a density one of cells of ``width`` (D,), whose mass is wanted, too.
-        features: of how many data, from the first, each feature is predicted from the others.
-        filler: values that columns can have, (D,), in the place of those that were not observed.
+        columns: indices of columns whose marginal evidence is also computed.
+        lens: turns a density into one of cells of ``width`` (D,), whose mass is also computed.
+        features: for how many of the first data each feature is predicted from the others.
+        filler: values that columns can take, (D,), in place of missing ones.
     """
 
     samples: int
@@ -48,16 +48,16 @@ class Asked:
 
     @property
     def as_cells(self) -> bool:
-        """Whether features are predicted as the cells that they are in."""
+        """Whether features are predicted as cells."""
         return self.lens is Cells
 
     def seen(self, x: Tensor, at: Tensor) -> Tensor:
-        """The data whose features are predicted: x, or the middles of its cells."""
+        """The data whose features are predicted: x, or the midpoints of its cells."""
         return at if self.as_cells else x
 
 
 class Weights(NamedTuple):
-    """Log weights (K, N) of the density, and of some columns and of cells where they were asked for."""
+    """Log weights (K, N) of the density, and of some columns and of cells if asked for."""
 
     density: Tensor
     columns: Tensor | None
@@ -72,15 +72,15 @@ class Predicted(NamedTuple):
 
 
 class Weigher:
-    r"""Draws of a guide and what they weigh, for one seed of a pair after the other.
+    r"""Draws of a guide and their weights, for the seeds of a pair in turn.
 
     .. math:: w_k = p(x \mid z_k) \, \frac{p(z_k)}{q(z_k \mid x)}, \qquad z_k \sim q(z \mid x)
 
-    Latents that are enumerated are summed out; where nothing is drawn, K = 1. Cells and some columns alone are weighed
-    at the same draws. Features are predicted from at most the first thousand.
+    Enumerated latents are summed out; if nothing is drawn, K = 1. Cells and selected columns use the same draws.
+    Features are predicted from at most the first thousand.
 
-    Memory: about 100 MiB beside what is returned, whatever N, K and D, if a decoder takes no more than a million
-    numbers for one draw of a datum.
+    Memory: about 100 MiB besides the result, whatever N, K and D, if a decoder takes at most a million numbers for one
+    draw of a datum.
     """
 
     def __init__(self, asked: Asked, model: Program, guide: Program, x: Tensor) -> None:
@@ -104,7 +104,7 @@ class Weigher:
     def __call__(
         self, model: Program, guide: Program, x: Tensor, at: Tensor
     ) -> Iterator[tuple[Weights, Predicted | None]]:
-        """Of data x (N, D), and of cells around ``at`` (N, D), some data at a time."""
+        """The weights of data x (N, D), and of cells around ``at`` (N, D), some data at a time."""
         rows = next(iter(self.kernels.values())).rows
         weights: list[Tensor] = []
         found: list[tuple[Predictions, Tensor]] = []
@@ -117,19 +117,20 @@ class Weigher:
             if draws is not None:
                 seen = self.asked.seen(of_x, of_cells)
                 predictions, log_v = predicted(draws, self._whole(seen))
-                found.append((predictions.where_observed(seen), log_v[: max(0, self.fits - done + len(log_v))]))
+                fitted = log_v[: max(0, self.fits - done + len(log_v))].clone()  # a view would keep all of it
+                found.append((predictions.where_observed(seen), fitted))
             if done == len(x) or sum(map(len, weights)) + rows > self.at_once:
                 yield self._weights(torch.cat(weights)), self._predicted(found, x[done - sum(map(len, weights)) :])
                 weights, found = [], []
 
     def once(self, model: Program, guide: Program, x: Tensor, at: Tensor) -> None:
-        """Weigh one datum, and forget what came out: to see whether all that is asked is known."""
+        """Weight one datum and discard the result, to see whether everything asked for is known."""
         self._of_datum(model, guide, x, at, *self.pieces[self.asked.features > 0][0])
 
     def _of_block(
         self, model: Program, guide: Program, x: Tensor, at: Tensor, keys: list[int], pieces: list[tuple[int, bool]]
     ) -> tuple[Tensor, Draws | None]:
-        """The log weights (B, V, K), and what features are predicted from."""
+        """The log weights (B, V, K), and the ingredients of predictions of features."""
         weights, draws = [], []
         for number, piece in enumerate(pieces):
             of_piece = [random_stream(key, Stream.NOISE, number) for key in keys]
@@ -137,14 +138,14 @@ class Weigher:
             weights.append(of_all)
             if of_features:
                 draws.append(Draws(*of_features))
-        # the uniform numbers of the first piece do
+        # the uniform numbers of the first piece suffice
         together = Draws._make(torch.cat(of, dim=1) for of in zip(*draws, strict=True)) if draws else None
         return torch.cat(weights, dim=-1), together
 
     def _of_datum(
         self, model: Any, guide: Program, x: Tensor, at: Tensor, draws: int, predicts: bool
     ) -> tuple[Tensor, ...]:
-        """The log weights (V, K) of one datum, and of its features what :class:`Draws` has."""
+        """The log weights (V, K) of one datum, and the fields of :class:`Draws` for its features."""
         asked = self.asked
         likelihood, given, rest, mask = inference.weighted_likelihood(model, guide, x, draws)
         fn = likelihood
@@ -163,13 +164,13 @@ class Weigher:
         one = each_feature_given_the_others(fn if asked.as_cells else likelihood, seen)
         whole, features = self._whole(seen), seen.shape[-1]
         log_w = (parts[-1] if asked.as_cells else given) + rest
-        if self.exact:  # one evaluation of a component says all about it, one draw from it does not
+        if self.exact:  # one evaluation of a component is exact, one draw from it is not
             log_w = log_w.expand(*log_w.shape[:-2], PREDICTIVE_DRAWS, -1)
         batch = torch.Size((*log_w.shape, features))
         below, upto = distribution_function(one, whole)
         drawn = (one if one.batch_shape == batch else one.expand(batch)).sample()
         shown = (one.log_prob(whole), below, upto, drawn)
-        # a component summed over is a draw like any other
+        # a summed component counts as a draw
         of_features = (values.expand(batch).reshape(-1, features) for values in shown)
         return weights, log_w.reshape(-1), *of_features, torch.rand(2, features).to(x)
 

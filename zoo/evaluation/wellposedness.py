@@ -1,4 +1,4 @@
-"""What theory and computation say about the boundedness of a trained pair, on its own training rows."""
+"""Whether a trained pair is bounded, by theory and computation, on its own training rows."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import math
 from itertools import islice
 
 import numpy as np
+import torch
 import xarray
 
+from zoo import inference
 from zoo.data import Data, noisy
 from zoo.errors import OptionError, Unknown
 from zoo.runs import Run
@@ -16,29 +18,31 @@ from zoo.wellposed import ceiling, witness
 
 __all__ = ["wellposedness"]
 
-PATH_ROWS, CEILING_ROWS = 50, 200  # of the training part: enough for a curve, and for matrices of rows x rows
+PATH_ROWS, CEILING_ROWS = 50, 200  # training rows for the curve, and for rows x rows matrices
+PATH_NUMBERS = 2**20  # decoder outputs for all rows of a path
 SAMPLES = 1000
 
 
 def wellposedness(run: Run, data: Data) -> xarray.Dataset:
-    """The group ``wellposedness``: a witness and, where there is a floor, a ceiling and the gap to it.
+    """The group ``wellposedness``: a witness and, if there is a floor, a ceiling and the gap to it.
 
-    All of it on the first training rows without gaps, noise drawn once, in nats of all of them together and in the
-    units as loaded.
-    ``log_likelihood`` along ``sharpness`` is that of the path, not of the run; ``train_evidence`` (chain) is the run's
-    own on the rows of the ceiling. ``attrs["absent"]`` says under "ceiling" why there is none.
+    Computed on the first training rows without gaps, with noise drawn once, in nats over all of them, in the units as
+    loaded.
+    ``log_likelihood`` along ``sharpness`` is the path's, not the run's; ``train_evidence`` (chain) is the run's own, on
+    the rows of the ceiling. ``attrs["absent"]`` says under "ceiling" why there is none.
 
     Raises:
-        Unknown: no path is known, as for a pair of one's own.
+        Unknown: no path is known, as for some user-defined pairs.
     """
     complete = (row for block in value_blocks(data.train) for row in block[~np.isnan(block).any(axis=1)])
     rows = [*islice(complete, CEILING_ROWS)]
     if not rows:
-        raise Unknown("a path or a ceiling is that of rows without gaps, and no training row is one")
+        raise Unknown("a path or a ceiling needs rows without gaps, and there are none in the training part")
     x = np.stack(rows)
     x = noisy(x, np.random.default_rng(0).random(x.shape), data.noise, data.resolution)
+    on_path = max(2, min(PATH_ROWS, PATH_NUMBERS // inference.width(run.pair.model, torch.as_tensor(x[:1]))))
     try:
-        found = witness(run.pair, x[:PATH_ROWS])
+        found = witness(run.pair, x[:on_path])
     except OptionError as reason:
         raise Unknown(str(reason)) from reason
     along = {"log_likelihood": found.log_likelihood, "elbo": found.elbo, "penalized": found.penalized}
@@ -46,7 +50,7 @@ def wellposedness(run: Run, data: Data) -> xarray.Dataset:
         {name: ("sharpness", values, {"units": "nats"}) for name, values in along.items() if values.size},
         coords={"sharpness": found.sharpness},
         attrs={
-            "rows": min(PATH_ROWS, len(x)),
+            "rows": min(on_path, len(x)),
             "path": found.path,
             "needs": found.needs,
             "grows": int(found.grows),

@@ -1,7 +1,7 @@
 """What is maximised: registered frozen dataclasses, called with (model, guide, batch, weight of the KL term).
 
-Each returns a :class:`Loss`: what a step minimises, and by name what is recorded beside it. A step is captured as one
-graph, so that nothing in it may depend on a number being this or that.
+Each returns a :class:`Loss`: what a step minimises, and named values to record. A step is captured as one graph, so its
+control flow must not depend on the value of a number.
 
 >>> import zoo
 >>> [part.name for part in zoo.parts.OBJECTIVES][:3]

@@ -1,4 +1,4 @@
-"""The evidence lower bound and its relatives: a likelihood, and a KL term that is weighed, closed or left in peace."""
+"""The evidence lower bound and its relatives: a likelihood, and a KL term that may be weighted or in closed form."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ class ELBO:
 
     The same value and gradient as Pyro's ``Trace_ELBO`` (``TraceEnum_ELBO`` where a latent is enumerated,
     ``TraceMeanField_ELBO`` with the KL term in closed form) at the same draws, without its host synchronisation. The
-    gradient along the path of the draws alone leaves out a part that is zero in the mean: it has no noise where q is
-    the posterior (sticking the landing: Roeder, Wu & Duvenaud 2017, https://arxiv.org/abs/1703.09194).
+    path gradient, through the draws only, leaves out a term with mean zero; it has no noise where q is the posterior
+    (sticking the landing: Roeder, Wu & Duvenaud 2017, https://arxiv.org/abs/1703.09194).
 
     Args:
-        kl: "sampled", or "analytic" for the closed form where torch has one of a single latent; else it is sampled.
-        gradient: "total", or "path" for that through the draws alone.
+        kl: "sampled", or "analytic" for the closed form if torch has one for a single latent; otherwise sampled.
+        gradient: "total", or "path" for the gradient through the draws only.
     """
 
     kl: Literal["sampled", "analytic"] = "sampled"
@@ -57,7 +57,7 @@ class ELBO:
 
     def __post_init__(self) -> None:
         if self.kl == "analytic" and self.gradient == "path":
-            raise ValueError('kl="analytic" has no draws whose path could be told apart: choose one.')
+            raise ValueError('kl="analytic" has no draws, so gradient="path" does not apply: choose one.')
 
     def __call__(self, model: Program, guide: Program, x: Tensor, kl_weight: Weight = 1.0) -> Loss:
         """Minus the ELBO of a batch x, (B, D)."""
@@ -72,17 +72,17 @@ class ELBO:
 
 @register_objective(
     "beta-vae",
-    summary="The ELBO with its KL term weighed by beta: a bound on the evidence for beta of at least 1 alone.",
+    summary="The ELBO with its KL term weighted by beta: a bound on the evidence only if beta is at least 1.",
     reference="Higgins et al. (2017), beta-VAE",
     link="https://openreview.net/forum?id=Sy2fzU9gl",
 )
 @dataclass(frozen=True)
 class BetaELBO:
-    r"""The ELBO with its KL term weighed.
+    r"""The ELBO with its KL term weighted.
 
     .. math:: E_{q(z \mid x)} \log p(x \mid z) - \beta \, KL(q(z \mid x) \,\|\, p(z))
 
-    At most the ELBO for beta of at least 1, and no bound below. ``fit(..., warmup=STEPS)`` lets the weight rise to it.
+    At most the ELBO if beta is at least 1, otherwise not a bound. ``fit(..., warmup=STEPS)`` raises the weight to beta.
 
     Args:
         beta: the weight.
@@ -91,7 +91,7 @@ class BetaELBO:
     beta: Annotated[float, Ge(0), Lt(math.inf)] = 4.0
 
     def __call__(self, model: Program, guide: Program, x: Tensor, kl_weight: Weight = 1.0) -> Loss:
-        """Minus the weighed bound of a batch x, (B, D)."""
+        """Minus the weighted bound of a batch x, (B, D)."""
         of = terms(*traces(model, guide, x), len(x))
         of = of._replace(weighed_kl=self.beta * of.weighed_kl)
         return of.loss_of(of.weighed_likelihood, kl_weight)
@@ -99,19 +99,19 @@ class BetaELBO:
 
 @register_objective(
     "tempered",
-    summary="The ELBO, with a KL term that weighs more at first, over the warm-up: guides find all of a posterior.",
+    summary="The ELBO with a KL term that weighs more during the warm-up: guides find all modes of a posterior.",
     reference="Huang et al. (2018), Improving Explorability in Variational Inference",
     link="https://arxiv.org/abs/1809.01818",
 )
 @dataclass(frozen=True)
 class TemperedELBO:
-    r"""The ELBO, come to from where the datum has little to say, so that a guide starts as wide as the prior.
+    r"""The ELBO, approached from a heavier KL term, so that a guide starts as wide as the prior.
 
     .. math:: E_{q(z \mid x)} \log p(x \mid z) - \beta_t \, KL(q(z \mid x) \,\|\, p(z)), \qquad
               \log \beta_t = (1 - w_t) \log \beta
 
-    with w the weight that ``fit(..., warmup=STEPS)`` lets rise to 1: the opposite of a warm-up, which starts where the
-    prior has nothing to say, and from where a guide settles on one bump of several.
+    with w the weight that ``fit(..., warmup=STEPS)`` raises to 1. A plain warm-up does the opposite: it starts without
+    the prior, and the guide settles on one mode of several.
 
     Args:
         beta: the weight of the KL term at the start.
@@ -128,33 +128,33 @@ class TemperedELBO:
 
 @register_objective(
     "free-bits",
-    summary="The ELBO with at least so many nats charged for each latent, so that none is given up: a looser bound.",
+    summary="The ELBO with a minimum charge in nats for each latent, so that none is given up: a looser bound.",
     reference="Kingma et al. (2016), Improving Variational Inference with Inverse Autoregressive Flow",
     link="https://arxiv.org/abs/1606.04934",
 )
 @dataclass(frozen=True)
 class FreeBits:
-    r"""The ELBO with so many nats charged for each latent at the least, so that using them costs nothing.
+    r"""The ELBO with a minimum charge in nats for each latent, so that using up to that costs nothing.
 
     .. math:: E_{q(z \mid x)} \log p(x \mid z) - \sum_j \max(\lambda, E_x KL_j)
 
-    with j a dimension of a latent whose dimensions are independent under guide and prior, or else a whole latent, which
-    has lambda for each of its dimensions; where one is enumerated, all of them together. KL terms are means over the
-    batch. At most the ELBO, so that it is a bound on the evidence, and a looser one.
+    with j a dimension of a latent whose dimensions are independent under guide and prior, or else a whole latent with
+    lambda for each of its dimensions; if one is enumerated, all latents together. KL terms are means over the batch. At
+    most the ELBO, and so a looser bound on the evidence.
 
     Args:
         nats: lambda.
     """
 
     nats: Annotated[float, Gt(0), Lt(math.inf)] = 0.25
-    couples_rows: ClassVar[bool] = True  # by the mean of what is then held against lambda
+    couples_rows: ClassVar[bool] = True  # by the mean KL that is compared with lambda
 
     def __call__(self, model: Program, guide: Program, x: Tensor, kl_weight: Weight = 1.0) -> Loss:
         """Minus the objective of a batch x, (B, D)."""
         p, q = traces(model, guide, x)
         of = terms(p, q, len(x))
         names = latent_sites(q, enumerated=False)
-        if latent_sites(q, enumerated=True):  # whose values the others depend on
+        if latent_sites(q, enumerated=True):  # the others depend on its values
             felt = of.weighed_kl.clamp(min=self.nats * sum(_width(q.nodes[name]) for name in names))
         else:
             felt = torch.stack([self._felt(p.nodes[name], q.nodes[name], len(x)) for name in names]).sum()
@@ -170,7 +170,7 @@ class FreeBits:
 
 
 def _width(site: Any) -> int:
-    """Numbers of one draw for one datum."""
+    """How many numbers one draw for one datum has."""
     return int(site["fn"].event_shape.numel())
 
 
@@ -179,14 +179,14 @@ def _by_dimension(fn: Any) -> bool:
 
 
 def _joint(fn: Any, like: Any) -> Any:
-    """Independent normals as one of several dimensions, where they are to be held against such."""
+    """Independent normals as one normal of several dimensions, for comparison with such a normal."""
     if isinstance(like, dist.Independent) or not (_by_dimension(fn) and isinstance(fn.base_dist, dist.Normal)):
         return fn
     return dist.MultivariateNormal(fn.mean, scale_tril=torch.diag_embed(fn.stddev))
 
 
 def _without_score(guide: Program, q: Any, x: Tensor) -> Tensor:
-    """What takes the gradient of log q with respect to the guide's parameters off the KL term; its value is 0."""
+    """A term with value 0 that cancels the gradient of log q with respect to the guide's parameters in the KL term."""
     drawn = {name: q.nodes[name]["value"] for name in latent_sites(q, enumerated=False)}
     still = at_latents(held(guide), x, drawn)
     gap: Any = sum((still.nodes[name]["log_prob"] - q.nodes[name]["log_prob"]).sum() for name in drawn)
@@ -195,9 +195,9 @@ def _without_score(guide: Program, q: Any, x: Tensor) -> Tensor:
 
 
 def _with_closed_kl(of: Terms, p: Any, q: Any, size: int) -> Terms:
-    """The terms with the divergence itself in the place of its estimate, where torch has one of the only latent."""
+    """The terms with the exact divergence in place of its estimate, if torch has one for the only latent."""
     names = latent_sites(q)
-    if len(names) > 1 or latent_sites(q, enumerated=True):  # what depends on other draws has no closed form
+    if len(names) > 1 or latent_sites(q, enumerated=True):  # no closed form if it depends on other draws
         return of
     of_guide, of_model = q.nodes[names[0]], p.nodes[names[0]]
     try:

@@ -1,4 +1,4 @@
-"""The evidence lower bound of two Pyro programs on a batch, and what has to hold for there to be one."""
+"""The evidence lower bound of two Pyro programs on a batch, and the conditions for it."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ __all__ = [
 ]
 
 Program = Callable[[Tensor], Any]
-Weight = Tensor | float  # of the KL term at a step: 1 but for a warm-up
+Weight = Tensor | float  # weight of the KL term at a step: 1 except in a warm-up
 
 
 class Loss(NamedTuple):
-    """What a step minimises, and what is recorded beside it.
+    """What a step minimises, and what it records.
 
-    ``value`` is a scalar, and its gradient is all that moves a parameter. ``diagnostics`` are scalars by name, not
-    differentiated: ``elbo``, ``log_likelihood``, ``kl``, ``min_scale`` and ``objective``, which is what is maximised
-    at the full weight of the KL term, and whatever else tells how training goes. One that is not finite stops nothing.
+    ``value`` is a scalar; only its gradient moves parameters. ``diagnostics`` are named scalars without gradient:
+    ``elbo``, ``log_likelihood``, ``kl``, ``min_scale``, ``objective`` (what is maximised, at the full weight of the KL
+    term), and any others. A diagnostic that is not finite stops nothing.
     """
 
     value: Tensor
@@ -51,10 +51,10 @@ class Loss(NamedTuple):
 class Terms(NamedTuple):
     """The terms of the ELBO, each a mean over a batch in nats, in scaled units.
 
-    ``log_likelihood`` and ``kl`` are of the densities as they are, and what is recorded. Where a program weighs some of
-    them by ``poutine.scale``, it is trained on the weighed ones: a weighed ELBO is no bound on the evidence, could not
-    be held against that of another pair, and is in the record as ``objective``. ``min_scale`` is the smallest decoder
-    standard deviation in the batch.
+    ``log_likelihood`` and ``kl`` use the unweighted densities, and are recorded. If a program weights some of them by
+    ``poutine.scale``, it is trained on the weighted ones: a weighted ELBO is not a bound on the evidence, cannot be
+    compared with another pair's, and is recorded as ``objective``. ``min_scale`` is the smallest decoder standard
+    deviation in the batch.
     """
 
     log_likelihood: Tensor
@@ -69,12 +69,12 @@ class Terms(NamedTuple):
         return self.log_likelihood - self.kl
 
     def loss(self, value: Tensor, objective: Tensor, **others: Tensor) -> Loss:
-        """A loss with these terms in the record, and with others by name."""
+        """A loss that records these terms, and others by name."""
         told = {"elbo": self.elbo, "log_likelihood": self.log_likelihood, "kl": self.kl, "min_scale": self.min_scale}
         return Loss(value, {name: of.detach() for name, of in {**told, "objective": objective, **others}.items()})
 
     def loss_of(self, reward: Tensor, kl_weight: Weight = 1.0, **others: Tensor) -> Loss:
-        """The loss of a reward from which the KL term is taken off, at its weight in this step."""
+        """The loss of a reward minus the KL term at its weight in this step."""
         return self.loss(kl_weight * self.weighed_kl - reward, reward - self.weighed_kl, **others)
 
 
@@ -96,7 +96,7 @@ def traces(model: Program, guide: Program, x: Tensor, plates: int = 1) -> tuple[
 
 
 def refuse_other_latents(model_trace: Any, guide_trace: Any) -> None:
-    """Raise OptionError where a latent is of one program alone: its density would be left out without a word."""
+    """Raise OptionError if only one program has a latent, since its density would be silently left out."""
     of_model, of_guide = (dict.fromkeys(latent_sites(trace)) for trace in (model_trace, guide_trace))
     for names, alone, other in (
         ([*(of_model.keys() - of_guide)], "model", "guide"),
@@ -106,15 +106,15 @@ def refuse_other_latents(model_trace: Any, guide_trace: Any) -> None:
             sites = ", ".join(map(repr, sorted(names)))
             raise OptionError(
                 f"the {alone} has the latent {sites} and the {other} has none: give both programs the same latents. "
-                'One that the model sums out has a site in the guide too, with infer={"enumerate": "parallel"} there.'
+                'One that the model sums out needs a site in the guide too, with infer={"enumerate": "parallel"}.'
             )
 
 
 def refuse_other_data(likelihood: Any, x: Tensor, base_measure: str) -> None:
-    """Raise OptionError where a likelihood is of other data, or of another measure than its card says.
+    """Raise OptionError if a likelihood does not fit the data, or the measure on its card.
 
     Args:
-        likelihood: p(x | z), as the model has it at site ``x``.
+        likelihood: p(x | z), the model's distribution at site ``x``.
         x: data in the model's units, shape (B, D).
         base_measure: "density" or "mass", as on the card.
     """
@@ -129,7 +129,7 @@ def refuse_other_data(likelihood: Any, x: Tensor, base_measure: str) -> None:
             'base_measure="mass" and bounded=True.'
         )
     values = getattr(support, "base_constraint", support)
-    outside = ~(values.check(x) | x.isnan())  # what was not observed is nowhere
+    outside = ~(values.check(x) | x.isnan())  # missing entries are never outside
     if outside.any():
         raise OptionError(
             f"{name_of(likelihood)} knows only {str(values).splitlines()[0]} values, and the data hold "
@@ -149,14 +149,14 @@ def latent_sites(trace: Any, *, enumerated: bool | None = None) -> list[str]:
 
 
 def terms(model_trace: Any, guide_trace: Any, size: int) -> Terms:
-    """The ELBO's terms from a pair of :func:`traces` on a batch of so many data.
+    """The ELBO's terms from a pair of :func:`traces` on a batch of a given size.
 
     Raises:
         OptionError: a latent is drawn, not enumerated, from a distribution without a reparametrisation.
     """
     p, q = model_trace, guide_trace
     for name in latent_sites(q, enumerated=False):
-        if not q.nodes[name]["fn"].has_rsample:  # its gradient would be wrong without a word
+        if not q.nodes[name]["fn"].has_rsample:  # its gradient would be silently wrong
             raise OptionError(
                 f"the guide draws site {name!r} from a distribution that cannot be reparametrised: sum it out, with "
                 'infer={"enumerate": "parallel"} on the guide\'s site, or draw from another.'
@@ -170,7 +170,7 @@ def terms(model_trace: Any, guide_trace: Any, size: int) -> Terms:
 
 
 def _likelihood_and_kl(p: Any, q: Any, log_prob: Callable[[Any], Tensor], size: int) -> tuple[Tensor, Tensor]:
-    """The two terms of the ELBO, with densities by ``log_prob(site)``; what is enumerated is summed over exactly."""
+    """The two terms of the ELBO, with densities by ``log_prob(site)``; enumerated latents are summed exactly."""
     log_q_enumerated = [plain_log_prob(q.nodes[name]) for name in latent_sites(q, enumerated=True)]
     weight = torch.stack(torch.broadcast_tensors(*log_q_enumerated)).sum(0).exp() if log_q_enumerated else 1.0
     gaps = (log_prob(q.nodes[name]) - log_prob(p.nodes[name]) for name in latent_sites(q))
@@ -179,9 +179,9 @@ def _likelihood_and_kl(p: Any, q: Any, log_prob: Callable[[Any], Tensor], size: 
 
 
 def held(program: Any) -> Program:
-    """A program whose parameters no gradient reaches.
+    """A program whose parameters get no gradient.
 
-    Its densities still have one with respect to the latents that they are of.
+    Its densities still have gradients with respect to the latents.
     """
     fixed = {name: parameter.detach() for name, parameter in program.named_parameters()}
     return lambda x: functional_call(program, fixed, (x,))

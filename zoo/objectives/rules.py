@@ -1,4 +1,4 @@
-"""Training rules that are no bound on the evidence: what published codes maximise in its place."""
+"""Training rules that do not bound the evidence: what published codes maximise instead."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ SMALLEST_PRECISION = 1e-30
 Positive = Annotated[float, Gt(0), Lt(math.inf)]
 
 
-@register_objective("penalized", summary="The ELBO and the log prior of the parameters; no bound on the evidence.")
+@register_objective("penalized", summary="The ELBO plus the log prior of the parameters; not a bound on the evidence.")
 @dataclass(frozen=True)
 class Penalized:
-    r"""The ELBO and the log prior of the parameters, ``model.log_prior()``, per datum.
+    r"""The ELBO plus the log prior of the parameters, ``model.log_prior()``, per datum.
 
     .. math:: \mathrm{ELBO}(x) + \tfrac{1}{n} \log p(\theta)
     """
@@ -57,13 +57,13 @@ class Penalized:
 
 @register_objective(
     "quantile",
-    summary="Pinball losses of two quantiles in the place of a likelihood; no bound on the evidence.",
+    summary="Pinball losses of two quantiles in place of a likelihood; not a bound on the evidence.",
     reference="Akrami et al. (2020), Addressing Variance Shrinkage in VAEs using Quantile Regression",
     link="https://arxiv.org/abs/2010.09042",
 )
 @dataclass(frozen=True)
 class Quantile:
-    r"""Minus the pinball loss of the median and the 15 % quantile, and minus the KL term; not an ELBO.
+    r"""Minus the pinball losses of the median and the 15 % quantile, minus the KL term; not an ELBO.
 
     .. math:: - \sum_j [\rho_{0.15}(x_j - Q_{15,j}) + \rho_{0.5}(x_j - Q_{50,j})] - KL, \qquad
               \rho_a(r) = \max(a r, (a - 1) r)
@@ -78,32 +78,32 @@ class Quantile:
 
 
 def pinball(fn: Any, x: Tensor) -> Tensor:
-    """The pinball losses of a normal's two quantiles at the entries of x (B, D) that were observed, summed, (B,)."""
+    """The summed pinball losses of a normal's two quantiles at the observed entries of x (B, D), (B,)."""
     median, lower = fn.mean, fn.mean - SPREAD * fn.stddev
     both = _pinball(LOWER_QUANTILE, x - lower) + _pinball(0.5, x - median)
     return torch.where(x.isnan(), 0.0, both).sum(-1)
 
 
 def _pinball(level: float, residual: Tensor) -> Tensor:
-    """max(a r, (a - 1) r), least in the mean where the a-quantile is."""
+    """max(a r, (a - 1) r), whose mean is least at the a-quantile."""
     return torch.maximum(level * residual, (level - 1) * residual)
 
 
 @register_objective(
     "two-stage",
-    summary="The ELBO under a standard normal prior, and that of the latents under a second VAE; no bound by itself.",
+    summary="The ELBO under a standard normal prior, plus the latents' ELBO under a second VAE; not a bound by itself.",
     reference="Dai & Wipf (2019), Diagnosing and Enhancing VAE Models",
     link="https://arxiv.org/abs/1903.05789",
 )
 @dataclass(frozen=True)
 class TwoStage:
-    r"""The ELBO of x under a standard normal prior of z, and that of z under the second stage, which moves it no more.
+    r"""The ELBO of x under a standard normal prior of z, plus the ELBO of z, held fixed, under the second stage.
 
     .. math:: E_{q(z \mid x)} \left[ \log \frac{p(x \mid z) N(z; 0, I)}{q(z \mid x)}
               + E_{q(u \mid \bar z)} \log \frac{p(\bar z \mid u) p(u)}{q(u \mid \bar z)} \right], \qquad
               \bar z \text{ being } z \text{ held fixed}
 
-    The terms named after the ELBO are those of the joint model.
+    The terms named after the ELBO are the joint model's.
     """
 
     def __call__(self, model: Program, guide: Program, x: Tensor, kl_weight: Weight = 1.0) -> Loss:
@@ -120,19 +120,19 @@ class TwoStage:
 
 @register_objective(
     "faithful",
-    summary="The mean as under a fixed variance, and a variance of what it leaves over; no bound on the evidence.",
+    summary="A mean as with a fixed variance, and a variance of its residuals; not a bound on the evidence.",
     reference="Stirn et al. (2023), Faithful Heteroscedastic Regression with Neural Networks",
     link="https://arxiv.org/abs/2212.09184",
 )
 @dataclass(frozen=True)
 class Faithful:
-    r"""A mean as it is under a fixed variance of 1, and a variance of what that mean leaves over.
+    r"""A mean trained as with a fixed variance of 1, and a variance of its residuals.
 
     .. math:: E_{q(z \mid x)} \left[ \log N(x; \mu, I) + \log N(x; \bar\mu, \mathrm{diag}\, \sigma^2) \right] - KL,
               \qquad \bar\mu \text{ being } \mu \text{ held fixed}
 
-    For a :class:`~zoo.networks.FaithfulDecoder`, whose sigma moves no parameter that the mean has, too. The terms named
-    after the ELBO are those of the density.
+    For a :class:`~zoo.networks.FaithfulDecoder`, where sigma moves no parameter of the mean. The terms named after the
+    ELBO are the density's.
     """
 
     def __call__(self, model: Program, guide: Program, x: Tensor, kl_weight: Weight = 1.0) -> Loss:
@@ -184,19 +184,19 @@ class Split:
 
 @register_objective(
     "beta-nll",
-    summary="Log densities weighed by a power of their own variance; no bound on the evidence.",
+    summary="Log densities weighted by a power of their own variance; not a bound on the evidence.",
     reference="Seitzer et al. (2022), On the Pitfalls of Heteroscedastic Uncertainty Estimation",
     link="https://arxiv.org/abs/2203.09168",
 )
 @dataclass(frozen=True)
 class BetaNLL:
-    r"""Each column's log density, weighed by a power of its own variance: a wide column is not neglected.
+    r"""Each column's log density, weighted by a power of its own variance, so that wide columns are not neglected.
 
     .. math:: E_{q(z \mid x)} \sum_j \bar\sigma_j^{2 \beta} \log N(x_j; \mu_j, \sigma_j^2) - KL, \qquad
               \bar\sigma \text{ being } \sigma \text{ held fixed}
 
-    With beta = 0 it is the ELBO, with 1 the mean learns as under a fixed variance. The terms named after the ELBO are
-    those of the density. Seitzer et al. (2022), https://arxiv.org/abs/2203.09168
+    With beta = 0 it is the ELBO; with 1 the mean learns as with a fixed variance. The terms named after the ELBO are
+    the density's. Seitzer et al. (2022), https://arxiv.org/abs/2203.09168
 
     Args:
         beta: the power, of a variance.
@@ -205,7 +205,7 @@ class BetaNLL:
     beta: Annotated[float, Ge(0), Le(1)] = 0.5
 
     def __call__(self, model: Program, guide: Program, x: Tensor, kl_weight: Weight = 1.0) -> Loss:
-        """The weighed objective of a batch x, (B, D)."""
+        """The weighted objective of a batch x, (B, D)."""
         p, q = traces(model, guide, x)
         fn = _normal(p, "beta-nll")
         variance = fn.variance
@@ -215,18 +215,18 @@ class BetaNLL:
 
 @register_objective(
     "map-gamma",
-    summary="The ELBO and the log density of a gamma prior on each precision; no bound on the evidence.",
+    summary="The ELBO plus the log density of a gamma prior on each precision; not a bound on the evidence.",
     reference="Stirn & Knowles (2020), Variational Variance",
     link="https://arxiv.org/abs/2006.04910",
 )
 @dataclass(frozen=True)
 class MapGamma:
-    r"""The ELBO and the log density of a gamma prior on each precision.
+    r"""The ELBO plus the log density of a gamma prior on each precision.
 
     .. math:: \mathrm{ELBO}(x) + E_{q(z \mid x)} \sum_j \log \mathrm{Gamma}(\sigma_j^{-2}; a, b)
 
-    Bounded for a of at least 1/2: what the precision's own density takes away, -b / sigma^2, grows faster than what
-    the normal's gives. The MAP-VAE of Stirn & Knowles (2020), https://arxiv.org/abs/2006.04910
+    Bounded if a is at least 1/2: what the precision's density takes away, -b / sigma^2, grows faster than what the
+    normal's gives. The MAP-VAE of Stirn & Knowles (2020), https://arxiv.org/abs/2006.04910
 
     Args:
         shape: a.
@@ -254,17 +254,17 @@ class MapGamma:
 )
 @dataclass(frozen=True)
 class VariationalVariance:
-    r"""A gamma posterior over each precision, whose divergence from a prior is taken off.
+    r"""A gamma posterior over each precision, minus its divergence from a prior.
 
     .. math:: E_{q(z \mid x)} \sum_j \left[ \tfrac12 \left( \psi(\alpha_j) - \log \beta_j - \log 2 \pi
               - \tfrac{\alpha_j}{\beta_j} (x_j - \mu_j)^2 \right)
               - KL(\mathrm{Gamma}(\alpha_j, \beta_j) \,\|\, \mathrm{Gamma}(a, b)) \right] - KL
 
-    For a likelihood of Student-t columns, which is what the precisions leave when they are integrated out: 2 alpha
-    degrees of freedom, a scale of sqrt(beta / alpha). The terms named after the ELBO are those of that density.
-    Bounded through the second divergence, where the prior is a fixed one. V3AE with the prior "Gamma", or with that of
-    a model that has a ``log_precision_prior`` of its own (:class:`~zoo.models.PrecisionVAE`), by one draw of the
-    precisions: Stirn & Knowles (2020), https://arxiv.org/abs/2006.04910
+    For a likelihood of Student-t columns, the result of integrating out the precisions: 2 alpha degrees of freedom, a
+    scale of sqrt(beta / alpha). The terms named after the ELBO are those of that density.
+    Bounded through the second divergence if the prior is fixed. V3AE with the prior "Gamma", or with the model's own
+    ``log_precision_prior`` (:class:`~zoo.models.PrecisionVAE`), by one draw of the precisions: Stirn & Knowles (2020),
+    https://arxiv.org/abs/2006.04910
 
     Args:
         shape: a, unless the model has a prior of its own.
@@ -297,12 +297,12 @@ class VariationalVariance:
 
 
 def _normal(model_trace: Any, objective: str) -> Any:
-    """P(x | z), if it is one of independent normals."""
+    """p(x | z), if it is a product of independent normals."""
     fn = model_trace.nodes["x"]["fn"]
     each = fn.base if isinstance(fn, Gapped) else fn
     if not (isinstance(each, Independent) and isinstance(each.base_dist, Normal)):
         raise OptionError(
-            f"objective {objective}: it is of independent normals given z, and this pair has {name_of(each)}."
+            f"objective {objective}: it needs independent normals given z, and this pair has {name_of(each)}."
         )
     return fn
 
@@ -312,13 +312,13 @@ def _student(model_trace: Any, objective: str) -> Any:
     each: Any = each_feature(model_trace.nodes["x"]["fn"])
     if not isinstance(each, StudentT):
         raise OptionError(
-            f"objective {objective}: it is of Student-t columns given z, as gaussian-v3ae has them, and these are "
+            f"objective {objective}: it needs Student-t columns given z, as in gaussian-v3ae, and these are "
             f"{name_of(each)}."
         )
     return each
 
 
 def _log_normal(x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-    """Log N(x; mean, variance) of each entry, 0 of one that was not observed."""
+    """Log N(x; mean, variance) of each entry, 0 for missing ones."""
     residual = torch.where(x.isnan(), mean, x) - mean
     return torch.where(x.isnan(), 0.0, -(residual.square() / variance + variance.log() + LOG_TAU) / 2)

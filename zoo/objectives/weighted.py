@@ -1,4 +1,4 @@
-"""Bounds on the evidence by several draws a datum, from importance weights."""
+"""Bounds on the evidence from importance weights of several draws per datum."""
 
 from __future__ import annotations
 
@@ -39,26 +39,25 @@ Samples = Annotated[int, Ge(1), Le(100_000)]
 )
 @dataclass(frozen=True)
 class IWAE:
-    r"""The importance-weighted bound on the evidence; where entries are missing, of what was observed.
+    r"""The importance-weighted bound on the evidence of the observed entries.
 
     .. math:: E_{z_1, \dots, z_K \sim q(z \mid x)} \log \frac{1}{K} \sum_k w_k, \qquad
               w_k = \frac{p(x \mid z_k) \, p(z_k)}{q(z_k \mid x)}
 
-    At least the ELBO, which it is for K = 1, and the closer to the evidence the larger K is. The signal of the guide's
-    gradient sinks in its noise as K grows (Rainforth et al. 2018, https://arxiv.org/abs/1802.04537); that of
-    "dreg" does not:
+    It equals the ELBO for K = 1 and gets closer to the evidence as K grows. The guide's gradient drowns in noise as K
+    grows (Rainforth et al. 2018, https://arxiv.org/abs/1802.04537); the gradient "dreg" does not:
 
     .. math:: \nabla_\phi = \sum_k \tilde w_k^2 \frac{\partial \log w_k}{\partial z_k}
               \frac{\partial z_k}{\partial \phi}, \qquad
               \nabla_\theta = \sum_k \tilde w_k \nabla_\theta \log w_k, \qquad \tilde w_k = \frac{w_k}{\sum_l w_l}
 
-    (Tucker et al. 2019, https://arxiv.org/abs/1810.04152), for a second pass through the decoder. In a warm-up the
-    weights are p(x | z) (p(z) / q(z | x))^kl_weight. The terms named after the ELBO are those of the mean draw, and
-    ``ess`` is the effective sample size.
+    (Tucker et al. 2019, https://arxiv.org/abs/1810.04152), at the cost of a second pass through the decoder. In a
+    warm-up the weights are p(x | z) (p(z) / q(z | x))^kl_weight. The terms named after the ELBO are means over draws,
+    and ``ess`` is the effective sample size.
 
     Args:
         samples: K.
-        gradient: "total", that of the bound as it stands, or "dreg", doubly reparametrised.
+        gradient: "total", the plain gradient of the bound, or "dreg", doubly reparametrised.
     """
 
     samples: Samples = 5
@@ -78,7 +77,7 @@ class IWAE:
 
 
 def _redrawn(drawn: Drawn, model: Program, guide: Program, x: Tensor, factor: Tensor) -> Drawn:
-    """The same draws, through which a gradient is multiplied by a factor (K, B), under a guide that is held fixed."""
+    """The same draws, with gradients through them multiplied by a factor (K, B), under a fixed guide."""
 
     def scaled(z: Tensor) -> Tensor:
         return torch.lerp(z.detach(), z, factor.reshape(*factor.shape, *[1] * (z.dim() - factor.dim())))
@@ -93,13 +92,13 @@ def _redrawn(drawn: Drawn, model: Program, guide: Program, x: Tensor, factor: Te
 
 @register_objective(
     "miwae",
-    summary="The importance-weighted bound on the evidence of what was observed; with no gaps, that of the IWAE.",
+    summary="The importance-weighted bound on the evidence of observed entries; without gaps, the IWAE's.",
     reference="Mattei & Frellsen (2019), MIWAE",
     link="https://arxiv.org/abs/1812.02633",
 )
 @dataclass(frozen=True)
 class MIWAE:
-    r"""The importance-weighted bound on the evidence of what was observed; with nothing missing, that of the IWAE.
+    r"""The importance-weighted bound on the evidence of observed entries; without gaps, the IWAE's.
 
     .. math:: E_{z_1, \dots, z_K \sim q(z \mid x_o)}
               \log \frac{1}{K} \sum_k \frac{p(x_o \mid z_k) \, p(z_k)}{q(z_k \mid x_o)}
@@ -123,7 +122,7 @@ def _not_one(alpha: float) -> float:
 
 @register_objective(
     "renyi",
-    summary="The variational Rényi bound: from alpha = 0, the IWAE's, down to the ELBO at 1; below 0 no bound.",
+    summary="The variational Rényi bound: the IWAE's at alpha = 0, the ELBO at 1; not a bound below 0.",
     reference="Li & Turner (2016), Rényi Divergence Variational Inference",
     link="https://arxiv.org/abs/1602.02311",
 )
@@ -133,8 +132,8 @@ class Renyi:
 
     .. math:: \frac{1}{1 - \alpha} E_{z_1, \dots, z_K} \log \frac{1}{K} \sum_k w_k^{1 - \alpha}
 
-    with the weights of :class:`IWAE`, which it is for alpha = 0; it falls as alpha grows, and for K = 1 it is the ELBO
-    whatever alpha is. For alpha < 0 it is no bound on the evidence.
+    with the weights of :class:`IWAE`, which it equals for alpha = 0. It falls as alpha grows, and for K = 1 it is the
+    ELBO for any alpha. For alpha < 0 it is not a bound on the evidence.
 
     Args:
         alpha: the order of the divergence, not 1.
@@ -158,7 +157,7 @@ class Renyi:
 class Drawn(NamedTuple):
     """Traces of the two programs at K draws of each of B data, and the terms of their mean draw.
 
-    ``sampled`` and ``summed`` are the names of the latents that are drawn, and of those that are enumerated.
+    ``sampled`` and ``summed`` are the names of drawn and of enumerated latents.
     """
 
     p: Any
@@ -178,7 +177,7 @@ class Drawn(NamedTuple):
         return of_each.reshape(-1, self.samples, self.size).logsumexp(0)
 
     def loss(self, value: Tensor, objective: Tensor, plain: Tensor) -> Loss:
-        """A loss with the effective sample size of the plain weights (K, B), (Σ w)² / Σ w², in the record."""
+        """A loss that also records the effective sample size of the plain weights (K, B), (Σ w)² / Σ w²."""
         size = plain.softmax(0).square().sum(0).reciprocal().mean()
         return self.terms.loss(value, objective, ess=size)
 
@@ -191,5 +190,5 @@ def _draw(model: Program, guide: Program, x: Tensor, samples: int) -> Drawn:
 
 
 def _log_mean(log_w: Tensor) -> Tensor:
-    """Log (1/K) Σ w of weights (K, B), the mean over the batch."""
+    """Log (1/K) Σ w of weights (K, B), averaged over the batch."""
     return log_w.logsumexp(0).mean() - math.log(len(log_w))

@@ -1,4 +1,4 @@
-"""The zoo's own pairs, a file for each kind of column: what each claims, and the model and guide it is made of.
+"""The zoo's own pairs, a file for each kind of column: what each claims, and the model and guide behind it.
 
 Cards are plain data, so that listing them is instant; torch and pyro are imported when a pair is built.
 """

@@ -1,4 +1,4 @@
-"""Pairs of counts: masses, bounded by 0, of which some are more spread than others."""
+"""Pairs for counts: masses, bounded by 0, with and without overdispersion."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DispersionOptions(VAEOptions):
-    """``dispersion`` is a number of each column, or one of each column and datum that depends on z."""
+    """``dispersion`` is one number per column, or one per column and datum that depends on z."""
 
     dispersion: Literal["column", "datum"] = "column"
 
@@ -43,7 +43,7 @@ def poisson(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:
 @register(
     "negative-binomial",
     title="Negative binomial",
-    summary="Counts more spread than Poisson ones, by a dispersion of each column, or of each datum.",
+    summary="Overdispersed counts, with a dispersion per column, or per column and datum.",
     formula="P(x|z) = ∏ⱼ NB(xⱼ; μⱼ(z), kⱼ),  variance μ + μ²/k",
     support="count",
     base_measure="mass",
@@ -63,7 +63,7 @@ def negative_binomial(data: Data, options: DispersionOptions) -> tuple[nn.Module
 @register(
     "zero-inflated-negative-binomial",
     title="Zero-inflated negative binomial",
-    summary="A negative binomial, and a share of zeros besides.",
+    summary="A negative binomial with extra zeros.",
     formula="P(x|z) = ∏ⱼ [πⱼ(z) [xⱼ = 0] + (1 - πⱼ(z)) NB(xⱼ; μⱼ(z), kⱼ(z))]",
     support="count",
     base_measure="mass",

@@ -1,4 +1,4 @@
-"""Pairs of columns of levels, and of zeros and ones: masses, bounded by 0."""
+"""Pairs for columns of levels, and of zeros and ones: masses, bounded by 0."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ PIXEL_CNN = "https://github.com/openai/pixel-cnn"
 
 @dataclass(frozen=True)
 class LogisticMixtureOptions(VAEOptions):
-    """``components`` logistic densities are mixed for each column.
+    """``components`` is how many logistic densities are mixed for each column.
 
-    ``smallest`` is the smallest scale of one, in halves of what is from the first level to the last; None for none.
+    ``smallest`` is the smallest scale, in halves of the distance from the first level to the last; None for none.
     """
 
     components: Annotated[int, Ge(1), Le(1000)] = 5
@@ -60,7 +60,7 @@ def bernoulli(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:
 @register(
     "gaussian-binned",
     title="Gaussian as a mass over levels",
-    summary="As gaussian-learned, but each level has the mass of its cell: a vanishing variance gains nothing.",
+    summary="Like gaussian-learned, but each level has the mass of its cell: a vanishing variance gains nothing.",
     formula="P(x|z) = ∏ⱼ [Φ((xⱼ + w/2 - μⱼ)/σⱼ) - Φ((xⱼ - w/2 - μⱼ)/σⱼ)]",
     support="ordinal",
     base_measure="mass",
@@ -79,7 +79,7 @@ def gaussian_binned(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Modu
 @register(
     "categorical",
     title="Categorical",
-    summary="A probability for every level of every feature, without regard to their order.",
+    summary="A probability for every level of every feature, ignoring their order.",
     formula="P(x|z) = ∏ⱼ softmax(v(z)ⱼ)_xⱼ",
     support="ordinal",
     base_measure="mass",
@@ -98,7 +98,7 @@ def categorical(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:
 @register(
     "logistic-mixture",
     title="Logistic mixture as a mass over levels",
-    summary="Several peaks for each value, cut into the cells of levels: what image models use.",
+    summary="Several peaks for each value, integrated over the cells of levels, as in image models.",
     formula="P(x|z) = ∏ⱼ Σ_k π_kⱼ [σ((xⱼ + w/2 - μ_kⱼ)/s_kⱼ) - σ((xⱼ - w/2 - μ_kⱼ)/s_kⱼ)]",
     support="ordinal",
     base_measure="mass",
@@ -119,7 +119,7 @@ def logistic_mixture(data: Data, options: LogisticMixtureOptions) -> tuple[nn.Mo
 @register(
     "cumulative-logit",
     title="Cumulative logits",
-    summary="Levels as intervals of a logistic variable, whose ends each column learns: ratings, and other orders.",
+    summary="Levels as intervals of a logistic variable, with learned ends per column: for ratings and other orders.",
     formula="P(xⱼ ≤ levelₖ|z) = σ(θₖⱼ - hⱼ(z))",
     support="ordinal",
     base_measure="mass",
@@ -138,7 +138,7 @@ def cumulative_logit(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Mod
 @register(
     "beta-binomial",
     title="Beta-binomial",
-    summary="Counts out of a known total, the highest level, more spread than binomial ones.",
+    summary="Overdispersed counts out of a known total, which is the highest level.",
     formula="P(x|z) = ∏ⱼ BetaBin(xⱼ; n, κⱼ(z) mⱼ(z), κⱼ(z)(1 - mⱼ(z)))",
     support="ordinal",
     base_measure="mass",
@@ -154,7 +154,7 @@ def beta_binomial(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module
     every = levels(data)
     if every != tuple(map(float, range(len(every)))):
         raise DataError(
-            f"beta-binomial counts out of a total, 0, 1, 2, ..., and the levels of {data.name} are {every[0]:g}, "
+            f"beta-binomial takes counts out of a total, 0, 1, 2, ..., and the levels of {data.name} are {every[0]:g}, "
             f"{every[1]:g}, ..., {every[-1]:g}: number them from 0, or choose cumulative-logit or gaussian-binned."
         )
     return vae(data, options, BetaBinomial(len(every) - 1), "ordinal")

@@ -1,4 +1,4 @@
-"""Pairs that have more than one standard normal z: a discrete latent beside it."""
+"""Pairs with more than a standard normal z: a discrete latent as well."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ClusteredOptions(ConstrainedOptions):
-    """``components`` is how many clusters z may be of."""
+    """``components`` is the number of clusters."""
 
     components: Width = 10
 
@@ -25,7 +25,7 @@ class ClusteredOptions(ConstrainedOptions):
 @register(
     "gmvae",
     title="Gaussian mixture VAE",
-    summary="As gaussian-constrained, z being of one of some clusters, which are learned: bounded.",
+    summary="Like gaussian-constrained, with z from one of several learned clusters: bounded.",
     formula="p(x) = Σ_c π_c ∫ N(x; μ(z), diag σ²(z)) N(z; m_c, diag s_c²) dz,  σ²(z) = floor + exp v(z)",
     support="real",
     bounded=True,

@@ -1,4 +1,4 @@
-"""Pairs of real columns with a linear decoder: evidence, posterior and best parameters are known."""
+"""Pairs for real columns with a linear decoder: evidence, posterior and best parameters are known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pair of a table whose columns are of different kinds."""
+"""The pair for a table with columns of different kinds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MixedOptions:
-    """``real``, ``positive``, ``count``, ... name the distribution that columns of that support have given z.
+    """``real``, ``positive``, ``count``, ... name the distribution given z of the columns with that support.
 
     ``floor`` is the smallest variance that real="constrained" and positive="log-normal" (of the logarithm) allow, in
     scaled units, and the square of the smallest scale of real="student-t" and "laplace".
@@ -42,7 +42,7 @@ class MixedOptions:
 
 
 EMISSIONS: dict[str, Callable[[Any, list[Column]], Emission]] = {
-    # by the option's value, for the columns of one support
+    # emissions by the option's value, for the columns of one support
     "learned": lambda *_: _emissions().LearnedNormal(),
     "constrained": lambda options, _: _emissions().ConstrainedNormal(options.floor),
     "shared": lambda *_: _emissions().SharedNormal(),
@@ -70,7 +70,7 @@ def _emissions() -> Any:
 @register(
     "mixed",
     title="Mixed columns",
-    summary="A table of columns of different kinds: each has the distribution of its support, all share the latents.",
+    summary="A table with columns of different kinds: each has a distribution for its support, all share the latents.",
     formula="p(x|z) = ∏ⱼ p_kind(j)(xⱼ; hⱼ(z))",
     support="mixed",
     base_measure="mixed",
@@ -81,7 +81,7 @@ def _emissions() -> Any:
     remedies=("mixed[real=constrained]",),
 )
 def mixed(data: Data, options: MixedOptions) -> tuple[nn.Module, nn.Module]:
-    """A VAE whose emission is of each column's kind, and a guide that sees each column in its own way."""
+    """A VAE whose emission suits each column's kind, and a guide that encodes each column by its kind."""
     from torch import nn
 
     from zoo.models import VAE

@@ -34,14 +34,14 @@ class ConstrainedMixtureOptions(MixtureOptions):
 
 @dataclass(frozen=True)
 class PenalizedMixtureOptions(MixtureOptions):
-    """``smallest`` is the least variance that the prior expects of a column, in scaled units."""
+    """``smallest`` is the least variance the prior expects of a column, in scaled units."""
 
     smallest: Positive = 0.01
 
 
 @dataclass(frozen=True)
 class RatioMixtureOptions(MixtureOptions):
-    """``ratio`` is how many times the smallest covariance eigenvalue the largest may be, over all components."""
+    """``ratio`` is the most the largest covariance eigenvalue may be, over all components, relative to the smallest."""
 
     ratio: Annotated[float, Gt(1), Lt(math.inf)] = 100.0
 
@@ -49,7 +49,7 @@ class RatioMixtureOptions(MixtureOptions):
 @register(
     "gmm",
     title="Gaussian mixture",
-    summary="The oldest model with the trap: one component on one datum, its covariance vanishing.",
+    summary="The oldest model with the trap: a component settles on one datum and its covariance vanishes.",
     formula="p(x) = Σ_c π_c N(x; μ_c, Σ_c)",
     support="real",
     bounded=False,
@@ -72,7 +72,7 @@ def gmm(data: Data, options: MixtureOptions) -> tuple[nn.Module, nn.Module]:
 @register(
     "gmm-constrained",
     title="Gaussian mixture, Σ ≥ floor",
-    summary="A Gaussian mixture none of whose covariance eigenvalues falls below a floor: bounded.",
+    summary="A Gaussian mixture with a floor under every covariance eigenvalue: bounded.",
     formula="p(x) = Σ_c π_c N(x; μ_c, Σ_c),  Σ_c = floor I + T_c T_cᵀ",
     support="real",
     bounded=True,
@@ -121,7 +121,7 @@ def gmm_map(data: Data, options: PenalizedMixtureOptions) -> tuple[nn.Module, nn
 @register(
     "gmm-ratio",
     title="Gaussian mixture, eigenvalue ratio ≤ c",
-    summary="A Gaussian mixture in which no eigenvalue of any covariance is more than c times another's.",
+    summary="A Gaussian mixture in which no covariance eigenvalue is more than c times another.",
     formula="p(x) = Σ_c π_c N(x; μ_c, Σ_c),  max λ / min λ ≤ c over all Σ_c",
     support="real",
     bounded=False,

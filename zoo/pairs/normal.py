@@ -1,4 +1,4 @@
-"""Pairs of real columns that are normal given z: what the covariance may be decides whether they are bounded."""
+"""Pairs for real columns that are normal given z: the form of the covariance decides whether they are bounded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from zoo.data import Data
 
-# the code that each preset has its floor from
+# the code each preset takes its floor from
 HI_VAE = "https://github.com/probabilistic-learning/HI-VAE"
 DETLEFSEN = "https://github.com/SkafteNicki/john"
 SUAVE = "https://github.com/xuxu-wei/SUAVE"
@@ -44,24 +44,24 @@ class IdentityOptions(VAEOptions):
 
 @dataclass(frozen=True)
 class NaturalOptions(VAEOptions):
-    """``head`` is what makes a precision of the decoder's number."""
+    """``head`` maps the decoder's output to a precision."""
 
     head: Literal["softplus", "exp"] = "softplus"
 
 
 @dataclass(frozen=True)
 class ClippedOptions(VAEOptions):
-    """``soft_clip`` is the smallest log of a standard deviation, in scaled units (TVAE: log 0.01; None for none)."""
+    """``soft_clip`` is the smallest log standard deviation, in scaled units (TVAE: log 0.01; None for none)."""
 
     soft_clip: Annotated[float, Gt(-math.inf), Lt(math.inf)] | None = None
 
 
 @dataclass(frozen=True)
 class SharedOptions(ClippedOptions):
-    """``soft_clip`` is the smallest log of the standard deviation, in scaled units (sigma-VAE's is -6; None for none).
+    """``soft_clip`` is the smallest log standard deviation, in scaled units (sigma-VAE: -6; None for none).
 
-    ``optimal`` takes the best variance for each batch instead of learning one; the best for the training part is fixed
-    before anything is scored.
+    ``optimal`` computes the best variance for each batch instead of learning one; before scoring, it is fixed to the
+    best for the training part.
     """
 
     optimal: bool = False
@@ -69,7 +69,7 @@ class SharedOptions(ClippedOptions):
 
 @dataclass(frozen=True)
 class RatioOptions(VAEOptions):
-    """``ratio`` is how many times the smallest variance the largest may be, over all features and latents."""
+    """``ratio`` is the most the largest variance may be, over all features and latents, relative to the smallest."""
 
     ratio: Annotated[float, Gt(1), Lt(math.inf)] = 100.0
 
@@ -88,7 +88,7 @@ class TwoStageOptions:
 @register(
     "gaussian-learned",
     title="Gaussian, learned variance",
-    summary="Mean and diagonal covariance both depend on z. Its likelihood is unbounded: the trap itself.",
+    summary="Mean and diagonal covariance both depend on z. The likelihood is unbounded: the trap itself.",
     formula="p(x|z) = N(x; μ(z), diag σ²(z))",
     support="real",
     bounded=False,
@@ -106,7 +106,7 @@ def gaussian_learned(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Mod
 @register(
     "gaussian-constrained",
     title="Gaussian, variance ≥ floor",
-    summary="As gaussian-learned, but no eigenvalue of the covariance falls below a floor: bounded.",
+    summary="Like gaussian-learned, with a floor under every eigenvalue of the covariance: bounded.",
     formula="p(x|z) = N(x; μ(z), diag σ²(z)),  σ²(z) = floor + exp v(z)",
     support="real",
     bounded=True,
@@ -132,7 +132,7 @@ def gaussian_constrained(data: Data, options: ConstrainedOptions) -> tuple[nn.Mo
 @register(
     "gaussian-identity",
     title="Gaussian, fixed variance",
-    summary="Mean only, covariance scale² I: squared error with its constant kept.",
+    summary="Learned mean, covariance scale² I: squared error with its constant.",
     formula="p(x|z) = N(x; μ(z), scale² I)",
     support="real",
     bounded=True,
@@ -151,7 +151,7 @@ def gaussian_identity(data: Data, options: IdentityOptions) -> tuple[nn.Module, 
 @register(
     "gaussian-shared",
     title="Gaussian, one shared variance",
-    summary="One learned variance for all: no datum is collapsed onto alone; all together may be, where the mean fits.",
+    summary="One learned variance for all: it cannot collapse on a single datum, only where the mean fits all of them.",
     formula="p(x|z) = N(x; μ(z), σ² I)",
     support="real",
     bounded=False,
@@ -175,7 +175,7 @@ def gaussian_shared(data: Data, options: SharedOptions) -> tuple[nn.Module, nn.M
 @register(
     "gaussian-column",
     title="Gaussian, one variance a column",
-    summary="One learned variance for each column, whatever z: the commonest. A column of few values still collapses.",
+    summary="One learned variance per column, the same for all z. Columns of few values still collapse.",
     formula="p(x|z) = N(x; μ(z), diag σ²)",
     support="real",
     bounded=False,
@@ -195,7 +195,7 @@ def gaussian_column(data: Data, options: ClippedOptions) -> tuple[nn.Module, nn.
 @register(
     "gaussian-natural",
     title="Gaussian, natural parameters",
-    summary="As gaussian-learned by its natural parameters: unbounded, and the head decides how fast it runs away.",
+    summary="gaussian-learned by natural parameters: unbounded, and the head decides how fast it runs away.",
     formula="p(x|z) = N(x; m(z)/λ(z), diag 1/λ(z)),  λ = softplus a or exp a",
     support="real",
     bounded=False,
@@ -213,7 +213,7 @@ def gaussian_natural(data: Data, options: NaturalOptions) -> tuple[nn.Module, nn
 @register(
     "gaussian-map",
     title="Gaussian, prior on the decoder",
-    summary="As gaussian-learned, with a N(0, I) prior on the decoder's weights and biases: penalized, not cured.",
+    summary="Like gaussian-learned, with a N(0, I) prior on the decoder's weights and biases: penalized, not cured.",
     formula="p(x|z) = N(x; μ(z), diag σ²(z)),  θ ~ N(0, I)",
     support="real",
     bounded=False,
@@ -235,7 +235,7 @@ def gaussian_map(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]
 @register(
     "gaussian-ratio",
     title="Gaussian, variance ratio ≤ c",
-    summary="As gaussian-learned, but no variance is more than c times another: no datum is collapsed onto alone.",
+    summary="Like gaussian-learned, but no variance exceeds c times another: it cannot collapse on a single datum.",
     formula="p(x|z) = N(x; μ(z), diag σ²(z)),  σ²(z) = e^b c^sigmoid v(z)",
     support="real",
     bounded=False,
@@ -254,11 +254,11 @@ def gaussian_ratio(data: Data, options: RatioOptions) -> tuple[nn.Module, nn.Mod
 @register(
     "gaussian-quantile",
     title="Gaussian by quantile regression",
-    summary="Median and 15 % quantile by pinball losses; scored by the normal that has them, which was not maximized.",
+    summary="Median and 15 % quantile by pinball losses; scored by the normal with these, which is not maximized.",
     formula="p(x|z) = N(x; Q₅₀(z), diag ((Q₅₀ - Q₁₅)(z)/1.0364)²)",
     support="real",
     bounded=False,
-    bounded_if="always, by 0; the plug-in density that is scored is not",
+    bounded_if="always, by 0; the scored plug-in density is not",
     bounds="objective",
     reference="Akrami et al. (2020), Addressing Variance Shrinkage in VAEs using Quantile Regression",
     link="https://arxiv.org/abs/2010.09042",
@@ -275,7 +275,7 @@ def gaussian_quantile(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Mo
 @register(
     "gaussian-two-stage",
     title="Gaussian in two stages",
-    summary="A VAE with one learned variance, and a second VAE that learns what the first one's latents look like.",
+    summary="A VAE with one learned variance, and a second VAE of the first one's latents.",
     formula="p(x) = ∫∫ N(x; μ₁(z), γ₁² I) N(z; μ₂(u), γ₂² I) N(u; 0, I) dz du",
     support="real",
     bounded=False,

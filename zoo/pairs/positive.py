@@ -28,7 +28,7 @@ class LogNormalOptions(VAEOptions):
     formula="p(x|z) = ∏ⱼ N(log xⱼ; μⱼ(z), σⱼ²(z)) / xⱼ",
     support="positive",
     bounded=False,
-    bounded_if="with floor, where the values are kept away from 0",
+    bounded_if="with floor, if the values stay away from 0",
     reference="Aitchison & Brown (1957), The Lognormal Distribution",
     link="https://docs.scipy.org/doc/scipy/reference/generated/scipy.stats.lognorm.html",
     remedies=("gaussian-constrained", "gaussian-identity"),
@@ -43,7 +43,7 @@ def log_normal(data: Data, options: LogNormalOptions) -> tuple[nn.Module, nn.Mod
 @register(
     "gamma",
     title="Gamma",
-    summary="By its mean and shape: a deviation in proportion to the mean.",
+    summary="Learned mean and shape: a deviation in proportion to the mean.",
     formula="p(x|z) = ∏ⱼ Gamma(xⱼ; shape kⱼ(z), mean μⱼ(z))",
     support="positive",
     bounded=False,

@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 __all__ = ["CURES", "Positive", "VAEOptions", "Width", "decoder", "encoder", "guide", "target", "vae"]
 
-CURES = ("gaussian-constrained", "gaussian-identity", "gaussian-binned")  # of an unbounded density of real columns
+CURES = ("gaussian-constrained", "gaussian-identity", "gaussian-binned")  # for an unbounded density of real columns
 Width = Annotated[int, Ge(1), Le(1_000_000)]
 Positive = Annotated[float, Gt(0), Lt(math.inf)]
 
 
 @dataclass(frozen=True)
 class VAEOptions:
-    """What every VAE can be told.
+    """Options that every VAE has.
 
     ``hidden`` is the width of each hidden layer of the encoder, from the data inwards (its channels, for
     ``network="conv"``); the decoder mirrors it.
@@ -44,14 +44,14 @@ class VAEOptions:
 def vae(
     data: Data, options: Any, emission: Emission, support: Support = "real", *, kind: type[VAE] | None = None
 ) -> tuple[nn.Module, nn.Module]:
-    """A VAE with this emission, and the guide that it comes with.
+    """A VAE with this emission, and its default guide.
 
     Args:
-        data: what the pair is built for.
-        options: those of a :class:`VAEOptions`.
-        emission: the likelihood of all columns given the decoder's numbers.
-        support: what the pair's card says its likelihood is of, which decides what the encoder sees.
-        kind: of VAE, if it is not the plain one.
+        data: the data the pair is built for.
+        options: a :class:`VAEOptions`.
+        emission: the likelihood of all columns given the decoder's outputs.
+        support: the card's support, which decides what the encoder sees.
+        kind: the class of VAE, if not the plain one.
     """
     from zoo.models import VAE
 
@@ -78,7 +78,7 @@ def decoder(data: Data, options: Any, outputs: int) -> nn.Module:
 def encoder(data: Data, options: Any, outputs: int, support: Support = "real") -> nn.Module:
     """The network from x (..., D) to ``outputs`` numbers a latent, (..., outputs, L).
 
-    It sees each column as one of data of this support, and is told of gaps if there are any.
+    It sees each column in the form for this support, with an indicator of gaps if there are any.
     """
     from zoo.networks import NETWORKS, Tabulated
 
@@ -92,14 +92,14 @@ def encoder(data: Data, options: Any, outputs: int, support: Support = "real") -
 
 
 def guide(data: Data, options: Any, support: Support = "real") -> nn.Module:
-    """The guide that a VAE comes with: independent normals, by the encoder of the options."""
+    """A VAE's default guide: independent normals, by the encoder of the options."""
     from zoo.guides import MeanFieldNormal
 
     return MeanFieldNormal(encoder(data, options, MeanFieldNormal.outputs(options.latent_dim), support))
 
 
 def target(card: Card, data: Data, options: Any, model: Any) -> Target:
-    """What a guide for a model is built for; options that its pair has not are those of :class:`VAEOptions`."""
+    """What a guide for a model is built from; options the pair lacks have the defaults of :class:`VAEOptions`."""
     import torch
 
     from zoo.latents import vector_dim

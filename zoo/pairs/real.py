@@ -1,4 +1,4 @@
-"""Pairs of real columns of other than normal tails, and normal ones whose columns depend on each other given z."""
+"""Pairs for real columns with other tails than the normal's, and normals with columns correlated given z."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from zoo.data import Data
 
-# the code that each preset has its floor from
+# the code each preset takes its floor from
 STIRN = "https://github.com/astirn/variational-variance"
 NOT_MIWAE = "https://github.com/nbip/notMIWAE"
 MIWAE = "https://github.com/pamattei/miwae"
@@ -43,14 +43,14 @@ class SplineOptions(VAEOptions):
 
 @dataclass(frozen=True)
 class StudentOptions(ScaleOptions):
-    """``least_df`` is what the degrees of freedom are more than: 2 for a variance, 1 for a mean."""
+    """``least_df`` is the lower limit of the degrees of freedom: 2 for a variance, 1 for a mean."""
 
     least_df: Annotated[float, Ge(0), Lt(1e6)] = 0.0
 
 
 @dataclass(frozen=True)
 class LowRankOptions(VAEOptions):
-    """``rank`` is that of the covariance beside its diagonal, ``floor`` the least variance of that; None for none."""
+    """``rank`` is that of the covariance without its diagonal; ``floor`` is the diagonal's least variance or None."""
 
     rank: Width = 2
     floor: Positive | None = None
@@ -59,7 +59,7 @@ class LowRankOptions(VAEOptions):
 @register(
     "student-t",
     title="Student-t",
-    summary="A normal with a tail of its own for each value: single wild values cost little.",
+    summary="Heavier tails than a normal, learned for each value: single wild values cost little.",
     formula="p(x|z) = ∏ⱼ t_νⱼ(z)(xⱼ; μⱼ(z), sⱼ(z))",
     support="real",
     bounded=False,
@@ -88,7 +88,7 @@ def student_t(data: Data, options: StudentOptions) -> tuple[nn.Module, nn.Module
 @register(
     "laplace",
     title="Laplace",
-    summary="Absolute instead of squared error, with a learned scale.",
+    summary="Absolute error instead of squared, with a learned scale.",
     formula="p(x|z) = ∏ⱼ exp(-|xⱼ - mⱼ(z)|/bⱼ(z)) / 2bⱼ(z)",
     support="real",
     bounded=False,
@@ -107,7 +107,7 @@ def laplace(data: Data, options: ScaleOptions) -> tuple[nn.Module, nn.Module]:
 @register(
     "logistic",
     title="Logistic",
-    summary="Tails as heavy as a Laplace's, and a round top; its cells are the discretised logistic of image models.",
+    summary="Tails like a Laplace's with a round top; over cells, the discretised logistic of image models.",
     formula="p(x|z) = ∏ⱼ sech²((xⱼ - mⱼ(z))/2sⱼ(z)) / 4sⱼ(z)",
     support="real",
     bounded=False,
@@ -146,7 +146,7 @@ def quantile_spline(data: Data, options: SplineOptions) -> tuple[nn.Module, nn.M
 @register(
     "gaussian-low-rank",
     title="Gaussian, low-rank covariance",
-    summary="Columns depend on each other given z, by a few factors more; one direction is enough for a collapse.",
+    summary="Columns are correlated given z, by a few more factors; one direction is enough for a collapse.",
     formula="p(x|z) = N(x; μ(z), F(z)F(z)ᵀ + diag σ²(z))",
     support="real",
     bounded=False,

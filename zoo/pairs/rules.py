@@ -1,4 +1,4 @@
-"""Pairs with the Gaussian head, trained by other rules than the ELBO."""
+"""Pairs with a Gaussian head, trained by rules other than the ELBO."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class PrecisionOptions(VAEOptions):
 @register(
     "gaussian-faithful",
     title="Gaussian, faithful",
-    summary="As gaussian-learned, but the mean is trained as under a fixed variance, and the variance by what is left.",
+    summary="Like gaussian-learned, but the mean is trained as with a fixed variance, the variance on the residuals.",
     formula="p(x|z) = N(x; μ(z), diag σ²(z))",
     support="real",
     bounded=False,
@@ -83,7 +83,7 @@ def gaussian_split(data: Data, options: FaithfulOptions) -> tuple[nn.Module, nn.
 @register(
     "gaussian-beta-nll",
     title="Gaussian, β-NLL",
-    summary="As gaussian-learned, but each column's log density is weighed by a power of its variance.",
+    summary="Like gaussian-learned, but each column's log density is weighted by a power of its variance.",
     formula="p(x|z) = N(x; μ(z), diag σ²(z))",
     support="real",
     bounded=False,
@@ -102,11 +102,11 @@ def gaussian_beta_nll(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Mo
 @register(
     "gaussian-map-gamma",
     title="Gaussian, gamma prior on precisions",
-    summary="As gaussian-learned, with a gamma prior on each precision: penalized, not cured.",
+    summary="Like gaussian-learned, with a gamma prior on each precision: penalized, not cured.",
     formula="p(x|z) = N(x; μ(z), diag σ²(z)),  σⱼ⁻²(z) ~ Gamma(1, 0.001)",
     support="real",
     bounded=False,
-    bounded_if="for a shape of the prior of at least 1/2, as by default",
+    bounded_if="if the prior's shape is at least 1/2, as by default",
     bounds="objective",
     reference="Stirn & Knowles (2020), Variational Variance",
     link="https://arxiv.org/abs/2006.04910",
@@ -123,11 +123,11 @@ def gaussian_map_gamma(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.M
 @register(
     "gaussian-v3ae",
     title="Gaussian, variational variance",
-    summary="A gamma posterior over each precision, integrated out: Student-t, trained by a bound of its own.",
+    summary="A gamma posterior over each precision, integrated out to a Student-t, with its own training bound.",
     formula="p(x|z) = ∏ⱼ ∫ N(xⱼ; μⱼ(z), 1/λ) Gamma(λ; αⱼ(z), βⱼ(z)) dλ",
     support="real",
     bounded=False,
-    bounded_if="with precisions=gamma or vbem, through the divergence from it; the density that is scored is not",
+    bounded_if="with precisions=gamma or vbem, through the divergence from that prior; the scored density is not",
     bounds="objective",
     reference="Stirn & Knowles (2020), Variational Variance",
     link="https://arxiv.org/abs/2006.04910",

@@ -1,4 +1,4 @@
-"""Pairs of numbers from 0 to 1; of levels, which lie within, each is scored by the masses of their cells."""
+"""Pairs for numbers from 0 to 1; if these are levels, they are scored by the masses of their cells."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ClippedOptions(VAEOptions):
 @register(
     "continuous-bernoulli",
     title="Continuous Bernoulli",
-    summary="A Bernoulli's mass read as a density, and normalised: for grey values, where a Bernoulli has no constant.",
+    summary="A Bernoulli's formula as a normalised density: for grey values, where a Bernoulli lacks its constant.",
     formula="p(x|z) = ∏ⱼ C(λⱼ(z)) λⱼ(z)^xⱼ (1-λⱼ(z))^(1-xⱼ)",
     support="unit",
     bounded=False,
@@ -50,7 +50,7 @@ def continuous_bernoulli(data: Data, options: ClippedOptions) -> tuple[nn.Module
 @register(
     "beta",
     title="Beta",
-    summary="By its mean and concentration; values of exactly 0 or 1 have no density under it.",
+    summary="Learned mean and concentration; values of exactly 0 or 1 have no density.",
     formula="p(x|z) = ∏ⱼ Beta(xⱼ; κⱼ(z) mⱼ(z), κⱼ(z)(1 - mⱼ(z)))",
     support="unit",
     bounded=False,
@@ -68,7 +68,7 @@ def beta(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]:
 @register(
     "logit-normal",
     title="Logit-normal",
-    summary="The logit is normal; values of exactly 0 or 1 have no density under it.",
+    summary="The logit is normal; values of exactly 0 or 1 have no density.",
     formula="p(x|z) = ∏ⱼ N(logit xⱼ; μⱼ(z), σⱼ²(z)) / xⱼ(1-xⱼ)",
     support="unit",
     bounded=False,
@@ -86,7 +86,7 @@ def logit_normal(data: Data, options: VAEOptions) -> tuple[nn.Module, nn.Module]
 @register(
     "truncated-normal",
     title="Truncated normal",
-    summary="A normal cut to the interval, with its ends: a mean may lie outside.",
+    summary="A normal truncated to [0, 1], whose location may lie outside.",
     formula="p(x|z) = ∏ⱼ N(xⱼ; μⱼ(z), σⱼ²(z)) / [Φ((1-μⱼ)/σⱼ) - Φ(-μⱼ/σⱼ)]",
     support="unit",
     bounded=False,

@@ -1,4 +1,4 @@
-"""Guides, priors and objectives: the parts of a pair that have a name of their own, each a small frozen dataclass.
+"""Guides, priors and objectives: the named parts of a pair, each a small frozen dataclass.
 
 >>> OBJECTIVES.make("iwae[samples=5]")
 IWAE(samples=5, gradient='total')
@@ -27,15 +27,15 @@ C = TypeVar("C", bound=type[Any])
 
 @dataclass(frozen=True)
 class Part:
-    """What is known of a guide, a prior or an objective by its name.
+    """The record of a guide, a prior or an objective.
 
     Attributes:
-        name: by which it is chosen, with options in brackets: ``NAME[OPTION=VALUE, ...]``.
+        name: chosen as ``NAME[OPTION=VALUE, ...]``.
         kind: the frozen dataclass of its options.
-        summary: one line for a reader who chooses.
+        summary: one line to help choose.
         reference: authors, year and title of the source.
         link: where to read it.
-        origin: what registered it (:func:`zoo.plugins.origin`); nothing for the zoo's own.
+        origin: what registered it (:func:`zoo.plugins.origin`); empty for the zoo's own.
     """
 
     name: str
@@ -56,8 +56,8 @@ class Parts:
 
     Args:
         sort: what they are, in a word.
-        home: the module that registers the zoo's own, imported when one is first asked for.
-        methods: what every one of them has to have.
+        home: the module that registers the zoo's own, imported on first use.
+        methods: methods that each must have.
     """
 
     def __init__(self, sort: str, home: str, methods: tuple[str, ...] = ()) -> None:
@@ -67,10 +67,10 @@ class Parts:
     def register(self, name: str, *, summary: str, reference: str = "", link: str = "") -> Callable[[C], C]:
         """Add a part under a name; decorates a frozen dataclass whose fields, its options, all have defaults.
 
-        What else the class has to have, :mod:`zoo.parts.guides`, :mod:`zoo.parts.priors` and :mod:`zoo.objectives` say.
+        What else the class needs is in :mod:`zoo.parts.guides`, :mod:`zoo.parts.priors` and :mod:`zoo.objectives`.
 
         Raises:
-            OptionError: a malformed name, one that is taken, or a class that is no frozen dataclass with defaults.
+            OptionError: a malformed or taken name, or a class that is not a frozen dataclass with defaults.
         """
 
         def add(kind: C) -> C:
@@ -85,10 +85,10 @@ class Parts:
             except TypeError as error:
                 raise OptionError(f"{self.sort} {name!r}: give every option a default ({error}).") from error
             taken = self._parts.get(name)
-            # the same class again is a cell or a plugin run twice
+            # the same class again: a notebook cell or plugin was run twice
             if taken and (taken.kind.__module__, taken.kind.__qualname__) != (kind.__module__, kind.__qualname__):
                 raise OptionError(
-                    f"the {self.sort} {name!r} is {taken.kind.__qualname__} already: choose another name."
+                    f"the {self.sort} {name!r} is already {taken.kind.__qualname__}: choose another name."
                 )
             self._parts[name] = Part(name, kind, summary, reference, link, origin(kind))
             return kind
@@ -101,7 +101,7 @@ class Parts:
         return iter(self._parts.values())
 
     def adopt(self, part: Part) -> None:
-        """Add a part that another process registered, unless there is one of its name."""
+        """Add a part that another process registered, unless its name is taken."""
         self._load()
         self._parts.setdefault(part.name, part)
 
@@ -110,17 +110,17 @@ class Parts:
         load_installed()
 
     def part(self, told: Any) -> Part:
-        """What is known of a part by its name, whatever options follow, or of an instance.
+        """The record of a part by its name, ignoring options, or by an instance.
 
         Raises:
-            OptionError: there is none.
+            OptionError: there is no such part.
         """
         self._load()
         if not isinstance(told, str):
             found = next((part for part in self._parts.values() if part.kind is type(told)), None)
             if found is None:
                 raise OptionError(
-                    f"{self.sort}={told!r}: give a name, or one that was registered with zoo.register_{self.sort}; "
+                    f"{self.sort}={told!r}: give a name, or an instance registered with zoo.register_{self.sort}; "
                     f"there are {', '.join(self._parts)}."
                 )
             return found
@@ -144,7 +144,7 @@ class Parts:
         return checked(part.kind, options, f"{self.sort} {part.name}")
 
     def spelled(self, told: Any, *, whole: bool = False) -> str:
-        """The text that names a part, with those of its options that are not the defaults, or with all of them."""
+        """The text that names a part, with the options that differ from their defaults, or with all."""
         part, made = self.part(told), self.make(told)
         values = {name: getattr(made, name) for name in part.options}
         changed = {name: value for name, value in values.items() if whole or value != part.options[name]}
@@ -158,6 +158,6 @@ register_guide, register_prior, register_objective = GUIDES.register, PRIORS.reg
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("guides", "priors"):  # which register themselves here
+    if name in ("guides", "priors"):  # these register themselves here
         return import_module(f"zoo.parts.{name}")
     raise AttributeError(f"module 'zoo.parts' has no attribute {name!r}")

@@ -1,7 +1,7 @@
 """Guides by name: each a frozen dataclass of options that builds q(latents | x) for a model.
 
-A guide of one's own has two methods: ``serves(target)``, whether it is one for such latents, and ``build(target)``,
-which returns a Pyro program as a module.
+Your own guide has two methods: ``serves(target)``, whether it suits such latents, and ``build(target)``, which returns
+a Pyro program as a module.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ Count = Annotated[int, Ge(1), Le(1000)]
 
 @dataclass(frozen=True)
 class Target:
-    """What a guide is built for.
+    """What a guide is built from.
 
     Attributes:
         model: p(x, latents).
-        latents: those of the model, by name.
-        latent_dim: L, of the latent ``z``; 0 where there is none that is a real vector.
+        latents: the model's latents, by name.
+        latent_dim: L, the size of the latent ``z``; 0 if no real vector has that name.
         features: D.
-        encoder: builds the network of the pair's options from x (..., D) to (..., outputs, L).
+        encoder: builds the pair's network from x (..., D) to (..., outputs, L).
     """
 
     model: Any
@@ -59,20 +59,20 @@ class Target:
 
 
 class Guide(Protocol):
-    """What is registered as a guide, beside its options."""
+    """The methods of a registered guide."""
 
     def serves(self, target: Target) -> bool:
-        """Whether it is a guide for these latents."""
+        """Whether it suits these latents."""
 
     def build(self, target: Target) -> nn.Module:
         """The program q(latents | x)."""
 
 
 class OfVector:
-    """A guide of one latent ``z`` that is a real vector, and of what is summed out beside it."""
+    """A guide for one latent ``z`` that is a real vector, with any other latents summed out."""
 
     def serves(self, target: Target) -> bool:
-        """Whether there is such a z, and nothing else that is drawn."""
+        """Whether there is such a z, and nothing else is drawn."""
         return target.latent_dim > 0
 
 
@@ -107,7 +107,7 @@ class FullRank(OfVector):
 
 @register_guide(
     "low-rank",
-    summary="Independent normals, and a few directions in which latents vary together.",
+    summary="Independent normals plus a few directions in which latents vary together.",
     reference="Ong, Nott & Smith (2018), Gaussian Variational Approximation With a Factor Covariance Structure",
     link="https://arxiv.org/abs/1701.03208",
 )
@@ -132,7 +132,7 @@ class LowRank(OfVector):
 )
 @dataclass(frozen=True)
 class Mixture(OfVector):
-    """``components`` normals; a ring takes 16 and more."""
+    """``components`` normals; a ring takes 16 or more."""
 
     components: Count = 8
 
@@ -146,7 +146,7 @@ class Mixture(OfVector):
 
 @register_guide(
     "iaf",
-    summary="An inverse autoregressive flow: fast draws, and a density elsewhere that takes a pass for each latent.",
+    summary="An inverse autoregressive flow: fast draws; a density at other points takes one pass per latent.",
     reference="Kingma et al. (2016), Improving Variational Inference with Inverse Autoregressive Flow",
     link="https://arxiv.org/abs/1606.04934",
 )
@@ -195,9 +195,9 @@ class SplineFlow(OfVector):
 )
 @dataclass(frozen=True)
 class SemiAmortized(OfVector):
-    """``start`` is the guide whose numbers are moved, by ``steps`` steps of at most ``rate`` of their own units.
+    """``start`` is the guide whose parameters are moved, by ``steps`` steps of at most ``rate`` in their own units.
 
-    Each is up the ELBO at ``draws`` draws.
+    Each step goes up the ELBO at ``draws`` draws.
     """
 
     start: str = "mean-field"
@@ -209,7 +209,7 @@ class SemiAmortized(OfVector):
         """A SemiAmortized guide around another.
 
         Raises:
-            OptionError: the other is none that has an encoder.
+            OptionError: the other guide has no encoder.
         """
         from zoo.guides import Amortized, SemiAmortized
 
@@ -238,13 +238,13 @@ class Exact:
 
 @register_guide(
     "linear",
-    summary="A normal whose mean is linear in the datum, with one covariance for all data: of a linear model.",
+    summary="A normal whose mean is linear in the datum, with one covariance for all data: for linear models.",
     reference="Lucas et al. (2019), Don't Blame the ELBO!",
     link="https://arxiv.org/abs/1911.02469",
 )
 @dataclass(frozen=True)
 class Linear:
-    """The family that the posteriors of linear Gaussian models are of, learned."""
+    """The family of the posteriors of linear Gaussian models, learned."""
 
     def serves(self, target: Target) -> bool:
         """Whether the model's posterior is of this family."""
@@ -257,13 +257,13 @@ class Linear:
         return LinearNormal(target.features, target.latent_dim)
 
 
-@register_guide("enumeration", summary="Bayes' rule over the values of the component, where nothing else is latent.")
+@register_guide("enumeration", summary="Bayes' rule over the values of the component, if nothing else is latent.")
 @dataclass(frozen=True)
 class Enumeration:
     """Bayes' rule by enumeration."""
 
     def serves(self, target: Target) -> bool:
-        """Whether the component is all that is latent."""
+        """Whether the component is the only latent."""
         from zoo.latents import CATEGORY
 
         return target.latents.names == (CATEGORY,)

@@ -1,6 +1,6 @@
 """Priors by name: each a frozen dataclass of options that builds p(z) for a VAE.
 
-A prior of one's own has a method ``build(setting)``, which returns a :class:`zoo.models.priors.Prior`.
+Your own prior has a method ``build(setting)``, which returns a :class:`zoo.models.priors.Prior`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Count = Annotated[int, Ge(1), Le(10_000)]
 
 @dataclass(frozen=True)
 class Setting:
-    """What a prior is built for.
+    """What a prior is built from.
 
     Attributes:
         guide: the pair's guide, q(z | x).
@@ -68,7 +68,7 @@ class Mixture:
 
 @register_prior(
     "vamp",
-    summary="The mean of the guide's own posteriors given pseudo-inputs that are learned.",
+    summary="The mean of the guide's posteriors given learned pseudo-inputs.",
     reference="Tomczak & Welling (2018), VAE with a VampPrior",
     link="https://arxiv.org/abs/1705.07120",
 )
@@ -82,7 +82,7 @@ class Vamp:
         """A VampPrior, which shares the guide's encoder.
 
         Raises:
-            OptionError: the guide reads nothing off the datum by an encoder.
+            OptionError: the guide has no encoder.
         """
         from zoo.errors import OptionError
         from zoo.guides import amortized
@@ -90,9 +90,7 @@ class Vamp:
 
         encoding = amortized(setting.guide)
         if encoding is None:
-            raise OptionError(
-                f"prior 'vamp' is made of an encoder, and the guide {type(setting.guide).__name__} has none."
-            )
+            raise OptionError(f"prior 'vamp' needs an encoder, and the guide {type(setting.guide).__name__} has none.")
         return VampPrior(encoding, self.components, setting.features)
 
 

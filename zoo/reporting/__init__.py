@@ -1,4 +1,4 @@
-"""One self-contained page that shows how runs compare, from their DataTrees alone: neither torch nor Pyro."""
+"""One self-contained page that shows how runs compare, from their DataTrees alone, without torch and Pyro."""
 
 from zoo.reporting.page import report
 

@@ -11,9 +11,9 @@ from zoo.reporting.text import decade, short
 
 __all__ = ["CHARACTERS", "few_ticks", "legend_columns", "log_ticks", "name_axes", "name_rows", "plain_log"]
 
-CHARACTERS = 32  # of tick labels that an x axis has room for, gaps not counted
+CHARACTERS = 32  # of tick labels that fit on an x axis, gaps not counted
 NAME = 22  # characters of a name on a y axis
-LEGEND = 44  # characters that a legend has room for side by side, marks not counted
+LEGEND = 44  # characters that fit side by side in a legend, marks not counted
 
 
 def name_axes(ax: Axes, x: str, y: str) -> None:
@@ -26,18 +26,18 @@ def name_axes(ax: Axes, x: str, y: str) -> None:
 
 
 def name_rows(ax: Axes, names: Sequence[str], x: str) -> None:
-    """Names down the y axis, the first on top; one that is cut says itself in full under the pointer."""
+    """Names down the y axis, the first on top; a shortened name shows in full under the pointer."""
     ticks = ax.set_yticks(range(len(names)), [short(name, NAME) for name in names])
     for tick, name in zip(ticks, names, strict=True):
         if len(name) > NAME:
             hover(tick.label1, name)
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.tick_params(length=0, axis="y")
-    ax.set_xlabel(x, loc="right")  # from there it has room under long names, too
+    ax.set_xlabel(x, loc="right")  # aligned there it also fits under long names
 
 
 def few_ticks(ax: Axes, most: int) -> None:
-    """As many ticks of a linear x axis as have room for their labels side by side."""
+    """As many ticks on a linear x axis as their labels leave room for."""
     for bins in range(most, 0, -1):
         ax.locator_params(axis="x", nbins=bins, min_n_ticks=1)
         labels = ax.xaxis.get_major_formatter().format_ticks(ax.xaxis.get_majorticklocs().tolist())
@@ -56,7 +56,7 @@ def plain_log(ax: Axes) -> None:
 
 def log_ticks(low: float, high: float) -> list[float]:
     """Two to six round numbers within a range, far enough apart for their labels."""
-    short = low >= 1e-3 and high <= 1e4  # labels of other numbers are long, unless they are powers of ten
+    short = low >= 1e-3 and high <= 1e4  # outside this range only powers of ten have short labels
     if high < 10 * low:
         ticks = [float(tick) for tick in MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(low, high)]
     else:
@@ -74,5 +74,5 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 def legend_columns(names: Sequence[str]) -> int:
-    """How many of these names stand side by side in a legend."""
+    """How many of these names fit side by side in a legend."""
     return max(1, LEGEND // (4 + max(map(len, names))))

@@ -1,4 +1,4 @@
-"""Whether the predictive distributions mean what they say: drawn, and told in two tables."""
+"""Whether the predictive distributions mean what they say: a picture and two tables."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from zoo.reporting.text import number, percent, sentence, span
 __all__ = ["CHECKS", "SCORES", "checks", "curves", "scores"]
 
 CURVES = 64  # columns drawn at most
-BY_CHANCE = 0.05  # share of columns that leave the band of 95 % where all is calibrated
+BY_CHANCE = 0.05  # share of columns that leave the band of 95 % even if all are calibrated
 
 SCORES = (
     "50\u00a0% hold", "80\u00a0% hold", "90\u00a0% hold", "95\u00a0% hold", "90\u00a0% of the prior hold",
@@ -28,9 +28,10 @@ CHECKS = (
 
 
 def curves(run: Outcome, colour: str) -> tuple[Figure, str] | None:
-    """ECDF minus uniform of the leave-one-out PIT, a line a column of the first scored seed, in the band of 95 %.
+    """ECDF minus uniform of the leave-one-out PIT in the first scored seed, one line per column, with the 95 % band.
 
-    A line is coloured if its column is rejected as one of all: by leaving the band alone one in twenty would be.
+    A line is coloured if its column is rejected with all columns tested together; one column in twenty leaves the band
+    by chance.
     """
     pit, beyond = _of(run, "pit", "obs", "feature"), _of(run, "beyond_chance", "feature")
     if pit is None or not pit.size:
@@ -68,13 +69,13 @@ def curves(run: Outcome, colour: str) -> tuple[Figure, str] | None:
 
 
 def _farthest(distance: Floats) -> str:
-    """How far a line leaves zero, on which side."""
+    """How far a line departs from zero, and on which side."""
     most = float(distance[np.abs(distance).argmax()])
     return f"{percent(abs(most))} too many low values" if most > 0 else f"{percent(abs(most))} too few low values"
 
 
 def scores(run: Outcome) -> list[Cell] | None:
-    """A row of numbers, means over the columns that vary and the scored seeds."""
+    """A row of numbers: means over the scored seeds and the columns that vary."""
     held, prior = _coverage(run), _coverage(run, "prior")
     if not held:
         return None
@@ -90,7 +91,7 @@ def scores(run: Outcome) -> list[Cell] | None:
 
 
 def checks(run: Outcome) -> list[Cell] | None:
-    """The check of draws that have seen the datum, each number with that of data the fitted model simulated."""
+    """The check of draws that have seen the datum, each number beside the same for data simulated from the model."""
     columns = [scored(run, "calibration/reconstruction_check", "statistic", source=s) for s in ("data", "simulated")]
     if columns[0] is None or columns[1] is None:
         return None
@@ -105,7 +106,7 @@ def _check(values: dict[str, float], name: str) -> str:
 
 
 def _remarks(run: Outcome) -> list[str]:
-    """What the picture cannot say: how the intervals hold, how many lines leave and should, and how sharp they are."""
+    """What the picture cannot say: coverage of intervals, lines outside the band and expected, and sharpness."""
     held = _coverage(run)
     intervals = [f"{percent(level)} intervals hold {percent(held[level])}" for level in (0.5, 0.9) if level in held]
     tested = _tested(run)
@@ -116,14 +117,14 @@ def _remarks(run: Outcome) -> list[str]:
         more, (verb, whose) = "more " if tested else "", ("is", "its") if unjudged == 1 else ("are", "their")
         remarks.append(f"{unjudged} {more}{verb} not judged, since more than a quarter of {whose} weights have k > 0.7")
     remarks.append(f"expected calibration error {number(_mean(_of(run, 'ece', 'feature')))}")
-    remarks.append(f"CRPS {percent(_relative(run))} of that of the training marginal in the median column")
+    remarks.append(f"CRPS {percent(_relative(run))} of the training marginal's in the median column")
     if np.isfinite(bad := _bad_k(run)):
         remarks.append(f"k > 0.7 for {percent(bad)} of the leave-one-out weights")
     return remarks
 
 
 def _coverage(run: Outcome, kind: str = "leave-one-out") -> dict[float, float]:
-    """Observed share of data within each central interval, by its nominal one."""
+    """Observed share of data within each central interval, by nominal share."""
     values = scored(run, "calibration/coverage", "level", "feature", kind=kind)
     if values is None:
         return {}
@@ -132,7 +133,7 @@ def _coverage(run: Outcome, kind: str = "leave-one-out") -> dict[float, float]:
 
 
 def _count(run: Outcome, name: str) -> str:
-    """'3 to 5': columns of which it is true, over the scored seeds; a dash if it was never asked."""
+    """'3 to 5': how many columns it is true of, over the scored seeds; a dash if unknown."""
     values = _of(run, name, "feature")
     if values is None:
         return number(None)
@@ -141,13 +142,13 @@ def _count(run: Outcome, name: str) -> str:
 
 
 def _tested(run: Outcome) -> int:
-    """How many columns are tested, in one seed at least."""
+    """How many columns are tested in at least one seed."""
     values = _of(run, "outside", "feature")
     return 0 if values is None else int(np.isfinite(values).any(0).sum())
 
 
 def _unjudged(run: Outcome) -> int:
-    """How many columns vary and are tested in no seed: those whose weights are not to be trusted."""
+    """How many columns vary but are tested in no seed, because their weights cannot be trusted."""
     values, bad = _of(run, "outside", "feature"), run.get("calibration/bad_k")
     if values is None or bad is None:
         return 0
@@ -156,7 +157,7 @@ def _unjudged(run: Outcome) -> int:
 
 
 def _relative(run: Outcome) -> float:
-    """CRPS over that of the training part's own marginal, in the median column: one nearly constant is no yardstick."""
+    """CRPS over the CRPS of the training marginal, in the median column: a nearly constant one would mislead."""
     crps, reference = _of(run, "crps", "feature"), run.get("calibration/crps_reference")
     if crps is None or reference is None:
         return float("nan")
@@ -175,6 +176,6 @@ def _of(run: Outcome, name: str, *dims: Any) -> Floats | None:
 
 
 def _mean(values: Floats | None) -> float:
-    """Mean of what is finite; NaN without any."""
+    """Mean of the finite values; NaN if there are none."""
     finite = np.zeros(0) if values is None else values[np.isfinite(values)]
     return float(finite.mean()) if finite.size else float("nan")

@@ -1,4 +1,4 @@
-"""The options of one pair: their scores on the validation and on the test part, in a table and against each option."""
+"""The options of one pair: validation and test scores, in a table and drawn against each option."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from zoo.words import nats, places
 __all__ = ["against", "numbers"]
 
 COLUMNS = ("validation ELBO", "held out", "choice of validation")
-DECADE = 10.0  # from this ratio of the largest to the smallest value on, numbers stand on a logarithmic axis
+DECADE = 10.0  # values whose largest is at least so many times the smallest get a logarithmic axis
 
 
 def numbers(family: Family) -> Table:
-    """What each run scores on both parts, with standard errors, over seeds and over data; as validation ranks them."""
+    """The scores of each run on both parts, with standard errors over seeds and over data, in validation order."""
     said = {run.label: "tied" for run in family.tied} | {run.label: "left out" for run in family.left_out}
     if family.chosen:
         said[family.chosen.label] = "chosen"
@@ -38,7 +38,7 @@ def numbers(family: Family) -> Table:
 
 
 def against(family: Family, setting: str) -> tuple[Figure, str]:
-    """Held-out score and validation ELBO of what can be chosen against one setting, a line for each of the others."""
+    """Held-out score and validation ELBO against one setting, a line for each combination of the others."""
     chosen, lines = family.candidates[0], _lines(family, setting)
     shown = dict(zip(lines, PALETTE, strict=False))
     axis = Axis.of([run.settings.get(setting) for run in family.runs])
@@ -82,7 +82,7 @@ def against(family: Family, setting: str) -> tuple[Figure, str]:
 
 
 def _lines(family: Family, setting: str) -> dict[str, list[Outcome]]:
-    """The runs that can be chosen by all their settings but one, the best combination first."""
+    """The runs that can be chosen, grouped by all settings but one, the best combination first."""
     others = [name for name in family.settings if name != setting]
     lines: dict[str, list[Outcome]] = {}
     for run in family.candidates:
@@ -92,7 +92,7 @@ def _lines(family: Family, setting: str) -> dict[str, list[Outcome]]:
 
 @dataclass(frozen=True)
 class Axis:
-    """Where the values of a setting stand, by their text: numbers where they are, others side by side."""
+    """Positions of a setting's values on the axis, by their text: numbers at their value, others side by side."""
 
     places: dict[str, float]
     numeric: bool
@@ -113,11 +113,11 @@ class Axis:
 
     @property
     def turned(self) -> bool:
-        """Whether its names have no room side by side."""
+        """Whether its names are too long to stand side by side."""
         return not self.numeric and sum(map(len, self.places)) > CHARACTERS
 
     def mark(self, ax: Axes) -> None:
-        """Set ticks at the values themselves: of numbers as many as have room, names side by side or turned."""
+        """Set ticks at the values: as many numbers as fit, or all names, side by side or turned."""
         places, labels = np.array([*self.places.values()]), np.array([*self.places])
         if self.numeric:
             if self.log:
@@ -132,7 +132,7 @@ class Axis:
 
 
 def _apart(places: Floats, lengths: Sequence[int]) -> list[int]:
-    """Of ascending places those whose labels, so many characters long, do not touch."""
+    """Those of the ascending places whose labels, ``characters`` long, do not touch."""
     kept = [0]
     for i in range(1, len(places)):
         share = (places[i] - places[kept[-1]]) / (places[-1] - places[0])
@@ -142,7 +142,7 @@ def _apart(places: Floats, lengths: Sequence[int]) -> list[int]:
 
 
 def _held_out(run: Outcome, chosen: Outcome) -> tuple[float, float]:
-    """Its score, and the standard error of how far it is from the chosen one."""
+    """Its score, and the standard error of its difference to the chosen run."""
     if run.by_datum is None or chosen.by_datum is None or not np.isfinite(run.score):
         return float("nan"), 0.0
     return run.score, float(np.nan_to_num(Difference.between(run.by_datum, chosen.by_datum).error))
@@ -154,7 +154,7 @@ def _validation(run: Outcome, chosen: Outcome) -> tuple[float, float]:  # noqa: 
 
 
 def _cell(values: Floats) -> Cell:
-    """A mean with its standard error, if it is known."""
+    """A mean with its standard error, if known."""
     if not values.size:
         return DASH, ""
     error = standard_error(values)

@@ -15,15 +15,15 @@ from zoo.reporting.text import number
 
 __all__ = ["heat_map"]
 
-CELLS = 256  # of which each says its number: more would be most of the page
+CELLS = 256  # maps of up to so many cells show a number under the pointer; more would bloat the page
 
 
 def heat_map(
     values: Floats, shape: tuple[int, int], texts: Sequence[str], *, crossed: NDArray[np.bool_], unknown: str, log: bool
 ) -> tuple[Figure, list[str]]:
-    """The map of a number for each pixel, which says its text, and what must be said of the map.
+    """The map of a number for each pixel, with a text under the pointer, and the remarks on the map.
 
-    Pixels that are constant in training may be ``crossed``. One without a number is a dash, and ``unknown`` says why.
+    Pixels that are constant in training may be ``crossed``. A pixel without a number is a dash; ``unknown`` says why.
     """
     figure, ax = canvas(2.6)
     finite = values[np.isfinite(values)]

@@ -1,4 +1,4 @@
-"""How well hidden entries were filled in, beside imputers that everybody has: drawn by column, and told in tables."""
+"""How well hidden entries were filled in, compared with common imputers: a picture by column, and tables."""
 
 from collections.abc import Callable, Iterator
 
@@ -19,7 +19,7 @@ MARKS = ("|", "^", "x", "s", "v")  # of the imputers, in their order
 
 
 def by_column(run: Outcome, colour: str) -> tuple[Figure, str] | None:
-    """The error of every column, of numbers in standard deviations and of names as a rate, beside the imputers'."""
+    """The error in every column beside the imputers': in standard deviations for numbers, as a rate for names."""
     errors, others = scored(run, "imputation/error", "feature"), run.get("imputation/baseline_error")
     if errors is None or others is None or image_shape(run):
         return None
@@ -49,7 +49,7 @@ def by_column(run: Outcome, colour: str) -> tuple[Figure, str] | None:
 
 
 def tables(runs: list[Outcome]) -> Iterator[Table]:
-    """Errors over all hidden entries, a table for numbers and one for names, and the log score; of one data set."""
+    """Errors over all hidden entries of one data set: a table for numbers, one for names, and the log score."""
     have = [run for run in runs if run.get("imputation/rmse") is not None]
     imputers = [str(one) for one in np.asarray(have[0].tree["imputation"]["imputer"])] if have else []
     kinds = (("rmse", "Numbers: RMSE in standard deviations", number), ("error_rate", "Names: error rate", percent))
@@ -75,7 +75,7 @@ def _row(run: Outcome, name: str) -> tuple[Floats, Floats]:
 
 
 def _seeds(values: Floats | None, show: Callable[[float], str]) -> Cell:
-    """The mean over seeds, and beside it the least and the greatest."""
+    """The mean over seeds, with the least and the greatest."""
     if values is None or not np.isfinite(values).any():
         return show(np.nan), ""
     low, high = show(float(np.nanmin(values))), show(float(np.nanmax(values)))

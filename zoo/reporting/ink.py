@@ -31,7 +31,7 @@ __all__ = [
     "panel",
 ]
 
-# Drawn in these colours, which the page then replaces by its own: the ink follows light and dark.
+# Figures are drawn in these colours, which the page replaces by its own to follow light and dark mode.
 INK, SOFT, LINE, PAPER = "#1c2028", "#6a7180", "#d8dce4", "#fefefe"
 PALETTE = ("#0067a5", "#c4500c", "#00805d", "#a03c86", "#80690a", "#4c5fc4", "#a3303f", "#3d7f8f")
 _ROLES = {INK: "currentColor", SOFT: "var(--soft)", LINE: "var(--line)", PAPER: "var(--panel)"} | {
@@ -41,7 +41,7 @@ _ROLES = {INK: "currentColor", SOFT: "var(--soft)", LINE: "var(--line)", PAPER: 
 MINUS, DASH, TIMES = "\N{MINUS SIGN}", "\N{EN DASH}", " \N{MULTIPLICATION SIGN} "  # as set in print
 WIDTH = 4.15  # inches: at 72 units an inch as wide as a phone, where text then keeps its size
 TEXT = 10.5  # points: the one size of text, on every figure
-ENLARGED = 1.25  # times the size it is drawn at, at most: wider than that, and its text outgrows that of its neighbours
+ENLARGED = 1.25  # largest scale of a figure on the page: beyond it, its text outgrows the text around it
 
 LINK = re.compile(r"""<a xlink:href=(?:"([^"]*)"|'([^']*)')(?: target="_blank")?\s*(/?)>""")  # 3.11 adds a target
 
@@ -57,7 +57,7 @@ STYLE = {
     "axes.spines.top": False,
     "axes.titlecolor": SOFT,
     "axes.titlesize": TEXT,
-    "axes.titley": 1.0,  # titles stand over nothing that they would have to make way for
+    "axes.titley": 1.0,  # nothing stands above the axes that a title would have to avoid
     "axes.unicode_minus": True,
     "figure.constrained_layout.use": True,
     "figure.edgecolor": "none",
@@ -91,15 +91,15 @@ class Panel:
 
 
 def canvas(height: float) -> tuple[Figure, Axes]:
-    """An empty figure that no global registry knows of."""
+    """An empty figure outside pyplot's global registry."""
     figure = Figure(figsize=(WIDTH, height))
     return figure, figure.subplots()
 
 
 def hover(mark: Artist | Iterable[Artist], *texts: str) -> None:
-    """What a reader sees who rests the pointer on a mark, or on each mark of a collection: the ``<title>`` of an SVG.
+    """Set what shows under the pointer on a mark, or on each mark of a collection: the ``<title>`` of an SVG.
 
-    It travels as the link of a mark, the one text that matplotlib takes along for each mark of a collection.
+    It is stored as the mark's link, the only text that matplotlib keeps for each mark of a collection.
     """
     if isinstance(mark, Collection):
         mark.set_urls(list(texts) or [None])
@@ -120,10 +120,10 @@ def panel(
     note: str = "",
     png: bool = False,
 ) -> Panel:
-    """Write a figure as SVG, and as PNG if asked, and make it ready for the page."""
+    """Write a figure as SVG, and as PNG if asked, and prepare it for the page."""
     figure.patch.set_gid("paper")
     text = io.StringIO()
-    # by the canvases themselves: savefig() draws all twice, to see where it belongs, and lays out each kind anew
+    # straight through the canvases: savefig() draws everything twice and repeats the layout for each format
     FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     svg = _slender(_with_titles(text.getvalue()))
     (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
@@ -135,19 +135,19 @@ def panel(
 
 
 def _with_titles(svg: str) -> str:
-    """The links of marks as their titles; of a mark that has nothing to draw, nothing is left."""
+    """Turn the links of marks into titles, and drop marks that have nothing to draw."""
     opened = re.sub(LINK, lambda found: "" if found[3] else f"<g><title>{found[1] or found[2] or ''}</title>", svg)
     return opened.replace("</a>", "</g>")
 
 
 def _slender(svg: str) -> str:
-    """Coordinates to a hundredth of a unit and no indents: half of a page would be what nobody can see."""
+    """Round coordinates to a hundredth of a unit and drop indents: half of a page would be invisible detail."""
     svg = re.sub(r"\n +", "\n", svg)
     return re.sub(r' (?:d|x|y)="[^"]*"', lambda found: re.sub(r"(\.\d\d)\d+", r"\1", found[0]), svg)
 
 
 def _inline(svg: str, name: str) -> Markup:
-    """An SVG that can stand on a page beside others: ids of its own, colours of the page, as wide as there is room."""
+    """An SVG that can share a page with others: unique ids, the page's colours, as wide as there is room."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\b(id="|url\(#|href="#)', rf"\g<1>{name}-", svg)

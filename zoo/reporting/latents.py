@@ -1,4 +1,4 @@
-"""Latents: what a datum tells about them, all together against the prior, each datum's against Markov chains, a map."""
+"""Latents: contraction by each datum, the aggregate against the prior, the guide against Markov chains, a map."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,17 +34,17 @@ __all__ = [
 ]
 
 LATENTS = 16
-MIXED = 1.01  # an R-hat above it says that the chains disagree (Vehtari et al., 2021)
+MIXED = 1.01  # an R-hat above it means that the chains disagree (Vehtari et al., 2021)
 POINTS = 500  # of a map
 MARKERS = ("o", "^")  # of labels, when colours are used up
-LOWEST = (0.05, 0.25)  # shares of the rows, by score, that stand out
+LOWEST = (0.05, 0.25)  # shares of the rows with the lowest scores that stand out
 QUANTILES = np.linspace(0.005, 0.995, 100)
 
 COSTS = ("active units", "squared MMD to the prior", "approximation gap, nats", "amortisation gap, nats")
 
 
 def contraction(run: Outcome) -> Floats | None:
-    """(S, L, N) 1 - posterior variance / prior variance, per seed with the most informed latent first."""
+    """(S, L, N) 1 - posterior variance / prior variance, in each seed with the most informed latent first."""
     z = scored(run, "posterior/z", "latent", "obs", "draw")
     if z is None or z.shape[-1] < 2:
         return None
@@ -54,19 +54,19 @@ def contraction(run: Outcome) -> Floats | None:
 
 
 def active_units(run: Outcome) -> list[int]:
-    """Per seed the latents whose posterior mean varies over data by more than 0.01 (Burda et al., 2016)."""
+    """The number of latents per seed whose posterior mean has a variance over data above 0.01 (Burda et al., 2016)."""
     moved = scored(run, "spread/mean_variance", "latent")
     if moved is None:
         z = scored(run, "posterior/z", "latent", "obs", "draw")
         if z is None:
             return []
-        # The mean of a few draws varies by itself: that part is taken off.
+        # The mean of a few draws varies by chance: subtract that part.
         moved = z.mean(-1).var(-1, ddof=1) - z.var(-1, ddof=1).mean(-1) / z.shape[-1]
     return [int(count) for count in (moved > 0.01).sum(1)]
 
 
 def spread(run: Outcome, values: Floats, colour: str) -> tuple[Figure, str]:
-    """ArviZ forest of the contraction of every latent over test data: a line a seed, sorted within it."""
+    """ArviZ forest of the contraction of every latent over test data: one line per seed, sorted within it."""
     seeds, latents = values.shape[0], min(values.shape[1], LATENTS)
     figure, ax = canvas(max(1.0, 0.6 + latents * (0.16 + 0.07 * min(seeds, 6))))
     data = xr.Dataset(
@@ -127,7 +127,7 @@ def memberships(run: Outcome) -> Floats | None:
 
 
 def components(run: Outcome, responsibility: Floats, colour: str) -> tuple[Figure, str]:
-    """How a mixture shares out the test data: mean responsibility of each component, sorted, a bar a seed."""
+    """How a mixture divides the test data: mean responsibility of each component, sorted, one bar per seed."""
     weights, numbers = -np.sort(-responsibility.mean(1), axis=1), used_seeds(run)
     figure, ax = canvas(0.6 + 0.34 * len(weights))
     for y, seed in enumerate(weights):
@@ -151,7 +151,7 @@ def components(run: Outcome, responsibility: Floats, colour: str) -> tuple[Figur
     ]
     if (certainty := scored(run, "spread/certainty")) is not None:
         told = ", ".join(number(seed) for seed in certainty)
-        remarks.append(f"certainty {told}, by seed: the share of doubt about the component that a datum takes away")
+        remarks.append(f"certainty {told}, by seed: the share of doubt about the component that a datum removes")
     return figure, sentence(remarks)
 
 
@@ -174,7 +174,7 @@ def aggregate(run: Outcome, colour: str) -> tuple[Figure, str] | None:
 
 
 def costs(run: Outcome) -> list[Cell] | None:
-    """A row of numbers, means over data and the scored seeds."""
+    """A row of numbers: means over data and the scored seeds."""
     mmd, null = (scored(run, f"spread/{name}") for name in ("aggregate_mmd", "aggregate_mmd_null"))
     moved = scored(run, "spread/mean_variance", "latent")
     if mmd is None or null is None or moved is None:
@@ -191,7 +191,7 @@ def costs(run: Outcome) -> list[Cell] | None:
 
 
 def reference(run: Outcome, colour: str) -> tuple[Figure, str] | None:
-    """The guide's standard deviation and mean beside those of NUTS: a point a datum, latent and seed."""
+    """The guide's standard deviation and mean against NUTS: one point per datum, latent and seed."""
     ratio, shift, r_hat, ess = (
         scored(run, f"reference_posterior/{name}", "obs", "latent", seed="seed")
         for name in ("scale_ratio", "shift", "r_hat", "ess")
@@ -241,7 +241,7 @@ def reference(run: Outcome, colour: str) -> tuple[Figure, str] | None:
 
 @dataclass(frozen=True)
 class _Group:
-    """Rows that look alike on a map."""
+    """Rows drawn alike on a map."""
 
     rows: NDArray[np.bool_]
     colour: str
@@ -253,8 +253,8 @@ class _Group:
 def map_of(run: Outcome, colour: str) -> tuple[Figure, str] | None:
     """Held-out rows by the posterior mean of their latents in the first scored seed, coloured by label or by score.
 
-    Of more than two latents, along the two directions in which the means vary most: the axes of a latent space are
-    arbitrary, and what tells rows apart need not lie along any of them. One latent stands against the score.
+    With more than two latents the axes are the two directions in which the means vary most: the axes of a latent space
+    are arbitrary, and what tells rows apart need not lie along any of them. A single latent is drawn against the score.
     """
     z = scored(run, "posterior/z", "obs", "latent", "draw")
     if z is None:
@@ -313,7 +313,7 @@ def _centred(text: str) -> Path:
 
 
 def _by_score(scores: "pd.Series[float]", colour: str) -> tuple[list[_Group], str]:
-    """Fainter for a higher score; where there are no scores, all alike."""
+    """Fainter for a higher score; all alike if there are no scores."""
     place = scores.rank(pct=True).fillna(1).to_numpy()
     shades = np.select([place <= LOWEST[0], place <= LOWEST[1]], [1.0, 0.55], 0.25)
     groups = [_Group(shades == shade, colour, shade) for shade in np.unique(shades)]
@@ -322,7 +322,7 @@ def _by_score(scores: "pd.Series[float]", colour: str) -> tuple[list[_Group], st
 
 
 def _plane(means: Floats, scores: Floats) -> tuple[Floats, tuple[str, str], str]:
-    """Where rows stand on a map, (N, 2), what its axes are called, and what must be said of them."""
+    """Positions of the rows on a map, (N, 2), the names of its axes, and a remark on them."""
     if means.shape[1] == 1:
         return np.column_stack([means[:, 0], scores]), ("latent", "held-out log-likelihood"), ""
     if means.shape[1] == 2:
@@ -337,7 +337,7 @@ def _plane(means: Floats, scores: Floats) -> tuple[Floats, tuple[str, str], str]
 
 
 def _labels(run: Outcome, rows: "pd.Index[Any]") -> "pd.Series[Any] | None":
-    """The labels of rows, if the data have some and few enough to tell apart."""
+    """The labels of rows, if the data have labels and few enough to tell apart."""
     x = run.get("observed_data/x")
     if x is None or "label" not in x.coords:
         return None
@@ -347,6 +347,6 @@ def _labels(run: Outcome, rows: "pd.Index[Any]") -> "pd.Series[Any] | None":
 
 
 def _over(values: Floats | None, statistic: Callable[[Floats], np.floating]) -> float:
-    """A statistic of what is finite; NaN without any."""
+    """A statistic of the finite values; NaN if there are none."""
     finite = np.zeros(0) if values is None else values[np.isfinite(values)]
     return float(statistic(finite)) if finite.size else float("nan")

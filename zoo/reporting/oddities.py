@@ -15,16 +15,16 @@ from zoo.reporting.text import number, percent, sentence
 
 __all__ = ["HARDEST", "by_column", "hardest"]
 
-HARDEST = 8  # rows told
-COSTLY = 3  # columns told of each
+HARDEST = 8  # rows listed
+COSTLY = 3  # columns listed for each
 COLUMNS = 24
 
 
 def hardest(run: Outcome) -> Table | None:
-    """The held-out rows with the lowest score, at most half of all, each with the columns that cost it most.
+    """The held-out rows with the lowest scores, at most half of all, each with the columns that cost it most.
 
-    A column's cost is how many nats its value, given the others in the row, scores less than in the median row. Where
-    that is not known, the column in which the row is farthest from the training part stands there.
+    A column's cost is how many nats less its value scores, given the others in the row, than in the median row. If that
+    is unknown, the column where the row is farthest from the training part is named instead.
     """
     scores = run.evidence
     if scores is None or not np.isfinite(scores).any():
@@ -40,10 +40,10 @@ def hardest(run: Outcome) -> Table | None:
 
 
 def by_column(run: Outcome, colour: str) -> tuple[Figure, str] | None:
-    """Which columns are predicted worst from the others: of an image, in nats; of a table, against knowing nothing.
+    """Which columns are predicted worst from the others: in nats for an image, relative to the marginal for a table.
 
-    Pixels have one unit, so what each costs can be compared. Columns of a table have units of their own: each is
-    held against the distribution of its training values, by the CRPS, which is 1 where the pair does no better.
+    Pixels share one unit, so their costs can be compared. Columns of a table have different units, so each is compared
+    with the distribution of its training values by a ratio of CRPS, which is 1 if the pair does no better.
     """
     crps, log_score = (
         scored(run, f"calibration/{name}", "feature", kind="leave-one-out") for name in ("crps", "log_score")
@@ -83,7 +83,7 @@ def by_column(run: Outcome, colour: str) -> tuple[Figure, str] | None:
 
 
 def _why(run: Outcome, at: int) -> Cell:
-    """The columns that cost a row most, with its values there, and what each costs."""
+    """The columns that cost a row most, with its values there and their costs."""
     costs, row = _costs(run), run.obs[at]
     if costs is None or at >= len(costs) or not np.isfinite(costs[at]).any():
         column, distance = run.far_away(at)
@@ -95,7 +95,7 @@ def _why(run: Outcome, at: int) -> Cell:
 
 
 def _costs(run: Outcome) -> Floats | None:
-    """(N, D) how much less than in the median row each value scores, given the others, over the scored seeds."""
+    """(N, D) how much less each value scores, given the others, than in the median row; mean over the scored seeds."""
     values = scored(run, "calibration/row_log_score", "obs", "feature")
     if values is None:
         return None
@@ -105,7 +105,7 @@ def _costs(run: Outcome) -> Floats | None:
 
 
 def _value(run: Outcome, row: int, column: int) -> str:
-    """What a row has in a column: a number, or the name of a category; nothing where it is not recorded."""
+    """A row's value in a column: a number or the name of a category; empty if not recorded."""
     x, categories = run.get("observed_data/x"), run.get("constant_data/categories")
     if x is None or "obs" not in x.coords or not (at := np.flatnonzero(np.asarray(x["obs"]) == row)).size:
         return ""

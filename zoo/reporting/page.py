@@ -52,7 +52,7 @@ SECTIONS = (
     "wellposed", "elbo", "scale", "columns", "spread", "aggregate", "reference", "predictive", "calibration",
     "imputation", "map", "odd-columns",
 )  # fmt: skip
-FIRST = ("predictive", "map", "odd-columns", "calibration")  # pictures of the pair to use that stand at the top
+FIRST = ("predictive", "map", "odd-columns", "calibration")  # pictures of the recommended pair shown at the top
 DRAWN_HERE = re.compile(rf"(ranking-\d+|({'|'.join(SECTIONS)}|options)-\d+-[a-z0-9-]*)\.(png|svg)")
 
 
@@ -66,15 +66,14 @@ def report(
 ) -> Path:
     """Write a report on runs and return the path of its page, ``path/index.html``.
 
-    The page holds everything it shows and opens with the answer of :func:`zoo.answer`; every figure also lies beside it
-    in ``path/figures``, as SVG, and with ``png`` as PNG too.
-    Runs that were trained but not evaluated are shown as far as they go. The page is written last; figures
-    that an earlier report left there are removed.
+    The page contains everything it shows and begins with the answer of :func:`zoo.answer`. Every figure is also written
+    to ``path/figures`` as SVG, and with ``png`` as PNG.
+    Runs that were trained but not evaluated are shown as far as they go. The page is written last; figures of an
+    earlier report are removed.
 
     ``runs`` are runs, DataTrees, or paths of a run's directory or netCDF file: one or several. With ``ensembles`` the
-    mixture of each run's seeds is ranked as well, as by ``compare``. ``failures`` are pairs that were to be compared
-    and failed, each with the reason: a row each. Raises ``RunError`` as ``compare`` does, and for a ``path`` that
-    cannot be written.
+    mixture of each run's seeds is also ranked, as by ``compare``. ``failures`` maps pairs that failed to the reason;
+    each gets a row. Raises ``RunError`` as ``compare`` does, and for a ``path`` that cannot be written.
 
     >>> report([], "report")
     Traceback (most recent call last):
@@ -97,7 +96,7 @@ def report(
 
 
 def _write(runs: list[Outcome], failures: Mapping[str, str], folder: Path, ensembles: bool, png: bool) -> Path:
-    """All of it beside what is there, which gives way once it is complete."""
+    """Write everything to a new place and replace the old report once it is complete."""
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".unfinished-", dir=folder) as beside:
         drawn, page = Path(beside, "figures"), Path(beside, "index.html")
@@ -115,7 +114,7 @@ def _write(runs: list[Outcome], failures: Mapping[str, str], folder: Path, ensem
 
 
 def _page(runs: list[Outcome], failures: Mapping[str, str], draw: Drawer, ensembles: bool) -> str:
-    """The text of the page, whose figures are written beside it."""
+    """The text of the page; its figures are written to files too."""
     with mpl.rc_context(), warnings.catch_warnings():
         mpl.rcdefaults()  # whatever style the caller has set
         mpl.rcParams.update(STYLE)
@@ -127,7 +126,7 @@ def _page(runs: list[Outcome], failures: Mapping[str, str], draw: Drawer, ensemb
 
 
 def _environment() -> Environment:
-    """Names of columns and data come from anywhere: every string is escaped."""
+    """The template environment. Names of columns and data can be anything, so every string is escaped."""
     environment = Environment(
         loader=FileSystemLoader(HERE),
         autoescape=True,
@@ -143,7 +142,7 @@ def _environment() -> Environment:
 
 
 def _typeset(sentence: str) -> Markup:
-    """A verdict with true minus signs, powers of ten, and no line break around plus-minus or within an option."""
+    """A verdict with typographic minus signs and powers of ten, without line breaks around ± or within an option."""
     powers = re.sub(r"(?<=\d)e([+-]?\d+)\b", lambda found: f"{TIMES}{power_of_ten(int(found[1]))}", sentence)
     text = re.sub(r"(?<![^\s(])-(?=\d)", MINUS, powers).replace(" ± ", "\u00a0±\u00a0")
     return Markup(re.sub(r"--[a-z-]+( \d+)?", r"<span class=unbroken>\g<0></span>", str(escape(text))))
@@ -187,7 +186,7 @@ def _content(runs: list[Outcome], failures: Mapping[str, str], draw: Drawer, ens
         "sheets": {
             "costs": _sheets(runs, latents.COSTS, latents.costs),
             "checks": _sheets(runs, calibration.CHECKS, calibration.checks),
-            "scores": [  # a log score is of one base measure and of the same data, as the evidence is
+            "scores": [  # like evidence, log scores compare only on the same data and base measure
                 sheet
                 for label, rows in table.groupby("table", sort=False)
                 for sheet in _sheets(
@@ -208,7 +207,7 @@ def _content(runs: list[Outcome], failures: Mapping[str, str], draw: Drawer, ens
 
 
 def _of_one_data_set(runs: list[Outcome]) -> list[list[Outcome]]:
-    """The runs that have imputed, of each data set in turn."""
+    """The runs that imputed, by data set."""
     found: dict[str, list[Outcome]] = {}
     for run in runs:
         if "imputation" in run.tree.children:
@@ -219,7 +218,7 @@ def _of_one_data_set(runs: list[Outcome]) -> list[list[Outcome]]:
 def _standings(
     table: pd.DataFrame, answer: Answer, runs: list[Outcome], hue: dict[str, int], draw: Drawer
 ) -> Iterator[Standing]:
-    """Each table of the comparison with its picture and with what is recommended of it."""
+    """Each table of the comparison with its picture and its recommendation."""
     by_label, careful = {run.label: run for run in runs}, cautions(table)
     told = {each.table: each for each in answer.recommendations}
     colours = {name: PALETTE[number] for name, number in hue.items()}
@@ -238,14 +237,14 @@ def _standings(
 
 
 def _again(panel: Panel) -> Panel:
-    """A picture for a second place on the page, with ids of its own."""
+    """A copy of a picture for a second place on the page, with new ids."""
     return replace(panel, svg=Markup(re.sub(r'\b(id="|url\(#|href="#)', r"\1first-", str(panel.svg))))
 
 
 def _families(
     runs: list[Outcome], hue: dict[str, int], failures: Mapping[str, str], draw: Drawer
 ) -> Iterator[dict[str, Any]]:
-    """The runs of each pair that differ in options: what validation chooses, in words, numbers and pictures."""
+    """For runs of a pair that differ in options: what validation chooses, in words, numbers and pictures."""
     for i, family in enumerate(families(runs)):
         first = family.runs[0]
         drawn = {name: choices.against(family, name) for name in (family.settings if family.chosen else ())}
@@ -270,13 +269,13 @@ def _slug(text: str) -> str:
 def _sheets(
     runs: list[Outcome], columns: tuple[str, ...], row: Callable[[Outcome], list[Cell] | None], title: str = ""
 ) -> list[Table]:
-    """A table of the runs that have a row in it, or none at all."""
+    """A table of the runs that have a row in it, or no table."""
     rows = [(run.label, cells) for run in runs if (cells := row(run)) is not None]
     return [Table(columns, rows, title)] if rows else []
 
 
 def _panels(runs: list[Outcome], hue: dict[str, int], draw: Drawer) -> dict[str, dict[str, Panel]]:
-    """The panels of every section: one per run that has what the section shows."""
+    """The panels of every section: one for each run that has the data for it."""
     sections: dict[str, dict[str, Panel]] = {section: {} for section in SECTIONS}
     limits = training.scale_limits(runs)
     for i, run in enumerate(runs):
@@ -305,9 +304,9 @@ def _panels(runs: list[Outcome], hue: dict[str, int], draw: Drawer) -> dict[str,
         elif (memberships := latents.memberships(run)) is not None:
             add("spread", latents.components(run, memberships, colour), "Component weights of every seed")
         if (together := latents.aggregate(run, colour)) is not None:
-            add("aggregate", together, "Quantiles of every latent against those of the prior")
+            add("aggregate", together, "Quantiles of every latent against the prior's")
         if (beside := latents.reference(run, colour)) is not None:
-            add("reference", beside, "Spread of the guide over that of NUTS against the shift of its mean")
+            add("reference", beside, "Spread of the guide relative to NUTS against the shift of its mean")
         if (shape := image_shape(run)) and run.get("reconstruction/mean") is not None:
             add("predictive", predictive.images(run, shape), "Observed, reconstructed and drawn pictures")
         elif not shape and run.get("observed_data/x") is not None and run.get("posterior_predictive/x") is not None:

@@ -14,7 +14,7 @@ from zoo.reporting.text import number, sentence
 
 __all__ = ["facts", "path"]
 
-NAMED = 4  # columns told by name
+NAMED = 4  # columns named
 NAMES = {"log_likelihood": "log likelihood", "elbo": "ELBO", "penalized": "penalised likelihood"}
 
 
@@ -49,7 +49,7 @@ def path(run: Outcome, colour: str) -> tuple[Figure, str] | None:
 
 
 def facts(run: Outcome) -> Iterator[tuple[str, str]]:
-    """What is claimed, shown and seen of a pair, as terms with their sentences."""
+    """What is claimed about a pair, what the path shows and what the run did, as terms with sentences."""
     yield "claim", _claim(run)
     if preset := _preset(run):
         yield "preset", preset
@@ -83,7 +83,7 @@ def _claim(run: Outcome) -> str:
 
 
 def _preset(run: Outcome) -> str:
-    """The preset that the run's options are those of, if there is one."""
+    """The preset whose options the run has, if any."""
     options = run.read("options") or {}
     for name, sets, clamp, *_ in (run.read("card") or {}).get("presets", ()):
         if sets.items() <= options.items():
@@ -92,16 +92,16 @@ def _preset(run: Outcome) -> str:
 
 
 def _cap(run: Outcome) -> str:
-    """The most that the density gives one value, on average over columns, in scaled units."""
+    """The highest log density of one value, averaged over columns, in scaled units."""
     scale = run.get("constant_data/scale")
     if scale is None or not np.isfinite(run.bound) or str(run.read("base_measure")) != "density":
         return ""
     log_scale = np.log(np.asarray(scale, np.float64))
-    return f" No value gives more than {number(run.bound / len(log_scale) + log_scale.mean())} nats in scaled units."
+    return f" No value scores more than {number(run.bound / len(log_scale) + log_scale.mean())} nats in scaled units."
 
 
 def _shown(run: Outcome) -> str:
-    """What the path does, and how high the likelihood stands at its end."""
+    """What the path does, and how high the likelihood is at its end."""
     values = _along(run).get("log_likelihood")
     if values is None:
         return ""
@@ -111,11 +111,11 @@ def _shown(run: Outcome) -> str:
     reached = f"{number(values[-1])} nats at sharpness {sharpness[-1]:g}"
     if about.get("grows"):
         gain = _number(about, "gain")
-        told = f", and what is steered gained {number(gain)} at the last doubling" if np.isfinite(gain) else ""
-        return f"{start} has {reached}{told}: it has no end."
+        told = f", and the steered part gained {number(gain)} at the last doubling" if np.isfinite(gain) else ""
+        return f"{start} reaches {reached}{told}: it has no limit."
     bound = _number(about, "bound")
     below = f" and stays below {number(bound)}, its bound for these rows" if np.isfinite(bound) else ""
-    return f"{start} has at most {number(float(np.nanmax(values)))} nats{below}: it does not run away."
+    return f"{start} reaches at most {number(float(np.nanmax(values)))} nats{below}: it does not run away."
 
 
 def _seen(run: Outcome) -> str:
@@ -135,7 +135,7 @@ def _seen(run: Outcome) -> str:
 
 
 def _columns(run: Outcome) -> str:
-    """On which columns it happened, and what columns constant or of few values had to do with it."""
+    """On which columns it happened, and whether they are constant or have few values."""
     parts, scales = [], run.last_scales
     if scales is not None and np.isfinite(scales).any():
         called = names(run, scales.size)
@@ -155,20 +155,20 @@ def _columns(run: Outcome) -> str:
             + "".join(f", {kind}" for kind in kinds)
             + _datum(run, least)
             if order
-            else f"no column has a scale below {COLLAPSED} at the last check; the least is that of {called[least]}, "
+            else f"no column has a scale below {COLLAPSED} at the last check; the smallest, on {called[least]}, is "
             f"{number(float(scales[least]))}"
         )
     if run.constant_columns:
         gave = run.share_constant
-        given = f", which give {number(gave)} nats of the held-out evidence per datum" if np.isfinite(gave) else ""
+        given = f", which give {number(gave)} nats of held-out evidence per datum" if np.isfinite(gave) else ""
         parts.append(f"constant in training: {len(run.constant_columns)} columns{given}")
     if not run.bounded and run.summary.get("support") in ("binary", "ordinal", "count"):
-        parts.append("the values are discrete, and a density that is not bounded gains most where values repeat")
+        parts.append("the values are discrete, and an unbounded density gains most where values repeat")
     return sentence(parts)
 
 
 def _datum(run: Outcome, column: int) -> str:
-    """At which row a column's scale is smallest at the last check, if it is one row's own."""
+    """The row where a column's scale is smallest at the last check, if scales differ by row."""
     obs, scale = run.get("validation/scale_obs"), run.get("validation/column_scale")
     if obs is None or scale is None:
         return ""
@@ -178,14 +178,14 @@ def _datum(run: Outcome, column: int) -> str:
 
 
 def _repeating(run: Outcome) -> set[int]:
-    """Columns of which fewer than half of the held-out values are distinct."""
+    """Columns where fewer than half of the held-out values are distinct."""
     x = run.get("observed_data/x")
     values = np.zeros((0, 0)) if x is None else np.asarray(x, np.float64)
     return {i for i, column in enumerate(values.T) if len(np.unique(column)) < len(column) / 2}
 
 
 def _gap(run: Outcome) -> str:
-    """How far the run stays below the most that any distribution of the latents could reach."""
+    """How far the run is below the highest value any distribution of the latents could reach."""
     if not _along(run) or "ceiling" not in (about := run.tree["wellposedness"].attrs):
         return ""
     rows, atoms = about.get("ceiling_rows", "?"), about.get("atoms", "?")
@@ -207,11 +207,11 @@ def _along(run: Outcome) -> dict[str, Floats]:
 
 
 def _ceiling(run: Outcome) -> float:
-    """The ceiling, if it is that of the very rows whose path is drawn."""
+    """The ceiling, if it was computed on the rows whose path is drawn."""
     about = run.tree["wellposedness"].attrs
     return _number(about, "ceiling") if about.get("ceiling_rows") == about.get("rows") else float("nan")
 
 
 def _number(attrs: Mapping[Any, Any], name: str) -> float:
-    """A number among the attributes, NaN if it is not there."""
+    """A number among the attributes, NaN if absent."""
     return float(attrs.get(name, np.nan))

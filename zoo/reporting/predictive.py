@@ -1,4 +1,4 @@
-"""What a pair thinks that data look like: pictures and marginal distributions beside the observed ones."""
+"""What data look like to a pair: pictures and marginal distributions beside the observed ones."""
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -15,7 +15,7 @@ PICTURES = 8
 
 
 def images(run: Outcome, shape: tuple[int, int]) -> tuple[Figure, str]:
-    """Observed pictures over what the first scored seed makes of them, then what it draws unasked."""
+    """Observed pictures, their reconstructions by the first scored seed, and pictures drawn from the prior."""
     posterior = scored(run, "posterior_predictive/x", "draw", "obs", "feature")
     prior = scored(run, "prior_predictive/x", "draw", "obs", "feature")
     mean, scale = (scored(run, f"reconstruction/{name}", "obs", "feature") for name in ("mean", "scale"))
@@ -78,7 +78,7 @@ def marginals(run: Outcome, colour: str) -> tuple[Figure, str]:
             ("prior", {"color": INK, "lw": 0.9, "ls": (0, (2, 1.5))}),
         ):
             if kind in draws:
-                values = draws[kind][:, i][~np.isnan(draws[kind][:, i])]  # a row that overflowed drew none
+                values = draws[kind][:, i][~np.isnan(draws[kind][:, i])]  # a row that overflowed has no draws
                 density = np.histogram(values, edges)[0] / max(len(values), 1) / np.diff(edges)
                 ax.stairs(density, edges, **style)
                 tops.append(min(float(density.max()), 3 * max(tops)))

@@ -1,4 +1,4 @@
-"""The ranking as a picture: the score of every pair of a table, with its error and its seeds."""
+"""The ranking as a picture: every pair of a table with its score, error and seeds."""
 
 from collections.abc import Mapping
 
@@ -17,7 +17,7 @@ __all__ = ["ranking"]
 
 
 def ranking(table: pd.DataFrame, runs: Mapping[str, Outcome], colours: Mapping[str, str]) -> tuple[Figure, str]:
-    """Held-out score of a table's pairs with two standard errors, and the mean of every seed."""
+    """The held-out score of every pair with two standard errors, and the mean of every seed."""
     scored = table[np.isfinite(table["log_evidence"])]
     low, high = _view(scored)
     pad = 0.06 * max(high - low, 1.0)
@@ -54,9 +54,9 @@ def ranking(table: pd.DataFrame, runs: Mapping[str, Outcome], colours: Mapping[s
 
 
 def _view(scored: pd.DataFrame) -> tuple[float, float]:
-    """What is looked at: as far from the best pair that is ranked as thrice the median one, so that none flattens all.
+    """The range shown: up to three times the median distance from the best ranked pair, so that no outlier flattens it.
 
-    With the errors of all pairs within.
+    It includes the errors of all pairs inside.
     """
     if scored.empty:
         return 0.0, 1.0

@@ -1,4 +1,4 @@
-"""What pictures and tables ask of a run: seeds that are scored, names of columns, the shape of images."""
+"""What pictures and tables read from a run: scored seeds, names of columns, the shape of images."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ Floats = NDArray[np.float64]
 
 
 def scored(run: Outcome, path: str, *dims: str, seed: str = "chain", **where: Any) -> Floats | None:
-    """A variable of the seeds that are scored, seeds first, or None; ``where`` selects by label."""
+    """A variable for the scored seeds, seeds first, or None; ``where`` selects by label."""
     values = run.get(path)
     if values is None or not run.used.any():
         return None
@@ -33,7 +33,7 @@ def seeds(run: Outcome) -> list[int]:
 
 
 def used_seeds(run: Outcome) -> list[int]:
-    """The numbers of the seeds that are scored."""
+    """The numbers of the scored seeds."""
     return [seed for seed, used in zip(seeds(run), run.used, strict=True) if used]
 
 
@@ -44,6 +44,6 @@ def names(run: Outcome, count: int) -> list[str]:
 
 
 def image_shape(run: Outcome) -> tuple[int, int] | None:
-    """Rows and columns of a picture, if the data are grey pictures."""
+    """Height and width of a picture, if the data are grey pictures."""
     shape = run.summary.get("image_shape")
     return (int(shape[0]), int(shape[1])) if shape and len(shape) == 2 else None

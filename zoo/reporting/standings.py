@@ -1,4 +1,4 @@
-"""The ranking in two tables: the few numbers that decide, and all the others."""
+"""The ranking in two tables: the few numbers that decide, and the rest."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,7 @@ MEASURES = {"mass": "scored by probability", "density": "scored by density"}
 
 @dataclass(frozen=True)
 class Standing:
-    """One table of a comparison: what it recommends, its picture, its rows best first, and its other numbers."""
+    """One table of a comparison: its recommendation, its picture, its rows best first, and its other numbers."""
 
     heading: str
     recommendation: Recommendation | None
@@ -34,14 +34,14 @@ def heading(label: str) -> str:
 
 
 def numbers(rows: pd.DataFrame) -> Table:
-    """All that is known of the scores of a table; columns in which nothing is known are left out."""
+    """Everything known about the scores of a table; empty columns are left out."""
     told = [(str(name), _cells(row)) for name, row in rows.iterrows()]
     names = [name for name in told[0][1] if any(cells[name][0] not in (DASH, "") for _, cells in told)]
     return Table(tuple(names), [(label, [cells[name] for name in names]) for label, cells in told])
 
 
 def _cells(row: "pd.Series[Any]") -> dict[str, Cell]:
-    """The cells of a row, by the name of their column."""
+    """The cells of a row, by column name."""
     share = "" if pd.isna(row["weight_se"]) else f"± {row['weight_se']:.2f}"
     return {
         "share in the best mixture": (DASH if pd.isna(row["weight"]) else f"{row['weight']:.2f}", share),
@@ -59,7 +59,7 @@ def _cells(row: "pd.Series[Any]") -> dict[str, Cell]:
 
 
 def _doubtful(row: "pd.Series[Any]") -> str:
-    """How many rows need more than importance sampling."""
+    """How many rows importance sampling cannot score."""
     if row["exact"]:
         return "none, exact"
     if pd.isna(row["bad_k"]):

@@ -1,4 +1,4 @@
-"""A table of the report: a row a run, each cell a number with, in small, what to hold it against."""
+"""A table of the report: one row per run; each cell is a number with, in small print, a value to compare it with."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ Cell = tuple[str, str]
 
 @dataclass(frozen=True)
 class Table:
-    """``rows`` are labels of runs with their cells, as many as ``columns``."""
+    """``rows`` are labels of runs with their cells, one for each of ``columns``."""
 
     columns: tuple[str, ...]
     rows: list[tuple[str, list[Cell]]]

@@ -1,4 +1,4 @@
-"""Numbers, ranges and remarks as the report sets them in print."""
+"""Numbers, ranges and remarks as the report prints them."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -11,9 +11,9 @@ __all__ = ["decade", "distinct", "number", "percent", "power_of_ten", "sentence"
 
 
 def number(value: float | None, more: int = 0) -> str:
-    """A number for people: three or four digits, a power of ten beyond a million, a true minus, a dash for none.
+    """A number for people: three or four digits, a power of ten beyond a million, a typographic minus, a dash for NaN.
 
-    So many ``more`` decimals tell it from others.
+    ``more`` adds decimals that tell it from others.
     """
     if value is None or np.isnan(value):
         return DASH
@@ -28,7 +28,7 @@ def number(value: float | None, more: int = 0) -> str:
 
 
 def distinct(values: Iterable[float]) -> list[str]:
-    """Numbers for people, with the decimals that tell apart those that differ: at most two more than one alone has.
+    """Numbers for people, with up to two more decimals than usual if needed to tell them apart.
 
     >>> distinct([-18.12, -18.07, -21.0])
     ['−18.12', '−18.07', '−21.00']
@@ -47,7 +47,7 @@ def percent(value: float) -> str:
 
 
 def span(values: Sequence[int]) -> str:
-    """Numbers of several seeds as one, or as a range."""
+    """The numbers of several seeds as one number, or as a range."""
     low, high = (min(values), max(values)) if len(values) else (DASH, DASH)
     return str(low) if low == high else f"{low} to {high}"
 
@@ -59,7 +59,7 @@ def sentence(parts: Sequence[str]) -> str:
 
 
 def short(text: str, length: int) -> str:
-    """A text that fits, cut in the middle: by their ends, and what stands in brackets there, many are told apart.
+    """A text shortened in the middle, since many differ only at the end or in the brackets there.
 
     >>> short("Gaussian, variance ≥ floor (floor=0.01)", 36)
     'Gaussian, variance ≥ f… (floor=0.01)'

@@ -1,4 +1,4 @@
-"""A run while it trained: the ELBO of every seed, and the smallest scale of the decoder, in all and by column."""
+"""A run in training: the ELBO of every seed, and the smallest decoder scale, overall and by column."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,7 +23,7 @@ COLUMNS = 24
 
 
 def traces(run: Outcome, colour: str) -> tuple[Figure, str]:
-    """The ELBO of every seed while it trained, against validation, with the bound."""
+    """The training and validation ELBO of every seed, with the bound."""
     figure, ax = canvas(2.9)
     optimization = run.tree["optimization"]
     train = np.asarray(optimization["elbo"].transpose("chain", "step"), np.float64)
@@ -73,7 +73,7 @@ def traces(run: Outcome, colour: str) -> tuple[Figure, str]:
 
 
 def _validation(run: Outcome, ax: Axes, colour: str) -> Floats:
-    """Draw the validation ELBO of every seed with a ring at the weights that are scored, and return it, (S, checks)."""
+    """Draw the validation ELBO of every seed, with a ring at the scored weights, and return it, (S, checks)."""
     elbo = run.get("validation/elbo")
     if elbo is None:
         return np.zeros((0, 0))
@@ -96,7 +96,7 @@ def _end(steps: NDArray[Any], values: Floats) -> str:
 
 
 def scales(run: Outcome, colour: str, limits: tuple[float, float]) -> tuple[Figure, str]:
-    """The smallest decoder standard deviation along training, one line a seed; one that is zero at the lower edge."""
+    """The smallest decoder standard deviation during training, one line per seed; zeros are drawn at the lower edge."""
     figure, ax = canvas(2.3)
     optimization = run.tree["optimization"]
     values = np.asarray(optimization["min_scale"].transpose("chain", "step"), np.float64)
@@ -124,7 +124,7 @@ def scales(run: Outcome, colour: str, limits: tuple[float, float]) -> tuple[Figu
 
 
 def columns(run: Outcome, colour: str) -> tuple[Figure, str]:
-    """The smallest decoder scale for every column at the last check: a map of an image, a strip of a table."""
+    """The smallest decoder scale of every column at the last check: a map for an image, a strip for a table."""
     values = run.last_scales
     assert values is not None
     called = names(run, values.size)
@@ -162,7 +162,7 @@ def columns(run: Outcome, colour: str) -> tuple[Figure, str]:
 
 
 def thin(x: NDArray[Any], y: Floats) -> tuple[NDArray[Any], Floats]:
-    """At most 500 points of a trace, the smallest and largest of every stretch among them."""
+    """At most 500 points of a trace, including the smallest and largest of every stretch."""
     if len(y) <= POINTS:
         return x, y
     keep = [0, len(y) - 1]
@@ -175,7 +175,7 @@ def thin(x: NDArray[Any], y: Floats) -> tuple[NDArray[Any], Floats]:
 
 
 def scale_limits(runs: Sequence[Outcome]) -> tuple[float, float]:
-    """Common limits of the scale panels."""
+    """Limits shared by the scale panels."""
     found = [
         np.asarray(scale, np.float64).ravel()
         for run in runs
@@ -187,7 +187,7 @@ def scale_limits(runs: Sequence[Outcome]) -> tuple[float, float]:
 
 
 def _view(curves: Sequence[Floats]) -> tuple[float, float]:
-    """Limits that show what the middle seed does, whatever a wild start or another seed does."""
+    """Limits that show the middle seed, unaffected by a wild start or another seed."""
     ends = [np.quantile(finite, (0.06, 0.998)) for curve in curves if (finite := curve[np.isfinite(curve)]).size]
     if not ends:
         return 0.0, 1.0

@@ -1,4 +1,4 @@
-"""Whether a likelihood is bounded, shown by computation: paths along which it is not, and ceilings where there are."""
+"""Whether a likelihood is bounded, shown by computation: paths on which it grows without end, and ceilings."""
 
 from zoo.wellposed.growth import Witness, witness
 from zoo.wellposed.nonparametric import Ceiling, ceiling

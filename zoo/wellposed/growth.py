@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["Witness", "witness"]
 
 SHARPNESS = (2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
-LASTING = 2 / 3  # of the gain of the doubling before
-FLAT = 0.1  # nats per doubling of the sharpness, of all data together
+LASTING = 2 / 3  # share of the previous doubling's gain
+FLAT = 0.1  # nats per doubling of the sharpness, over all data
 
 
 @dataclass(frozen=True)
@@ -36,16 +36,14 @@ class Witness:
     Attributes:
         pair: the name of the pair.
         path: what the path does, in words.
-        needs: what the architecture has to have for it, beyond what the pair has; empty if it has it.
+        needs: what the path needs from the architecture beyond the pair's own; empty if nothing.
         sharpness: a, how far along the path, (A,).
-        log_likelihood: log p(X) of the whole data set there, in nats and in the units as loaded, (A,).
-        elbo: a lower bound of it there, whose encoder is Gaussian, for a path that collapses onto one datum; empty for
-            the others. The KL term costs each of the other data about log 2a.
-        penalized: log p(X) + log p(theta) there, for a pair with a prior on its parameters; empty without.
-        bound: the least upper bound known for log p(X), infinite if there is none.
-        formula: that bound per datum, as the card has it.
-        steered: log p of what is steered: of the one datum of a collapse, for of every other log p(x) has a floor, half
-            of what it is elsewhere; of the whole data set on other paths, (A,).
+        log_likelihood: log p(X) of the whole data set there, in nats, in the units as loaded, (A,). elbo: a lower bound
+        on it with a Gaussian encoder, for a path that collapses onto one datum; empty for others. The KL term costs
+        each of the other data about log 2a. penalized: log p(X) + log p(theta) there, for a pair with a prior on its
+        parameters; otherwise empty. bound: the least known upper bound on log p(X), infinite if there is none. formula:
+        that bound per datum, as on the card. steered: log p of the steered data, (A,): the one datum of a collapse,
+        since every other p(x) is at least half of what it is elsewhere; the whole data set on other paths.
     """
 
     pair: str
@@ -61,17 +59,16 @@ class Witness:
 
     @property
     def grows(self) -> bool:
-        """Whether the last doubling of the sharpness still gains, and not much less than the one before.
+        """Whether the last doubling of the sharpness still gains, and not much less than the previous one.
 
-        Where there is no end it gains more each time, or as much where the growth is logarithmic; under a bound, less
-        and less.
+        Without a bound the gain rises each time, or stays equal if growth is logarithmic; under a bound it shrinks.
         """
         before, last = self._gains[-2:]
         return bool(last > max(LASTING * before, FLAT))
 
     @property
     def gain(self) -> float:
-        """What the last doubling of the sharpness gains of what is steered, in nats."""
+        """What the steered data gain in the last doubling of the sharpness, in nats."""
         return float(self._gains[-1])
 
     @property
@@ -90,27 +87,26 @@ class Witness:
 def witness(pair: Pair, x: ArrayLike, sharpness: tuple[float, ...] = SHARPNESS) -> Witness:
     r"""A path of parameters that shows whether the likelihood of x is bounded.
 
-    Along it the outputs h of the decoder go to what raises the likelihood of one datum most, on half of the prior's
-    mass,
+    Along it the decoder's outputs h move to what raises the likelihood of one datum most, on half of the prior's mass,
 
     .. math:: h(z) = \arg\max_{|h|_\infty \le a} \log p(x_1 \mid h) \text{ where } z_1 < 0, \text{ else } 0,
               \qquad a \to \infty
 
-    which is Theorem 1 of Mattei & Frellsen (2018), https://arxiv.org/abs/1802.04826, where they are a mean and a log
-    variance. Where all data share parameters, such as one variance, these are steered with outputs that pass through
-    all values of one column, or every datum (Dai et al. 2018, https://arxiv.org/abs/1706.05148). The first of these
-    paths that grows is the witness. A mixture puts one component on one datum, a linear decoder spans the data. The
-    decoder depends on one latent direction alone, so that log p(x) is an integral over it, taken by Gauss-Legendre
-    quadrature in double precision: no encoder, no sampling, no hope.
+    which is Theorem 1 of Mattei & Frellsen (2018), https://arxiv.org/abs/1802.04826, if the outputs are a mean and a
+    log variance. If all data share parameters, such as one variance, these are steered together with outputs that pass
+    through all values of one column, or every datum (Dai et al. 2018, https://arxiv.org/abs/1706.05148). The first of
+    these paths that grows is the witness. A mixture puts one component on one datum; a linear decoder spans the data.
+    The decoder depends on a single latent direction, so log p(x) is an integral over it, computed by Gauss-Legendre
+    quadrature in double precision: no encoder and no sampling.
 
     Args:
-        pair: from :func:`zoo.create`; its weights are left as they are.
+        pair: from :func:`zoo.create`; its weights are not changed.
         x: data in the units as loaded, shape (N, D).
-        sharpness: a, how far from their start outputs and shared parameters may go; at least three, rising.
+        sharpness: a, how far outputs and shared parameters may go from their start; at least three, increasing.
 
     Raises:
-        OptionError: data with gaps, or a sharpness that is not positive and rising.
-        Unknown: a model without a decoder whose outputs could be steered, or whose prior is not the standard normal and
+        OptionError: data with gaps, or a sharpness that is not positive and increasing.
+        Unknown: a model without a decoder whose outputs could be steered, or whose prior is not standard normal and
             cannot be made so; data at which its density is 0 or infinite.
 
     >>> import zoo
@@ -126,7 +122,7 @@ def witness(pair: Pair, x: ArrayLike, sharpness: tuple[float, ...] = SHARPNESS) 
     except (TypeError, ValueError):
         grid = np.zeros(1)
     if not (grid.size > 2 and np.isfinite(grid).all() and grid[0] > 0 and (np.diff(grid) > 0).all()):
-        raise OptionError(f"sharpness={sharpness!r}; give at least three positive numbers that rise.")
+        raise OptionError(f"sharpness={sharpness!r}; give at least three increasing positive numbers.")
     model = copy.deepcopy(pair.model).double().eval()
     tried: list[Witness] = []
     with torch.no_grad(), pyro_context():
@@ -138,7 +134,7 @@ def witness(pair: Pair, x: ArrayLike, sharpness: tuple[float, ...] = SHARPNESS) 
 
 
 def _followed(pair: Pair, path: Path, rows: Tensor, grid: NDArray[np.float64]) -> Witness:
-    """What the likelihood does along a path."""
+    """How the likelihood behaves along a path."""
     volume = len(rows) * pair.view.log_volume
     likelihood, steered, lower, penalized = [], [], [], []
     for a in grid.tolist():
@@ -147,7 +143,7 @@ def _followed(pair: Pair, path: Path, rows: Tensor, grid: NDArray[np.float64]) -
         likelihood.append(float(of_rows.sum()))
         steered.append(float(of_rows[0]) if path.description == COLLAPSE else likelihood[-1])
         if not math.isfinite(likelihood[-1]):
-            raise Unknown(f"log p(X) is {likelihood[-1]:g} on its path: there are values at which the density is so")
+            raise Unknown(f"log p(X) is {likelihood[-1]:g} on its path: some values have such a density")
         if path.description == COLLAPSE and pair.card.base_measure == "density":
             lower.append(elbo(model, rows, steepness(a)) - volume)
         if hasattr(model, "log_prior"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from functools import singledispatch
 from typing import Any
 
@@ -20,22 +19,21 @@ from zoo.wellposed.paths import latent_site, latent_width, site
 
 __all__ = ["elbo", "log_likelihood"]
 
-REACH = 12.0  # the prior's mass beyond so many standard deviations is below 1e-32
+REACH = 12.0  # standard deviations: the prior's mass beyond is below 1e-32
 PANEL_NODES = 12
-PRIOR_POINTS = 64  # at which a prior's density is held against the standard normal one
+PRIOR_POINTS = 64  # points at which a prior's density is compared with the standard normal's
 
 
 @singledispatch
 def log_likelihood(model: Any, x: Tensor, positions: Tensor) -> Tensor:
-    """Log p(x) of each datum, (N,), of a model whose decoder looks at the first latent alone, and steps at positions.
+    """Log p(x) of each datum, (N,), if the decoder depends only on the first latent, with steps at positions.
 
     Raises:
-        Unknown: the prior of its latents is not the standard normal one.
+        Unknown: the prior of its latents is not standard normal.
     """
     _check_prior(model, x)
     nodes, log_weights = _quadrature(positions)
-    of_blocks = _log_probs(_along(model, nodes, x), x, len(nodes))
-    return torch.cat([(log_p + log_weights).logsumexp(1) for log_p in of_blocks])
+    return (_log_probs(model, nodes, x) + log_weights).logsumexp(1)
 
 
 @log_likelihood.register
@@ -52,32 +50,38 @@ def _(model: models.LinearGaussian, x: Tensor, positions: Tensor) -> Tensor:  # 
 
 
 def _along(model: Any, nodes: Tensor, x: Tensor) -> Any:
-    """p(x | z) at values of the first latent, (M,), the others being 0."""
+    """p(x | z) at values of the first latent, (M,), with the others at 0."""
     z = torch.zeros(len(nodes), latent_width(model, x), dtype=torch.float64)
     z[:, 0] = nodes
     return site(model, z, x[:1].expand(len(nodes), -1))
 
 
-def _log_probs(fn: Any, x: Tensor, nodes: int) -> Iterator[Tensor]:
-    """Log p(x | z) of some data at a time at all values of z, (B, M)."""
-    return (fn.log_prob(rows[:, None]) for rows in inference.row_blocks(x, nodes * x.shape[1]))
+def _log_probs(model: Any, nodes: Tensor, x: Tensor) -> Tensor:
+    """Log p(x | z) of each datum at values of the first latent, (N, M), some of both at a time."""
+    widest = max([x.shape[1], *(size for parameter in model.parameters() for size in parameter.shape)])
+    blocks = inference.row_blocks(nodes, widest)
+    return torch.cat([_of_some(_along(model, some, x), x, len(some)) for some in blocks], dim=1)
+
+
+def _of_some(fn: Any, x: Tensor, nodes: int) -> Tensor:
+    return torch.cat([fn.log_prob(rows[:, None]) for rows in inference.row_blocks(x, nodes * x.shape[1])])
 
 
 def _check_prior(model: nn.Module, x: Tensor) -> None:
-    """Raise Unknown unless z is standard normal, the prior over which a path is integrated."""
+    """Raise Unknown unless z is standard normal, since a path is integrated over that prior."""
     fn = latent_site(model, x)["fn"]
     with seeded(0):
         z = 3 * torch.randn(PRIOR_POINTS, 1, *fn.event_shape, dtype=x.dtype)
-    with known(f"the density of {name_of(fn)} at a point that it has not drawn"):
+    with known(f"the density of {name_of(fn)} at a point it has not drawn"):
         density = fn.log_prob(z)
     if not torch.allclose(density, dist.Normal(0.0, 1.0).log_prob(z).sum(-1).expand_as(density)):
-        raise Unknown(f"the path is integrated over a standard normal prior, and that of {type(model).__name__} is not")
+        raise Unknown(f"the path is integrated over a standard normal prior, and {type(model).__name__} has another")
 
 
 def elbo(model: Any, x: Tensor, steepness: float) -> float:
-    """The ELBO of all data on a path of collapse, q being N(-1, s^2) for the first datum, N(1, s^2) for the others.
+    """The ELBO of all data on a path of collapse, with q = N(-1, s^2) for the first datum and N(1, s^2) for the others.
 
-    Of a few s the best for each datum.
+    The best of a few s is taken for each datum.
     """
     first = [_gaussian_elbo(model, x[:1], -1.0, variance) for variance in (1.0, 0.25 / steepness)]
     rest = [_gaussian_elbo(model, x[1:], 1.0, 1 / (k * steepness)) for k in (4, 6, 10)] if len(x) > 1 else []
@@ -85,11 +89,10 @@ def elbo(model: Any, x: Tensor, steepness: float) -> float:
 
 
 def _gaussian_elbo(model: Any, x: Tensor, mean: float, variance: float) -> Tensor:
-    """E log p(x | z) - KL of each datum under q(z_1) = N(mean, variance), the other latents as in the prior."""
+    """E log p(x | z) - KL of each datum under q(z_1) = N(mean, variance), with the other latents from the prior."""
     deviation = variance**0.5
     nodes, log_weights = _quadrature(torch.tensor([-mean / deviation]))  # where the decoder's step is
-    of_blocks = _log_probs(_along(model, mean + deviation * nodes, x), x, len(nodes))
-    expected = torch.cat([log_p @ log_weights.exp() for log_p in of_blocks])
+    expected = _log_probs(model, mean + deviation * nodes, x) @ log_weights.exp()
     return expected - (variance + mean**2 - 1 - math.log(variance)) / 2
 
 

@@ -1,4 +1,4 @@
-"""How high a likelihood can go whose densities cannot be too narrow: the nonparametric ceiling."""
+"""How high a likelihood can go if its densities cannot be too narrow: the nonparametric ceiling."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ __all__ = ["Ceiling", "ceiling", "complete"]
 
 @dataclass(frozen=True)
 class Ceiling:
-    """How high the log likelihood of a whole data set can go whatever the decoder, in nats and units as loaded.
+    """How high the log likelihood of a data set can go with any decoder, in nats, in the units as loaded.
 
     Attributes:
         naive: every datum at the mode of the narrowest density, or at a mass of 1.
-        reached: what the best mixture of such densities or masses that was found reaches.
+        reached: the value of the best mixture of such densities or masses found.
         certified: no distribution of their centres can do better than this.
         atoms: how many centres that mixture has.
     """
@@ -59,14 +59,12 @@ class Kernel(NamedTuple):
 
 
 def complete(pair: Pair, x: ArrayLike) -> tuple[Pair, Tensor]:
-    """The pair as a model of complete data, and such data in its units."""
+    """The pair as a model of complete data, and complete data in its units."""
     if not isinstance(pair, Pair):
         raise OptionError(f"pair is a {type(pair).__name__}; create it first, with zoo.create.")
     rows = torch.as_tensor(pair.view.inward(pair.view.checked(x)))
     if rows.isnan().any():
-        raise OptionError(
-            "x has entries that were not observed, and a path or a ceiling is that of complete rows: leave others out."
-        )
+        raise OptionError("x has missing entries, and a path or a ceiling needs complete rows: leave the others out.")
     inner: Any = pair.model
     return (replace(pair, model=inner.model) if isinstance(inner, Observed) else pair), rows
 
@@ -82,17 +80,17 @@ def ceiling(pair: Pair, x: ArrayLike, *, iterations: int = 500, tolerance: float
 
     .. math:: \sup_{G'} \ell(G') \le \ell(G) + \max_\mu \sum_i \frac{p(x_i; \mu)}{f_G(x_i)} - n
 
-    the maximum being sought by mean shift from every datum. A mass that can be all on one row has the ceiling of the
-    data's own frequencies, in closed form:
+    with the maximum sought by mean shift from every datum. If a pair can put all of its mass on one row, the ceiling
+    is that of the data's own frequencies, in closed form:
 
     .. math:: \ell \le \sum_i \log \frac{n_i}{n}, \qquad n_i \text{ rows being equal to } x_i
 
-    Beside it the naive bound, -(nD/2) log 2 pi xi of normals. All are ceilings of the full sum over x, not of a
-    minibatch or a validation trace.
+    The naive bound is -(nD/2) log 2 pi xi for normals. All are ceilings of the full sum over x, not of a minibatch or a
+    validation trace.
 
     Args:
         pair: a pair with a floor or a fixed variance, or one of some masses.
-        x: data in the units as loaded, shape (N, D). Memory: some matrices of N x N.
+        x: data in the units as loaded, shape (N, D). Memory: several N x N matrices.
         iterations: the most EM steps and mean shifts.
         tolerance: EM ends when a step gains less than this, in nats per datum.
 
@@ -144,8 +142,8 @@ def ceiling(pair: Pair, x: ArrayLike, *, iterations: int = 500, tolerance: float
 def narrowest(model: Any) -> Kernel | None:
     """The narrowest p(x | z) of a model, in its units; None where all mass can be on any one row."""
     raise OptionError(
-        f"no ceiling is computed for {type(model).__name__}: it is one of normal densities with a fixed variance or a "
-        "floor, also of logarithms, and of some masses."
+        f"no ceiling is computed for {type(model).__name__}: it needs normal densities with a fixed variance or a "
+        "floor, also of logarithms, or certain masses."
     )
 
 

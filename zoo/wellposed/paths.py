@@ -1,4 +1,4 @@
-"""Paths of parameters along which a likelihood rises as far as it can: steered outputs, and a few by hand."""
+"""Paths of parameters along which a likelihood rises as far as it can: steered outputs, and a few made by hand."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ THROUGH_ALL = "the outputs pass through every datum, and what all data share fol
 ON_A_SURFACE = "the latents span the data's principal directions while the variance around them vanishes"
 ON_ONE = "one component shrinks onto one datum"
 
-NEAR = 8.0  # the box in which outputs are steered first, where curvatures are still moderate
+NEAR = 8.0  # the box in which outputs are steered first, with moderate curvatures
 UPHILL, FURTHER, POLISHED = 150, 30, 3  # steps
 
 
@@ -40,7 +40,7 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True)
 class Path:
-    """What it does, what it needs beyond what the model has, in words, and where it is at a sharpness."""
+    """What a path does and needs beyond the model, in words, and the model at a given sharpness."""
 
     description: str
     needs: str
@@ -49,13 +49,13 @@ class Path:
 
 @singledispatch
 def paths(model: Any, x: Tensor) -> Iterator[Path]:
-    """Paths of a model for data x (N, D) in its units, of which the first that grows is a witness.
+    """Paths of a model for data x (N, D) in its units; the first that grows is a witness.
 
-    Of a model with a ``decoder`` its outputs, the parameters of p(x | z), are steered towards what raises that. A prior
-    that can be the standard normal one (its method ``standardise``) is.
+    If a model has a ``decoder``, its outputs, the parameters of p(x | z), are steered to raise it. A prior that can be
+    made standard normal (by its method ``standardise``) is.
 
     Raises:
-        Unknown: the model has none.
+        Unknown: the model has no decoder.
     """
     decoder = getattr(model, "decoder", None)
     if not isinstance(decoder, nn.Module):
@@ -83,7 +83,7 @@ def _by_outputs(model: Any, decoder: nn.Module, x: Tensor) -> Iterator[Path]:
 
 
 def _collapse(model: Any, target: Tensor) -> Callable[[float], Point]:
-    """Outputs as good as they get for one datum where z_1 < 0, and none elsewhere."""
+    """The best outputs for one datum where z_1 < 0, and the start elsewhere."""
     steered = _Steered(model, target)
 
     def at(sharpness: float) -> Point:
@@ -96,26 +96,26 @@ def _collapse(model: Any, target: Tensor) -> Callable[[float], Point]:
 
 
 def _through(model: Any, targets: Tensor, counts: Tensor, column: int | None = None) -> Callable[[float], Point]:
-    """Outputs as good as they get for each target on its share of z, with what all data share steered, too."""
+    """The best outputs for each target on its share of z, with shared parameters steered too."""
     steered = _Steered(model, targets, column, shared=True)
     positions = torch.special.ndtri((counts.cumsum(0)[:-1] / counts.sum()).double())
     return lambda sharpness: _stepping(steered.model, steered.uphill(sharpness), positions, sharpness, steered.width)
 
 
 def _stepping(model: Any, levels: Tensor, positions: Tensor, sharpness: float, width: int) -> Point:
-    # steps that narrow faster than outputs move apart, so that what lies between two levels soon counts for nothing
+    # steps narrow faster than outputs move apart, so what lies between two levels soon counts for nothing
     model = copy.deepcopy(model)
     model.decoder = Stepping(levels, positions, steepness(sharpness) * len(positions), width)
     return Point(model, model.decoder.positions)
 
 
 def steepness(sharpness: float) -> float:
-    """How steep the one step of a collapse is; each of more steps is as many times steeper."""
+    """How steep the single step of a collapse is; each of n steps is n times as steep."""
     return sharpness**2
 
 
 def _shared(model: Any) -> list[Tensor]:
-    """What p(x | z) depends on beside the decoder's outputs: parameters, and what is settled from all data."""
+    """What p(x | z) depends on besides the decoder's outputs: parameters, and buffers settled from all data."""
     own = [p for name, p in model.named_parameters() if not name.startswith(("decoder.", "prior."))]
     return own + [getattr(part, name) for part in model.modules() for name in getattr(part, "settled", ())]
 
@@ -132,15 +132,15 @@ def latent_width(model: Any, x: Tensor) -> int:
 
 
 def site(model: Any, z: Tensor, x: Tensor) -> Any:
-    """p(x | z) as the model has it for latents z (M, L) and data of the shape of x (M, D)."""
-    if type(model).forward is models.VAE.forward:  # whose site x is just that, and a path asks a thousand times
+    """The model's p(x | z) for latents z (M, L) and data with the shape of x (M, D)."""
+    if type(model).forward is models.VAE.forward:  # its site x is exactly this, and a path asks for it a thousand times
         return model.likelihood(z)
     with seeded(0):
         return poutine.trace(poutine.condition(model, {"z": z})).get_trace(x).nodes["x"]["fn"]
 
 
 class Given(nn.Module):
-    """A decoder that gives numbers (M, ...) for M latents, whatever they are."""
+    """A decoder that gives fixed numbers (M, ...) for M latents, whatever their values."""
 
     def __init__(self, numbers: Tensor) -> None:
         super().__init__()
@@ -152,13 +152,13 @@ class Given(nn.Module):
 
 
 class _Steered:
-    """A model whose decoder gives numbers (M, ...) for M targets (M, D), to be steered uphill.
+    """A model whose decoder gives numbers (M, ...) for M targets (M, D), which are steered uphill.
 
     Args:
-        model: it has been started from the data, so that 0 is where its outputs start.
-        targets: what is to become likely.
-        column: the one column of them that is, if not all.
-        shared: whether what all data share is steered with the numbers.
+        model: initialised from the data, so that its outputs start at 0.
+        targets: the data to make likely.
+        column: the single column of them to make likely, if not all.
+        shared: whether shared parameters are steered with the numbers.
     """
 
     def __init__(self, model: Any, targets: Tensor, column: int | None = None, *, shared: bool = False) -> None:
@@ -173,11 +173,11 @@ class _Steered:
         self.near = [part.clone() for part in self.moving]
 
     def uphill(self, sharpness: float) -> Tensor:
-        """The best numbers (M, ...) at most ``sharpness`` from 0; what is shared is as far from where it was."""
+        """The best numbers (M, ...) at most ``sharpness`` from 0; shared parameters move at most as far."""
         ends = []
         further = max(1.0, sharpness / NEAR)
-        # what ended at the edge is put at the new one, and the rest moves in steps as small as in the end; or all are
-        # put as much further, and move in large ones: two outputs of which the ratio counts rise together
+        # either what ended at the edge starts at the new edge and the rest moves in small steps, or all are scaled up
+        # and move in large steps, since two outputs whose ratio counts rise together
         for steps, least in ((self.steps, NEAR), (None, 0.0)):
             for part, near, middle in zip(self.moving, self.near, self.middles, strict=True):
                 moved = (near - middle).abs() >= least
@@ -198,7 +198,7 @@ class _Steered:
         return each.sum()
 
     def _look_at_the_targets(self) -> None:
-        """Put an output there where that is uphill: a location has to be exact in the end."""
+        """Set an output to the target where that is uphill: a location has to be exact in the end."""
         numbers = self.given.numbers
         for row in numbers.unbind(1) if numbers.shape[2:] == self.targets.shape[1:] else ():
             before, old = self.height(), row.clone()
@@ -207,9 +207,9 @@ class _Steered:
                 row.copy_(old)
 
     def _climb(self, radius: float, rounds: int, steps: Any = None) -> Any:
-        """By the signs of the gradient, since its size knows no bounds, and by Newton's steps, for locations.
+        """Climb by the signs of the gradient, since its size is unbounded, and by Newton's steps, for locations.
 
-        Starts with these steps, and gives back the last ones.
+        Starts with these step sizes, and returns the last ones.
         """
         for part in self.moving:
             part.requires_grad_()
@@ -229,7 +229,7 @@ class _Steered:
         return optimiser.state_dict()
 
     def _polish(self, radius: float) -> None:
-        """Newton's steps for each number by itself, as far as they make its slope less steep."""
+        """Newton's steps for each number separately, as long as they reduce its slope."""
         for _ in range(POLISHED):
             before = [part.detach().clone() for part in self.moving]
             slopes, bends = _slopes_and_bends(self.height, self.moving)
@@ -246,17 +246,17 @@ class _Steered:
 
 
 def _slopes(height: Callable[[], Tensor], moving: list[Tensor]) -> list[Tensor]:
-    """The derivatives of a height, 0 where they are not numbers."""
+    """The derivatives of a height, 0 where they are NaN."""
     with torch.enable_grad():
         value = height()
-        if not value.requires_grad:  # as of a likelihood that the decoder has no say in
+        if not value.requires_grad:  # the likelihood does not depend on the decoder
             return [torch.zeros_like(part) for part in moving]
         slopes = torch.autograd.grad(value, moving, allow_unused=True, materialize_grads=True)
     return [slope.nan_to_num(0.0) for slope in slopes]
 
 
 def _slopes_and_bends(height: Callable[[], Tensor], moving: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    """The same, and the second derivatives of each number, as if no other moved it."""
+    """The same, and the second derivative with respect to each number alone."""
     bends = []
     with torch.enable_grad():
         value = height()
@@ -274,10 +274,10 @@ def _slopes_and_bends(height: Callable[[], Tensor], moving: list[Tensor]) -> tup
 
 
 class Stepping(nn.Module):
-    """A decoder whose outputs are in turn each of some levels, as the first latent rises.
+    """A decoder whose outputs pass through several levels in turn as the first latent rises.
 
-    A perceptron with a hidden unit of tanh for each step, whose parameters it has; its outputs are worked
-    out from the nearest level, exact wherever z is far from a step.
+    It stands for a perceptron with one tanh hidden unit per step, whose parameters it has; outputs are computed
+    from the nearest level, so they are exact wherever z is far from a step.
 
     Args:
         levels: the outputs, (P + 1, ...).
@@ -306,12 +306,12 @@ class Stepping(nn.Module):
 
 
 def _needs(decoder: nn.Module, steps: int) -> str:
-    """What a decoder has to have for so many steps, if it has less, or has another form than a perceptron's."""
+    """What a decoder needs for this many steps, if it has less or is not a perceptron."""
     layers = list(decoder.modules())
     linear = [layer for layer in layers if isinstance(layer, nn.Linear)]
     odd = [layer for layer in layers if next(layer.parameters(recurse=False), None) is not None]
     if len(linear) < 2 or len(odd) > len(linear):
-        return "a decoder that can take these outputs; whether this one can was not worked out"
+        return "a decoder that can produce these outputs; whether this one can was not checked"
     units = max(1, steps) * (1 if any(isinstance(layer, nn.Tanh) for layer in layers) else 2)
     width = min(layer.out_features for layer in linear[:-1])
     return "" if width >= units else f"{units} units in each hidden layer for these rows, and has {width}"
@@ -322,7 +322,7 @@ def _needs(decoder: nn.Module, steps: int) -> str:
 
 @paths.register
 def _(model: models.TwoStage, x: Tensor) -> Iterator[Path]:
-    """Those of the first stage, z being standard normal whatever u is."""
+    """The paths of the first stage, with z standard normal for any u."""
     plain = copy.deepcopy(model)
     for parameter in plain.second.parameters():
         parameter.zero_()
