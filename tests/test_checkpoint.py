@@ -13,6 +13,7 @@ from programs import break_at, forked
 
 import zoo
 from zoo.checkpoint import FIT, Checkpoint
+from zoo.engine import Engine
 from zoo.errors import DivergenceWarning, OptionError, RunError
 
 PAIRS = ["gaussian-constrained", "gmm", "gaussian-shared"]
@@ -221,10 +222,17 @@ def test_an_interruption_leaves_the_run_as_it_stood(mode, iris, tmp_path, monkey
     assert not (tmp_path / "run" / "so-far").exists()
 
 
+def train_and_wait(*arguments, **how):
+    """Train, in a process of its own, until somebody ends it: step 60 takes a minute."""
+    step = Engine.step
+    Engine.step = lambda self, at: (time.sleep(60 * (at == 60)), step(self, at))[1]
+    zoo.fit(*arguments, **how)
+
+
 @pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGINT])
 def test_a_process_that_was_killed_loses_nothing(kind, iris, tmp_path):
     pair, how = zoo.create("gaussian-constrained", iris), HOW | {"steps": 100}
-    victim = forked(zoo.fit, pair, iris, checkpoint=tmp_path / "run", checkpoint_every=5, **how)
+    victim = forked(train_and_wait, pair, iris, checkpoint=tmp_path / "run", checkpoint_every=5, **how)
     while len(list((tmp_path / "run").glob("state-*"))) < 2 and victim.is_alive():
         time.sleep(0.001)
     os.kill(victim.pid, kind)
