@@ -355,7 +355,7 @@ def test_part_by_name():
             r"column 'x0' holds dates or times.*drop=\['x0'\] \(--drop x0\)",
         ),
         ([["1,5", "2"]] * 4, "column 'x0', row 0.*'1,5' is not a number but one with a decimal comma.*; write 1.5"),
-        ([[1, 2], [3]], "rows of x do not make an array"),
+        ([[1, 2], [3]], "rows of x do not form an array"),
     ],
 )
 def test_what_is_no_table_of_numbers_is_told_by_name(x, match):

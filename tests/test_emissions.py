@@ -429,7 +429,7 @@ def of_laplace(kind):
     ("kind", "said"),
     [
         (Heavy, r"the masses of all cells of a column add up to 1\.1"),
-        (Light, r"the masses of the cells that draws are in add up to 0\.(9|89)"),
+        (Light, r"the masses of the cells that contain draws add up to 0\.(9|89)"),
     ],
 )
 def test_cells_that_do_not_add_up_to_one_fail_the_kit(catalogue, kind, said):

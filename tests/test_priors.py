@@ -178,7 +178,7 @@ def test_a_subclass_may_have_a_method_prior_but_not_be_given_another():
     model = Wide(network, 2, FixedNormal(1.0))
     assert (model.prior(torch.zeros(1, 3)).stddev == 2).all()
     model.initialise(torch.zeros(4, 3))
-    with pytest.raises(TypeError, match=r"Wide has a prior\(x\) of its own"):
+    with pytest.raises(TypeError, match=r"Wide has its own prior\(x\)"):
         Wide(network, 2, FixedNormal(1.0), StandardNormal(2))
 
 

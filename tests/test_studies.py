@@ -217,7 +217,7 @@ def test_an_interruption_stops_the_workers_and_loses_nothing(tmp_path):
     os.killpg(running.pid, signal.SIGINT)
     running.join(60)
     assert running.exitcode == 130
-    assert "--resume` continues" in said.read_text()
+    assert "To continue, add --resume to the same command" in said.read_text()
     states = {*place.glob("*/state-*")}
     assert states
     time.sleep(0.5)
