@@ -224,6 +224,7 @@ def test_an_interruption_leaves_the_run_as_it_stood(mode, iris, tmp_path, monkey
 
 def train_and_wait(*arguments, **how):
     """Train, in a process of its own, until somebody ends it: step 60 takes a minute."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started the tests without it
     step = Engine.step
     Engine.step = lambda self, at: (time.sleep(60 * (at == 60)), step(self, at))[1]
     zoo.fit(*arguments, **how)
