@@ -68,14 +68,14 @@ class Card:
             training "objective".
         guide: the default guide, by a registered name or one of its own.
         objective: the default objective; the weights kept have the best validation ELBO, whatever the objective.
-            learning_rate: Adam's default step size.
+        learning_rate: Adam's default step size.
         remedies: for an unbounded pair, the names of pairs that cure it.
         in_scaled_units: a variance that all columns share, in words: scaling each column by itself gives a different
-        model than scaling all alike. Empty if each column has its own variance; a floor or a range of variances
+            model than scaling all alike. Empty if each column has its own variance; a floor or a range of variances
             is an option, which reports give in both units.
-            presets: options of published systems, by name.
+        presets: options of published systems, by name.
         unknown: questions the pair, or one of its options, cannot answer, by their names in
-        :func:`zoo.testing.check_pair`.
+            :func:`zoo.testing.check_pair`.
     """
 
     name: str

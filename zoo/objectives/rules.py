@@ -157,7 +157,7 @@ class Split:
     .. math:: E_{q(z \mid x)} \left[ \log N(x; \mu, s^2 I) + \sum_j \log t_{2 \alpha_j}(x_j; \bar\mu_j,
               \sqrt{\beta_j / \alpha_j}) \right] - KL, \qquad \bar\mu \text{ being } \mu \text{ held fixed}
 
-    For :class:`~zoo.models.emissions.GammaPrecision` columns, a variance whose inverse is gamma-distributed, on a
+    For ``GammaPrecision`` columns, a variance whose inverse is gamma-distributed, on a
     :class:`~zoo.networks.FaithfulDecoder`, whose alpha and beta move no parameter that the mean or the encoder has. In
     the paper the mean is trained first and the rest after it, with the mean held fixed: as neither moves the other's
     parameters, both are done in every step here. The terms named after the ELBO are those of the density.
@@ -263,7 +263,7 @@ class VariationalVariance:
     For a likelihood of Student-t columns, the result of integrating out the precisions: 2 alpha degrees of freedom, a
     scale of sqrt(beta / alpha). The terms named after the ELBO are those of that density.
     Bounded through the second divergence if the prior is fixed. V3AE with the prior "Gamma", or with the model's own
-    ``log_precision_prior`` (:class:`~zoo.models.PrecisionVAE`), by one draw of the precisions: Stirn & Knowles (2020),
+    ``log_precision_prior`` (``zoo.models.PrecisionVAE``), by one draw of the precisions: Stirn & Knowles (2020),
     https://arxiv.org/abs/2006.04910
 
     Args:

@@ -38,12 +38,14 @@ class Witness:
         path: what the path does, in words.
         needs: what the path needs from the architecture beyond the pair's own; empty if nothing.
         sharpness: a, how far along the path, (A,).
-        log_likelihood: log p(X) of the whole data set there, in nats, in the units as loaded, (A,). elbo: a lower bound
-        on it with a Gaussian encoder, for a path that collapses onto one datum; empty for others. The KL term costs
-        each of the other data about log 2a. penalized: log p(X) + log p(theta) there, for a pair with a prior on its
-        parameters; otherwise empty. bound: the least known upper bound on log p(X), infinite if there is none. formula:
-        that bound per datum, as on the card. steered: log p of the steered data, (A,): the one datum of a collapse,
-        since every other p(x) is at least half of what it is elsewhere; the whole data set on other paths.
+        log_likelihood: log p(X) of the whole data set there, in nats, in the units as loaded, (A,).
+        elbo: a lower bound on it with a Gaussian encoder, for a path that collapses onto one datum; empty for others.
+            The KL term costs each of the other data about log 2a.
+        penalized: log p(X) + log p(theta) there, for a pair with a prior on its parameters; otherwise empty.
+        bound: the least known upper bound on log p(X), infinite if there is none.
+        formula: that bound per datum, as on the card.
+        steered: log p of the steered data, (A,): the one datum of a collapse, since every other p(x) is at least half
+            of what it is elsewhere; the whole data set on other paths.
     """
 
     pair: str
