@@ -93,7 +93,7 @@ def locked(path: Path, purpose: str = "") -> Iterator[None]:
         lock.release()
 
 
-HOLES = 2**26  # bytes by which a process may grow before freed memory is returned
+HOLES = 2**28  # bytes by which a process may grow before freed memory is returned
 _GROWN_FROM = [0]  # its size in bytes when that was last done
 
 

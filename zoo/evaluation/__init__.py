@@ -75,7 +75,7 @@ def evaluate(
     order: all or, beyond ten million numbers of latents or four million of predictions, a random subset, as
     ``attrs["note"]`` says. ``reconstruction`` covers the first of those.
 
-    Memory: about 300 MiB besides the result and the scored rows in single precision (twice if they are dequantized),
+    Memory: about 500 MiB besides the result and the scored rows in single precision (twice if they are dequantized),
     whatever N, K, D and the number of levels, as long as a decoder takes at most a million numbers per draw of a datum.
 
     Raises:
