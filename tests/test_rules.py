@@ -60,6 +60,15 @@ def plugged(model, guide, x):
     return fn.mean.numpy(), fn.variance.numpy(), fn
 
 
+class MeanOnly(torch.nn.Module):
+    def __init__(self, decoder):
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, z):
+        return self.decoder(z)[..., :1, :]
+
+
 def test_faithful_is_the_sum_of_two_densities(data):
     pair, x = small("gaussian-faithful", data)
     total, terms = value(Faithful(), pair.model, pair.guide, x)
@@ -72,14 +81,6 @@ def test_a_faithful_mean_learns_as_under_a_fixed_variance(data):
     """Every parameter but the variance's own row has the gradient that a variance of 1 gives it."""
     pair, x = small("gaussian-faithful", data)
     ours = gradients(Faithful(), pair.model, pair.guide, x)
-
-    class MeanOnly(torch.nn.Module):
-        def __init__(self, decoder):
-            super().__init__()
-            self.decoder = decoder
-
-        def forward(self, z):
-            return self.decoder(z)[..., :1, :]
 
     plain = VAE(MeanOnly(pair.model.decoder), 2, FixedNormal(1.0)).double()
     theirs = gradients(ELBO(), plain, pair.guide, x)
@@ -101,14 +102,6 @@ def test_split_is_a_normal_and_a_students_t_that_leaves_the_mean_alone(data):
     rest = stats.t.logpdf(x, each.df, each.loc, each.scale)
     expected = (stats.norm.logpdf(x, each.loc, 0.5) + rest).sum(1).mean() - terms.kl.item()
     assert total.item() == pytest.approx(expected)
-
-    class MeanOnly(torch.nn.Module):
-        def __init__(self, decoder):
-            super().__init__()
-            self.decoder = decoder
-
-        def forward(self, z):
-            return self.decoder(z)[..., :1, :]
 
     plain = VAE(MeanOnly(pair.model.decoder), 2, FixedNormal(0.5)).double()
     ours, theirs = gradients(rule, pair.model, pair.guide, x), gradients(ELBO(), plain, pair.guide, x)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from zoo.data import Data
+    from zoo.models import Emission
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,9 @@ class PrecisionOptions(VAEOptions):
 )
 def gaussian_faithful(data: Data, options: FaithfulOptions) -> tuple[nn.Module, nn.Module]:
     """A VAE of LearnedNormal columns, with a FaithfulDecoder."""
-    from zoo.models import VAE
     from zoo.models.emissions import LearnedNormal
-    from zoo.networks import FaithfulDecoder
 
-    network: Any = decoder(data, options, LearnedNormal.outputs)
-    return VAE(FaithfulDecoder(*network), options.latent_dim, LearnedNormal()), guide(data, options)
+    return _faithful(data, options, LearnedNormal())
 
 
 @register(
@@ -72,12 +70,17 @@ def gaussian_faithful(data: Data, options: FaithfulOptions) -> tuple[nn.Module, 
 )
 def gaussian_split(data: Data, options: FaithfulOptions) -> tuple[nn.Module, nn.Module]:
     """A VAE of GammaPrecision columns, with a FaithfulDecoder."""
-    from zoo.models import VAE
     from zoo.models.emissions import GammaPrecision
+
+    return _faithful(data, options, GammaPrecision())
+
+
+def _faithful(data: Data, options: FaithfulOptions, emission: Emission) -> tuple[nn.Module, nn.Module]:
+    from zoo.models import VAE
     from zoo.networks import FaithfulDecoder
 
-    network: Any = decoder(data, options, GammaPrecision.outputs)
-    return VAE(FaithfulDecoder(*network), options.latent_dim, GammaPrecision()), guide(data, options)
+    network: Any = decoder(data, options, emission.outputs)
+    return VAE(FaithfulDecoder(*network), options.latent_dim, emission), guide(data, options)
 
 
 @register(
