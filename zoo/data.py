@@ -24,6 +24,7 @@ from zoo.splits import PARTS, Part, SplitChoice, split_rows
 from zoo.summaries import Moments
 from zoo.supports import SUPPORTS, Column, Support, common_support
 from zoo.tables import Rows, large, looked_at
+from zoo.words import few
 
 if TYPE_CHECKING:
     import pandas
@@ -243,7 +244,7 @@ class Data:
             recorded = tuple(replace(c, support="real", reason=f"{c.reason}, dequantized") for c in recorded)
             widths = sorted({f"{c.resolution:g}" for c in recorded})
             notes.append(
-                f"Dequantized with uniform noise of width {_few(widths)}: the log density is, in expectation, "
+                f"Dequantized with uniform noise of width {few(widths)}: the log density is, in expectation, "
                 "a lower bound on the log mass minus the logarithms of the widths (Theis et al. 2016)."
             )
         width = _resolutions(recorded)
@@ -513,10 +514,6 @@ def _checked(argument: str, value: Any, allowed: Sequence[str]) -> Any:
     return value
 
 
-def _few(names: Sequence[str], most: int = 8) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
 def _checked_names(told: Literal["label", "group"], names: Any, n: int) -> Array | None:
     if names is None:
         return None
@@ -575,7 +572,7 @@ def _refuse_unobserved(observed: Array, names: Sequence[str]) -> None:
     if never.any():
         told = np.array(names)[never].tolist()
         raise DataError(
-            f"no entry of {_few(told)} was observed in the training part: there is nothing to learn; leave "
+            f"no entry of {few(told)} was observed in the training part: there is nothing to learn; leave "
             f"{'it' if len(told) == 1 else 'them'} out with drop={told!r}"
         )
 
@@ -587,7 +584,7 @@ def _observed_rows(rows: dict[Part, Array], empty: Array) -> tuple[dict[Part, Ar
     kept = {part: index[~empty[index]] for part, index in rows.items()}
     if bare := [part for part, index in kept.items() if not len(index)]:
         raise DataError(f"no row of the {bare[0]} part has an observed entry")
-    which = _few([str(row) for row in np.flatnonzero(empty)])
+    which = few([str(row) for row in np.flatnonzero(empty)])
     told = (f"Row {which} has", "is") if empty.sum() == 1 else (f"Rows {which} have", "are")
     return kept, [f"{told[0]} no observed entry (counted from 0) and {told[1]} left out."]
 
@@ -698,11 +695,11 @@ def _constant_notes(columns: Sequence[Column], constant: Array, varying_in_test:
         if names:
             are, them = ("is", "it") if len(names) == 1 else ("are", "them")
             notes.append(
-                f"{len(names)} of {len(columns)} columns {are} constant in the training part ({_few(names)}): "
+                f"{len(names)} of {len(columns)} columns {are} constant in the training part ({few(names)}): "
                 f"{so.format(them)}."
             )
     if varying_in_test:
-        notes.append(f"Constant in training, but not in the test part: {_few(varying_in_test)}.")
+        notes.append(f"Constant in training, but not in the test part: {few(varying_in_test)}.")
     return notes
 
 
@@ -725,7 +722,7 @@ def _dependence_notes(columns: Sequence[str], found: Dependencies, most: int = 3
         notes.append(f"{told}: a learned variance can run away, since nothing is left over.")
     if len(found.sets) > most:
         more = [columns[j] for members, _ in found.sets[most:] for j in members]
-        notes.append(f"The same holds for {_few(more)}, in {len(found.sets) - most} more sets.")
+        notes.append(f"The same holds for {few(more)}, in {len(found.sets) - most} more sets.")
     return notes
 
 
@@ -741,7 +738,7 @@ def _nearly_notes(columns: Sequence[str], found: Dependencies, nearly: Dependenc
 
 
 def _listed(names: Sequence[str], most: int = 8) -> str:
-    return _few(names, most) if len(names) > most else f"{', '.join(names[:-1])} and {names[-1]}"
+    return few(names, most) if len(names) > most else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _sample_notes(some: int, rows: int, *found: Dependencies) -> list[str]:

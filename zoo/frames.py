@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from zoo.errors import DataError
-from zoo.schema import OPPOSITES, Raw, Refused, few, numbered, spellings
+from zoo.schema import OPPOSITES, Raw, Refused, numbered, spellings
 from zoo.supports import Column
+from zoo.words import few
 
 if TYPE_CHECKING:
     import pandas

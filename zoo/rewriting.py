@@ -14,9 +14,9 @@ from zoo.errors import DataError, RunError
 from zoo.frames import filled
 from zoo.imputation import SWEEPS
 from zoo.options import ImputationMethod
-from zoo.schema import few
 from zoo.sources import Layout, Raw, in_memory, read_source
 from zoo.supports import Column
+from zoo.words import few
 
 if TYPE_CHECKING:
     import pandas

@@ -18,6 +18,7 @@ from zoo.notation import NOTATIONS, notation
 from zoo.summaries import MOST_EXACT, Extent, Scan, Summary, is_date, scanned
 from zoo.supports import SUPPORTS, Column, ColumnSupport
 from zoo.tables import Rows, Source
+from zoo.words import few
 
 if TYPE_CHECKING:
     import pandas
@@ -28,7 +29,6 @@ __all__ = [
     "Refused",
     "Stored",
     "Table",
-    "few",
     "numbered",
     "read_table",
     "schema_frame",
@@ -652,11 +652,6 @@ def _integer_grid(x: Extent, most: int) -> tuple[float, ...] | None:
 
 
 # -- notes -------------------------------------------------------------------------------------------------------------
-
-
-def few(names: Sequence[str], most: int = 8) -> str:
-    """The first names, and how many more there are."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _missing_notes(summary: Summary, names: Sequence[str]) -> list[str]:

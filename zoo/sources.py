@@ -26,12 +26,13 @@ from zoo.dataframes import as_pandas
 from zoo.errors import DataError
 from zoo.notation import READ_CSV, notation
 from zoo.options import count, location
-from zoo.schema import NOTHING, TRUTHS, Refused, Stored, exact, few
+from zoo.schema import NOTHING, TRUTHS, Refused, Stored, exact
 from zoo.schema import Raw as Known
 from zoo.splits import SplitChoice
 from zoo.storage import check_memory, check_opens, check_packed, check_promise, free_memory, pieces, regular, unzipped
 from zoo.supports import Support
 from zoo.tables import InFile, Rows, Source, large, rows_at_once, unpacked
+from zoo.words import few
 
 __all__ = ["DataCall", "Layout", "Raw", "in_memory", "list_data", "load_data", "read_source"]
 

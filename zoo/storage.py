@@ -23,6 +23,7 @@ from typing import IO, TYPE_CHECKING, cast
 from filelock import FileLock, Timeout
 
 from zoo.errors import DataError, RunError
+from zoo.words import few
 
 if TYPE_CHECKING:
     import xarray
@@ -359,5 +360,4 @@ def _sync(folder: Path) -> None:
 def runs_within(path: Path) -> str:
     """A hint on runs in the folders of a place that is not a run itself; empty if there are none."""
     found = [place.parent for place in sorted(path.glob(f"*/{RECIPE}"))] if path.is_dir() else []
-    more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
-    return f"; the runs in it are {', '.join(map(str, found[:NAMED]))}{more}: choose one" if found else ""
+    return f"; the runs in it are {few([*map(str, found)], NAMED)}: choose one" if found else ""

@@ -6,10 +6,15 @@ from html import escape
 
 import numpy as np
 
-__all__ = ["html_facts", "listing", "nats", "places", "plus_minus", "scale"]
+__all__ = ["few", "html_facts", "listing", "nats", "places", "plus_minus", "scale"]
 
 FINEST = 3  # decimals: a thousandth of a nat is rounding
 HUGE = 1e6  # from here on a number is written as a power of ten
+
+
+def few(names: Sequence[str], most: int = 8) -> str:
+    """The first names, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def nats(value: float, decimals: int = 1) -> str:
