@@ -122,7 +122,7 @@ def killed_studies(folder: Path, kills: int, rng: random.Random) -> tuple[int, l
                 lost.append(f"{'/'.join(ways)}: {left.absent}")
             for run, of_one in zip(left.runs, whole.runs, strict=not left.absent):
                 here, there = zoo.load_run(run), zoo.load_run(of_one)
-                same = here.tree["heldout"].to_dataset().identical(there.tree["heldout"].to_dataset())
+                same = here.tree["heldout"].to_dataset().equals(there.tree["heldout"].to_dataset())
                 if here.differences(there) or not same:
                     lost.append(f"{run} has other bits than one process")
     return done, lost

@@ -271,7 +271,9 @@ def create(name: str, data: Data, *, guide: Any = None, prior: Any = None, **opt
         raise OptionError(f"{name}: {sorted(twice)[0]} is given twice, in the name and as an argument.")
     options = {**told, **beside}
     guide, prior = (options.pop(part, None) for part in ("guide", "prior"))
-    if of_name and guide is not None and guide != of_name:
+    if guide is not None and not isinstance(guide, str):
+        guide = GUIDES.spelled(guide)
+    if of_name and guide not in (None, of_name):
         raise OptionError(f"{name}: its guide is {of_name}, and guide={guide!r} is another: leave one out.")
     if "preset" in options:
         preset = options.pop("preset")
@@ -282,7 +284,7 @@ def create(name: str, data: Data, *, guide: Any = None, prior: Any = None, **opt
     _check_support(entry.card, data)
     OBJECTIVES.part(entry.card.objective)
     kind = options_of(name)
-    guide = of_name or guide or entry.card.guide
+    guide = of_name or (entry.card.guide if guide is None else guide)
     if of_name:  # the brackets after it hold options of pair and guide together
         own, others = {field.name for field in fields(kind)}, _options(guide)
         if unknown := [n for n in options if n not in own and n not in others]:
@@ -292,8 +294,9 @@ def create(name: str, data: Data, *, guide: Any = None, prior: Any = None, **opt
         of_guide = {n: options.pop(n) for n in [*options] if n not in own}
         guide = f"{guide}[{', '.join(f'{n}={v}' for n, v in of_guide.items())}]" if of_guide else guide
     guide = guide if guide == entry.card.guide else GUIDES.spelled(guide)
+    prior = None if prior is None else PRIORS.spelled(prior)
     chosen = checked(kind, options, entry.card.name)
-    model, guide_module, prior = _build(entry, data, chosen, guide, prior and PRIORS.spelled(prior), seed=0)
+    model, guide_module, prior = _build(entry, data, chosen, guide, prior, seed=0)
     return Pair(entry.card, chosen, guide, prior, data, model, guide_module)
 
 
