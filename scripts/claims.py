@@ -3,7 +3,7 @@
 python scripts/claims.py claims
 
 The question and its answers: https://stats.stackexchange.com/questions/373858. Every number on the page is computed in
-the run that writes it, in under ten minutes on two cores.
+the run that writes it, in about twenty minutes on one core.
 """
 
 from __future__ import annotations
@@ -495,7 +495,7 @@ def the_watch() -> tuple[str, list[tuple[object, ...]]]:
         f"In {seeds} seeds with a collapse planted or known the alarm rang in {rings}, a scale was still falling in "
         f"{fell}, and one of the two was so in {hits} (sensitivity {hits / seeds:.0%}). In {others} without one it "
         f"rang in {alarms}, a scale was still falling in {falls}, and one of the two was so in {either} (specificity "
-        f"{1 - either / others:.0%}). Shown: the cases with a collapse, and those others in which one was seen."
+        f"{1 - either / others:.1%}). Shown: the cases with a collapse, and those others in which one was seen."
     )
     return told, rows
 
