@@ -81,7 +81,7 @@ def variances(steps: int) -> list[Row]:
     plain, student, penalized, variational, pseudo, fixed, faithful = (error[name] for name in names)
     return [
         Row(
-            "Stirn & Knowles (2020): a gamma prior mends the mean",
+            "Stirn & Knowles (2020): a gamma prior improves the mean",
             "RMSE .25 plain, .13 MAP, .13 V3AE, .14 VBEM*",
             f"{plain:.3f} plain, {penalized:.3f} MAP, {variational:.3f} V3AE, {pseudo:.3f} VBEM*",
             max(penalized, variational, pseudo) < plain,
@@ -93,7 +93,7 @@ def variances(steps: int) -> list[Row]:
             seen[names[1]] > seen[names[3]] and student > variational,
         ),
         Row(
-            "Stirn et al. (2023): a faithful mean is that of squared error",
+            "Stirn et al. (2023): a faithful mean equals the mean under squared error",
             "RMSE .759 faithful, .759 squared error, 2.27 plain",
             f"{faithful:.3f} faithful, {fixed:.3f} squared error, {plain:.3f} plain",
             abs(faithful - fixed) < 0.05 * fixed and faithful < plain,
