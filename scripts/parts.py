@@ -34,8 +34,8 @@ from zoo.pairs import VAEOptions, guide
 NOISE = 0.2
 ROWS, NUTS_ROWS, GRID = 400, 6, 801
 GUIDES = {
-    "ring": ("mean-field", "full-rank", "mixture[components=32]", "iaf", "spline"),
-    "bumps": ("mean-field", "full-rank", "mixture[components=16]", "iaf", "spline"),
+    "ring": ("mean-field", "full-rank", "mixture[components=64]", "iaf", "spline"),
+    "bumps": ("mean-field", "full-rank", "mixture[components=16]", "iaf", "spline[bins=16]"),
 }
 NORMAL = ("mean-field", "full-rank")
 SEEN = {"ring": [2.0], "bumps": [1.0, 0.5]}

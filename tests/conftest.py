@@ -34,11 +34,11 @@ def iris():
 @pytest.fixture
 def short_rounds(monkeypatch):
     """Rounds of 5 steps, 10 and so on for steps="auto", and where each ends; only 0.3 nats are worth another."""
-    from zoo import fitting, rounds
+    from zoo import rounds, settings
 
     monkeypatch.setattr(rounds, "FIRST", 5)
     monkeypatch.setattr(rounds, "WORTH", 0.3)
-    monkeypatch.setattr(fitting, "AUTO_STEPS", 155)
+    monkeypatch.setattr(settings, "AUTO_STEPS", 155)
     return [5, 15, 35, 75, 155]
 
 

@@ -177,11 +177,11 @@ def test_every_validation_row_counts_alike(monkeypatch, iris):
 
 @pytest.mark.parametrize(("steps", "likely"), [(20, 20), (60, 60), ("auto", 7000)])
 def test_auto_asks_whether_compiling_pays_in_the_likely_steps(monkeypatch, steps, likely):
-    from zoo import engine, fitting
+    from zoo import engine, settings
 
     asked = []
     monkeypatch.setattr(engine, "compiling_pays", lambda _, times: bool(asked.append(times)))
-    monkeypatch.setattr(fitting.Settings, "most_steps", property(lambda _: 20))
+    monkeypatch.setattr(settings.Settings, "most_steps", property(lambda _: 20))
     data = zoo.load_data("iris")
     run = zoo.fit(zoo.create("gmm", data), data, seeds=2, steps=steps, **QUIET | {"compile": "auto"})
     assert asked == ([] if steps == 20 else [likely])
@@ -189,7 +189,7 @@ def test_auto_asks_whether_compiling_pays_in_the_likely_steps(monkeypatch, steps
 
 
 def test_every_round_runs_through_the_whole_schedule():
-    from zoo.fitting import Settings
+    from zoo.settings import Settings
 
     settings = Settings(steps="auto", learning_rate=0.5, warmup=1500)
     rates = np.array([settings.at(step)[0] for step in range(7000)])
@@ -237,10 +237,10 @@ def test_a_bound_ends_what_does_not_settle(pair, iris, short_rounds, monkeypatch
 
 
 def test_a_seed_that_ran_away_goes_on_to_the_end_of_its_round_only(iris, monkeypatch):
-    from zoo import fitting, rounds
+    from zoo import fitting, rounds, settings
 
     monkeypatch.setattr(rounds, "FIRST", 400)
-    monkeypatch.setattr(fitting, "AUTO_STEPS", 500)
+    monkeypatch.setattr(settings, "AUTO_STEPS", 500)
     monkeypatch.setattr(fitting, "still_improving", lambda *elbo: np.ones(len(elbo[-1]), bool))
     data = zoo.Data.from_array(np.pad(iris.train.values, ((0, 0), (0, 20))), name="with constants")
     # which of the seeds run away differs between processors

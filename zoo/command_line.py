@@ -280,7 +280,7 @@ class Training:
 
     def settings(self, **otherwise: Any) -> dict[str, Any]:
         """All settings but the seeds, with these defaults, checked before any data are read."""
-        from zoo.fitting import checked_settings
+        from zoo.settings import checked_settings
 
         given = asdict(self) | {name: value for name, value in otherwise.items() if getattr(self, name) is None}
         settings = {name: value for name, value in given.items() if name not in ("seed", "seeds", "objective_set")}
@@ -980,7 +980,7 @@ class Fit:
 def _begun(place: Path, now: str | None) -> Fit:
     """The unfinished fit in a place."""
     from zoo.checkpoint import begun
-    from zoo.fitting import Settings
+    from zoo.settings import Settings
 
     fit, origin = begun(place)
     try:

@@ -6,7 +6,6 @@ import datetime
 import json
 import logging
 import math
-import operator
 import os
 import platform
 import signal
@@ -15,14 +14,13 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, fields, replace
 from importlib.metadata import version
-from typing import Annotated, Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
 import xarray
-from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor
 
 from zoo.batches import Resident, Streamed, Training
@@ -32,33 +30,29 @@ from zoo.checkpoint import SO_FAR, Checkpoint
 from zoo.checks import Check, OnCheck, Teller
 from zoo.data import Data
 from zoo.densities import column_scale
-from zoo.divergence import FALLING_CHECKS, Watch
-from zoo.engine import Engine, LinAlgError, Mode, Precision, State
+from zoo.divergence import Watch
+from zoo.engine import Engine, LinAlgError, Mode, State
 from zoo.errors import DataError, Diverged, DivergenceWarning, OptionError, RunError
 from zoo.graphs import measured_onednn_from
 from zoo.lenses import Gapped
 from zoo.objectives import terms, traces
-from zoo.options import MAX_SEED, MOST, MOST_SEEDS, checked, count, location, switch
+from zoo.options import count, location, switch
 from zoo.parts import OBJECTIVES
 from zoo.plugins import PACKAGE
 from zoo.portions import DividedEngine
 from zoo.ranks import Ranks, ranks_of
-from zoo.rounds import AUTO_STEPS, LIKELY_STEPS, Round, round_of, still_improving
+from zoo.rounds import Round, still_improving
 from zoo.runs import RECIPE, Run, load_run
+from zoo.settings import Settings, checked_seeds, checked_settings, chosen_device
 from zoo.splits import subsample
 from zoo.storage import write_directory
 from zoo.tables import large, looked_at
 from zoo.tree import finish
 
-__all__ = ["SCHEDULES", "Settings", "checked_seeds", "checked_settings", "fit"]
+__all__ = ["fit"]
 
 log = logging.getLogger("zoo")
 
-SCHEDULES: dict[str, Callable[[float], float]] = {
-    # the share of the learning rate as a function of the share of the steps done
-    "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
-    "constant": lambda _: 1.0,
-}
 ROWS_AT_ONCE, VALUES_AT_ONCE = 4096, 2**22  # at most, in a pass of a check
 FEW_STEPS = 50  # not worth recording
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -69,86 +63,6 @@ OF_CHECKS = ("elbo", "column_scale", "median_scale", "scale_obs")
 NUMBER, SHARE = 4, 8  # bytes per number; data may take this fraction, 1/8, of a card's free memory
 SCALED_AT_ONCE = 2**16  # numbers, few enough to stay in the cache
 REPEATED_ROWS, REPEATED_VALUES = 1024, 2**20  # a smaller part is drawn several times to reduce noise in its mean
-
-Count = Annotated[int, Ge(1), Le(MOST)]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a pair is trained, apart from the data."""
-
-    steps: Count | Literal["auto"] = 2000
-    batch_size: Count = 128
-    learning_rate: Annotated[float, Gt(0), Lt(math.inf)] | None = None
-    schedule: Literal["cosine", "constant"] = "cosine"
-    objective: str | None = None
-    warmup: Annotated[int, Ge(0), Le(MOST)] = 0
-    clip: Annotated[float, Gt(0), Lt(math.inf)] | None = None
-    same_batches: bool = False
-    checks: Count = 50
-    validation_rows: Count | None = 4096
-    keep: Literal["best", "last"] = "best"
-    patience: Count | None = None
-    compile: Literal["off", "capture", "inductor", "auto"] = "auto"
-    precision: Precision = "float32"
-    device: str = "auto"
-    on_divergence: Literal["warn", "stop", "raise"] = "stop"
-
-    def round(self, step: int) -> Round:
-        """The round of a step, numbered from 0; a fixed number of steps is one round."""
-        return round_of(step) if self.steps == "auto" else Round(1, 0, self.steps)
-
-    @property
-    def most_steps(self) -> int:
-        """The step at which training ends at the latest."""
-        return AUTO_STEPS if self.steps == "auto" else self.steps
-
-    @property
-    def likely_steps(self) -> int:
-        """How many steps to expect."""
-        return LIKELY_STEPS if self.steps == "auto" else self.steps
-
-    def at(self, step: int) -> tuple[float, float]:
-        """The learning rate and the weight of the KL term at a step, numbered from 0."""
-        assert self.learning_rate is not None  # fit has filled it in
-        _, start, stop = self.round(step)
-        rate = self.learning_rate * SCHEDULES[self.schedule]((step - start) / (stop - start))
-        return rate, min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
-
-    def checks_at(self, step: int) -> bool:
-        """Whether the validation ELBO is taken after this step, numbered from 0."""
-        _, start, stop = self.round(step)
-        # the watch needs a few checks to see a falling scale, even if fewer were asked for
-        every = max(1, (stop - start) // max(self.checks, 2 * FALLING_CHECKS))
-        return (step + 1 - start) % every == 0 or step + 1 == stop
-
-    def settles_at(self, step: int) -> bool:
-        """Whether seeds that no longer improve stop after this step: at the end of a round without warm-up."""
-        _, start, stop = self.round(step)
-        return self.steps == "auto" and start >= self.warmup and step + 1 == stop
-
-
-def checked_settings(given: dict[str, Any]) -> Settings:
-    """Arguments of :func:`fit` by name, if each has the right type and range and the device exists."""
-    settings = checked(Settings, given, "fit")
-    if settings.objective is not None:
-        made = OBJECTIVES.make(settings.objective)
-        if getattr(made, "over_warmup", False) and not settings.warmup:
-            raise OptionError(
-                f"fit: objective={settings.objective!r} without warm-up is the ELBO: give warmup=STEPS too."
-            )
-    if settings.steps == "auto" and settings.schedule != "cosine":
-        raise OptionError(
-            f'fit: steps="auto" restarts the cosine schedule, and schedule={settings.schedule!r} has no restarts: give '
-            "a number of steps, or leave the schedule out."
-        )
-    if settings.steps == "auto" and settings.patience is not None:
-        raise OptionError(
-            f'fit: steps="auto" stops a seed by its gain in a round, and patience={settings.patience} by single '
-            "checks, which get worse at every restart: give a number of steps, or leave patience out."
-        )
-    _device(settings.device)
-    return settings
 
 
 def fit(
@@ -265,7 +179,7 @@ def fit(
     if on_check is not None and not callable(on_check):
         raise OptionError(f"fit: on_check={on_check!r} is not a function: give one that takes a zoo.checks.Check.")
     teller = Teller(on_check)
-    ranks = ranks_of(json.dumps(identity), chosen_seeds, _device(settings.device))
+    ranks = ranks_of(json.dumps(identity), chosen_seeds, chosen_device(settings.device))
     if checkpoint is None:
         return _train(pair, data, chosen_seeds, settings, progress, ranks, teller)
     every = None if checkpoint_every is None else count("checkpoint_every", checkpoint_every)
@@ -774,24 +688,6 @@ def _constants(data: Data, watch: Watch) -> dict[str, xarray.Dataset]:
     return {"constant_data": constant}
 
 
-def checked_seeds(seeds: Any) -> list[int]:
-    """The list of seeds from a count or different whole numbers."""
-    try:
-        chosen = list(range(count("seeds", seeds, most=MOST_SEEDS)))
-    except OptionError:
-        try:
-            chosen = [*map(operator.index, seeds)]
-        except TypeError:
-            chosen = []
-    sound = chosen and min(chosen) >= 0 and max(chosen) <= MAX_SEED and len(set(chosen)) == len(chosen)
-    if not sound:
-        raise OptionError(
-            f"fit: seeds={seeds!r}; give a count, of at least 1 and at most {MOST_SEEDS}, or different non-negative "
-            "integers below 2**63."
-        )
-    return chosen
-
-
 def _check_data(pair: Pair, data: Data) -> None:
     if not isinstance(pair, Pair):
         raise OptionError(f"fit: pair is a {type(pair).__name__}; create it first, with zoo.create.")
@@ -802,17 +698,6 @@ def _check_data(pair: Pair, data: Data) -> None:
             f"{pair.name} was created for {pair.data!r} but asked to fit {data!r}: other values, another split or "
             "other options. Create it for the data it is to fit, since it uses their scaling."
         )
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise OptionError(f"fit: device={name!r} cannot be used: {reason}. Try device='cpu'.") from None
-    return torch.device(name)
 
 
 def _tensor(array: Any, device: torch.device) -> Tensor:

@@ -19,10 +19,10 @@ from zoo.catalogue import card, create
 from zoo.data import Data
 from zoo.errors import DivergenceWarning, OptionError, ZooError, tell
 from zoo.evaluation import checked_effort, evaluate
-from zoo.fitting import Settings, checked_seeds, checked_settings
 from zoo.names import alternatives
 from zoo.options import MAX_SEED, count, did_you_mean, location, switch
 from zoo.parts import OBJECTIVES
+from zoo.settings import Settings, checked_seeds, checked_settings
 from zoo.sources import DataCall, load_data
 from zoo.storage import InUse, digest, locked, write_file
 from zoo.studies import PLAN, Split, Study, failure_file

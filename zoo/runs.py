@@ -33,6 +33,7 @@ from zoo.lenses import observed
 from zoo.options import MAX_SEED, ImputationMethod, count, location
 from zoo.plugins import how_to_get
 from zoo.scoring import Reference, has_gaps, score_rows
+from zoo.settings import Settings
 from zoo.storage import RECIPE, digest, locked, netcdf, read_checked_tree, regular, runs_within, write_directory
 from zoo.tree import finish
 
@@ -354,8 +355,6 @@ class Run:
     @property
     def settings(self) -> dict[str, Any]:
         """The arguments of :func:`zoo.fit` except the seeds, which repeat the training on the same data."""
-        from zoo.fitting import Settings
-
         names = [field.name for field in fields(Settings)]
         attrs = {name: self.tree.attrs[name] for name in names if name in self.tree.attrs}
         # netCDF has no booleans and no None, which are stored as JSON text; numbers come back as NumPy's

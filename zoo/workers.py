@@ -15,8 +15,8 @@ import psutil
 
 from zoo.checkpoint import FIT, steps_taken
 from zoo.errors import one_line
-from zoo.fitting import Settings
 from zoo.runs import RECIPE
+from zoo.settings import Settings
 from zoo.storage import free_memory
 from zoo.tasks import Ended, Task, in_worker
 
