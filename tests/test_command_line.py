@@ -171,7 +171,7 @@ MISTAKES = {
         ["train", "gmm", "--data", "iris", "--out", "new", "--objective-set", "samples=4"],
         "name the objective too",
     ),
-    "unknown data": ([*TRAIN_GMM, "digit"], "nearest: 'digits'"),
+    "unknown data": ([*TRAIN_GMM, "digit"], "did you mean 'digits'"),
     "missing file": ([*TRAIN_GMM, "no/where.csv"], "no such folder"),
     "wrong support": (["train", "bernoulli", "--data", "digits", "--out", "new"], "binarize"),
     "ill-typed option": ([*TRAIN_GMM, "iris", "--set", "components=few"], "components='few'"),

@@ -116,7 +116,10 @@ def test_categories_are_written_as_in_the_frame():
 
 
 WRONG = {
-    "column": ({"weight": [1.0], "City": ["Rome"]}, r"no column 'city', which the pair was trained on; is it 'City'\?"),
+    "column": (
+        {"weight": [1.0], "City": ["Rome"]},
+        r"no column 'city', which the pair was trained on; did you mean 'City'\?",
+    ),
     "category": (
         {"weight": [1.0], "city": ["Oslo"]},
         r"'Oslo' in row 0 \(counted from 0\), column 'city'.*'Bonn', 'Rome'",

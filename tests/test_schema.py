@@ -244,11 +244,11 @@ def test_columns_are_kept_or_dropped_by_name(options, names):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"columns": ["heigth"]}, "columns: 'heigth' is not a column; nearest: 'height'"),
-        ({"drop": ["City"]}, "drop: 'City' is not a column; nearest: 'city'"),
+        ({"columns": ["heigth"]}, "columns: 'heigth' is not a column; did you mean 'height'"),
+        ({"drop": ["City"]}, "drop: 'City' is not a column; did you mean 'city'"),
         ({"drop": ["xyzzy"]}, "drop: 'xyzzy' is not a column; there are height, weight, city"),
-        ({"support": {"wieght": "real"}}, "support: 'wieght' is not a column; nearest: 'weight'"),
-        ({"resolution": {"hight": 0.1}}, "resolution: 'hight' is not a column; nearest: 'height'"),
+        ({"support": {"wieght": "real"}}, "support: 'wieght' is not a column; did you mean 'weight'"),
+        ({"resolution": {"hight": 0.1}}, "resolution: 'hight' is not a column; did you mean 'height'"),
         ({"support": {"city": "categorical"}, "drop": ["city"]}, "support: 'city' is not a column"),
         ({"drop": ["height", "weight", "city"]}, "no column is left"),
     ],

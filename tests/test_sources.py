@@ -372,11 +372,11 @@ def test_frey_faces(tmp_path):
 @pytest.mark.parametrize(
     ("source", "match"),
     [
-        ("digit", "nearest: 'digits'"),
-        ("Wine", "nearest: 'wine'"),
+        ("digit", "did you mean 'digits'"),
+        ("Wine", "did you mean 'wine'"),
         ("zzzz", "the data sets are breast-cancer"),
         ("no/such/folder/a.csv", "no such folder"),
-        ("{tmp}/meaurements.csv", "no such file.*nearest: 'measurements.csv'"),
+        ("{tmp}/meaurements.csv", "no such file.*did you mean 'measurements.csv'"),
         ("{tmp}/picture.png", "unknown kind of file.*.csv.*.npy"),
         ("{tmp}/empty.csv", "empty.csv: the file is empty"),
         ("{tmp}/header.csv", r"header.csv: .*\(0, 2\)"),

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, get_args
 from zoo.cards import Card
 from zoo.errors import DataError, OptionError, UnknownPair
 from zoo.names import Name
-from zoo.options import MAX_SEED, checked, count, did_you_mean, switch
+from zoo.options import MAX_SEED, checked, count, switch
 from zoo.parts import GUIDES, OBJECTIVES, PRIORS, Part
 from zoo.plugins import PACKAGE, load_installed, origin
 from zoo.supports import MIXED, SUPPORTS, Support, models
-from zoo.words import html_facts
+from zoo.words import did_you_mean, html_facts
 
 if TYPE_CHECKING:
     from torch import nn
@@ -289,7 +289,7 @@ def create(name: str, data: Data, *, guide: Any = None, prior: Any = None, **opt
         own, others = {field.name for field in fields(kind)}, _options(guide)
         if unknown := [n for n in options if n not in own and n not in others]:
             known = f"{entry.card.name} has {_listed(own)}, and its guide {guide} {_listed(others)}"
-            near = did_you_mean(unknown[0], [*own, *others])
+            near = did_you_mean(unknown[0], [*own, *others], ".")
             raise OptionError(f"{name}: no option is called {unknown[0]!r}{near} {known}.")
         of_guide = {n: options.pop(n) for n in [*options] if n not in own}
         guide = f"{guide}[{', '.join(f'{n}={v}' for n, v in of_guide.items())}]" if of_guide else guide

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -11,7 +10,7 @@ import numpy as np
 from zoo.errors import DataError
 from zoo.schema import OPPOSITES, Raw, Refused, numbered, spellings
 from zoo.supports import Column
-from zoo.words import few
+from zoo.words import did_you_mean, few
 
 if TYPE_CHECKING:
     import pandas
@@ -34,8 +33,7 @@ def coded(columns: Sequence[Column], frame: Any, missing_values: Sequence[Any] =
     """
     frame = frame.rename(columns=str)
     if absent := [column.name for column in columns if column.name not in frame]:
-        near = difflib.get_close_matches(absent[0], map(str, frame.columns), 1)
-        hint = f"; is it {near[0]!r}?" if near else ""
+        hint = did_you_mean(absent[0], frame.columns)
         raise DataError(f"x has no column {few([repr(name) for name in absent])}, which the pair was trained on{hint}")
     if twice := [column.name for column in columns if frame[column.name].ndim > 1]:
         raise DataError(f"x has more than one column {few([repr(name) for name in twice])}")

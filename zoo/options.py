@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import operator
 import os
 import re
-from collections.abc import Iterable
 from dataclasses import fields
 from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from zoo.errors import OptionError
+from zoo.words import did_you_mean
 
 __all__ = [
     "MAX_SEED",
@@ -21,7 +20,6 @@ __all__ = [
     "ImputationMethod",
     "checked",
     "count",
-    "did_you_mean",
     "location",
     "share",
     "switch",
@@ -50,7 +48,7 @@ def checked(kind: type[T], given: dict[str, Any], owner: str) -> T:
     known = {field.name: field.default for field in fields(kind)}  # type: ignore[arg-type]
     wrong = next((name for name in given if name not in known), None)
     if wrong is not None:
-        complaint = f"no option is called {wrong!r}{did_you_mean(wrong, known)}"
+        complaint = f"no option is called {wrong!r}{did_you_mean(wrong, known, '.')}"
     else:
         try:
             return pydantic.TypeAdapter(kind).validate_python(given)
@@ -63,16 +61,6 @@ def checked(kind: type[T], given: dict[str, Any], owner: str) -> T:
             complaint = f"{at[0]}={given[str(at[0])]!r}: {said}." if at else f"{said}."
     listing = ", ".join(f"{name}={default!r}" for name, default in known.items())
     raise OptionError(f"{owner}: {complaint} {f'Options: {listing}.' if known else 'It has none.'}")
-
-
-def did_you_mean(wrong: str, known: Iterable[str]) -> str:
-    """The end of a sentence about an unknown name: the closest known name, if one is close.
-
-    >>> did_you_mean("stepz", ["steps", "seeds"]), did_you_mean("x", ["steps"])
-    ("; did you mean 'steps'?", '.')
-    """
-    near = difflib.get_close_matches(wrong, list(known), 1)
-    return f"; did you mean {near[0]!r}?" if near else "."
 
 
 def count(argument: str, value: Any, least: int = 1, most: int = MOST) -> int:

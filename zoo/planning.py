@@ -20,13 +20,14 @@ from zoo.data import Data
 from zoo.errors import DivergenceWarning, OptionError, ZooError, tell
 from zoo.evaluation import checked_effort, evaluate
 from zoo.names import alternatives
-from zoo.options import MAX_SEED, count, did_you_mean, location, switch
+from zoo.options import MAX_SEED, count, location, switch
 from zoo.parts import OBJECTIVES
 from zoo.settings import Settings, checked_seeds, checked_settings
 from zoo.sources import DataCall, load_data
 from zoo.storage import InUse, digest, locked, write_file
 from zoo.studies import PLAN, Split, Study, failure_file
 from zoo.tasks import Ended, LoadedHere, Task, check_place
+from zoo.words import did_you_mean
 from zoo.workers import Executor, by_executor, by_workers, workers_for
 
 __all__ = ["COMPARED", "Plan", "plan", "said", "study"]
@@ -289,7 +290,7 @@ def _arguments(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]
         if name not in of_fit and name not in EFFORT:
             known = [*of_fit, *EFFORT]
             raise OptionError(
-                f"study: no argument is called {name!r}{did_you_mean(name, known)} Those of fit and evaluate: "
+                f"study: no argument is called {name!r}{did_you_mean(name, known, '.')} Those of fit and evaluate: "
                 f"{', '.join(known)}."
             )
     settings = COMPARED | {name: value for name, value in given.items() if name in of_fit}

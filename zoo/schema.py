@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import reprlib
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
@@ -18,7 +17,7 @@ from zoo.notation import NOTATIONS, notation
 from zoo.summaries import MOST_EXACT, Extent, Scan, Summary, is_date, scanned
 from zoo.supports import SUPPORTS, Column, ColumnSupport
 from zoo.tables import Rows, Source
-from zoo.words import few
+from zoo.words import did_you_mean, few
 
 if TYPE_CHECKING:
     import pandas
@@ -813,8 +812,7 @@ def _known(option: str, told: Iterable[Any], names: Iterable[str]) -> None:
     names = [*names]
     for name in told:
         if name not in names:
-            near = difflib.get_close_matches(str(name), names, cutoff=0.5)
-            hint = f"; nearest: {', '.join(map(repr, near))}" if near else f"; there are {few(names)}"
+            hint = did_you_mean(str(name), names, f"; there are {few(names)}")
             raise DataError(f"{option}: {name!r} is not a column{hint}")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import codecs
 import csv
-import difflib
 import inspect
 import io
 import math
@@ -32,7 +31,7 @@ from zoo.splits import SplitChoice
 from zoo.storage import check_memory, check_opens, check_packed, check_promise, free_memory, pieces, regular, unzipped
 from zoo.supports import Support
 from zoo.tables import InFile, Rows, Source, large, rows_at_once, unpacked
-from zoo.words import few
+from zoo.words import did_you_mean, few
 
 __all__ = ["DataCall", "Layout", "Raw", "in_memory", "list_data", "load_data", "read_source"]
 
@@ -238,7 +237,7 @@ def _without(raw: Raw, groups: str) -> tuple[Raw, Array]:
         raise DataError(f"groups={groups!r} is a name, and this source has no named columns: pass the groups, (N,)")
     frame = raw.x.rename(columns=str)
     if groups not in frame:
-        raise DataError(f"groups={groups!r} is not a column{_nearest(groups, frame.columns)}")
+        raise DataError(f"groups={groups!r} is not a column{did_you_mean(groups, frame.columns)}")
     return raw._replace(x=frame.drop(columns=groups)), frame[groups].to_numpy()
 
 
@@ -247,7 +246,7 @@ def _column(raw: Raw, groups: str) -> Array:
     if raw.names is None:
         raise DataError(f"groups={groups!r} is a name, and this source has no named columns: pass the groups, (N,)")
     if groups not in raw.names:
-        raise DataError(f"groups={groups!r} is not a column{_nearest(groups, raw.names)}")
+        raise DataError(f"groups={groups!r} is not a column{did_you_mean(groups, raw.names)}")
     at = list(raw.names).index(groups)
     if raw.x.kinds and isinstance(raw.x.kinds[at], Refused):
         raise DataError(f"groups: column {groups!r} {raw.x.kinds[at].why}")
@@ -340,20 +339,15 @@ def _extra(module: str, extra: str) -> Any:
         raise DataError(f"{module} is not installed: pip install 'vae-zoo[{extra}]'") from error
 
 
-def _nearest(word: str, words: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, sorted(words), cutoff=0.5)
-    return f"; nearest: {', '.join(map(repr, near))}" if near else ""
-
-
 def _read(path: Path, label: str | None, limit: int) -> Raw:
     if not path.exists():
         if path.name == str(path) and not path.suffix:
             known = f"the data sets are {', '.join(list_data())}"
-            raise DataError(f"no data set or file {str(path)!r}{_nearest(path.name, NAMED)}; {known}")
+            raise DataError(f"no data set or file {str(path)!r}; {known}{did_you_mean(path.name, NAMED)}")
         siblings = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
         missing = "folder" if not path.parent.is_dir() else "file"
         raise DataError(
-            f"{path}: no such {missing}, looked for in {path.parent.resolve()}{_nearest(path.name, siblings)}"
+            f"{path}: no such {missing}, looked for in {path.parent.resolve()}{did_you_mean(path.name, siblings)}"
         )
     ending = next((e for e in READERS if path.name.lower().removesuffix(".gz").endswith(e)), None)
     reader = READERS[ending] if ending else _idx if path.is_dir() else None
@@ -573,7 +567,7 @@ def _framed(frame: Any, label: str | None) -> Raw:
     if label is None:
         return Raw(frame)
     if label not in frame:
-        raise DataError(f"labels={label!r} is not a column{_nearest(label, frame.columns)}")
+        raise DataError(f"labels={label!r} is not a column{did_you_mean(label, frame.columns)}")
     return Raw(frame.drop(columns=label), frame[label].to_numpy())
 
 
@@ -614,7 +608,7 @@ def _kind(arrow: Any) -> Known | Refused:
 def _parquet_rows(file: Any, path: Path, kinds: dict[str, Known | Refused], label: str | None, limit: int) -> Raw:
     """A large Parquet file, its rows unpacked."""
     if label is not None and label not in kinds:
-        raise DataError(f"labels={label!r} is not a column{_nearest(label, kinds)}")
+        raise DataError(f"labels={label!r} is not a column{did_you_mean(label, kinds)}")
     labels = None if label is None else file.read(columns=[label]).column(0).to_pandas().to_numpy()
     names = [name for name in kinds if name != label]
     plain = [name for name in names if not isinstance(kinds[name], Refused)]

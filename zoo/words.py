@@ -1,12 +1,13 @@
 """How plain text writes nats, scales and lists of names, and how a notebook shows facts."""
 
+import difflib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 import numpy as np
 
-__all__ = ["few", "html_facts", "listing", "nats", "places", "plus_minus", "scale"]
+__all__ = ["did_you_mean", "few", "html_facts", "listing", "nats", "places", "plus_minus", "scale"]
 
 FINEST = 3  # decimals: a thousandth of a nat is rounding
 HUGE = 1e6  # from here on a number is written as a power of ten
@@ -15,6 +16,16 @@ HUGE = 1e6  # from here on a number is written as a power of ten
 def few(names: Sequence[str], most: int = 8) -> str:
     """The first names, and how many more there are."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def did_you_mean(wrong: str, known: Iterable[str], otherwise: str = "") -> str:
+    """The end of a sentence about an unknown name: the closest known name, if one is close.
+
+    >>> did_you_mean("stepz", ["steps", "seeds"]), did_you_mean("x", ["steps"], ".")
+    ("; did you mean 'steps'?", '.')
+    """
+    near = difflib.get_close_matches(wrong, list(known), 1)
+    return f"; did you mean {near[0]!r}?" if near else otherwise
 
 
 def nats(value: float, decimals: int = 1) -> str:

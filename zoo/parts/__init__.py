@@ -8,7 +8,6 @@ IWAE(samples=5, gradient='total')
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
@@ -19,6 +18,7 @@ from zoo.errors import OptionError
 from zoo.names import parse_part
 from zoo.options import checked
 from zoo.plugins import load_installed, origin
+from zoo.words import did_you_mean
 
 __all__ = ["GUIDES", "OBJECTIVES", "PRIORS", "Part", "Parts", "register_guide", "register_objective", "register_prior"]
 
@@ -126,8 +126,7 @@ class Parts:
             return found
         name, _ = parse_part(told)
         if name not in self._parts:
-            near = difflib.get_close_matches(name, self._parts, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ";"
+            hint = did_you_mean(name, self._parts, ";")
             raise OptionError(f"{self.sort}={told!r}{hint} choose from {', '.join(self._parts)}.")
         return self._parts[name]
 
