@@ -24,7 +24,7 @@ from zoo.splits import PARTS, Part, SplitChoice, split_rows
 from zoo.summaries import Moments
 from zoo.supports import SUPPORTS, Column, Support, common_support
 from zoo.tables import Rows, large, looked_at
-from zoo.words import few
+from zoo.words import few, listing
 
 if TYPE_CHECKING:
     import pandas
@@ -38,6 +38,7 @@ ScalingKind = Literal["none", "scalar", "column"]
 Noise = Literal["binarize", "dequantize"]
 Binarize = Literal["threshold", "stochastic"]
 Resolution: TypeAlias = Literal["auto"] | Mapping[str, float | None] | None
+NAMED = 8  # columns that a note on linear dependencies names
 MOST_SHOWN = 60  # columns of a table in a notebook
 ENOUGH_ROWS = 2  # complete rows per column that a search for linear dependencies needs
 
@@ -713,11 +714,11 @@ def _dependence_notes(columns: Sequence[str], found: Dependencies, most: int = 3
         if len(names) == 2:
             told = f"{names[1]} is a linear function of {names[0]} in the training part"
         elif superfluous == len(names) - 1:
-            told = f"{_listed(names)} are linear functions of one another in the training part"
+            told = f"{listing(names, most=NAMED)} are linear functions of one another in the training part"
         else:
             told = (
-                f"{_listed(names)} are linearly dependent in the training part, like shares that sum to a constant or "
-                "a total and its parts"
+                f"{listing(names, most=NAMED)} are linearly dependent in the training part, like shares that "
+                "sum to a constant or a total and its parts"
             )
         notes.append(f"{told}: a learned variance can run away, since nothing is left over.")
     if len(found.sets) > most:
@@ -731,14 +732,10 @@ def _nearly_notes(columns: Sequence[str], found: Dependencies, nearly: Dependenc
     known = [set(members) for members, _ in found.sets]
     more = [members for members, _ in nearly.sets if not any(set(members) <= exact for exact in known)]
     return [
-        f"{_listed([columns[j] for j in members])} are linearly dependent in the training part up to the rounding of "
-        "their decimals: there a density rewards how closely a pair fits that rounding."
+        f"{listing([columns[j] for j in members], most=NAMED)} are linearly dependent in the training part "
+        "up to the rounding of their decimals: there a density rewards how closely a pair fits that rounding."
         for members in more[:most]
     ]
-
-
-def _listed(names: Sequence[str], most: int = 8) -> str:
-    return few(names, most) if len(names) > most else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _sample_notes(some: int, rows: int, *found: Dependencies) -> list[str]:

@@ -1,4 +1,4 @@
-"""How plain text writes nats, scales and lists of names, and how a notebook shows facts."""
+"""How plain text writes nats, scales, lists of names and hints at a near one, and how a notebook shows facts."""
 
 import difflib
 import math
@@ -67,12 +67,14 @@ def scale(value: float) -> str:
     return f"{value:.0e}".replace("e-0", "e-").replace("e+00", "")
 
 
-def listing(names: Sequence[str], joint: str = "and") -> str:
-    """Names joined as in a sentence.
+def listing(names: Sequence[str], joint: str = "and", most: int | None = None) -> str:
+    """Names joined as in a sentence: all, or the first and how many more there are.
 
-    >>> listing(["a", "b", "c"]), listing(["a", "b"], "or"), listing(["a"])
-    ('a, b and c', 'a or b', 'a')
+    >>> listing(["a", "b", "c"]), listing(["a", "b"], "or"), listing(["a"]), listing(["a", "b", "c"], most=1)
+    ('a, b and c', 'a or b', 'a', 'a and 2 more')
     """
+    if most is not None and len(names) > most:
+        names = [*names[:most], f"{len(names) - most} more"]
     return f" {joint} ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 

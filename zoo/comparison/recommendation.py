@@ -227,12 +227,7 @@ def _faults(faulty: Sequence[Candidate], best: Candidate | None) -> Iterator[str
     for (fault, higher), names in shared.items():
         several = len(names) > 1
         high = f"score{'s' * (not several)} higher but " if higher else ""
-        yield f"{_named(names)} {high}{'are' if several else 'is'} {fault}."
-
-
-def _named(names: Sequence[str]) -> str:
-    """The first names, and how many more there are."""
-    return listing([*names[:NAMED], *[f"{len(names) - NAMED} more"] * (len(names) > NAMED)])
+        yield f"{listing(names, most=NAMED)} {high}{'are' if several else 'is'} {fault}."
 
 
 def _on_most_rows(pair: Candidate, best: Candidate) -> str:
@@ -265,7 +260,7 @@ def _certainty(best: Candidate | None, rows: Sequence[Candidate], splits: int) -
         yield f"± is one standard error over {'splits' if splits > 1 else over}."
     late = [pair for pair in rows if pair.longer and not pair.fault]
     if others := [pair for pair in late if pair is not best]:  # the recommendation says it about the best
-        named, many = _named([pair.label for pair in others]), len(others) > 1
+        named, many = listing([pair.label for pair in others], most=NAMED), len(others) > 1
         state, whom = ("are undertrained", "them") if many else ("is undertrained", "it")
         yield f"{named} {state} and may yet improve: train {whom} longer ({others[0].longer})."
     elif best and not late and all(one.checked for one in scored):
