@@ -1,7 +1,7 @@
 """Probability masses for values on equally spaced levels, such as grey values and ratings."""
 
 import math
-from functools import cached_property, singledispatch
+from functools import cache, cached_property, singledispatch
 from typing import Any, ClassVar
 
 import numpy as np
@@ -27,7 +27,6 @@ NARROW, NEAR = 0.02, 0.2
 LOG_ROOT_TAU = math.log(2 * math.pi) / 2
 ROUNDING = 1e-6  # of a number, that single precision tells from it
 FAR = 40.0  # so far out nothing is left, and numbers stay finite
-LEGENDRE = [(part + shift) / 2 for part, shift in zip(np.polynomial.legendre.leggauss(24), (1, 0), strict=True)]
 SMALL = 1e-3  # of a distribution function, a difference from which on it is accurate
 LEAST = 1e-30  # distribution function below which single precision loses digits
 CLEAR = 1e-2  # the same, of those that torch rounds more
@@ -53,10 +52,16 @@ def log_interval_mass(base: dist.TorchDistribution, low: Tensor, high: Tensor, w
     return torch.where(clear, torch.where(clear, mass, 1.0).log(), log_mass)
 
 
-def legendre(like: Tensor) -> tuple[Tensor, Tensor]:
+def legendre(like: Tensor, count: int = 24) -> tuple[Tensor, Tensor]:
     """Nodes and weights of Gauss and Legendre's rule on [0, 1], of the kind of a tensor."""
-    nodes, weights = (torch.as_tensor(part, dtype=like.dtype, device=like.device) for part in LEGENDRE)
+    nodes, weights = (torch.as_tensor(part, dtype=like.dtype, device=like.device) for part in _legendre(count))
     return nodes, weights
+
+
+@cache
+def _legendre(count: int) -> tuple[Any, Any]:
+    nodes, weights = np.polynomial.legendre.leggauss(count)
+    return (nodes + 1) / 2, weights / 2
 
 
 def within_support(base: dist.TorchDistribution, x: Tensor) -> Tensor:
@@ -111,21 +116,48 @@ def _(base: dist.LogNormal, low: Tensor, high: Tensor, width: Any) -> Tensor:
 
 @log_interval_mass.register
 def _(base: dist.StudentT, low: Tensor, high: Tensor, width: Any) -> Tensor:
-    r"""By Gauss and Legendre's rule over an angle, which has no tails.
+    r"""By Gauss and Legendre's rule over the angle to the nearer tail, on each side of the centre.
 
-    .. math:: C \int_a^b \cos^{\nu - 1} \theta \, d\theta, \qquad x = \mu + s \sqrt{\nu} \tan \theta, \quad
+    .. math:: C \int_{\phi_b}^{\phi_a} \sin^{\nu - 1} \phi \, d\phi, \qquad x = \mu + s \sqrt{\nu} \cot \phi, \quad
               C = \frac{\Gamma((\nu + 1)/2)}{\sqrt \pi \, \Gamma(\nu / 2)}
     """
-    root = base.df.sqrt()
-    a, b = ((end - base.loc) / (base.scale * root) for end in (low, high))
+    unit = base.scale * base.df.sqrt()
+    a, b = (low - base.loc) / unit, (high - base.loc) / unit
+    far = torch.maximum(-a, b)  # mirrored, so that the farther end is on the right
+    near = torch.minimum(torch.maximum(a, -b), far)
     # the angle between two directions, exact also where they are almost the same
-    span = torch.atan2(width / (base.scale * root), 1 + a * b)
-    nodes, weights = legendre(span)
-    angle = a.atan()[..., None] + span[..., None] * nodes
-    log_density = (base.df - 1)[..., None] * angle.cos().clamp(min=torch.finfo(span.dtype).tiny).log()
+    span = torch.atan2(torch.as_tensor(width).to(a) / unit, 1 + a * b)
+    right = torch.where(near < 0, torch.minimum(far.atan(), span), span)
+    across = span > right
+    left = torch.where(across, span - right, 1.0)
+    sides = _log_sine_integral(far, right, base.df), _log_sine_integral(torch.where(across, -near, 1.0), left, base.df)
     log_constant = torch.lgamma((base.df + 1) / 2) - torch.lgamma(base.df / 2) - math.log(math.pi) / 2
-    mass: Tensor = log_constant + span.log() + (log_density + weights.log()).logsumexp(-1)
-    return mass
+    return log_constant + torch.where(across, torch.logaddexp(*sides), sides[0])
+
+
+def _log_sine_integral(end: Tensor, span: Tensor, df: Tensor) -> Tensor:
+    r"""Log of the integral of sin(φ)^(ν - 1) over an angle that ends in the direction whose cotangent is given.
+
+    .. math:: \int \sin^{\nu - 1} \phi \, d\phi
+              = \frac{1}{p} \int \Big( \frac{\sin \phi}{\phi} \Big)^{\nu - 1} t^{\lceil \nu \rceil - 1} \, dt,
+              \qquad t = \phi^p, \quad p = \frac{\nu}{\lceil \nu \rceil}
+
+    The second integrand is smooth where the first has a pole or a root at 0.
+    """
+    start = torch.atan2(torch.ones_like(end), end).clamp(min=torch.finfo(end.dtype).tiny)
+    # a steep integrand is cut where it has fallen to e^-20, so that the nodes lie where the mass is
+    cotangent = (start + span).tan().reciprocal()
+    steep = 40 / (df - 1).clamp(min=1e-10)
+    most = steep / (cotangent + (cotangent.square() + steep).sqrt())
+    start, span = torch.where(span > most, start + span - most, start), torch.minimum(span, most)
+    power = df / df.ceil()
+    log_start, growth = power * start.log(), torch.expm1(power * (span / start).log1p())
+    nodes, weights = legendre(span, 12)
+    log_angle = (log_start[..., None] + (growth[..., None] * nodes).log1p()) / power[..., None]
+    log_sine = log_angle.exp().sin().log()
+    log_integrand = (df - 1)[..., None] * log_sine + (1 - power)[..., None] * log_angle
+    log_integral: Tensor = log_start + growth.log() - power.log() + (log_integrand + weights.log()).logsumexp(-1)
+    return log_integral
 
 
 def _log_normal_mass(a: Tensor, b: Tensor, width: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import integrate, stats
+from scipy import integrate, special, stats
 from scipy.special import log_ndtr
 
 import zoo
@@ -55,6 +55,7 @@ OTHERS = {
     "gamma": (lambda m, s: dist.Gamma(m.abs() + 0.5, 1 / s), lambda m, s: stats.gamma(abs(m) + 0.5, scale=s)),
     "exponential": (lambda m, s: dist.Exponential(1 / (s + m * 0)), lambda _, s: stats.expon(scale=s)),
     "uniform": (lambda m, s: dist.Uniform(m, m + s), lambda m, s: stats.uniform(m, s)),
+    "student-t": (lambda m, s: dist.StudentT(2.5, m, s), lambda m, s: stats.t(2.5, m, s)),
 }
 
 
@@ -93,6 +94,35 @@ def test_the_masses_of_other_distributions_add_up_to_one_and_have_gradients(name
     near = log_mass[(x.abs() < 20) & log_mass.isfinite()]
     gradients = torch.autograd.grad(near.sum(), parameters, allow_unused=True)
     assert all(g is None or g.isfinite() for g in gradients)
+
+
+def tail_of_t(df, x):
+    """P(X > x) for x >= 0, to its last digit however far out."""
+    return special.betainc(df / 2, 0.5, df / (df + x * x)) / 2
+
+
+def mass_of_t(df, low, high):
+    low, high = np.where(low + high < 0, -high, low), np.where(low + high < 0, -low, high)
+    across = 1 - tail_of_t(df, high) - tail_of_t(df, -low)
+    return np.where(low < 0, across, tail_of_t(df, low) - tail_of_t(df, high))
+
+
+@pytest.mark.parametrize("df", [0.05, 0.2, 0.5, 0.95, 1.0, 1.3, 2.0, 3.7, 30.0, 1000.0])
+def test_cells_of_any_width_under_a_student_t(df):
+    width = 10 ** np.arange(-1.0, 10.0)[:, None]
+    low = np.array([-1e3, -30.0, -2.5, 0.0, 0.3, 7.0]) - width * np.array([0.0, 0.2, 0.5, 0.9])[:, None, None]
+    parameter = torch.tensor(df, dtype=torch.float64, requires_grad=True)
+    ends, span = torch.as_tensor(np.stack([low, low + width])), torch.as_tensor(width)
+    found = log_interval_mass(dist.StudentT(parameter, 0.0, 1.0), *ends, span)
+    expected = mass_of_t(df, low, low + width)
+    known = expected > 1e-9  # of the difference of two tails, digits enough
+    np.testing.assert_allclose(found.exp().numpy(force=True)[known], expected[known], rtol=1e-5)
+    assert found.max() <= 1e-8
+    (gradient,) = torch.autograd.grad(found.exp().sum(), parameter)
+    by_difference = np.sum(mass_of_t(df * 1.0001, low, low + width) - mass_of_t(df * 0.9999, low, low + width))
+    assert gradient.item() == pytest.approx(by_difference / (0.0002 * df), rel=1e-4, abs=1e-4)
+    single = log_interval_mass(dist.StudentT(parameter.float(), 0.0, 1.0), *ends.float(), span.float())
+    np.testing.assert_allclose(single.exp().numpy(force=True)[known], expected[known], rtol=2e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["laplace", "logistic"])
