@@ -58,11 +58,14 @@ def blank_pictures(monkeypatch):
 
 @pytest.fixture
 def catalogue(monkeypatch):
-    """The catalogue, put back after the test."""
+    """The catalogue, put back after the test with all guides, priors and objectives."""
     from zoo import catalogue
+    from zoo.parts import GUIDES, OBJECTIVES, PRIORS
 
     entries = dict(catalogue.entries())
     monkeypatch.setattr(catalogue, "_ENTRIES", entries)
+    for parts in (GUIDES, PRIORS, OBJECTIVES):
+        monkeypatch.setattr(parts, "_parts", {part.name: part for part in parts})
     return entries
 
 

@@ -44,13 +44,10 @@ def first_example(trained, tmp_path_factory):
 @pytest.fixture
 def quick(monkeypatch, trained, quick_scores, blank_pictures, catalogue):
     """Fits of a few steps and scores of few draws, each made once."""
-    from zoo.parts import OBJECTIVES
-
     scores = importlib.import_module("zoo.evaluation.imputation")
     monkeypatch.setattr(scores, "ROWS", 10)
     monkeypatch.setattr(scores, "WIDEST", 1)  # columns for the iterative imputer, which takes seconds
     fit, evaluate = zoo.fit, zoo.evaluate
-    monkeypatch.setattr(OBJECTIVES, "_parts", dict(OBJECTIVES._parts))
 
     def fit_once(pair, data, *, objective=None, **slow):
         key = (pair.name, str(pair.options), data.name, objective)

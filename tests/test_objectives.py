@@ -284,14 +284,7 @@ def test_a_held_program_passes_no_gradient_to_its_parameters():
 # -- what is recorded --------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def own(monkeypatch):
-    """The registry of objectives, put back after the test."""
-    list(OBJECTIVES)
-    monkeypatch.setattr(OBJECTIVES, "_parts", dict(OBJECTIVES._parts))
-
-
-def test_a_diagnostic_that_is_not_finite_freezes_nothing(own, iris):
+def test_a_diagnostic_that_is_not_finite_freezes_nothing(catalogue, iris):
     @zoo.register_objective("own-told", summary="The ELBO, and numbers that are none.")
     @dataclass(frozen=True)
     class Told:
@@ -310,7 +303,7 @@ def test_a_diagnostic_that_is_not_finite_freezes_nothing(own, iris):
     assert runs[0].tree.attrs["objective"] == "own-told"
 
 
-def test_an_objective_that_records_too_little_is_told_what_it_lacks(own, iris):
+def test_an_objective_that_records_too_little_is_told_what_it_lacks(catalogue, iris):
     @zoo.register_objective("own-silent", summary="")
     @dataclass(frozen=True)
     class Silent:
@@ -419,7 +412,7 @@ def test_a_tempered_bound_asks_for_the_steps_it_is_tempered_over(iris):
     assert run.tree.attrs["objective"] == "tempered[beta=9.0]"
 
 
-def test_an_attached_diagnostic_loses_nothing(own, iris):
+def test_an_attached_diagnostic_loses_nothing(catalogue, iris):
     @zoo.register_objective("own-attached", summary="The ELBO, with a diagnostic that still has its graph.")
     @dataclass(frozen=True)
     class Attached:

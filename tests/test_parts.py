@@ -210,14 +210,6 @@ def test_a_run_comes_back_with_its_parts(iris, tmp_path):
 # -- of others ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def registries(monkeypatch):
-    """Guides and priors, put back after the test."""
-    for parts in (GUIDES, PRIORS):
-        list(parts)
-        monkeypatch.setattr(parts, "_parts", dict(parts._parts))
-
-
 class Laplacian(nn.Module):
     def __init__(self, encoder):
         super().__init__()
@@ -229,7 +221,7 @@ class Laplacian(nn.Module):
             pyro.sample("z", dist.Laplace(location, v.exp()).to_event(1))
 
 
-def test_a_guide_and_a_prior_of_ones_own_serve_every_vae(registries, catalogue, iris, tmp_path):
+def test_a_guide_and_a_prior_of_ones_own_serve_every_vae(catalogue, iris, tmp_path):
     @zoo.register_guide("own-laplace", summary="Independent Laplaces.")
     @dataclass(frozen=True)
     class Laplaces(OfVector):
@@ -290,7 +282,7 @@ def test_what_is_written_down_has_every_option(iris):
     assert zoo.create(pair.name, iris, **pair.choices).guide_name == "iaf"
 
 
-def test_a_part_without_what_it_needs_is_refused_when_it_is_registered(registries):
+def test_a_part_without_what_it_needs_is_refused_when_it_is_registered(catalogue):
     with pytest.raises(OptionError, match="guide 'bare': Bare has no method serves, build"):
         zoo.register_guide("bare", summary="")(dataclass(frozen=True)(type("Bare", (), {})))
     with pytest.raises(OptionError, match="prior 'bare': Bare has no method build"):
