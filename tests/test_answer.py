@@ -87,6 +87,24 @@ def test_one_row_that_decides_the_mean_is_named():
     assert "wild predicts 199 of 200 rows better; row 7 alone puts good first." in told.sentence
 
 
+def test_what_is_worse_on_most_rows_is_told_by_them():
+    ahead, behind = run("ahead", -5, 0.01), run("behind", -5.6)
+    evidence = behind["heldout"]["log_evidence"].values.copy()
+    evidence[:, 7] += 100
+    replace(behind, "heldout", "log_evidence", evidence)
+    told = recommended(ahead, behind)
+    assert told.sentence.startswith("Use ahead: it predicts 199 of 200 held-out rows of toy better than the next, behi")
+    assert told.worse[0].text.startswith("worse on 199 of 200 rows, by 0.599")
+    assert told.worse[0].text.endswith("in the trimmed mean")
+
+
+def test_pairs_without_a_common_split_are_not_compared():
+    splits = [contenders(outcomes([run("a", -5)])), contenders(outcomes([run("bb", -6)]))]
+    (told,) = answer_over(splits, {}).recommendations
+    assert not told.close and not told.worse
+    assert told.avoid[0].text == "not comparable with a: no split has a score of both"
+
+
 def test_several_splits_are_paired_split_by_split():
     splits = [contenders(outcomes([run("a", -5 + shift), run("bb", -6 + shift)])) for shift in (0.0, 3.0, -3.0)]
     (told,) = answer_over(splits, {}).recommendations

@@ -1,6 +1,7 @@
 """Calibration against closed forms, and against decoders that are known to be too sure of themselves."""
 
 import numpy as np
+import pyro
 import pyro.distributions as dist
 import pytest
 import torch
@@ -31,6 +32,14 @@ from zoo.models import FactorAnalysis, ProbabilisticPCA
 from zoo.models.ordinal import Binned, Levels
 
 D, L, NOISE = 24, 4, 0.5
+
+
+class Still(torch.nn.Module):
+    """A guide whose draws are 0, so that a linear model's mean is its bias, 0."""
+
+    def forward(self, x):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.Delta(torch.zeros(len(x), L), event_dim=1))
 
 
 def probabilistic_pca(variance_times=1.0):
@@ -102,6 +111,16 @@ def test_a_decoder_too_sure_of_itself_is_caught(truth, variance_times, expected)
     beyond = beyond_chance(p_values(found.pit.numpy()))
     assert beyond.sum() == 0 if variance_times == 1 else beyond.sum() == D
     assert flattered > covered + 0.02  # a draw that has seen the datum covers it more often
+
+
+def test_every_observed_entry_counts_once_in_a_reconstruction():
+    model, x = probabilistic_pca(), torch.ones(2, D)
+    x[1] = torch.nan
+    x[1, 0] = 3.0
+    with seeded(0), torch.no_grad():
+        model.decoder.bias.zero_()
+        bias = reconstruction_check(model, Still(), x, torch.zeros(D))[0]
+    assert bias == pytest.approx((D * 1.0 + 3.0) / (D + 1), abs=1e-6)
 
 
 @pytest.mark.parametrize("covariance", ["diagonal", "full", "tied", "spherical"])

@@ -417,6 +417,8 @@ def test_compare_repeats_on_several_splits(tmp_path):
     assert all("ensemble of 2" in page.read_text() for page in pages)
     written = pd.read_csv(tmp_path / "across_splits.csv")
     assert list(written["pair"]) == [row["pair"] for row in told["rows"]]
+    again, _ = call("report", tmp_path, "--out", tmp_path / "again")
+    assert "ensemble of 2" in Path(again.strip()).read_text()
     runs = [zoo.load_run(tmp_path / f"split-{seed}" / "gmm-constrained") for seed in range(2)]
     assert len({run.tree.attrs["data_fingerprint"] for run in runs}) == 2
 

@@ -22,7 +22,7 @@ from zoo.models.emissions import (
     Poisson,
     ZeroInflatedNegativeBinomial,
 )
-from zoo.models.emissions.count import log_rise
+from zoo.models.gammas import log_rise
 
 ROWS, COLUMNS, TOTALS, LOG_SIZES = 6, 3, [1, 7, 40], [-1.0, 0.5, 3.0]
 LEVELS = [[0.0, 1.0, 2.0, 3.0, 4.0], [2007.0, 2008.0], [-2.0, 0.0, 2.0, 4.0]]

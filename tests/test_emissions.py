@@ -351,6 +351,18 @@ def test_a_mass_is_bounded_by_one(name):
     assert -1e-6 < highest <= 1e-9  # which is the least upper bound
 
 
+@pytest.mark.parametrize("df", [0.5, 3.0, 50.0, 1e3, 1e5, 9e5])
+def test_a_student_t_of_many_degrees_of_freedom_in_single_precision(df):
+    x = torch.linspace(-6, 6, 41)
+    fn = StudentT(0.0, df)(torch.tensor([[0.3], [0.5], [-80.0]]).expand(3, 41))
+    law = stats.t(df, 0.3, np.logaddexp(0, 0.5))
+    np.testing.assert_allclose(fn.log_prob(x), law.logpdf(x.double()), rtol=2e-6, atol=2e-6)
+    cell = log_interval_mass(fn, x - 0.05, x + 0.05, 0.1)
+    np.testing.assert_allclose(
+        cell, np.log(law.cdf(x.double() + 0.05) - law.cdf(x.double() - 0.05)), atol=2e-5 + 6e-8 * df
+    )
+
+
 @pytest.mark.parametrize("name", ["constrained", "student-t", "laplace", "logistic", "fixed"])
 def test_a_bounded_density_comes_close_to_its_bound_and_not_over_it(name):
     emission = EMISSIONS[name]().double()

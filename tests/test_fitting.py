@@ -13,6 +13,7 @@ import zoo
 from zoo.errors import DataError, DivergenceWarning, OptionError
 from zoo.models import VAE
 from zoo.pairs import VAEOptions, decoder, guide
+from zoo.settings import Settings
 from zoo.splits import subsample
 
 QUIET = {"progress": False}
@@ -175,6 +176,12 @@ def test_every_validation_row_counts_alike(monkeypatch, iris):
     np.testing.assert_allclose(in_blocks.tree["validation/elbo"], run.tree["validation/elbo"], rtol=1e-5)
 
 
+@pytest.mark.parametrize(("steps", "asked", "done"), [(2000, 50, 50), (99, 50, 50), (1999, 1000, 1000), (30, 1, 6)])
+def test_checks_are_about_as_many_as_asked_for(steps, asked, done):
+    settings = Settings(steps=steps, checks=asked)
+    assert sum(settings.checks_at(step) for step in range(steps)) == done
+
+
 @pytest.mark.parametrize(("steps", "likely"), [(20, 20), (60, 60), ("auto", 7000)])
 def test_auto_asks_whether_compiling_pays_in_the_likely_steps(monkeypatch, steps, likely):
     from zoo import engine, settings
@@ -189,8 +196,6 @@ def test_auto_asks_whether_compiling_pays_in_the_likely_steps(monkeypatch, steps
 
 
 def test_every_round_runs_through_the_whole_schedule():
-    from zoo.settings import Settings
-
     settings = Settings(steps="auto", learning_rate=0.5, warmup=1500)
     rates = np.array([settings.at(step)[0] for step in range(7000)])
     for start, stop in ((0, 1000), (1000, 3000), (3000, 7000)):

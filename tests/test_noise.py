@@ -53,6 +53,16 @@ def assert_mean_is(gradient, expected):
     assert gradient.mean().item() == pytest.approx(expected, abs=4 * error + 1e-4 * abs(expected))
 
 
+def test_categories_are_drawn_without_replacement():
+    weights, draws = torch.tensor([4.0, 2.0, 1.0, 0.0]), 20_000
+    with Tape(uniform=torch.rand(4 * draws, generator=torch.Generator().manual_seed(0))):
+        found = torch.multinomial(weights.expand(draws, -1), 2, replacement=False)
+    assert (found[:, 0] != found[:, 1]).all() and found.max() == 2
+    for pair, expected in {(0, 1): 4 / 7 * 2 / 3, (1, 0): 2 / 7 * 4 / 5, (2, 0): 1 / 7 * 4 / 6}.items():
+        share = (found == torch.tensor(pair)).all(1).double().mean().item()
+        assert share == pytest.approx(expected, abs=4 * (expected / draws) ** 0.5)
+
+
 # -- distributions -----------------------------------------------------------------------------------------------------
 
 

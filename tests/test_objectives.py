@@ -404,6 +404,14 @@ def test_a_part_is_a_frozen_dataclass_with_a_name_of_its_own():
         parts.register("without", summary="S.")(Without)
 
 
+@pytest.mark.parametrize("objective", ["iwae", "iwae[gradient=dreg]", "miwae", "renyi", "free-bits"])
+def test_an_objective_of_plain_densities_refuses_weights(objective, iris):
+    pair = zoo.create("gaussian-constrained", iris)
+    x = torch.as_tensor(iris.scaled("train"), dtype=torch.float32)[:8]
+    with pyro_context(), seeded(0), pytest.raises(OptionError, match=r"poutine\.scale weights site '[xz]'"):
+        OBJECTIVES.make(objective)(poutine.scale(pair.model, 2.0), poutine.scale(pair.guide, 2.0), x)
+
+
 def test_a_tempered_bound_asks_for_the_steps_it_is_tempered_over(iris):
     pair = zoo.create("gaussian-constrained", iris)
     with pytest.raises(OptionError, match="objective='tempered' without warm-up is the ELBO: give warmup=STEPS"):

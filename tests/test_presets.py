@@ -84,6 +84,15 @@ def test_a_clip_keeps_a_continuous_bernoulli_from_its_ends():
     assert ContinuousBernoulli().log_density_bound() == np.inf
 
 
+@pytest.mark.parametrize("clip", [1e-5, 1e-7, 1e-9, 1e-12])
+def test_a_small_clip_holds_in_single_precision(clip):
+    emission, numbers = ContinuousBernoulli(clip), torch.tensor([[-90.0, 90.0]], requires_grad=True)
+    log_density = emission(numbers).log_prob(torch.tensor([0.0, 1.0]))
+    assert (log_density <= emission.log_density_bound() + 1e-6).all()
+    assert log_density.detach() == pytest.approx(emission.log_density_bound(), rel=1e-5)
+    assert torch.autograd.grad(log_density.sum(), numbers)[0].isfinite().all()
+
+
 def test_the_smallest_scale_of_a_logistic_mixture_is_that_of_images_from_minus_one_to_one():
     emission = LogisticMixtureOrdinal([[float(v) for v in range(256)]], components=1, smallest=np.exp(-7))
     numbers = torch.tensor([[0.0], [0.0], [-1000.0]]).double()

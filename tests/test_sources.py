@@ -170,6 +170,8 @@ def test_npy(tmp_path):
     assert "label" in load_data(tmp_path / "a.npy", labels=LABELS).train.coords
     with pytest.raises(DataError, match="this source has none"):
         load_data(tmp_path / "a.npy", labels="kind")
+    with pytest.raises(DataError, match="this source has none"):
+        load_data(X, labels="kind")
 
 
 def test_bare_zarr_array(tmp_path):

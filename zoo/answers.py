@@ -62,5 +62,5 @@ def name_of(fn: Any) -> str:
     while isinstance(fn, dist.Independent):
         fn = fn.base_dist
     if type(fn) is not dist.TransformedDistribution:
-        return type(fn).__name__
+        return type(fn).__name__.removeprefix("_")  # one of Pyro's, computed more exactly
     return f"{name_of(fn.base_dist)} by {', '.join(type(part).__name__ for part in fn.transforms)}"

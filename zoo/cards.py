@@ -172,7 +172,7 @@ class Card:
         {'smallest': 0.001, 'least_df': 3.0}
         """
         known = {preset.name: preset.options for preset in self.presets}
-        if name not in known:
+        if not isinstance(name, str) or name not in known:
             listed = f"choose from {', '.join(known)}" if known else "this pair has none"
             raise OptionError(f"{self.name}: preset={name!r}; {listed}.")
         return known[name]
@@ -209,5 +209,6 @@ def kept_weights(objective: str, keep: str) -> str:
     """
     if keep == "last":
         return "those after the last step"
-    other = f", which is not what was maximised: that is the {objective} objective" if objective != "elbo" else ""
+    plain = objective.partition("[")[0] == "elbo"
+    other = "" if plain else f", which is not what was maximised: that is the {objective} objective"
     return f"those of the best validation ELBO{other}"

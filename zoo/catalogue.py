@@ -420,7 +420,7 @@ def origins(pair: Pair) -> list[str]:
 
 
 def package_of(name: str) -> str:
-    """The installed package that registers a pair, with its version, or None."""
+    """The installed package that registers a pair, with its version, or empty."""
     told = _entry(name).origin
     return told.removeprefix(PACKAGE) if told.startswith(PACKAGE) else ""
 

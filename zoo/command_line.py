@@ -926,7 +926,8 @@ def report(
     failures = {name: why for study in studies.values() for name, why in study.absent.items()}
     if not given:
         raise RunError(f"no run in {', '.join(map(str, runs))} is finished yet: `zoo compare ... --resume` continues.")
-    typer.echo(zoo.report(given, out, failures=failures, png=png))
+    ensembles = any(study.ensembles for study in studies.values())
+    typer.echo(zoo.report(given, out, ensembles=ensembles, failures=failures, png=png))
 
 
 def _writing(run: Path, out: Path, plugin: list[Path] | None, overwrite: bool) -> Run:

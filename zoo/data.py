@@ -58,13 +58,14 @@ class Scaling:
 
     def apply(self, x: Any) -> Array:
         """Values (..., D) from the units as loaded to scaled units."""
-        return cast(Array, (self._rows(x) - self.center) / self.scale)
+        return cast(Array, (self.rows(x) - self.center) / self.scale)
 
     def undo(self, x: Any) -> Array:
         """Values (..., D) from scaled units back to the units as loaded."""
-        return cast(Array, self._rows(x) * self.scale + self.center)
+        return cast(Array, self.rows(x) * self.scale + self.center)
 
-    def _rows(self, x: Any) -> Array:
+    def rows(self, x: Any) -> Array:
+        """Values whose last axis is the columns; DataError for any other shape, or what is no number."""
         values = real_array("x", x)
         if not values.ndim or values.shape[-1] != len(self.scale):
             raise DataError(f"x has shape {values.shape}: its last axis must be the {len(self.scale)} columns.")
@@ -372,7 +373,8 @@ class Data:
         """Values (N, D) in the units as loaded, in the form of the user's table, categories as text."""
         import pandas as pd
 
-        return pd.DataFrame({c.name: c.worded(v) for c, v in zip(self.columns, np.asarray(x).T, strict=True)}, index)
+        values = self.scaling.rows(x)
+        return pd.DataFrame({c.name: c.worded(v) for c, v in zip(self.columns, values.T, strict=True)}, index)
 
     def coded(self, x: Any, missing_values: Sequence[Any] | None = None) -> Any:
         """Values (N, D) from a data frame with these columns, the inverse of :meth:`as_frame`; arrays pass through.
@@ -423,7 +425,7 @@ class Data:
         >>> data.nearest([[1.3, 9.0]]).tolist()
         [[1.5, 9.0]]
         """
-        values: Array = np.asarray(x, dtype=np.float64)
+        values = self.scaling.rows(x)
         return np.stack([column.nearest(values[..., j]) for j, column in enumerate(self.columns)], axis=-1)
 
     def summary(self) -> dict[str, Any]:

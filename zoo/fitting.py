@@ -117,7 +117,7 @@ def fit(
             weighted by a ``poutine.scale`` of the pair.
         clip: the largest gradient norm of a seed; None does not clip.
         same_batches: give all seeds the data in the same order, so that they differ only in start and noise.
-        checks: how many times the validation ELBO is computed, in each round if there are several.
+        checks: about how many times the validation ELBO is computed, in each round if there are several; at least six.
         validation_rows: the most validation rows that a check uses, and the most training rows that the watch and a
             model that settles use: a random subset, the same for all seeds, pairs and machines; None takes all.
         keep: "best" keeps the weights with the best validation ELBO, "last" those after the last step.

@@ -47,15 +47,18 @@ _LIFTS: dict[Any, Callable[..., Tensor]] = {
     torch.randn: lambda noise, *args, size=(), **kw: noise.normal(*_of_size(*(args or size), **kw)).clone(),
     torch.rand: lambda noise, *args, size=(), **kw: noise.uniform(*_of_size(*(args or size), **kw)).clone(),
     torch.bernoulli: lambda noise, probs: (noise.uniform(probs.shape, probs) < probs).to(probs),
-    torch.multinomial: lambda noise, weights, count, _=False: _categories(
-        weights, noise.uniform((*weights.shape[:-1], count), weights)
+    torch.multinomial: lambda noise, weights, num_samples, replacement=False: _categories(
+        weights, num_samples, replacement or num_samples == 1, noise
     ),
     torch._standard_gamma: lambda noise, concentration: standard_gamma(concentration, noise),
 }
 
 
-def _categories(weights: Tensor, uniform: Tensor) -> Tensor:
-    """Categories (..., n) drawn with weights (..., V), with replacement, by the inverse of their distribution."""
+def _categories(weights: Tensor, count: int, replacement: bool, noise: Any) -> Tensor:
+    """Categories (..., n) drawn with weights (..., V): by the inverse of their distribution, or by a race of waits."""
+    uniform: Tensor = noise.uniform((*weights.shape[:-1], count) if replacement else weights.shape, weights)
+    if not replacement:
+        return (-uniform.log() / weights).topk(count, largest=False).indices
     upto = weights.cumsum(-1)
     return (upto[..., None, :-1] <= uniform[..., None] * upto[..., None, -1:]).sum(-1)
 
@@ -71,8 +74,7 @@ class Tape(TorchFunctionMode):
 
     Without tensors it counts: ``used`` holds how many numbers of each kind a run takes, and ``drawn`` the kind and
     shape of each draw. An in-place draw whose tensor is used later cannot be lifted; counting leaves NaN in that
-    tensor. Neither can torch's own draws that ``_LIFTS`` does not name, such as ``torch.poisson`` and
-    ``torch.multinomial``.
+    tensor. Neither can torch's own draws that ``_LIFTS`` does not name, such as ``torch.poisson``.
 
     A site of a Pyro program that draws a Beta or a Dirichlet, also as the base of another distribution, draws gammas
     instead: torch's own Dirichlet is a kind of autograd Function that torch.func refuses.

@@ -524,7 +524,7 @@ def _together(
     *,
     image: bool,
 ) -> dict[str, Column]:
-    """The kind of all columns if they share one, zeros and ones or levels on one grid; otherwise None."""
+    """The kind of all columns if they share one, zeros and ones or levels on one grid; otherwise empty."""
     kinds = {*declared.values()}
     if any(column.categories for column in raw.values()) or (len(kinds) > 1 or kinds & {"categorical"}):
         return {}

@@ -75,7 +75,7 @@ class Settings:
         """Whether the validation ELBO is taken after this step, numbered from 0."""
         _, start, stop = self.round(step)
         # the watch needs a few checks to see a falling scale, even if fewer were asked for
-        every = max(1, (stop - start) // max(self.checks, 2 * FALLING_CHECKS))
+        every = min(-(-(stop - start) // self.checks), max(1, (stop - start) // (2 * FALLING_CHECKS)))
         return (step + 1 - start) % every == 0 or step + 1 == stop
 
     def settles_at(self, step: int) -> bool:

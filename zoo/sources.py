@@ -170,6 +170,8 @@ def load_data(
         name, place, raw = Path(path.name.removesuffix(".gz")).stem, f"{path}: ", read_source(path, label, max_bytes)
     elif label is not None and hasattr(source, "columns"):
         raw = _framed(raw.x, label)
+    else:
+        _unlabelled(label)
     try:
         if isinstance(groups, str) and isinstance(raw.x, Stored):
             groups, drop = _column(raw, groups), [*([drop] if isinstance(drop, str) else drop), groups]

@@ -130,9 +130,11 @@ def by_datum(part: xarray.DataArray, told: Callable[[Array], Array]) -> Array:
 
 def _fractions(split: Any, n: int) -> Array:
     fractions = np.asarray(FRACTIONS if isinstance(split, str) and split in ("grouped", "rows") else split)
-    if fractions.dtype.kind not in "iuf" or fractions.shape != (3,) or not np.isclose(fractions.sum(), 1):
+    numbers = fractions.dtype.kind in "iuf" and fractions.shape == (3,)
+    if not numbers or not (fractions > 0).all() or not np.isclose(fractions.sum(), 1):
         raise DataError(
-            f'split={split!r} must be "grouped", "rows", three fractions that sum to 1, or the part of each of {n} rows'
+            f'split={split!r} must be "grouped", "rows", three fractions above 0 that sum to 1, or the part of each of '
+            f"{n} rows"
         )
     return fractions
 

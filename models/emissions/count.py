@@ -6,6 +6,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from ..gammas import log_rise
 from .emission import MassEmission
 
 __all__ = [
@@ -18,27 +19,8 @@ __all__ = [
 ]
 
 LARGEST = 25.0  # largest log rate: counts do not exceed 7e10, and single precision can still multiply it by counts
-STIRLING = 32.0  # from here on the omitted terms are below rounding in double precision
 LEAST_EXCESS = 0.01  # least start of variance / mean - 1: a larger k has hardly any gradient
 SHARES = 100  # shares of structural zeros tried as a start
-
-
-def log_rise(a: Tensor, x: Tensor) -> Tensor:
-    r"""Log of the rising factorial of a over a power, 0 where a is infinite: of x log gammas nothing is lost there.
-
-    .. math:: \sum_{i=0}^{x-1} \log (1 + i / a) = \log \Gamma(a + x) - \log \Gamma(a) - x \log a
-    """
-    large = a > STIRLING
-    small, great = torch.where(large, 1.0, a), torch.where(large, a, STIRLING)
-    direct = (small + x).lgamma() - small.lgamma() - x * small.log()
-    by_series = (great + x - 0.5) * (x / great).log1p() - x + _beyond_stirling(great + x) - _beyond_stirling(great)
-    return torch.where(large, by_series, direct)
-
-
-def _beyond_stirling(a: Tensor) -> Tensor:
-    """What is missing of log gamma(a) in (a - 1/2) log a - a + (1/2) log 2 pi."""
-    r = a.reciprocal().square()
-    return (1 - r * (1 / 30 - r / 105)) / (12 * a)
 
 
 class _Poisson(dist.Poisson):  # type: ignore[misc]
@@ -51,7 +33,7 @@ class _Poisson(dist.Poisson):  # type: ignore[misc]
 
 
 class _NegativeBinomial(dist.NegativeBinomial):  # type: ignore[misc]
-    """Also in double precision; the Poisson's mass if k is infinite."""
+    """Also in double precision."""
 
     def log_prob(self, value: Tensor) -> Tensor:
         size, count, logits = self.total_count.double(), value.double(), self.logits.double()

@@ -5,10 +5,21 @@ import math
 import pyro.distributions as dist
 from torch import Tensor, nn
 
+from ..gammas import log_rise
 from ..ordinal import LOG_ROOT_TAU
 from .emission import Emission
 
 __all__ = ["GammaPrecision", "Laplace", "Logistic", "StudentT"]
+
+
+class _StudentT(dist.StudentT):  # type: ignore[misc]
+    """Without the difference of two log gammas, of which rounding leaves nothing for many degrees of freedom."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        square = ((value - self.loc) / self.scale).square()
+        log_peak = log_rise(self.df / 2, 0.5) - LOG_ROOT_TAU - self.scale.log()
+        log_density: Tensor = log_peak - (self.df + 1) / 2 * (square / self.df).log1p()
+        return log_density
 
 
 class StudentT(Emission):
@@ -37,10 +48,10 @@ class StudentT(Emission):
         self.smallest, self.least_df = smallest, least_df
 
     def forward(self, parameters: Tensor) -> dist.TorchDistribution:
-        """T from (mu, b, a), (..., 3, d)."""
+        """Student's t from (mu, b, a), (..., 3, d)."""
         mean, b, a = parameters.unbind(-2)
         softplus = nn.functional.softplus
-        return dist.StudentT(self.least_df + softplus(a), mean, self.smallest + softplus(b))
+        return _StudentT(self.least_df + softplus(a), mean, self.smallest + softplus(b))
 
     def log_density_bound(self) -> float:
         """-(1/2) log 2 pi - log s_0, infinite without s_0."""
@@ -65,10 +76,10 @@ class GammaPrecision(Emission):
     outputs = 3
 
     def forward(self, parameters: Tensor) -> dist.TorchDistribution:
-        """T from (mu, a, b), (..., 3, d)."""
+        """Student's t from (mu, a, b), (..., 3, d)."""
         mean, a, b = parameters.unbind(-2)
         alpha, beta = nn.functional.softplus(a), nn.functional.softplus(b)
-        return dist.StudentT(2 * alpha, mean, (beta / alpha).sqrt())
+        return _StudentT(2 * alpha, mean, (beta / alpha).sqrt())
 
 
 class Laplace(Emission):
@@ -80,7 +91,7 @@ class Laplace(Emission):
     Laplace (1774), Mémoire sur la probabilité des causes par les évènements
 
     Args:
-        smallest: b_0, half of the smallest mean deviation either side; 0 for none, and no bound.
+        smallest: b_0, the smallest mean absolute deviation; 0 for none, and no bound.
 
     >>> import torch
     >>> Laplace()(torch.zeros(2, 3)).log_prob(torch.ones(3)).exp()

@@ -173,7 +173,8 @@ class ContinuousBernoulli(Emission):
         """From eta, or from a, (..., 1, d)."""
         (logits,) = parameters.unbind(-2)
         if self.clip:
-            logits = (self.clip + (1 - 2 * self.clip) * logits.sigmoid()).logit()
+            share = 1 - 2 * self.clip
+            logits = (self.clip + share * logits.sigmoid()).log() - (self.clip + share * (-logits).sigmoid()).log()
         return ExponentialOnUnit(logits)
 
     def log_density_bound(self) -> float:

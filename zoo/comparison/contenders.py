@@ -152,14 +152,19 @@ class Candidate:
         """Whether validation prefers other settings, on most splits."""
         return 2 * sum(one.passed_over for one in self.on.values()) > len(self.on)
 
+    def common(self, other: Candidate) -> list[int]:
+        """The splits on which both have a score."""
+        return [split for split in self.scored if split in other.scored]
+
     def behind(self, best: Candidate) -> Difference:
         """How far it is behind another pair: over the rows of one split, or over several splits."""
         (split, one), *others = self.on.items()
         reference = best.on.get(split)
         if not others and len(best.on) == 1 and reference and reference.score and one.score:
             return Difference.between(reference.score, one.score)
-        common = [split for split in self.scored if split in best.scored]
-        return Difference.over_splits(np.array([best.scored[split] - self.scored[split] for split in common]))
+        return Difference.over_splits(
+            np.array([best.scored[split] - self.scored[split] for split in self.common(best)])
+        )
 
     def on_most_rows(self, best: Candidate) -> Majority | None:
         """How it compares with another pair where one row of the only split decides the difference of their means."""

@@ -147,8 +147,9 @@ def _recommend(table: str, data: str, rows: Sequence[Candidate], splits: int) ->
     faulty = [pair for pair in rows if pair.fault]
     best = next((pair for pair in sound if not pair.passed_over), next(iter(sound), None))
     others = [pair for pair in sound if pair is not best]
-    worse = [pair for pair in others if best and _is_worse(pair, best)]
-    close = [pair for pair in others if pair not in worse]
+    apart = [pair for pair in others if best and not pair.common(best)]
+    worse = [pair for pair in others if best and pair not in apart and _is_worse(pair, best)]
+    close = [pair for pair in others if pair not in apart and pair not in worse]
     sentences = [
         _use(best, close, worse, faulty, data) if best else _use_none(faulty, data),
         *(_on_most_rows(pair, best) for pair in close if best),
@@ -162,7 +163,10 @@ def _recommend(table: str, data: str, rows: Sequence[Candidate], splits: int) ->
         _reasons({best.label: _late(best, f"held-out log-likelihood {best.height} nats a row")} if best else {}),
         _reasons({pair.label: _late(pair, _behind(pair, best)) for pair in close if best}),
         _reasons({pair.label: _late(pair, _behind(pair, best)) for pair in worse if best}),
-        _reasons({pair.label: pair.fault for pair in faulty}),
+        _reasons(
+            {pair.label: pair.fault for pair in faulty}
+            | {pair.label: f"not comparable with {best.label}: no split has a score of both" for pair in apart if best}
+        ),
         " ".join(_certainty(best, rows, splits)),
     )
 
@@ -176,8 +180,16 @@ def _reasons(told: Mapping[str, str]) -> tuple[Reason, ...]:
 
 
 def _is_worse(pair: Candidate, best: Candidate) -> bool:
-    most = pair.on_most_rows(best)
-    return pair.behind(best).beyond_noise or (most is not None and most.word == "worse")
+    return pair.behind(best).beyond_noise or _worse_on_most_rows(pair, best) is not None
+
+
+def _worse_on_most_rows(pair: Candidate, best: Candidate) -> tuple[str, str] | None:
+    """On how many rows a pair is worse, and by how much, where one row makes noise of the difference of the means."""
+    most, rows = pair.on_most_rows(best), len(pair.first.row_names)
+    if pair.behind(best).beyond_noise or most is None or most.word != "worse":
+        return None
+    by = f"by {plus_minus(most.by.mean, most.by.error)} nats in the trimmed mean"
+    return f"{most.rows} of {rows}", by
 
 
 def _late(pair: Candidate, text: str) -> str:
@@ -186,6 +198,8 @@ def _late(pair: Candidate, text: str) -> str:
 
 def _behind(pair: Candidate, best: Candidate) -> str:
     """How far a pair is from the best one, in words."""
+    if most := _worse_on_most_rows(pair, best):
+        return f"worse on {most[0]} rows, {most[1]}"
     behind = pair.behind(best)
     told = f"{plus_minus(abs(behind.mean), behind.error)} nats a row {'behind' if behind.mean >= 0 else 'ahead'}"
     return f"{told}, though validation prefers other settings" if pair.passed_over and behind.mean < 0 else told
@@ -204,6 +218,9 @@ def _use(
         why = f"they predict held-out rows of {data} better{rest}, and the" if worse else "the"
         return f"Use {listing(who, 'or')}: {why} data do not tell them apart."
     if worse:
+        if most := _worse_on_most_rows(worse[0], best):
+            better = f"{most[0]} held-out rows of {data} better than the next, {worse[0].label}, {most[1]}"
+            return f"Use {best.label}: it predicts {better}."
         lead = worse[0].behind(best)
         by = f"by {plus_minus(lead.mean, lead.error)} nats a row over the next, {worse[0].label}"
         return f"Use {best.label}: it predicts held-out rows of {data} best, {by}."

@@ -201,7 +201,7 @@ def reconstruction_check(model: Program, guide: Program, x: Tensor, filler: Tens
 
     Missing entries do not count; ``filler`` (D,) are values that columns can take.
     """
-    parts = []
+    total = count = torch.zeros(())
     for rows in inference.row_blocks(x, RECONSTRUCTION_DRAWS * inference.width(model, x)):
         with pyro.plate("samples", RECONSTRUCTION_DRAWS, dim=-2):
             q = poutine.trace(guide).get_trace(rows)
@@ -213,9 +213,11 @@ def reconstruction_check(model: Program, guide: Program, x: Tensor, filler: Tens
         below, upto = (end.mean(0) for end in distribution_function(one, full))
         pit = randomised(below, upto, torch.rand_like(rows))
         errors = torch.stack([error, error.square() - variance, one.sample() - rows]).double()
-        inside = ((pit - 0.5).abs() < 0.45).double().masked_fill(rows.isnan(), torch.nan)
-        parts.append(torch.cat([errors.nanmean((1, 3)), errors.square().nanmean((1, 3)), inside.nanmean(1)[None]]))
-    mean = torch.cat(parts, dim=1).nanmean(1)
+        inside = ((pit - 0.5).abs() < 0.45).double()[None, None]
+        inside = inside.expand(1, RECONSTRUCTION_DRAWS, *rows.shape).masked_fill(rows.isnan(), torch.nan)
+        each = torch.cat([errors, errors.square(), inside]).flatten(1)
+        total, count = total + each.nansum(1), count + (~each.isnan()).sum(1)
+    mean = total / count
     bias, rmse = mean[:3], mean[3:6].sqrt()
     return torch.cat([torch.stack([bias, rmse], dim=1).flatten(), mean[6:]]).numpy()
 

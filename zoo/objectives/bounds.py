@@ -22,6 +22,7 @@ from zoo.objectives.lower_bound import (
     held,
     latent_sites,
     plain_log_prob,
+    refuse_scaled,
     terms,
     traces,
 )
@@ -157,6 +158,7 @@ class FreeBits:
         if latent_sites(q, enumerated=True):  # the others depend on its values
             felt = of.weighed_kl.clamp(min=self.nats * sum(_width(q.nodes[name]) for name in names))
         else:
+            refuse_scaled(trace.nodes[name] for trace in (p, q) for name in names)
             felt = torch.stack([self._felt(p.nodes[name], q.nodes[name], len(x)) for name in names]).sum()
         of = of._replace(weighed_kl=felt)
         return of.loss_of(of.weighed_likelihood, kl_weight)

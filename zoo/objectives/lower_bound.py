@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -28,6 +28,7 @@ __all__ = [
     "plain_log_prob",
     "refuse_other_data",
     "refuse_other_latents",
+    "refuse_scaled",
     "terms",
     "traces",
 ]
@@ -107,6 +108,16 @@ def refuse_other_latents(model_trace: Any, guide_trace: Any) -> None:
             raise OptionError(
                 f"the {alone} has the latent {sites} and the {other} has none: give both programs the same latents. "
                 'One that the model sums out needs a site in the guide too, with infer={"enumerate": "parallel"}.'
+            )
+
+
+def refuse_scaled(sites: Iterable[Any]) -> None:
+    """Raise OptionError if ``poutine.scale`` weights one of the sites, for objectives of plain densities."""
+    for site in sites:
+        if not is_identically_one(site["scale"]):
+            raise OptionError(
+                f"the objective uses plain densities, and poutine.scale weights site {site['name']!r}: choose another, "
+                "such as elbo, or take the scale away."
             )
 
 

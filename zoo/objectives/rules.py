@@ -103,7 +103,7 @@ class TwoStage:
               + E_{q(u \mid \bar z)} \log \frac{p(\bar z \mid u) p(u)}{q(u \mid \bar z)} \right], \qquad
               \bar z \text{ being } z \text{ held fixed}
 
-    The terms named after the ELBO are the joint model's.
+    A warm-up weights the KL term of each of the two. The terms named after the ELBO are the joint model's.
     """
 
     def __call__(self, model: Program, guide: Program, x: Tensor, kl_weight: Weight = 1.0) -> Loss:
@@ -113,9 +113,15 @@ class TwoStage:
             raise OptionError("objective two-stage: the pair has no second stage u; gaussian-two-stage has one.")
         joint = terms(p, q, len(x))
         z, prior_of_z = q.nodes["z"]["value"], p.nodes["u"]["fn"]
-        first = p.nodes["x"]["log_prob"] + prior_of_z.log_prob(z) - q.nodes["z"]["log_prob"]
-        second = p.nodes["z"]["fn"].log_prob(z.detach()) + p.nodes["u"]["log_prob"] - q.nodes["u"]["log_prob"]
-        return joint.loss_of((first + second).mean() + joint.weighed_kl, kl_weight)
+
+        def bounds(weight: Weight) -> Tensor:
+            first = p.nodes["x"]["log_prob"] + weight * (prior_of_z.log_prob(z) - q.nodes["z"]["log_prob"])
+            of_u = p.nodes["u"]["log_prob"] - q.nodes["u"]["log_prob"]
+            second = p.nodes["z"]["fn"].log_prob(z.detach()) + weight * of_u
+            both: Tensor = (first + second).mean()
+            return both
+
+        return joint.loss(-bounds(kl_weight), bounds(1.0))
 
 
 @register_objective(
@@ -176,7 +182,7 @@ class Split:
         p, q = traces(model, guide, x)
         fn = _student(p, "split")
         seen = torch.where(x.isnan(), fn.loc, x)
-        apart = StudentT(fn.df, fn.loc.detach(), fn.scale, validate_args=False).log_prob(seen)
+        apart = type(fn)(fn.df, fn.loc.detach(), fn.scale, validate_args=False).log_prob(seen)
         rest = torch.where(x.isnan(), 0.0, apart)
         rule = _log_normal(x, fn.loc, torch.full_like(fn.loc, self.scale**2)) + rest
         return terms(p, q, len(x)).loss_of(rule.sum(-1).mean(), kl_weight)

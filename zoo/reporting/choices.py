@@ -132,7 +132,7 @@ class Axis:
 
 
 def _apart(places: Floats, lengths: Sequence[int]) -> list[int]:
-    """Those of the ascending places whose labels, ``characters`` long, do not touch."""
+    """Those of the ascending places whose labels, of these lengths, do not touch."""
     kept = [0]
     for i in range(1, len(places)):
         share = (places[i] - places[kept[-1]]) / (places[-1] - places[0])
