@@ -141,7 +141,7 @@ class AutoregressiveLayer(nn.Module):
         return (shift + log_scale.exp() * u).flip(-1), log_scale.sum(-1)
 
     def inverse(self, y: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        """U and log |df / du| for y = f(u), (..., L), a number at a time: L passes through the network."""
+        """The input u and log |df / du| for y = f(u), (..., L), a number at a time: L passes through the network."""
         context, y = self.context(context), y.flip(-1)
         u = torch.zeros_like(y)
         for _ in range(y.shape[-1]):
@@ -223,7 +223,7 @@ class SplineLayer(nn.Module):
         return torch.cat([moved, kept], dim=-1), log_slope.sum(-1)
 
     def inverse(self, y: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        """U and log |df / du| for y = f(u), (..., L)."""
+        """The input u and log |df / du| for y = f(u), (..., L)."""
         moved, kept = y.split([self.moved, self.kept], dim=-1)
         moved, log_slope = self._bent(moved, *self._knots(kept, context), inverse=True)
         return torch.cat([kept, moved], dim=-1), log_slope.sum(-1)

@@ -31,7 +31,7 @@ class MeanFieldNormal(Amortized):
         return dist.Normal(mean, (log_variance / 2).exp()).to_event(1)
 
     def units(self, numbers: Tensor) -> Tensor:
-        """S for m, and one."""
+        """The scale s for m, and one for log s^2."""
         _, log_variance = numbers.unbind(-2)
         return torch.stack([(log_variance / 2).exp(), torch.ones_like(log_variance)], dim=-2)
 
@@ -97,6 +97,6 @@ class LowRankNormal(Amortized):
         return dist.LowRankMultivariateNormal(mean, numbers[..., 2:, :].mT, log_variance.exp())
 
     def units(self, numbers: Tensor) -> Tensor:
-        """S for m and each column of U: z_l given all others varies by at least that; and one."""
+        """The scale s for m and each column of U: z_l given all others varies by at least that; and one for log s^2."""
         scale = (numbers[..., 1:2, :] / 2).exp()
         return torch.cat([scale, torch.ones_like(scale), scale.expand_as(numbers[..., 2:, :])], dim=-2)

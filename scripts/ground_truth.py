@@ -29,7 +29,7 @@ import zoo
 from zoo.context import Stream
 from zoo.data import Part
 from zoo.guides import ClosedFormNormal
-from zoo.inference import log_mean_exp, row_blocks, stream_log_weights
+from zoo.inference import LogWeights, log_mean_exp, row_blocks
 
 RANK, SEEDS, DRAWS = 5, 4, 5000
 
@@ -169,7 +169,7 @@ def weights(names: list[str]) -> pd.DataFrame:
 def importance_error(guide_of: Callable[[Any], nn.Module], x: Tensor, model: Any, _: Any) -> tuple[Tensor, Tensor]:
     """How far the importance estimate of each row is from the closed form, and its own standard error, (N,) each."""
     guide = guide_of(model)
-    log_weights = torch.cat([stream_log_weights(model, guide, rows, DRAWS) for rows in row_blocks(x, DRAWS)], dim=1)
+    log_weights = torch.cat([LogWeights(DRAWS)(model, guide, rows) for rows in row_blocks(x, DRAWS)], dim=1)
     estimate = log_mean_exp(log_weights)
     error = (log_weights - estimate).exp().std(0) / DRAWS**0.5
     return (estimate - model.log_evidence(x)).abs(), error

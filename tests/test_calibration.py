@@ -25,11 +25,11 @@ from zoo.evaluation.calibration import (
 )
 from zoo.evaluation.evidence import weigh
 from zoo.evaluation.predictions import crps
-from zoo.evaluation.tails import BAD_K
 from zoo.evaluation.weighing import leave_one_feature_out
 from zoo.guides import ClosedFormNormal
 from zoo.models import FactorAnalysis, ProbabilisticPCA
 from zoo.models.ordinal import Binned, Levels
+from zoo.tree import BAD_K
 
 D, L, NOISE = 24, 4, 0.5
 

@@ -177,12 +177,10 @@ def test_what_is_asked_of_a_pair_is_held_against_its_own_support(catalogue):
     assert pair.view.checked([[7, 0]]).tolist() == [[7, 0]]  # a count, though no value of these data
     assert np.isnan(pair.view.checked([[1, np.nan]])[0, 1])
     for wrong in (-1.0, 0.5, np.inf):
-        with pytest.raises(
-            DataError, match=r"row 0 .*, column 'x1': counts models 0, 1, 2, ... without an upper limit"
-        ):
+        with pytest.raises(DataError, match=r"row 0 .*, column 'x1': counts takes 0, 1, 2, ... without an upper limit"):
             pair.view.checked([[1, wrong]])
     ordinal = zoo.create("categorical", zoo.Data.from_array(x))
-    with pytest.raises(DataError, match=r"x holds 2 in row 0 .*, column 'x0': categorical models 0 or 1 there"):
+    with pytest.raises(DataError, match=r"x holds 2 in row 0 .*, column 'x0': categorical takes 0 or 1 there"):
         ordinal.view.checked([[2, 0]])
 
 

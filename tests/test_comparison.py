@@ -342,7 +342,7 @@ def traced(name, elbo, **settings):
 def test_a_row_that_was_still_improving_says_so():
     rising, settled = traced("a", [-120, -112, -105]), traced("b", [-120, -105, -105, -104.97, -104.95])
     verdicts = compare([rising, settled, traced("c", [-120, -100, -130])])["verdict"]
-    assert verdicts["a"].endswith('; still improving: train longer (with --steps auto, steps="auto" in Python)')
+    assert verdicts["a"].endswith('; still improving: train longer (--steps auto, or steps="auto" in Python)')
     assert not [name for name in "bc" if "improving" in verdicts[name]]
 
 

@@ -16,11 +16,11 @@ from zoo.evaluation import evidence
 from zoo.evaluation.tails import pareto_k
 from zoo.guides import MeanFieldNormal
 from zoo.inference import (
+    LogWeights,
     log_mean_exp,
     posterior_draws,
     predictive_draws,
     prior,
-    stream_log_weights,
 )
 from zoo.models import VAE, GaussianMixture
 from zoo.models.emissions import FixedNormal, LearnedNormal
@@ -65,7 +65,7 @@ def test_an_exact_guide_gives_the_exact_evidence_at_one_draw(linear):
     model, weight, offset, x, exact = linear
     guide = MeanFieldNormal(ExactEncoder(weight, offset))
     with seeded(0), torch.no_grad():
-        weights = stream_log_weights(model, guide, x, 3)
+        weights = LogWeights(3)(model, guide, x)
     np.testing.assert_allclose(weights, np.tile(exact.logpdf(x), (3, 1)), atol=1e-9)
 
 
@@ -74,7 +74,7 @@ def test_a_perturbed_guide_is_within_its_standard_errors(linear, spread, shift):
     model, weight, offset, x, exact = linear
     guide = MeanFieldNormal(ExactEncoder(weight, offset, spread, shift))
     with seeded(0), torch.no_grad():
-        weights = stream_log_weights(model, guide, x, 5000)
+        weights = LogWeights(5000)(model, guide, x)
     estimate = log_mean_exp(weights)
     error = (weights - estimate).exp().std(0) / 5000**0.5
     within = np.abs(estimate.numpy() - exact.logpdf(x)) <= 3 * error.numpy() + 1e-4
@@ -87,7 +87,7 @@ def test_the_evidence_of_some_columns_is_their_marginal(linear):
     marginal = stats.multivariate_normal(exact.mean[[0, 3]], exact.cov_object.covariance[np.ix_([0, 3], [0, 3])])
     guide = MeanFieldNormal(ExactEncoder(weight, offset, spread=1.5))
     with seeded(0), torch.no_grad():
-        both = stream_log_weights(model, guide, x, 4000, columns)
+        both = LogWeights(4000, columns)(model, guide, x)
     assert both.shape == (2, 4000, len(x))
     np.testing.assert_allclose(log_mean_exp(both[0]), exact.logpdf(x), atol=0.2)
     error = np.abs(log_mean_exp(both[1]).numpy() - marginal.logpdf(x[:, columns]))
@@ -228,7 +228,7 @@ def test_no_memory_grows_with_the_number_of_draws(watched, monkeypatch):
     at_once = rowwise.Rowwise._at_once
     monkeypatch.setattr(rowwise.Rowwise, "_at_once", lambda *of: (blocks.append(len(of[2][0])), at_once(*of))[1])
     with seeded(0):
-        weights = stream_log_weights(model, guide, torch.zeros(360, 64), 2500)
+        weights = LogWeights(2500)(model, guide, torch.zeros(360, 64))
     assert weights.shape == (2500, 360)
     assert set(seen) == {1000, 500} and sum(blocks) == 3 * 360
     assert max(blocks) * 1000 * 64 <= 2 * rowwise.CACHE  # those of 500 draws are of twice as many
@@ -337,7 +337,7 @@ def test_a_value_a_million_deviations_out_costs_its_row_and_nothing_else(name, o
 def test_draws_of_the_prior_are_weights_too(linear):
     model, *_, x, exact = linear
     with seeded(0), torch.no_grad():
-        weights = stream_log_weights(model, prior(model), x[:50], 20_000)
+        weights = LogWeights(20_000)(model, prior(model), x[:50])
     error = (weights - log_mean_exp(weights)).exp().std(0) / 20_000**0.5
     assert ((log_mean_exp(weights) - exact.logpdf(x[:50])).abs() <= 4 * error).all()
 

@@ -15,7 +15,7 @@ from zoo.evaluation.annealing import anneal
 from zoo.evaluation.evidence import heldout, weigh
 from zoo.evaluation.tails import pareto_k
 from zoo.guides import ClosedFormNormal
-from zoo.inference import LogWeights, log_mean_exp, stream_log_weights
+from zoo.inference import LogWeights, log_mean_exp
 from zoo.models import FactorAnalysis as FactorModel
 from zoo.models import ProbabilisticPCA
 
@@ -103,7 +103,7 @@ def test_the_learned_guide_finds_the_exact_one():
     x = torch.as_tensor(data.scaled("test"), dtype=torch.float32)
 
     def gap(model, guide):
-        weights = stream_log_weights(model, guide, x, 1000).double()
+        weights = LogWeights(1000)(model, guide, x).double()
         return model.log_evidence(x).mean() - weights.mean()  # KL(q || p), the ELBO's distance from the evidence
 
     (distance,) = run.each_seed(gap, Stream.EVIDENCE)
@@ -116,7 +116,7 @@ def test_importance_weights_give_the_exact_evidence(kind, spread, shift):
     model = random_model(kind, 10, RANK)
     with seeded(1):
         x = torch.randn(300, 10)
-        weights = stream_log_weights(model, Perturbed(model, spread, shift), x, 5000)
+        weights = LogWeights(5000)(model, Perturbed(model, spread, shift), x)
     estimate = log_mean_exp(weights)
     error = (weights - estimate).exp().std(0) / 5000**0.5
     within = (estimate - model.log_evidence(x)).abs() <= 3 * error + 1e-4
@@ -144,7 +144,7 @@ def test_annealing_is_right_where_importance_weights_are_not(spread, shift):
     guide = Perturbed(model, spread, shift)
     with seeded(0):
         x = torch.randn(60, 20)
-        k = pareto_k(stream_log_weights(model, guide, x, 1000).numpy())
+        k = pareto_k(LogWeights(1000)(model, guide, x).numpy())
         found = anneal(model, guide, x, temperatures=200)
     assert (k > 0.7).mean() > 0.9
     gap = found.log_evidence - model.log_evidence(x)

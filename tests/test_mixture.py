@@ -7,7 +7,7 @@ from sklearn.mixture import GaussianMixture as Sklearn
 
 import zoo
 from zoo.context import seeded
-from zoo.inference import encode, log_mean_exp, stream_log_weights
+from zoo.inference import LogWeights, encode, log_mean_exp
 from zoo.models import GaussianMixture
 
 TO_SKLEARN = {"diagonal": "diag", "full": "full", "spherical": "spherical", "tied": "tied"}
@@ -40,7 +40,7 @@ def test_density_and_memberships_equal_sklearns_at_the_same_parameters(tables, i
             model.covariance.log_diagonal.copy_(factors.diagonal(dim1=-2, dim2=-1).log())
             model.covariance.below.copy_(factors.tril(-1) / factors.diagonal(dim1=-2, dim2=-1)[..., None])
         x = torch.as_tensor(test)
-        evidence = log_mean_exp(stream_log_weights(model, pair.guide, x, samples=5))
+        evidence = log_mean_exp(LogWeights(5)(model, pair.guide, x))
         memberships = encode(pair.guide, x)
     np.testing.assert_allclose(evidence, reference.score_samples(test), atol=1e-5)
     np.testing.assert_allclose(memberships, reference.predict_proba(test), atol=1e-6)

@@ -290,7 +290,7 @@ def test_a_diagnostic_that_is_not_finite_freezes_nothing(catalogue, iris):
     class Told:
         def __call__(self, model, guide, x, kl_weight=1.0):
             of = terms(*traces(model, guide, x), len(x))
-            return of.loss_of(of.weighed_likelihood, kl_weight, ratio=of.kl / 0, broken=of.kl * math.nan)
+            return of.loss_of(of.weighted_likelihood, kl_weight, ratio=of.kl / 0, broken=of.kl * math.nan)
 
     runs = [
         zoo.fit(zoo.create("gaussian-constrained", iris), iris, seeds=2, steps=30, objective=objective, progress=False)

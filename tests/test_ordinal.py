@@ -14,7 +14,7 @@ from scipy.special import log_ndtr
 import zoo
 from zoo.context import pyro_context, seeded
 from zoo.errors import Unknown
-from zoo.inference import Cells, Dequantized, log_mean_exp, stream_log_weights
+from zoo.inference import Cells, Dequantized, LogWeights, log_mean_exp
 from zoo.models import VAE
 from zoo.models.emissions import LearnedNormal
 from zoo.models.ordinal import Binned, Levels, log_interval_mass
@@ -205,7 +205,7 @@ def test_cells_and_dequantization_agree_with_the_integral(decoder):
         expected.append(np.log(first * np.diff(stats.norm(0, second).cdf([b - wb / 2, b + wb / 2]))[0]))
     with seeded(0), torch.no_grad(), pyro_context():
         for kind in (Cells, Dequantized):
-            weights = stream_log_weights(kind(decoder, width), Prior(), x, 40000).double()
+            weights = LogWeights(40000)(kind(decoder, width), Prior(), x).double()
             found = log_mean_exp(weights)
             error = (weights - found).exp().std(0) / len(weights) ** 0.5
             assert (np.abs(found.numpy() - expected) < 4 * error.numpy()).all(), kind
@@ -217,8 +217,8 @@ def test_a_mixtures_cells_are_exact(iris):
         pair.model.initialise(torch.as_tensor(pair.view.inward(iris.train.values)).float())
     x, width = torch.as_tensor(pair.view.inward(iris.test.values[:1])).float(), torch.full((4,), 0.5)
     with seeded(0), torch.no_grad(), pyro_context():
-        exact = stream_log_weights(Cells(pair.model, width), pair.guide, x, 5000)
-        drawn = stream_log_weights(Dequantized(pair.model, width), pair.guide, x, 40000).double()
+        exact = LogWeights(5000)(Cells(pair.model, width), pair.guide, x)
+        drawn = LogWeights(40000)(Dequantized(pair.model, width), pair.guide, x).double()
         fn = pair.model.likelihood(torch.arange(2))
         shares = pair.model.logits.softmax(0)
     assert exact.shape == (1, 1)
@@ -239,7 +239,7 @@ def test_a_full_covariance_has_no_cells(iris):
     pair = zoo.create("gmm", iris, covariance="full")
     x = torch.zeros(2, 4)
     with seeded(0), torch.no_grad(), pyro_context(), pytest.raises(Unknown, match="MultivariateNormal"):
-        stream_log_weights(Cells(pair.model, torch.ones(4)), pair.guide, x, 10)
+        LogWeights(10)(Cells(pair.model, torch.ones(4)), pair.guide, x)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ import zoo
 from zoo.context import Stream, pyro_context, seeded
 from zoo.evaluation.annealing import anneal
 from zoo.evaluation.spread import spread
-from zoo.inference import log_mean_exp, posterior_draws, stream_log_weights
+from zoo.inference import LogWeights, log_mean_exp, posterior_draws
 from zoo.latents import log_density
 from zoo.models import VAE
 from zoo.models.emissions import ConstrainedNormal, FixedNormal
@@ -180,7 +180,7 @@ def test_what_is_enumerated_is_summed_beside_what_is_drawn(catalogue, iris, apar
     pair = zoo.create("clusters", iris, latent_dim=1, hidden=(6,))
     x = torch.as_tensor(pair.view.inward(iris.test.values), dtype=torch.float32)[:10]
     with seeded(3), torch.no_grad(), pyro_context():
-        weights = stream_log_weights(pair.model, pair.guide, x, 4000)
+        weights = LogWeights(4000)(pair.model, pair.guide, x)
         draws = posterior_draws(pair.model, pair.guide, x, 5)
     first, _, last, _ = pair.model.decoder
     (w1, b1), (w2, b2) = ([p.detach().double().numpy() for p in (layer.weight, layer.bias)] for layer in (first, last))
@@ -290,7 +290,7 @@ def test_scores_are_of_densities_as_they_are(name, catalogue, iris):
             density = log_density(programs[0], x, draws.latents)
             found.append(
                 [
-                    stream_log_weights(*programs, x, 3), draws.lp, draws.lq, density,
+                    LogWeights(3)(*programs, x), draws.lp, draws.lq, density,
                     anneal(*programs, x, temperatures=3, chains=4).log_evidence,
                     *terms(*traces(*programs, x), len(x))[:2],
                 ]

@@ -60,7 +60,7 @@ def test_an_exact_end_is_refused_where_it_has_no_density(name):
     x = np.random.default_rng(0).random((60, 3))
     x[::7, 0] = 1.0
     data = zoo.Data.from_array(x, support="unit")
-    with pytest.raises(OptionError, match="knows only 0 < x < 1 values, and the data hold 1 "):
+    with pytest.raises(OptionError, match="is defined only for 0 < x < 1, and the data hold 1 "):
         zoo.fit(zoo.create(name, data), data, seeds=1, steps=2, progress=False)
 
 

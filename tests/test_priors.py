@@ -16,7 +16,7 @@ from zoo.context import pyro_context, seeded
 from zoo.engine import Replica
 from zoo.errors import Unknown
 from zoo.guides import SplineLayer
-from zoo.inference import log_mean_exp, stream_log_weights
+from zoo.inference import LogWeights, log_mean_exp
 from zoo.models import VAE, FlowPrior, MixturePrior, StandardNormal, VampPrior
 from zoo.models.emissions import ConstrainedNormal, FixedNormal, LearnedNormal, Poisson
 from zoo.objectives import terms, traces
@@ -190,7 +190,7 @@ def test_the_evidence_under_a_mixture_is_that_of_quadrature():
         guide.encoder[2].bias.data[1] += 2  # wider than any posterior
         x = torch.randn(8, 3, dtype=torch.float64)
         with torch.no_grad(), pyro_context():
-            weights = stream_log_weights(model, guide, x, 20_000)
+            weights = LogWeights(20_000)(model, guide, x)
     z, volume = grid(1)
     with torch.no_grad():
         joint = model.likelihood(z).log_prob(x[:, None]) + of(model.prior).log_prob(z)

@@ -71,11 +71,11 @@ def test_seeds_that_broke_or_settled_did_not_end_early():
 def test_the_command_that_goes_on_is_one_that_trains_for_longer():
     attrs = {"steps": 2000, "schedule": "cosine", "patience": "null"}
     for changed, command in (
-        ({}, 'with --steps auto, steps="auto" in Python'),
-        ({"steps": "auto"}, "with --steps 62000, steps=62000 in Python"),
-        ({"steps": 40_000}, "with --steps 80000, steps=80000 in Python"),
-        ({"schedule": "constant"}, "with --steps 4000, steps=4000 in Python"),
-        ({"patience": 5}, "with --steps 4000, steps=4000 in Python"),
+        ({}, '--steps auto, or steps="auto" in Python'),
+        ({"steps": "auto"}, "--steps 62000, or steps=62000 in Python"),
+        ({"steps": 40_000}, "--steps 80000, or steps=80000 in Python"),
+        ({"schedule": "constant"}, "--steps 4000, or steps=4000 in Python"),
+        ({"patience": 5}, "--steps 4000, or steps=4000 in Python"),
         ({"interrupted_at": 900}, "zoo train --resume RUN continues"),
     ):
         assert goes_on(attrs | changed) == command

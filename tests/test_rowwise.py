@@ -174,7 +174,7 @@ def test_evidence_of_a_run_is_that_of_its_weights(iris):
     run = zoo.fit(zoo.create("gaussian-constrained", iris), iris, seeds=1, steps=50, progress=False)
     found = weigh(run, iris, 3000).density[0]
     x = torch.as_tensor(iris.scaled("test"), dtype=torch.float32)
-    (weights,) = run.each_seed(lambda m, g: inference.stream_log_weights(m, g, x, 3000), Stream.POSTERIOR)
+    (weights,) = run.each_seed(lambda m, g: inference.LogWeights(3000)(m, g, x), Stream.POSTERIOR)
     off = (inference.log_mean_exp(weights) - found.evidence[0]).abs()
     assert (off < 6 * found.error + 1e-3).all()
 

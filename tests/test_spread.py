@@ -19,7 +19,7 @@ from zoo.evaluation.reference import agreement, guide_moments, nuts, reference_p
 from zoo.evaluation.spread import aggregate_mmd, information, spread, squared_mmd
 from zoo.evaluation.tails import pareto_k
 from zoo.guides import ClosedFormNormal
-from zoo.inference import predictive_draws, stream_log_weights
+from zoo.inference import LogWeights, predictive_draws
 from zoo.models import ProbabilisticPCA
 
 
@@ -101,7 +101,7 @@ def test_a_halved_scale_is_caught_at_any_dimension(latent_dim):
 def test_a_halved_scale_has_bad_weights_with_eight_latents():
     model = probabilistic_pca(16, 8)
     with seeded(4):
-        k = pareto_k(stream_log_weights(model, Perturbed(model, spread=0.5), simulated(model, 100), 5000).numpy())
+        k = pareto_k(LogWeights(5000)(model, Perturbed(model, spread=0.5), simulated(model, 100)).numpy())
     assert (k > 0.7).mean() >= 0.9
 
 

@@ -159,7 +159,9 @@ class Card:
             return f"yes, by {self.bound}"
         if not self.bounded_if:
             return "no"
-        return f"only {self.bounded_if}" if self.bounds == "likelihood" else f"no; the {self.bounds}: {self.bounded_if}"
+        return (
+            f"only {self.bounded_if}" if self.bounds == "likelihood" else f"no; the {self.bounds} is, {self.bounded_if}"
+        )
 
     def preset(self, name: str) -> dict[str, Any]:
         """The options that a preset stands for.

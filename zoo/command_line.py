@@ -794,7 +794,7 @@ def score(
     data: Table,
     out: OutTable,
     missing: Missing = None,
-    columns: Annotated[int, Option(help="How many of the columns that make a row odd are named.")] = 3,
+    columns: Annotated[int, Option(help="How many of a row's most costly columns to name.")] = 3,
     samples: Annotated[int, Option(help="Importance samples per row.")] = 1000,
     training: Annotated[
         str | None,
@@ -1076,11 +1076,9 @@ def _options_by_pair(names: Sequence[str], assignments: Iterable[str]) -> dict[s
     return options
 
 
-def _run_plugins(paths: Iterable[Path] | None) -> dict[str, Path]:
-    """Execute Python files so that they register their pairs; return which file registered which pair."""
-    registered: dict[str, Path] = {}
+def _run_plugins(paths: Iterable[Path] | None) -> None:
+    """Execute Python files so that they register their pairs."""
     for path in paths or ():
-        known = zoo.list_pairs()
         spec = importlib.util.spec_from_file_location(f"zoo_plugin_{path.stem}", path)
         if spec is None or spec.loader is None or not path.is_file():
             raise OptionError(f"--plugin {path}: there is no such Python file.")
@@ -1090,8 +1088,6 @@ def _run_plugins(paths: Iterable[Path] | None) -> dict[str, Path]:
             spec.loader.exec_module(module)
         except Exception as error:
             raise OptionError(f"--plugin {path}: {one_line(error, path)}") from error
-        registered |= dict.fromkeys(set(zoo.list_pairs()) - set(known), path.resolve())
-    return registered
 
 
 def _type_text(hint: Any) -> str:

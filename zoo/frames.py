@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from zoo.errors import DataError
-from zoo.schema import OPPOSITES, Raw, Refused, numbered, spellings
+from zoo.schema import OPPOSITES, Numbered, Refused, numbered, spellings
 from zoo.supports import Column
 from zoo.words import did_you_mean, few
 
@@ -79,7 +79,7 @@ def _number_of(cell: Any, categories: Sequence[str], name: str, row: int) -> int
     return known.index(word)
 
 
-def _holds_words(raw: Raw) -> bool:
+def _holds_words(raw: Numbered) -> bool:
     return bool(raw.categories) and raw.reason != "true or false"
 
 

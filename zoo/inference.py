@@ -48,7 +48,6 @@ __all__ = [
     "refuse_overflow",
     "responsibility",
     "row_blocks",
-    "stream_log_weights",
     "weighted_likelihood",
     "width",
 ]
@@ -153,13 +152,6 @@ class LogWeights:
                 lambda model, guide, x: (log_weights(model, guide, x, draws, self.columns)[..., 0],), draws * numbers
             )
         return self._kernels[draws]
-
-
-def stream_log_weights(
-    model: Program, guide: Program, x: Tensor, samples: int, columns: Tensor | None = None
-) -> Tensor:
-    """:class:`LogWeights` of one pair of programs."""
-    return LogWeights(samples, columns)(model, guide, x)
 
 
 def pieces(draws: int, largest: int) -> list[int]:

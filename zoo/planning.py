@@ -45,7 +45,7 @@ EFFORT = {
 MOST_THREADS = 1024
 
 Loader: TypeAlias = Callable[[Card, int], Data]
-Teller: TypeAlias = Callable[[Task, Ended], None]
+OnEnd: TypeAlias = Callable[[Task, Ended], None]
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Plan:
         executor: Executor | None = None,
         shard: str | None = None,
         progress: bool = True,
-        tell: Teller | None = None,
+        tell: OnEnd | None = None,
     ) -> Study:
         """Run the tasks, and write the report once no task is left to others. Arguments: see :func:`study`.
 

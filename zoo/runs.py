@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -488,8 +487,7 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     try:
         pair = create(name, data, **options)
     except (UnknownPair, OptionError) as error:
-        by = recipe.get("registered_by") or [*filter(None, [recipe.get("registered_in") or _registered_in(tree)])]
-        remedy = how_to_get(by) or "if your own code registers it, run that first"
+        remedy = how_to_get(recipe.get("registered_by") or []) or "if your own code registers it, run that first"
         raise type(error)(
             f"the run at {path} is of {name!r}: {str(error).rstrip('.')}. To load it, {remedy}."
         ) from error
@@ -508,12 +506,6 @@ def _unpickled(files: dict[str, bytes]) -> Run:
     with tempfile.TemporaryDirectory() as folder:
         write_directory(place := Path(folder) / "run", files)
         return load_run(place)
-
-
-def _registered_in(tree: xarray.DataTree) -> str:
-    """The file that registered a run's pair, from the snippet that repeats it: older runs record nothing else."""
-    found = re.match(r"# first run (.+), which registers ", str(tree.attrs.get("repeat", "")))
-    return found[1] if found else ""
 
 
 def _equal(one: Tensor | None, other: Tensor | None) -> bool:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "OPPOSITES",
-    "Raw",
+    "Numbered",
     "Refused",
     "Stored",
     "Table",
@@ -74,7 +74,7 @@ class Table(NamedTuple):
         return self.rows[:]
 
 
-class Raw(NamedTuple):
+class Numbered(NamedTuple):
     """One column as numbers, (N,), with the words they stand for, if any, and whether these are ordered."""
 
     values: Array
@@ -84,7 +84,7 @@ class Raw(NamedTuple):
     reason: str = ""
 
 
-TRUTHS = Raw(NOTHING, ("False", "True"), reason="true or false")
+TRUTHS = Numbered(NOTHING, ("False", "True"), reason="true or false")
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Stored(NamedTuple):
     """
 
     source: Source
-    kinds: Sequence[Raw | Refused] = ()
+    kinds: Sequence[Numbered | Refused] = ()
 
 
 def read_table(
@@ -219,7 +219,7 @@ def _columns(
     keep: Sequence[str] | None,
     drop: Sequence[str],
     words: Container[str],
-) -> tuple[Rows, dict[str, Raw], tuple[int, ...] | None]:
+) -> tuple[Rows, dict[str, Numbered], tuple[int, ...] | None]:
     """The selected columns, as rows of numbers, and by name; and the shape of an image row.
 
     In a table the columns named in ``words`` are categories, even if written as numbers.
@@ -256,16 +256,16 @@ def _columns(
     chosen = [j for j, name in enumerate(given) if name in wanted]
     plainly = "iuf" if len(missing_values) else "iufb"  # a code for missing entries may equal False or True
     if not framed and getattr(array.dtype, "kind", "O") in plainly:  # plain numbers are read in place
-        plain = [Raw(NOTHING, single=array.dtype == np.float32)] * features
+        plain = [Numbered(NOTHING, single=array.dtype == np.float32)] * features
         kinds = {given[j]: ((isinstance(x, Stored) and x.kinds) or plain)[j] for j in chosen}
         if unusable := {name: kind.why for name, kind in kinds.items() if isinstance(kind, Refused)}:
             _refuse_columns(unusable)
         rows = Rows(array, columns=None if len(chosen) == len(given) else np.array(chosen))
-        return _numeric(rows, [*kinds], missing_values), cast(dict[str, Raw], kinds), shape
+        return _numeric(rows, [*kinds], missing_values), cast(dict[str, Numbered], kinds), shape
     if not framed:
         array = array.reshape(len(array), -1)
     values = np.empty((len(x) if framed else len(array), len(chosen)))
-    raw: dict[str, Raw] = {}
+    raw: dict[str, Numbered] = {}
     refused: dict[str, str] = {}
     for at, j in enumerate(chosen):
         name, column = given[j], x.iloc[:, j] if framed else array[:, j]
@@ -309,7 +309,7 @@ def _refuse_unusable(summary: Summary, names: Sequence[str]) -> None:
         _refuse_columns(refused)
 
 
-def numbered(name: str, column: Any, missing_values: Sequence[Any]) -> Raw:
+def numbered(name: str, column: Any, missing_values: Sequence[Any]) -> Numbered:
     """One column as numbers.
 
     Raises:
@@ -342,11 +342,11 @@ def numbered(name: str, column: Any, missing_values: Sequence[Any]) -> Raw:
         if len(plain) >= FEW_VALUES and is_date(plain).all() and plain.min() < plain.max():
             raise Refused(DATES)
         values = np.where(gone, np.nan, plain.astype(np.float64)) + 0.0
-        return Raw(values, single=str(series.dtype).lower() == "float32")
+        return Numbered(values, single=str(series.dtype).lower() == "float32")
     return _read_text(name, series.astype(object).to_numpy(), gone)
 
 
-def _in_words(name: str, column: Any, missing_values: Sequence[Any]) -> Raw:
+def _in_words(name: str, column: Any, missing_values: Sequence[Any]) -> Numbered:
     """A column of categories; numbers are categories by value."""
     import pandas as pd
 
@@ -369,7 +369,7 @@ def _in_words(name: str, column: Any, missing_values: Sequence[Any]) -> Raw:
         )
     values = np.full(len(series), np.nan)
     values[~gone] = words.map({word: code for code, word in enumerate(different)}).to_numpy(dtype=np.float64)
-    return Raw(values, tuple(different))
+    return Numbered(values, tuple(different))
 
 
 def spellings(missing_values: Sequence[Any]) -> list[Any]:
@@ -387,7 +387,7 @@ def _plain(dtype: Any) -> Any:
     return getattr(dtype, "numpy_dtype", dtype)
 
 
-def _coded(series: Any, missing_values: Sequence[Any]) -> Raw:
+def _coded(series: Any, missing_values: Sequence[Any]) -> Numbered:
     """Pandas' categories, in its order."""
     told = series.cat.categories
     series = series.cat.remove_categories(told[told.isin(spellings(missing_values))])
@@ -399,10 +399,10 @@ def _coded(series: Any, missing_values: Sequence[Any]) -> Raw:
     if gone.all():
         raise Refused(NO_ENTRY)
     kind = "ordered " if series.cat.ordered else ""
-    return Raw(np.where(gone, np.nan, code), words, bool(series.cat.ordered), reason=f"{kind}categories")
+    return Numbered(np.where(gone, np.nan, code), words, bool(series.cat.ordered), reason=f"{kind}categories")
 
 
-def _read_text(name: str, cells: Array, gone: Array) -> Raw:
+def _read_text(name: str, cells: Array, gone: Array) -> Numbered:
     """A column of objects: numbers with exceptions, yes and no, or words."""
     import pandas as pd
 
@@ -427,7 +427,7 @@ def _read_text(name: str, cells: Array, gone: Array) -> Raw:
 
     odd = np.array([_not_a_number(cell) for cell in text])
     if not odd.any():
-        return Raw(in_rows([float(cell) for cell in text]) + 0.0)
+        return Numbered(in_rows([float(cell) for cell in text]) + 0.0)
     sample = np.flatnonzero(odd)[:SOME]
     some = times[sample].sum()
     written = times[[j for j in sample if _is_written_number(str(text[j]))]].sum()
@@ -443,7 +443,7 @@ def _read_text(name: str, cells: Array, gone: Array) -> Raw:
     if any(low <= pair for pair in OPPOSITES):
         written_as = {WORDS[word.lower()]: word for word in different}
         pair = next(sorted(pair, key=WORDS.__getitem__) for pair in OPPOSITES if low <= pair)
-        return Raw(
+        return Numbered(
             in_rows([WORDS[word.lower()] for word in words]),
             (written_as.get(0, pair[0]), written_as.get(1, pair[1])),
             reason=f"{pair[1]} or {pair[0]}",
@@ -457,7 +457,7 @@ def _read_text(name: str, cells: Array, gone: Array) -> Raw:
     number = {word: code for code, word in enumerate(different)}
     many = "one word" if len(different) == 1 else f"{len(different)} different words"
     reason = f"text, {many} in {len(known)} rows"
-    return Raw(in_rows([number[word] for word in words]), tuple(different), reason=reason)
+    return Numbered(in_rows([number[word] for word in words]), tuple(different), reason=reason)
 
 
 def _is_written_number(cell: str) -> bool:
@@ -518,7 +518,7 @@ RULES = (
 def _together(
     rows: Rows,
     observed: Extent,
-    raw: Mapping[str, Raw],
+    raw: Mapping[str, Numbered],
     declared: Mapping[str, str],
     grid: tuple[float, ...] | None,
     *,
@@ -551,7 +551,7 @@ def _together(
     return {name: Column(name=name, support=rule.support, reason=rule.why) for name in raw}
 
 
-def _alone(name: str, raw: Raw, observed: Extent, declared: str, grid: tuple[float, ...] | None) -> Column:
+def _alone(name: str, raw: Numbered, observed: Extent, declared: str, grid: tuple[float, ...] | None) -> Column:
     """The kind of one column."""
     support: Any
     if raw.categories:
@@ -665,7 +665,7 @@ def _missing_notes(summary: Summary, names: Sequence[str]) -> list[str]:
     ]
 
 
-def _code_notes(rows: Rows, summary: Summary, raw: Mapping[str, Raw]) -> list[str]:
+def _code_notes(rows: Rows, summary: Summary, raw: Mapping[str, Numbered]) -> list[str]:
     """Values that look like codes for missing ones: they repeat, and lie far outside the rest."""
     extreme = np.isin(summary.least, CODES) | np.isin(summary.most, CODES)
     suspects = [j for j, column in enumerate(raw.values()) if extreme[j] and not column.categories]

@@ -25,8 +25,7 @@ from zoo.dataframes import as_pandas
 from zoo.errors import DataError
 from zoo.notation import READ_CSV, notation
 from zoo.options import count, location
-from zoo.schema import NOTHING, TRUTHS, Refused, Stored, exact
-from zoo.schema import Raw as Known
+from zoo.schema import NOTHING, TRUTHS, Numbered, Refused, Stored, exact
 from zoo.splits import SplitChoice
 from zoo.storage import check_memory, check_opens, check_packed, check_promise, free_memory, pieces, regular, unzipped
 from zoo.supports import Support
@@ -594,20 +593,20 @@ def _row_names(file: Any) -> set[str]:
     return {name for name in of_pandas.get("index_columns", ()) if isinstance(name, str)}
 
 
-def _kind(arrow: Any) -> Known | Refused:
+def _kind(arrow: Any) -> Numbered | Refused:
     """What the type of a Parquet column says about it."""
     types = import_module("pyarrow.types")
     if types.is_boolean(arrow):
         return TRUTHS
     if types.is_integer(arrow) or types.is_floating(arrow):
-        return Known(NOTHING, single=types.is_float32(arrow))
+        return Numbered(NOTHING, single=types.is_float32(arrow))
     return Refused(
         f"holds {arrow}, and the rows of a table this large are read on demand, which needs plain "
         "numbers; write a number for each word or date"
     )
 
 
-def _parquet_rows(file: Any, path: Path, kinds: dict[str, Known | Refused], label: str | None, limit: int) -> Raw:
+def _parquet_rows(file: Any, path: Path, kinds: dict[str, Numbered | Refused], label: str | None, limit: int) -> Raw:
     """A large Parquet file, its rows unpacked."""
     if label is not None and label not in kinds:
         raise DataError(f"labels={label!r} is not a column{did_you_mean(label, kinds)}")

@@ -303,7 +303,8 @@ def _check_one_column(narrow: Subject) -> None:
 
     def density(grid: Tensor) -> Tensor:
         assert own is None or own.check(grid).all(), (
-            f"the card says {kind.name} data, and the likelihood knows only {getattr(own, 'base_constraint', own)}"
+            f"the card says {kind.name} data, and the likelihood is defined only for "
+            f"{getattr(own, 'base_constraint', own)}"
         )
         found: Tensor = fn.log_prob(grid).exp().detach()
         assert found.isfinite().all(), "the density of one feature is not finite everywhere"
@@ -400,10 +401,10 @@ def check_weights(subject: Subject) -> None:
     """Importance weights have one row per draw, ignore poutine.scale, and two estimates by them agree."""
     pair, x = subject.pair, subject.x
     with _drawing():
-        first, second = (inference.stream_log_weights(pair.model, pair.guide, x, WEIGHTS) for _ in range(2))
+        first, second = (inference.LogWeights(WEIGHTS)(pair.model, pair.guide, x) for _ in range(2))
     assert first.shape[1:] == (len(x),), f"log weights have shape {tuple(first.shape)}"
-    with _drawing(), _Unweighed():
-        plain = inference.stream_log_weights(pair.model, pair.guide, x, WEIGHTS)
+    with _drawing(), _Unweighted():
+        plain = inference.LogWeights(WEIGHTS)(pair.model, pair.guide, x)
     assert torch.equal(first, plain), "importance weights must use the densities without poutine.scale"
     gap = (inference.log_mean_exp(first) - inference.log_mean_exp(second)).abs()
     noise = sum((w - inference.log_mean_exp(w)).exp().std(0, correction=0) / len(w) ** 0.5 for w in (first, second))
@@ -544,7 +545,7 @@ def check_engine(subject: Subject, mode: Mode = "capture", objective: Any = None
         assert error < 1e-8, f"the gradient of a step differs from its objective's by {error:.2g} of its size"
         if hasattr(maximised, "samples") or getattr(maximised, "kl", "sampled") != "sampled":
             continue  # its ELBO uses several draws, or leaves out the KL term
-        with Tape(**tape), pyro_context(), _Unweighed():
+        with Tape(**tape), pyro_context(), _Unweighted():
             expected = -elbo.differentiable_loss(program.model, program.guide, batch).item() / len(batch)
         found = statistics[0, row].item()
         assert math.isclose(found, expected, rel_tol=1e-8), (
@@ -590,7 +591,7 @@ CHECKS: dict[str, Callable[[Subject], object]] = {
 }
 
 
-class _Unweighed(Messenger):  # type: ignore[misc]
+class _Unweighted(Messenger):  # type: ignore[misc]
     """Removes the weights of ``poutine.scale`` from every site, wherever they were set."""
 
     def _pyro_sample(self, msg: Any) -> None:

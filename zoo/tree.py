@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 import xarray
 
-import zoo
 from zoo.errors import OptionError
 
-__all__ = ["DRAWN", "GROUPS", "check_tree", "finish"]
+__all__ = ["ANNEALED", "BAD_K", "DRAWN", "EXACT", "GROUPS", "IMPORTANCE", "check_tree", "finish"]
 
+EXACT, IMPORTANCE, ANNEALED = range(3)  # how a score of ``heldout`` was estimated
+BAD_K = 0.7  # Pareto k above which importance weights cannot be trusted: Vehtari et al. (2024)
 DRAWN = ("posterior", "prior", "posterior_predictive", "prior_predictive", "sample_stats")  # have chain and draw
 GROUPS = (
     *("optimization", "validation", "constant_data", "observed_data", *DRAWN, "heldout", "calibration", "spread"),
@@ -95,7 +96,7 @@ def _makers(about: Mapping[Any, Any]) -> dict[str, Any]:
     versions = json.loads(about.get("versions", "{}"))
     return {
         "creation_library": "zoo",
-        "creation_library_version": versions.get("vae-zoo", zoo.__version__),
+        "creation_library_version": versions.get("vae-zoo") or _installed("vae-zoo"),
         "inference_library": "pyro",
         "inference_library_version": versions.get("pyro-ppl") or _installed("pyro-ppl"),
     }

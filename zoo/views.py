@@ -148,10 +148,10 @@ class View:
         if outside.any():
             row, j = np.argwhere(outside)[0]
             low, high = columns[j].range()
-            within = f", from {low:g} to {high:g}" if np.isfinite([low, high]).all() else ""
+            within = f", from {low:g} to {high:g}" if columns[j].levels and np.isfinite([low, high]).all() else ""
             raise DataError(
                 f"x holds {values[row, j]:g} in row {row} (counted from 0), column {columns[j].name!r}: "
-                f"{self.card.name} models {SUPPORTS[columns[j].support].means} there{within}. NaN, or an empty "
+                f"{self.card.name} takes {SUPPORTS[columns[j].support].means} there{within}. NaN, or an empty "
                 "cell in a file, marks a missing entry."
             )
         return values

@@ -74,7 +74,7 @@ class BetaByMean(OnUnit):
 
     @property
     def variance(self) -> Tensor:
-        """M (1 - m) / (1 + kappa)."""
+        """The variance m (1 - m) / (1 + kappa)."""
         logits: Tensor = self.logits
         return logits.sigmoid() * (-logits).sigmoid() * (-nn.functional.softplus(self.log_concentration)).exp()
 

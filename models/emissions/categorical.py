@@ -35,7 +35,7 @@ class Softmax(MassEmission):
     .. math:: P(x_j = c \mid z) = e^{a_{cj}} / \sum_{c'} e^{a_{c'j}}
 
     Args:
-        categories: how many each of the d columns has; columns of fewer than the most leave numbers unused.
+        categories: how many each of the d columns has; a column with fewer than another ignores its last outputs.
 
     >>> Softmax([2, 4])(torch.zeros(4, 2)).log_prob(torch.tensor([1.0, 3.0])).exp()
     tensor([0.5000, 0.2500])

@@ -99,7 +99,7 @@ class GammaByMean(Continuous):
 
     @property
     def variance(self) -> Tensor:
-        """Mu^2 / k."""
+        """The variance mu^2 / k."""
         return (2 * self.log_mean - self.log_shape).exp()
 
 

@@ -176,7 +176,11 @@ class NotWritten(VAE):
 @pytest.mark.parametrize(
     ("decoder", "support", "said"),
     [
-        (LogNormalDecoder, "real", r"LogNormal knows only GreaterThan\(lower_bound=0.0\) values, and the data hold -"),
+        (
+            LogNormalDecoder,
+            "real",
+            r"LogNormal is defined only for GreaterThan\(lower_bound=0.0\), and the data",
+        ),
         (PoissonDecoder, "count", 'Poisson gives values a probability mass, .* base_measure="mass" and bounded=True'),
     ],
 )
@@ -326,5 +330,5 @@ def test_every_density_of_real_numbers_is_integrated_well(catalogue):
 
 
 def test_a_likelihood_of_fewer_numbers_than_its_card_says_is_refused(catalogue):
-    with pytest.raises(AssertionError, match=r"says real data, and the likelihood knows only GreaterThan"):
+    with pytest.raises(AssertionError, match=r"says real data, and the likelihood is defined only for GreaterThan"):
         checked(likelihoods.gamma(), "normalised")

@@ -87,9 +87,9 @@ class Difference:
         seeds = [(score[kept].seed_variance, len(score.without) - 1) for score in (one, other) if len(score.without)]
         parts = [(over_data**2, len(kept) - 1), *seeds]
         total = sum(variance for variance, _ in parts)
-        weighed = sum(variance**2 / freedom for variance, freedom in parts if variance > 0 and freedom)
+        weighted = sum(variance**2 / freedom for variance, freedom in parts if variance > 0 and freedom)
         over_seeds = math.sqrt(sum(variance for variance, _ in seeds)) if seeds else math.nan
-        return cls(float(paired[kept].mean()), over_data, over_seeds, total**2 / weighed if weighed else math.inf)
+        return cls(float(paired[kept].mean()), over_data, over_seeds, total**2 / weighted if weighted else math.inf)
 
     @classmethod
     def over_splits(cls, differences: Floats) -> Difference:

@@ -61,7 +61,7 @@ def goes_on(attrs: Mapping[Any, Any]) -> str:
     of steps. An interrupted one is resumed.
 
     >>> goes_on({"steps": 2000, "schedule": "cosine", "patience": "null"})
-    'with --steps auto, steps="auto" in Python'
+    '--steps auto, or steps="auto" in Python'
     """
     if "interrupted_at" in attrs:
         return "zoo train --resume RUN continues"
@@ -76,4 +76,4 @@ def goes_on(attrs: Mapping[Any, Any]) -> str:
 
 def _steps(number: int | str) -> str:
     written = number if isinstance(number, int) else f'"{number}"'
-    return f"with --steps {number}, steps={written} in Python"
+    return f"--steps {number}, or steps={written} in Python"

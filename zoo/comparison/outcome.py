@@ -18,12 +18,11 @@ from zoo.comparison.improvement import ended_early
 from zoo.errors import RunError
 from zoo.options import location
 from zoo.storage import read_tree, runs_within
+from zoo.tree import ANNEALED, BAD_K
 
-__all__ = ["BAD_K", "COLLAPSED", "HasTree", "Outcome", "Source", "outcomes", "with_ensembles"]
+__all__ = ["COLLAPSED", "HasTree", "Outcome", "Source", "outcomes", "with_ensembles"]
 
 COLLAPSED = 1e-3  # a decoder scale below this, in scaled units, has run away
-ANNEALED = 2  # number of this method in the group heldout
-BAD_K = 0.7  # above it an importance-sampling estimate cannot be trusted (Vehtari et al., 2024)
 
 
 class HasTree(Protocol):

@@ -8,8 +8,9 @@ import numpy as np
 import xarray as xr
 
 from zoo.comparison.difference import Floats
-from zoo.comparison.outcome import BAD_K, Outcome, Source, outcomes
+from zoo.comparison.outcome import Outcome, Source, outcomes
 from zoo.errors import RunError
+from zoo.tree import BAD_K
 
 __all__ = ["elpd", "stacking_weights"]
 

@@ -24,11 +24,11 @@ from zoo.data import Data
 from zoo.densities import distribution_function, each_feature, moments
 from zoo.evaluation.evidence import Weighed
 from zoo.evaluation.predictions import PREDICTIVE_DRAWS, Predictions, crps, randomised
-from zoo.evaluation.tails import BAD_K
 from zoo.evaluation.weighing import DRAWS
 from zoo.lenses import Cells
 from zoo.objectives import Program
 from zoo.runs import Run
+from zoo.tree import BAD_K
 
 __all__ = [
     "band",
@@ -162,8 +162,8 @@ def prior_predictive(model: Program, x: Tensor, samples: int, draws: int = PREDI
             own = poutine.trace(poutine.uncondition(model)).get_trace(rows).nodes["x"]
         below, upto = distribution_function(each_feature(own["fn"]), rows)
         v = torch.rand(draws, *rows.shape)  # random positions of the x'_m: below x's exactly where x'_m < x
-        less, equal = ((v < end).sum(0) for end in (below, upto))
-        pit = randomised(less / (draws + 1), (equal + 1) / (draws + 1), torch.rand_like(rows))
+        less, upto = ((v < end).sum(0) for end in (below, upto))
+        pit = randomised(less / (draws + 1), (upto + 1) / (draws + 1), torch.rand_like(rows))
         parts.append((pit, crps(own["value"].movedim(0, -1).contiguous(), rows)))
     pit, of_crps = (torch.cat(of_rows) for of_rows in zip(*parts, strict=True))
     return Predictions(pit, of_crps, log_density)

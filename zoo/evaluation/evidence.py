@@ -17,11 +17,12 @@ from zoo.context import Stream, seeded
 from zoo.data import Data
 from zoo.errors import Unknown
 from zoo.evaluation.annealing import Annealer
-from zoo.evaluation.tails import BAD_K, ROUNDING, pareto_k
+from zoo.evaluation.tails import ROUNDING, pareto_k
 from zoo.evaluation.weighing import Asked, Predicted, Weigher, joined
 from zoo.lenses import Cells, Dequantized
 from zoo.runs import Run
 from zoo.splits import by_datum, value_blocks
+from zoo.tree import ANNEALED, BAD_K, EXACT, IMPORTANCE
 from zoo.words import nats
 
 __all__ = ["Weighed", "heldout", "weigh"]
@@ -29,7 +30,6 @@ __all__ = ["Weighed", "heldout", "weigh"]
 ROWS, LEAST_ROWS = 1000, 64  # test rows whose features are predicted from each other
 PREDICTED = 4 * 10**6  # predicted numbers, over all seeds
 NOISY = 6.0  # standard errors an estimate may be off
-EXACT, IMPORTANCE, ANNEALED = range(3)
 METHOD = {"flag_values": [EXACT, IMPORTANCE, ANNEALED], "flag_meanings": "exact importance annealed"}
 PER_DATUM = ("chain", "obs")
 NATS = {"units": "nats per datum"}

@@ -6,11 +6,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-__all__ = ["BAD_K", "pareto_k"]
+__all__ = ["pareto_k"]
 
 Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 
-BAD_K = 0.7  # above it an estimate by importance weights cannot be trusted (Vehtari et al. 2024)
 FEWEST_FOR_K = 25  # the tail is a fifth of the weights, and at least five
 ROUNDING = 1e-3  # nats: weights of an exact guide differ by at most this in single precision
 LOST = 0.1  # nats: if neighbouring floats near a log weight are this far apart, the tail is only rounding

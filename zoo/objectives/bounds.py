@@ -67,8 +67,8 @@ class ELBO:
         if self.kl == "analytic":
             of = _with_closed_kl(of, p, q, len(x))
         elif self.gradient == "path":
-            of = of._replace(weighed_kl=of.weighed_kl + _without_score(guide, q, x))
-        return of.loss_of(of.weighed_likelihood, kl_weight)
+            of = of._replace(weighted_kl=of.weighted_kl + _without_score(guide, q, x))
+        return of.loss_of(of.weighted_likelihood, kl_weight)
 
 
 @register_objective(
@@ -94,13 +94,13 @@ class BetaELBO:
     def __call__(self, model: Program, guide: Program, x: Tensor, kl_weight: Weight = 1.0) -> Loss:
         """Minus the weighted bound of a batch x, (B, D)."""
         of = terms(*traces(model, guide, x), len(x))
-        of = of._replace(weighed_kl=self.beta * of.weighed_kl)
-        return of.loss_of(of.weighed_likelihood, kl_weight)
+        of = of._replace(weighted_kl=self.beta * of.weighted_kl)
+        return of.loss_of(of.weighted_likelihood, kl_weight)
 
 
 @register_objective(
     "tempered",
-    summary="The ELBO with a KL term that weighs more during the warm-up: guides find all modes of a posterior.",
+    summary="The ELBO with a KL term that weighs more during the warm-up, which helps a guide to cover several modes.",
     reference="Huang et al. (2018), Improving Explorability in Variational Inference",
     link="https://arxiv.org/abs/1809.01818",
 )
@@ -124,7 +124,7 @@ class TemperedELBO:
     def __call__(self, model: Program, guide: Program, x: Tensor, kl_weight: Weight = 1.0) -> Loss:
         """Minus the tempered bound of a batch x, (B, D)."""
         of = terms(*traces(model, guide, x), len(x))
-        return of.loss_of(of.weighed_likelihood, self.beta ** (1 - kl_weight))
+        return of.loss_of(of.weighted_likelihood, self.beta ** (1 - kl_weight))
 
 
 @register_objective(
@@ -135,7 +135,7 @@ class TemperedELBO:
 )
 @dataclass(frozen=True)
 class FreeBits:
-    r"""The ELBO with a minimum charge in nats for each latent, so that using up to that costs nothing.
+    r"""The ELBO, with each latent charged at least so many nats, so that a KL term up to that is free.
 
     .. math:: E_{q(z \mid x)} \log p(x \mid z) - \sum_j \max(\lambda, E_x KL_j)
 
@@ -156,12 +156,12 @@ class FreeBits:
         of = terms(p, q, len(x))
         names = latent_sites(q, enumerated=False)
         if latent_sites(q, enumerated=True):  # the others depend on its values
-            felt = of.weighed_kl.clamp(min=self.nats * sum(_width(q.nodes[name]) for name in names))
+            felt = of.weighted_kl.clamp(min=self.nats * sum(_width(q.nodes[name]) for name in names))
         else:
             refuse_scaled(trace.nodes[name] for trace in (p, q) for name in names)
             felt = torch.stack([self._felt(p.nodes[name], q.nodes[name], len(x)) for name in names]).sum()
-        of = of._replace(weighed_kl=felt)
-        return of.loss_of(of.weighed_likelihood, kl_weight)
+        of = of._replace(weighted_kl=felt)
+        return of.loss_of(of.weighted_likelihood, kl_weight)
 
     def _felt(self, p: Any, q: Any, size: int) -> Tensor:
         if _by_dimension(p["fn"]) and _by_dimension(q["fn"]):
@@ -207,5 +207,5 @@ def _with_closed_kl(of: Terms, p: Any, q: Any, size: int) -> Terms:
     except NotImplementedError:
         return of
     kl = scale_and_mask(divergence, 1.0, of_guide["mask"]).sum() / size
-    weighed = scale_and_mask(divergence, of_guide["scale"], of_guide["mask"]).sum() / size
-    return of._replace(kl=kl, weighed_kl=weighed)
+    weighted = scale_and_mask(divergence, of_guide["scale"], of_guide["mask"]).sum() / size
+    return of._replace(kl=kl, weighted_kl=weighted)

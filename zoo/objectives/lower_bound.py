@@ -61,8 +61,8 @@ class Terms(NamedTuple):
     log_likelihood: Tensor
     kl: Tensor
     min_scale: Tensor
-    weighed_likelihood: Tensor
-    weighed_kl: Tensor
+    weighted_likelihood: Tensor
+    weighted_kl: Tensor
 
     @property
     def elbo(self) -> Tensor:
@@ -76,7 +76,7 @@ class Terms(NamedTuple):
 
     def loss_of(self, reward: Tensor, kl_weight: Weight = 1.0, **others: Tensor) -> Loss:
         """The loss of a reward minus the KL term at its weight in this step."""
-        return self.loss(kl_weight * self.weighed_kl - reward, reward - self.weighed_kl, **others)
+        return self.loss(kl_weight * self.weighted_kl - reward, reward - self.weighted_kl, **others)
 
 
 def plain_log_prob(node: Any) -> Tensor:
@@ -143,7 +143,7 @@ def refuse_other_data(likelihood: Any, x: Tensor, base_measure: str) -> None:
     outside = ~(values.check(x) | x.isnan())  # missing entries are never outside
     if outside.any():
         raise OptionError(
-            f"{name_of(likelihood)} knows only {str(values).splitlines()[0]} values, and the data hold "
+            f"{name_of(likelihood)} is defined only for {str(values).splitlines()[0]}, and the data hold "
             f"{x[outside].flatten()[0]:.4g} in the model's units: choose another likelihood, or register the pair with "
             "the support that it has."
         )

@@ -52,7 +52,7 @@ class Penalized:
                 "objective penalized: the pair has no log_prior() of its parameters; gaussian-map and gmm-map have one."
             )
         of = terms(*traces(model, guide, x), len(x))
-        return of.loss_of(of.weighed_likelihood + model.log_prior(), kl_weight)
+        return of.loss_of(of.weighted_likelihood + model.log_prior(), kl_weight)
 
 
 @register_objective(
@@ -152,7 +152,7 @@ class Faithful:
 
 @register_objective(
     "split",
-    summary="The mean as under a fixed variance, and Student-t tails of what it leaves over; no bound on the evidence.",
+    summary="The mean as under a fixed variance, and a Student-t for its residuals; not a bound on the evidence.",
     reference="Detlefsen et al. (2019), Reliable Training and Estimation of Variance Networks",
     link="https://arxiv.org/abs/1906.03260",
 )
@@ -231,8 +231,8 @@ class MapGamma:
 
     .. math:: \mathrm{ELBO}(x) + E_{q(z \mid x)} \sum_j \log \mathrm{Gamma}(\sigma_j^{-2}; a, b)
 
-    Bounded if a is at least 1/2: what the precision's density takes away, -b / sigma^2, grows faster than what the
-    normal's gives. The MAP-VAE of Stirn & Knowles (2020), https://arxiv.org/abs/2006.04910
+    Bounded if a is at least 1/2: -b lambda bounds it for large precisions lambda, and (a - 1/2) log lambda for small
+    ones. The MAP-VAE of Stirn & Knowles (2020), https://arxiv.org/abs/2006.04910
 
     Args:
         shape: a.
@@ -249,7 +249,7 @@ class MapGamma:
         precision = _normal(p, "map-gamma").variance.reciprocal()
         prior = Gamma(precision.new_tensor(self.shape), precision.new_tensor(self.rate), validate_args=False)
         log_prior = torch.where(x.isnan(), 0.0, prior.log_prob(precision)).sum(-1).mean()
-        return of.loss_of(of.weighed_likelihood + log_prior, kl_weight)
+        return of.loss_of(of.weighted_likelihood + log_prior, kl_weight)
 
 
 @register_objective(

@@ -30,11 +30,11 @@ class CRPS:
 
     .. math:: - \frac{1}{2 \beta} E_{q(z \mid x)} \sum_j \int (F_j(y) - [y \ge x_j])^2 \, dy - KL
 
-    At most 0 in the mean, whatever the density does: the score is twice the mean pinball loss of all quantiles, and
+    Never above 0, whatever the density does: the score is twice the mean pinball loss of all quantiles, and
     none is negative. For ``QuantileSpline`` columns, and normal ones, where it is minimum
     CRPS estimation (Gneiting et al. 2005, https://doi.org/10.1175/MWR2904.1). The score is in units of the columns, and
-    no nats: beta says how much of it the KL term is worth. The terms named after the ELBO are those of the density.
-    DistVAE has half of the score and beta of the KL term, of the batch's mean, with beta of 0.5.
+    not in nats: beta says how much of it the KL term is worth. The terms named after the ELBO are those of the density.
+    DistVAE minimises score / 2 + beta KL, averaged over the batch, with beta = 0.5.
 
     Args:
         beta: of the published loss, score / 2 + beta KL.

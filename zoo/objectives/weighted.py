@@ -72,8 +72,8 @@ class IWAE:
         if self.gradient == "dreg":
             share = log_w.detach().softmax(0)
             again = _redrawn(drawn, model, guide, x, 1 - kl_weight * (1 - share)).log_weights(kl_weight)
-            weighed = (share * again).sum(0).mean()
-            bound = bound.detach() + weighed - weighed.detach()
+            weighted = (share * again).sum(0).mean()
+            bound = bound.detach() + weighted - weighted.detach()
         return drawn.loss(-bound, _log_mean(plain), plain)
 
 

@@ -95,7 +95,7 @@ def gmm_constrained(data: Data, options: ConstrainedMixtureOptions) -> tuple[nn.
 @register(
     "gmm-map",
     title="Gaussian mixture, prior on Σ",
-    summary="A Gaussian mixture with an inverse-Wishart prior on each covariance: penalized, and rests where data are.",
+    summary="A Gaussian mixture with an inverse-Wishart prior on each covariance, which keeps it away from zero.",
     formula="p(x) = Σ_c π_c N(x; μ_c, Σ_c),  Σ_c ~ IW(D + 2, Λ)",
     support="real",
     bounded=False,

@@ -75,14 +75,10 @@ class RatioOptions(VAEOptions):
 
 
 @dataclass(frozen=True)
-class TwoStageOptions:
+class TwoStageOptions(VAEOptions):
     """``hidden`` are the layers of the first stage's encoder, ``second_hidden`` those of the second's."""
 
-    latent_dim: Width = 8
-    hidden: Annotated[tuple[Width, ...], MinLen(1)] = (128,)
     second_hidden: Annotated[tuple[Width, ...], MinLen(1)] = (64,)
-    activation: Literal["tanh", "relu", "gelu", "silu", "softplus"] = "tanh"
-    network: Literal["mlp", "conv"] = "mlp"
 
 
 @register(
@@ -254,7 +250,7 @@ def gaussian_ratio(data: Data, options: RatioOptions) -> tuple[nn.Module, nn.Mod
 @register(
     "gaussian-quantile",
     title="Gaussian by quantile regression",
-    summary="Median and 15 % quantile by pinball losses; scored by the normal with these, which is not maximized.",
+    summary="Median and 15 % quantile by pinball losses; scored by the normal with these, which is not maximised.",
     formula="p(x|z) = N(x; Q₅₀(z), diag ((Q₅₀ - Q₁₅)(z)/1.0364)²)",
     support="real",
     bounded=False,

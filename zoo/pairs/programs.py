@@ -28,16 +28,18 @@ Positive = Annotated[float, Gt(0), Lt(math.inf)]
 
 
 @dataclass(frozen=True)
-class VAEOptions:
-    """Options that every VAE has.
-
-    ``hidden`` is the width of each hidden layer of the encoder, from the data inwards (its channels, for
-    ``network="conv"``); the decoder mirrors it.
-    """
+class PerceptronOptions:
+    """``hidden`` is the width of each hidden layer of the encoder, from the data inwards; the decoder mirrors it."""
 
     latent_dim: Width = 8
     hidden: Annotated[tuple[Width, ...], MinLen(1)] = (128,)
     activation: Literal["tanh", "relu", "gelu", "silu", "softplus"] = "tanh"
+
+
+@dataclass(frozen=True)
+class VAEOptions(PerceptronOptions):
+    """Options that every VAE has; ``hidden`` are the channels of the encoder for ``network="conv"``."""
+
     network: Literal["mlp", "conv"] = "mlp"
 
 

@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-from annotated_types import MinLen
+from typing import TYPE_CHECKING, Any, Literal
 
 from zoo.catalogue import register
-from zoo.pairs.programs import CURES, VAEOptions, Width, decoder, guide, vae
+from zoo.pairs.programs import CURES, PerceptronOptions, VAEOptions, Width, decoder, guide, vae
 
 if TYPE_CHECKING:
     from torch import nn
 
     from zoo.data import Data
     from zoo.models import Emission
-
-
-@dataclass(frozen=True)
-class FaithfulOptions:
-    """``hidden`` is the width of each hidden layer of the encoder, from the data inwards; the decoder mirrors it."""
-
-    latent_dim: Width = 8
-    hidden: Annotated[tuple[Width, ...], MinLen(1)] = (128,)
-    activation: Literal["tanh", "relu", "gelu", "silu", "softplus"] = "tanh"
 
 
 @dataclass(frozen=True)
@@ -49,7 +38,7 @@ class PrecisionOptions(VAEOptions):
     objective="faithful",
     remedies=CURES,
 )
-def gaussian_faithful(data: Data, options: FaithfulOptions) -> tuple[nn.Module, nn.Module]:
+def gaussian_faithful(data: Data, options: PerceptronOptions) -> tuple[nn.Module, nn.Module]:
     """A VAE of LearnedNormal columns, with a FaithfulDecoder."""
     from zoo.models.emissions import LearnedNormal
 
@@ -68,14 +57,14 @@ def gaussian_faithful(data: Data, options: FaithfulOptions) -> tuple[nn.Module, 
     objective="split",
     remedies=CURES,
 )
-def gaussian_split(data: Data, options: FaithfulOptions) -> tuple[nn.Module, nn.Module]:
+def gaussian_split(data: Data, options: PerceptronOptions) -> tuple[nn.Module, nn.Module]:
     """A VAE of GammaPrecision columns, with a FaithfulDecoder."""
     from zoo.models.emissions import GammaPrecision
 
     return _faithful(data, options, GammaPrecision())
 
 
-def _faithful(data: Data, options: FaithfulOptions, emission: Emission) -> tuple[nn.Module, nn.Module]:
+def _faithful(data: Data, options: PerceptronOptions, emission: Emission) -> tuple[nn.Module, nn.Module]:
     from zoo.models import VAE
     from zoo.networks import FaithfulDecoder
 

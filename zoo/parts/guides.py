@@ -132,7 +132,7 @@ class LowRank(OfVector):
 )
 @dataclass(frozen=True)
 class Mixture(OfVector):
-    """``components`` normals; a ring takes 16 or more."""
+    """``components`` normals; a posterior shaped like a ring needs 16 or more."""
 
     components: Count = 8
 

@@ -18,7 +18,7 @@ CURVES = 64  # columns drawn at most
 BY_CHANCE = 0.05  # share of columns that leave the band of 95 % even if all are calibrated
 
 SCORES = (
-    "50\u00a0% hold", "80\u00a0% hold", "90\u00a0% hold", "95\u00a0% hold", "90\u00a0% of the prior hold",
+    "inside the 50\u00a0% interval", "80\u00a0%", "90\u00a0%", "95\u00a0%", "inside the prior's 90\u00a0%",
     "columns outside the band", "expected by chance", "beyond chance", "ECE",
     "CRPS / CRPS of the training marginal, median column", "log score, nats per column", "data with k > 0.7",
 )  # fmt: skip

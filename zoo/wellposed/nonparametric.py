@@ -45,7 +45,7 @@ class Ceiling:
 class Kernel(NamedTuple):
     """The narrowest density of a family, of which each wider one is a mixture over centres; or a mass by its mean.
 
-    The best centre of weighed data is their weighted mean.
+    The best centre of weighted data is their mean by those weights.
 
     Attributes:
         seen: data (N, D) on the scale that centres are on.
@@ -189,7 +189,8 @@ def _(model: Any) -> None:  # noqa: ARG001
 def _floor(model: Any) -> float:
     floor: float = model.floor
     if not floor:
-        raise OptionError(f"{type(model).__name__} without a floor has no smallest variance: nor has its likelihood.")
+        name = type(model).__name__
+        raise OptionError(f"no ceiling is computed for {name} without a floor: its variances have no lower limit.")
     return floor
 
 
