@@ -14,6 +14,7 @@ from pathlib import Path
 import likelihoods
 import loky
 import numpy as np
+import pandas as pd
 import pytest
 from pictures import draw_nothing
 from programs import forked, score_quickly
@@ -292,6 +293,12 @@ def test_another_fit_is_refused_and_something_else_is_left_alone(tmp_path):
             zoo.load_study(tmp_path)
 
 
+def test_the_page_is_the_one_that_saved_runs_give(tmp_path):
+    study = zoo.study(["gmm-constrained", "gaussian-identity"], "iris", tmp_path, **HOW)
+    assert zoo.report(study.runs, tmp_path / "again").read_text() == study.pages[0].read_text()
+    pd.testing.assert_frame_equal(zoo.load_study(tmp_path).table, study.table)
+
+
 def test_a_long_name_gets_a_folder_of_its_own(iris, tmp_path):
     names = [f"gaussian-identity[hidden=({'2, ' * 150}{last},)]" for last in (2, 3)]
     folders = [task.place.name for task in planning.plan(names, iris, tmp_path).tasks]
@@ -324,7 +331,7 @@ def test_a_table_in_a_file_takes_no_more_memory_than_is_read_at_once(monkeypatch
     told = []
     monkeypatch.setattr(planning, "workers_for", lambda _, held: told.append(held) or 1)
     monkeypatch.setattr(planning.Plan, "_ends", lambda *_: iter(()))
-    monkeypatch.setattr(planning.Study, "write", lambda _: None)
+    monkeypatch.setattr(planning.Study, "write", lambda *_: None)
     for number, data in enumerate((in_file, in_memory)):
         planning.plan(["gmm"], data, tmp_path / str(number)).run(workers="auto")
     assert told == [3 * 8 * 500, x.nbytes]

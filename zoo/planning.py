@@ -98,11 +98,13 @@ class Plan:
             workers = count("workers", workers, most=MOST_THREADS)
         tasks = [task for start in range(shards) for task in self.tasks[(first + start) % shards :: shards]]
         self.study.write_plan()
-        elsewhere = False
+        elsewhere, trees = False, {}
         for task, ended in self._ends(tasks, workers, executor, switch("progress", progress)):
             for text in ended.warned:
                 warnings.warn(text, DivergenceWarning, stacklevel=2)
             elsewhere |= ended.elsewhere
+            if ended.tree is not None:
+                trees[task.place] = ended.tree
             if ended.died:  # before it could record its failure
                 with suppress(OSError):
                     write_file(failure_file(task.place), ended.failure.encode())
@@ -111,7 +113,7 @@ class Plan:
         if not elsewhere or shards == 1:
             try:
                 with locked(self.study.out / PLAN):
-                    self.study.write()
+                    self.study.write(trees)
             except InUse:  # another shard found everything done and is writing it
                 pass
         return self.study

@@ -16,6 +16,7 @@ from zoo.storage import write_file
 
 if TYPE_CHECKING:
     import pandas as pd
+    import xarray
 
     from zoo.comparison import Outcome
 
@@ -146,14 +147,17 @@ class Study:
         except OSError as error:
             raise RunError(f"cannot write {out}: {error.strerror}.") from error
 
-    def write(self) -> None:
-        """Write the report of each split, and the summary of several as ``across_splits.csv``."""
+    def write(self, trees: Mapping[Path, xarray.DataTree]) -> None:
+        """Write the report of each split, and the summary of several as ``across_splits.csv``.
+
+        Runs whose trees are given, by their directory, are not read again.
+        """
         from zoo.reporting import report  # a worker does not need its pictures
 
         judged = []
         for split in self.splits:
             if split.runs:
-                read = outcomes(split.runs)  # once for both uses: reading runs from disk takes seconds
+                read = outcomes([trees.get(run, run) for run in split.runs])  # for both uses: reading takes seconds
                 report(read, split.folder, ensembles=self.ensembles, failures=split.absent)
                 judged.append(self._judge(read))
         vars(self)["_judged"] = judged  # where the cached property stores them

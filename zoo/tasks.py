@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -29,6 +29,9 @@ from zoo.runs import RECIPE, Run
 from zoo.sources import DataCall
 from zoo.storage import InUse, locked, write_file
 from zoo.studies import failure_file
+
+if TYPE_CHECKING:
+    import xarray
 
 __all__ = ["Ended", "LoadedAgain", "LoadedHere", "Task", "check_place", "in_worker", "train"]
 
@@ -75,7 +78,8 @@ def _loaded(origin: str) -> Data:
 class Ended(NamedTuple):
     """How a task ended: after how many seconds, and why it failed if it did.
 
-    Another process may be working on it (``elsewhere``), or its own may have ``died`` before it could report.
+    Another process may be working on it (``elsewhere``), or its own may have ``died`` before it could report. ``tree``
+    is the run's if it was made in this process, so that it need not be read again.
     """
 
     seconds: float
@@ -83,6 +87,7 @@ class Ended(NamedTuple):
     elsewhere: bool = False
     died: bool = False
     warned: tuple[str, ...] = ()
+    tree: xarray.DataTree | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,12 +121,12 @@ class Task:
     def run(self, progress: bool = False, failures: tuple[type[BaseException], ...] = (Exception, SystemExit)) -> Ended:
         """Do what has not been done; a failure is not raised but returned, and recorded next to the run."""
         started = time.perf_counter()
-        failure, elsewhere = "", False
+        failure, elsewhere, tree = "", False, None
         try:
             with _ONE_AT_A_TIME, locked(self.place, "task"), _threads(self.threads):
                 failure_file(self.place).unlink(missing_ok=True)
                 try:
-                    self._fulfil(progress)
+                    tree = self._fulfil(progress)
                 except failures as error:  # the other tasks must still run
                     failure = one_line(error)
                     with suppress(OSError):
@@ -130,9 +135,9 @@ class Task:
             elsewhere = True
         except RunError as error:
             failure = one_line(error)
-        return Ended(time.perf_counter() - started, failure, elsewhere)
+        return Ended(time.perf_counter() - started, failure, elsewhere, tree=tree)
 
-    def _fulfil(self, progress: bool) -> None:
+    def _fulfil(self, progress: bool) -> xarray.DataTree:
         unpack(self.own)
         data = self.source.data
         pair = create(self.name, data, **self.options)
@@ -140,6 +145,7 @@ class Task:
         if not run.tree.attrs["repeat"].endswith(call_of(self.effort)):  # otherwise it was scored before
             evaluate(run, data, **self.effort)
             run.save(self.place)
+        return run.tree
 
 
 def in_worker(task: Task) -> Ended:
@@ -148,7 +154,7 @@ def in_worker(task: Task) -> Ended:
         warnings.simplefilter("always", DivergenceWarning)
         ended = task.run(failures=(Exception, SystemExit, KeyboardInterrupt))  # Ctrl-C is not pressed here
     told = dict.fromkeys(str(one.message) for one in warned if issubclass(one.category, DivergenceWarning))
-    return ended._replace(warned=tuple(told))
+    return ended._replace(warned=tuple(told), tree=None)
 
 
 def train(

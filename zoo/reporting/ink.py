@@ -67,6 +67,7 @@ STYLE = {
     "legend.frameon": False,
     "lines.solid_capstyle": "round",
     "path.simplify": True,
+    "svg.hashsalt": "zoo",  # the same picture has the same names within
     "svg.fonttype": "none",  # text stays text: it takes the page's font and can be read out and searched
     "text.color": INK,
     "text.parse_math": False,  # a column may be called "$"
