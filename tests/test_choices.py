@@ -124,7 +124,7 @@ def test_one_seed_leaves_rounding_alone(behind, tied):
 
 def test_ties_are_named_up_to_three():
     found = family(*(member(-17 - i / 1000, -18, latent_dim=i) for i in range(6)))
-    assert "tied with latent_dim=1 and latent_dim=2 and latent_dim=3 and 2 more." in found.statement
+    assert "tied with latent_dim=1, latent_dim=2, latent_dim=3 and 2 more." in found.statement
 
 
 def test_what_ran_away_is_not_chosen_and_it_is_said_why():

@@ -78,7 +78,7 @@ def test_celsius_beside_fahrenheit_is_not_settled_and_without_it_is():
     both = np.column_stack([x, 32 + 1.8 * x[:, 0]])
     run = fitted("gaussian-learned", both, dependent=["x0", "x3"], **SMALL)
     said = unsettled(run)
-    assert said.startswith("not settled: its scale on x0, x3, where the data are degenerate, still shrinks ")
+    assert said.startswith("not settled: its scale on x0 and x3, where the data are degenerate, still shrinks ")
     assert "depends on when it stopped" in said
     assert unsettled(fitted("gaussian-learned", x, **SMALL)) == ""
     run.attrs["card"] = json.dumps(json.loads(run.attrs["card"]) | {"bounded": True})

@@ -30,6 +30,7 @@ __all__ = [
     "cells",
     "column_scale",
     "columns_log_prob",
+    "covariance",
     "crps",
     "distribution_function",
     "each_feature",
@@ -167,6 +168,28 @@ def moments(fn: Any) -> tuple[Tensor, Tensor]:
 
 
 # -- some of its columns -----------------------------------------------------------------------------------------------
+
+
+@singledispatch
+def covariance(fn: Any) -> Tensor:
+    """The covariance of a distribution of vectors, (..., L, L).
+
+    Raises:
+        Unknown: it could only be estimated from draws.
+    """
+    raise Unknown(f"the covariance of {name_of(fn)} is not known")
+
+
+@covariance.register
+def _(fn: dist.Independent) -> Tensor:
+    return torch.diag_embed(ask(fn, "variance"))
+
+
+@covariance.register(dist.MultivariateNormal)
+@covariance.register(dist.LowRankMultivariateNormal)
+def _(fn: Any) -> Tensor:
+    of_each: Tensor = fn.covariance_matrix
+    return of_each.expand(*fn.batch_shape, *fn.event_shape, *fn.event_shape)
 
 
 @singledispatch

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from zoo.catalogue import Pair, card
+from zoo.words import listing
 
 __all__ = ["ALARM", "FALLING_CHECKS", "Watch"]
 
@@ -130,11 +131,7 @@ class Watch:
             "columns": ~(constant | dependent | repeated),
         }
         found = {kind: columns[which & fallen.any(0)] for kind, which in kinds.items()}
-        where = [
-            f"{kind} {', '.join(names[:8])}{f' and {len(names) - 8} more' if len(names) > 8 else ''}"
-            for kind, names in found.items()
-            if len(names)
-        ]
+        where = [f"{kind} {listing([*names], most=8)}" for kind, names in found.items() if len(names)]
         pace = np.nanmax(np.where(fallen, self.history[0][rows] / self.history[-1][rows], np.nan))
         pace **= 100 / (self.checks[-1] - self.checks[0])
         seed, column = np.unravel_index(np.nanargmin(self.smallest[rows]), fallen.shape)

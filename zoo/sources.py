@@ -307,7 +307,7 @@ def _penguins() -> Raw:
         return Raw(pd.read_csv(file))
 
 
-def _les_miserables(main: int = 8) -> Raw:
+def _les_miserables() -> Raw:
     """In how many chapters each other character of the novel is met with each of the main ones: counts.
 
     Counted by Knuth (1993), The Stanford GraphBase, and shipped with NetworkX, which torch needs. The main ones are
@@ -315,7 +315,7 @@ def _les_miserables(main: int = 8) -> Raw:
     """
     graph: Any = import_module("networkx").les_miserables_graph()
     degree = dict(graph.degree(weight="weight"))
-    columns = sorted(degree, key=lambda name: (-degree[name], name))[:main]
+    columns = sorted(degree, key=lambda name: (-degree[name], name))[:8]
     rows = [name for name in sorted(degree) if name not in columns]
     counts = [[graph.get_edge_data(row, column, {"weight": 0})["weight"] for column in columns] for row in rows]
     return Raw(np.array(counts, dtype=np.float64), names=columns)

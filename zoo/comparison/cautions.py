@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from zoo.words import nats
+from zoo.words import listing, nats
 
 __all__ = ["cautions"]
 
@@ -55,10 +55,9 @@ def _alike(ranked: pd.DataFrame) -> str:
     alike = [str(name) for name in ranked.index[(total > 0) & (total < ALIKE)]]
     if count < FEW_DATA or not alike:
         return ""
-    names = " and ".join(alike[:NAMED] + [f"{len(alike) - NAMED} more"] * (len(alike) > NAMED))
     return (
-        f"{names}: less than {ALIKE:.0f} nats from the first over all {count:,} test data. For rows this close, "
-        f"intervals by standard errors are not well calibrated ({UNCERTAINTY}). Take the simplest."
+        f"{listing(alike, most=NAMED)}: less than {ALIKE:.0f} nats from the first over all {count:,} test data. For "
+        f"rows this close, intervals by standard errors are not well calibrated ({UNCERTAINTY}). Take the simplest."
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from zoo.comparison.difference import NOISE, standard_error
 from zoo.comparison.outcome import Outcome
 from zoo.comparison.shrinkage import unsettled
-from zoo.words import nats, places
+from zoo.words import listing, nats, places
 
 __all__ = ["Family", "families"]
 
@@ -71,7 +71,7 @@ class Family:
         """Which of its runs validation chooses, and how that run scores on the test part against the best there."""
         pair, count = self.runs[0].read("pair"), len(self.runs)
         not_chosen = "".join(
-            f"; not {' and '.join(run.setting for run in self.runs if self.excluded.get(run.label) == why)}, {why}"
+            f"; not {listing([run.setting for run in self.runs if self.excluded.get(run.label) == why])}, {why}"
             for why in dict.fromkeys(self.excluded.values())
         )
         if self.chosen is None:
@@ -93,11 +93,8 @@ class Family:
         return f"its ELBO of {nats(float(values.mean()), places(error))} nats {spread} ({told})"
 
     def _ties(self) -> str:
-        if not self.tied:
-            return ""
-        names = [run.setting for run in self.tied[:NAMED]]
-        more = [f"{len(self.tied) - NAMED} more"] if len(self.tied) > NAMED else []
-        return f", tied with {' and '.join(names + more)}"
+        tied = listing([run.setting for run in self.tied], most=NAMED)
+        return tied and f", tied with {tied}"
 
     def _on_test(self, chosen: Outcome) -> str:
         """How the chosen run scores against the one the test part would choose."""

@@ -7,6 +7,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
+from zoo.words import listing
+
 __all__ = ["SETTLED", "fall", "falls", "rates", "unsettled"]
 
 Floats: TypeAlias = NDArray[np.float64]
@@ -102,7 +104,7 @@ def unsettled(tree: xr.DataTree) -> str:
     if not fast.any():
         return ""
     names = tree.children["validation"].to_dataset()["feature"].values.astype(str)[fast.any(0)]
-    where = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    where = listing([*names], most=3)
     who = "" if fast.any(1).all() else f" in {fast.any(1).sum()} of {len(fast)} seeds"
     return (
         f"not settled: its scale on {where}, where the data are degenerate, still shrinks {2 ** found.max():.2g}-fold "

@@ -8,7 +8,7 @@ from zoo.comparison.difference import FEW, NOISE, Difference, Score, decisive_ro
 from zoo.comparison.improvement import goes_on
 from zoo.comparison.outcome import COLLAPSED, Outcome
 from zoo.comparison.shrinkage import unsettled
-from zoo.words import nats, places, plus_minus, scale
+from zoo.words import listing, nats, places, plus_minus, scale
 
 __all__ = ["first", "gift", "height", "listed_apart", "remarks", "verdict"]
 
@@ -166,7 +166,7 @@ def _run_away(run: Outcome) -> str:
         scales = np.nan_to_num(run.last_scales, nan=np.inf)
         fallen = np.flatnonzero(scales < COLLAPSED) if scales.min() < COLLAPSED else np.array([scales.argmin()])
         constant = sum(names[i] in run.constant_columns for i in fallen)
-        shown = ", ".join(names[i] for i in fallen[:3]) + (f" and {len(fallen) - 3} more" if len(fallen) > 3 else "")
+        shown = listing([names[i] for i in fallen], most=3)
         which = (
             ""
             if not constant
@@ -220,8 +220,8 @@ def first(best: Outcome, others: Sequence[tuple[Outcome, Difference]]) -> str:
     contested = [row.label for row, behind in others if _by_most_rows(row, best, behind).startswith("better")]
     if not contested:
         return "best"
-    names = " and ".join(contested)
-    return f"the highest mean, by one row: on most rows {names} {'is' if len(contested) == 1 else 'are'} better"
+    are = "is" if len(contested) == 1 else "are"
+    return f"the highest mean, by one row: on most rows {listing(contested)} {are} better"
 
 
 def _by_most_rows(row: Outcome, best: Outcome, behind: Difference) -> str:

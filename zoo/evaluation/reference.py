@@ -6,15 +6,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyro
-import pyro.distributions as dist
 import torch
 import xarray
 from pyro import poutine
 from pyro.infer.mcmc import MCMC, NUTS
 from torch import Tensor
 
-from zoo import inference
-from zoo.answers import ask, name_of
+from zoo import densities, inference
+from zoo.answers import ask
 from zoo.context import Stream
 from zoo.errors import Unknown
 from zoo.evaluation.spread import site_of_prior, total
@@ -201,27 +200,13 @@ def guide_moments(guide: Program, x: Tensor) -> tuple[Floats, Floats]:
     try:
         if latent_sites(trace)[0] != REAL:
             raise Unknown("what z depends on would have to be integrated out")
-        mean, covariance = ask(trace.nodes[REAL]["fn"], "mean"), _covariance(trace.nodes[REAL]["fn"])
+        mean, covariance = ask(trace.nodes[REAL]["fn"], "mean"), densities.covariance(trace.nodes[REAL]["fn"])
     except Unknown:
         with pyro.plate("samples", GUIDE_DRAWS, dim=-2):
             z = poutine.trace(guide).get_trace(x).nodes[REAL]["value"].double()
         centred = z - z.mean(0)
         return z.mean(0).numpy(), (torch.einsum("kbi,kbj->bij", centred, centred) / (len(z) - 1)).numpy()
     return mean.double().numpy(), covariance.double().numpy()
-
-
-def _covariance(fn: Any) -> Tensor:
-    """The covariance of a guide's distribution, (B, L, L).
-
-    Raises:
-        Unknown: it could only be estimated from draws.
-    """
-    if isinstance(fn, dist.Independent):
-        return torch.diag_embed(ask(fn, "variance"))
-    if not isinstance(fn, dist.MultivariateNormal | dist.LowRankMultivariateNormal):
-        raise Unknown(f"the covariance of {name_of(fn)} is not known")
-    covariance: Tensor = fn.covariance_matrix
-    return covariance.expand(*fn.batch_shape, *fn.event_shape, *fn.event_shape)
 
 
 def _prior_deviation(model: Program, x: Tensor) -> Floats:

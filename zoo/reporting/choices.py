@@ -17,7 +17,7 @@ from zoo.reporting.ink import DASH, INK, MINUS, PALETTE, WIDTH, hover
 from zoo.reporting.reading import Floats
 from zoo.reporting.tables import Cell, Table
 from zoo.reporting.text import number, sentence, short
-from zoo.words import nats, places
+from zoo.words import listing, nats, places
 
 __all__ = ["against", "numbers"]
 
@@ -77,7 +77,7 @@ def against(family: Family, setting: str) -> tuple[Figure, str]:
     if len(shown) < len(lines):
         remarks.append(f"the best {len(shown)} of {len(lines)} combinations")
     if family.left_out:
-        remarks.append(f"not drawn: {' and '.join(run.setting for run in family.left_out)}")
+        remarks.append(f"not drawn: {listing([run.setting for run in family.left_out])}")
     return figure, sentence(remarks)
 
 
