@@ -342,7 +342,7 @@ def test_calibration_is_told_of_columns_that_vary_and_seeds_that_are_scored():
     assert len(coloured) == 2  # of the first seed, those beyond chance and not all that leave
     assert "CRPS 50\u00a0% of" in note
     cells = dict(zip(calibration.SCORES, calibration.scores(run), strict=True))
-    assert cells["inside the prior's 90\u00a0%"] == ("91\u00a0%", "")
+    assert cells["inside the prior's 90\u00a0% interval"] == ("91\u00a0%", "")
     assert cells["columns outside the band"] == ("7 of 56", "")
     assert cells["expected by chance"] == ("2.8", "")
     assert cells["beyond chance"] == ("2 to 3", "")

@@ -99,7 +99,7 @@ def gmm_constrained(data: Data, options: ConstrainedMixtureOptions) -> tuple[nn.
     formula="p(x) = Σ_c π_c N(x; μ_c, Σ_c),  Σ_c ~ IW(D + 2, Λ)",
     support="real",
     bounded=False,
-    bounded_if="always, since Λ is positive definite",
+    bounded_if="since Λ is positive definite",
     bounds="penalized likelihood",
     reference="Fraley & Raftery (2007), Bayesian Regularization for Normal Mixture Estimation",
     link="https://doi.org/10.1007/s00357-007-0004-5",

@@ -254,7 +254,7 @@ def gaussian_ratio(data: Data, options: RatioOptions) -> tuple[nn.Module, nn.Mod
     formula="p(x|z) = N(x; Q₅₀(z), diag ((Q₅₀ - Q₁₅)(z)/1.0364)²)",
     support="real",
     bounded=False,
-    bounded_if="always, by 0; the scored plug-in density is not",
+    bounded_if="by 0; the scored plug-in density is not",
     bounds="objective",
     reference="Akrami et al. (2020), Addressing Variance Shrinkage in VAEs using Quantile Regression",
     link="https://arxiv.org/abs/2010.09042",

@@ -18,7 +18,7 @@ CURVES = 64  # columns drawn at most
 BY_CHANCE = 0.05  # share of columns that leave the band of 95 % even if all are calibrated
 
 SCORES = (
-    "inside the 50\u00a0% interval", "80\u00a0%", "90\u00a0%", "95\u00a0%", "inside the prior's 90\u00a0%",
+    *(f"inside the {level}\u00a0% interval" for level in (50, 80, 90, 95)), "inside the prior's 90\u00a0% interval",
     "columns outside the band", "expected by chance", "beyond chance", "ECE",
     "CRPS / CRPS of the training marginal, median column", "log score, nats per column", "data with k > 0.7",
 )  # fmt: skip
