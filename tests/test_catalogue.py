@@ -11,6 +11,7 @@ from likelihoods import Poisson, register
 from torch import nn
 
 import zoo
+from zoo.cards import kept_weights
 from zoo.catalogue import _ENTRIES, options_of
 from zoo.errors import DataError, OptionError, UnknownPair
 from zoo.pairs import VAEOptions
@@ -275,3 +276,9 @@ def test_a_run_says_what_was_maximised_and_which_weights_were_kept(iris, tmp_pat
     assert kept == "those of the best validation ELBO"
     assert f"elbo, where the card says penalized; the weights are {kept}" in text
     assert page(keep="last")[0] == "those after the last step"
+
+
+@pytest.mark.parametrize("objective", ["elbo", "elbo[kl=analytic]", "elbo[gradient=path]"])
+def test_any_elbo_is_what_is_maximised(objective):
+    assert kept_weights(objective, "best") == "those of the best validation ELBO"
+    assert "that is the iwae[samples=5] objective" in kept_weights("iwae[samples=5]", "best")

@@ -493,3 +493,9 @@ def test_nothing_global_changes_and_torch_stays_out():
     code = "import sys, zoo.sources; print(sorted({'torch', 'pyro', 'xarray', 'pandas'} & set(sys.modules)))"
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert out.strip() == "[]"
+
+
+@pytest.mark.parametrize("ask", ["nearest", "as_frame", "scale"])
+def test_rows_of_another_width_are_refused(ask, iris):
+    with pytest.raises(DataError, match=r"x has shape \(1, 2\): its last axis must be the 4 columns"):
+        getattr(iris, ask)([[1.0, 2.0]])

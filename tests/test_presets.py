@@ -99,3 +99,8 @@ def test_the_smallest_scale_of_a_logistic_mixture_is_that_of_images_from_minus_o
     mass = emission(numbers).log_prob(torch.tensor([127.0]).double()).exp().item()
     grey = 2 * np.array([126.5, 127.5]) / 255 - 1  # of a scale of e^-7 there, about the middle
     assert mass == pytest.approx(np.diff(stats.logistic.cdf(grey, scale=np.exp(-7)))[0], rel=1e-4)
+
+
+def test_a_preset_that_is_no_name_is_refused(iris):
+    with pytest.raises(OptionError, match=r"student-t: preset=\['miwae'\]; choose from"):
+        zoo.create("student-t", iris, preset=["miwae"])

@@ -273,3 +273,8 @@ def test_groups_by_name(tmp_path):
         zoo.load_data(path, labels="class", groups="pateint")
     with pytest.raises(DataError, match="no named columns"):
         zoo.load_data("iris", groups="patient")
+
+
+def test_a_part_of_less_than_nothing_is_refused():
+    with pytest.raises(DataError, match="three fractions above 0 that sum to 1"):
+        Data.from_array(np.eye(30) + 0.5, split=(1.5, -0.25, -0.25))
