@@ -115,11 +115,12 @@ def opened(browser):
 def test_no_text_is_cut_off_or_lies_over_another(opened, reports, count):
     opened.goto(reports(count))
     opened.evaluate("document.querySelectorAll('details').forEach((part) => { part.open = true })")
-    for width, theme in (*((width, "light") for width in WIDTHS), (WIDTHS[-1], "dark")):
+    for width in WIDTHS:
         opened.set_viewport_size({"width": width, "height": 900})
-        opened.emulate_media(color_scheme=theme)
-        assert opened.evaluate(MISPLACED) == [], (width, theme)
-        assert opened.evaluate("document.documentElement.scrollWidth <= innerWidth"), width
+        for theme in ("light", "dark"):
+            opened.emulate_media(color_scheme=theme)
+            assert opened.evaluate(MISPLACED) == [], (width, theme)
+            assert opened.evaluate("document.documentElement.scrollWidth <= innerWidth"), width
 
 
 def test_a_click_sorts_by_a_column_and_another_turns_it_round(opened, reports):

@@ -159,9 +159,9 @@ class Card:
             return f"yes, by {self.bound}"
         if not self.bounded_if:
             return "no"
-        return (
-            f"only {self.bounded_if}" if self.bounds == "likelihood" else f"no; the {self.bounds} is, {self.bounded_if}"
-        )
+        if self.bounds == "likelihood":
+            return f"only {self.bounded_if}"
+        return f"no; the {self.bounds} is, {self.bounded_if}"
 
     def preset(self, name: str) -> dict[str, Any]:
         """The options that a preset stands for.

@@ -167,9 +167,6 @@ def moments(fn: Any) -> tuple[Tensor, Tensor]:
         return middle + first, (second - first.square()) * DRAWS / (DRAWS - 1)
 
 
-# -- some of its columns -----------------------------------------------------------------------------------------------
-
-
 @singledispatch
 def covariance(fn: Any) -> Tensor:
     """The covariance of a distribution of vectors, (..., L, L).
@@ -190,6 +187,9 @@ def _(fn: dist.Independent) -> Tensor:
 def _(fn: Any) -> Tensor:
     of_each: Tensor = fn.covariance_matrix
     return of_each.expand(*fn.batch_shape, *fn.event_shape, *fn.event_shape)
+
+
+# -- some of its columns -----------------------------------------------------------------------------------------------
 
 
 @singledispatch

@@ -179,7 +179,7 @@ class NotWritten(VAE):
         (
             LogNormalDecoder,
             "real",
-            r"LogNormal is defined only for GreaterThan\(lower_bound=0.0\), and the data",
+            r"LogNormal is defined only for GreaterThan\(lower_bound=0.0\), and the data hold -",
         ),
         (PoissonDecoder, "count", 'Poisson gives values a probability mass, .* base_measure="mass" and bounded=True'),
     ],

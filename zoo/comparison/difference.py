@@ -124,12 +124,14 @@ class Difference:
 class Majority:
     """How a row compares with another where the datum at ``decided_by`` decides the difference of their means.
 
-    ``word`` says whether it is "better" or "worse" on ``rows`` of the data, ``by`` the trimmed mean, or "alike".
+    ``word`` says whether it is "better" or "worse" on ``rows`` data ``of`` so many, ``by`` the trimmed mean, or
+    "alike".
     """
 
     word: Literal["better", "worse", "alike"]
     by: Difference
     rows: int
+    of: int
     decided_by: int
 
 
@@ -140,10 +142,10 @@ def most_rows(row: Score, best: Score) -> Majority | None:
     if at is None:
         return None
     if (behind := Difference.between(best, row, TRIM)).beyond_noise:
-        return Majority("worse", behind, int((paired > 0).sum()), at)
+        return Majority("worse", behind, int((paired > 0).sum()), len(paired), at)
     if (ahead := Difference.between(row, best, TRIM)).beyond_noise:
-        return Majority("better", ahead, int((paired < 0).sum()), at)
-    return Majority("alike", behind, len(paired), at)
+        return Majority("better", ahead, int((paired < 0).sum()), len(paired), at)
+    return Majority("alike", behind, len(paired), len(paired), at)
 
 
 def decisive_row(values: Floats) -> int | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from zoo.comparison.cautions import FEW_DATA
 from zoo.comparison.contenders import Candidate, Contender, candidates, contenders
+from zoo.comparison.difference import Majority
 from zoo.comparison.outcome import Source, outcomes, with_ensembles
 from zoo.options import switch
 from zoo.words import listing, plus_minus
@@ -180,16 +181,8 @@ def _reasons(told: Mapping[str, str]) -> tuple[Reason, ...]:
 
 
 def _is_worse(pair: Candidate, best: Candidate) -> bool:
-    return pair.behind(best).beyond_noise or _worse_on_most_rows(pair, best) is not None
-
-
-def _worse_on_most_rows(pair: Candidate, best: Candidate) -> tuple[str, str] | None:
-    """On how many rows a pair is worse, and by how much, where one row makes noise of the difference of the means."""
-    most, rows = pair.on_most_rows(best), len(pair.first.row_names)
-    if pair.behind(best).beyond_noise or most is None or most.word != "worse":
-        return None
-    by = f"by {plus_minus(most.by.mean, most.by.error)} nats in the trimmed mean"
-    return f"{most.rows} of {rows}", by
+    most = pair.on_most_rows(best)
+    return pair.behind(best).beyond_noise or (most is not None and most.word == "worse")
 
 
 def _late(pair: Candidate, text: str) -> str:
@@ -198,11 +191,15 @@ def _late(pair: Candidate, text: str) -> str:
 
 def _behind(pair: Candidate, best: Candidate) -> str:
     """How far a pair is from the best one, in words."""
-    if most := _worse_on_most_rows(pair, best):
-        return f"worse on {most[0]} rows, {most[1]}"
-    behind = pair.behind(best)
+    behind, most = pair.behind(best), pair.on_most_rows(best)
+    if most and most.word == "worse" and not behind.beyond_noise:
+        return f"worse on {most.rows:,} of {most.of:,} rows, {_trimmed(most)}"
     told = f"{plus_minus(abs(behind.mean), behind.error)} nats a row {'behind' if behind.mean >= 0 else 'ahead'}"
     return f"{told}, though validation prefers other settings" if pair.passed_over and behind.mean < 0 else told
+
+
+def _trimmed(most: Majority) -> str:
+    return f"by {plus_minus(most.by.mean, most.by.error)} nats in the trimmed mean"
 
 
 def _use(
@@ -218,10 +215,10 @@ def _use(
         why = f"they predict held-out rows of {data} better{rest}, and the" if worse else "the"
         return f"Use {listing(who, 'or')}: {why} data do not tell them apart."
     if worse:
-        if most := _worse_on_most_rows(worse[0], best):
-            better = f"{most[0]} held-out rows of {data} better than the next, {worse[0].label}, {most[1]}"
-            return f"Use {best.label}: it predicts {better}."
-        lead = worse[0].behind(best)
+        lead, most = worse[0].behind(best), worse[0].on_most_rows(best)
+        if most and not lead.beyond_noise:
+            told = f"{most.rows:,} of {most.of:,} held-out rows of {data} better than the next, {worse[0].label}"
+            return f"Use {best.label}: it predicts {told}, {_trimmed(most)}."
         by = f"by {plus_minus(lead.mean, lead.error)} nats a row over the next, {worse[0].label}"
         return f"Use {best.label}: it predicts held-out rows of {data} best, {by}."
     if faulty:
@@ -252,10 +249,9 @@ def _on_most_rows(pair: Candidate, best: Candidate) -> str:
     most = pair.on_most_rows(best)
     if most is None or most.word != "better":
         return ""
-    names = pair.first.row_names
     return (
-        f"{pair.label} predicts {most.rows:,} of {len(names):,} rows better; row {names[most.decided_by]} alone puts "
-        f"{best.label} first."
+        f"{pair.label} predicts {most.rows:,} of {most.of:,} rows better; row {pair.first.row_names[most.decided_by]} "
+        f"alone puts {best.label} first."
     )
 
 

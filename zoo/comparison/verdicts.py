@@ -238,7 +238,7 @@ def _by_most_rows(row: Outcome, best: Outcome, behind: Difference) -> str:
     if most.word == "alike":
         return f"{_alike(best, behind)}; {decided}"
     return (
-        f"{most.word} than {best.label} on {most.rows:,} of {len(row.obs):,} test rows, by "
+        f"{most.word} than {best.label} on {most.rows:,} of {most.of:,} test rows, by "
         f"{plus_minus(most.by.mean, most.by.error)} in the trimmed mean; {decided} ({there} nats there)"
     )
 

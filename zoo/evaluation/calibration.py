@@ -213,9 +213,8 @@ def reconstruction_check(model: Program, guide: Program, x: Tensor, filler: Tens
         below, upto = (end.mean(0) for end in distribution_function(one, full))
         pit = randomised(below, upto, torch.rand_like(rows))
         errors = torch.stack([error, error.square() - variance, one.sample() - rows]).double()
-        inside = ((pit - 0.5).abs() < 0.45).double()[None, None]
-        inside = inside.expand(1, RECONSTRUCTION_DRAWS, *rows.shape).masked_fill(rows.isnan(), torch.nan)
-        each = torch.cat([errors, errors.square(), inside]).flatten(1)
+        inside = ((pit - 0.5).abs() < 0.45).double().masked_fill(rows.isnan(), torch.nan)
+        each = torch.cat([errors, errors.square(), inside.expand_as(errors[:1])]).flatten(1)
         total, count = total + each.nansum(1), count + (~each.isnan()).sum(1)
     mean = total / count
     bias, rmse = mean[:3], mean[3:6].sqrt()

@@ -31,6 +31,7 @@ __all__ = [
     "refuse_scaled",
     "terms",
     "traces",
+    "weighted_sites",
 ]
 
 Program = Callable[[Tensor], Any]
@@ -111,6 +112,12 @@ def refuse_other_latents(model_trace: Any, guide_trace: Any) -> None:
             )
 
 
+def weighted_sites(model_trace: Any, guide_trace: Any) -> list[Any]:
+    """The sites whose densities an objective weighs: the datum's, and every latent's in both traces."""
+    p, q = model_trace, guide_trace
+    return [p.nodes["x"], *(trace.nodes[name] for trace in (p, q) for name in latent_sites(q))]
+
+
 def refuse_scaled(sites: Iterable[Any]) -> None:
     """Raise OptionError if ``poutine.scale`` weights one of the sites, for objectives of plain densities."""
     for site in sites:
@@ -173,9 +180,8 @@ def terms(model_trace: Any, guide_trace: Any, size: int) -> Terms:
                 'infer={"enumerate": "parallel"} on the guide\'s site, or draw from another.'
             )
     value, kl = _likelihood_and_kl(p, q, plain_log_prob, size)
-    sites = [p.nodes["x"], *(trace.nodes[name] for trace in (p, q) for name in latent_sites(q))]
     scale = smallest_scale(p.nodes["x"]["fn"], p.nodes["x"]["value"]).detach().to(value)
-    if all(is_identically_one(site["scale"]) for site in sites):
+    if all(is_identically_one(site["scale"]) for site in weighted_sites(p, q)):
         return Terms(value, kl, scale, value, kl)
     return Terms(value, kl, scale, *_likelihood_and_kl(p, q, lambda node: node["log_prob"], size))
 

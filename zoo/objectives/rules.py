@@ -113,15 +113,10 @@ class TwoStage:
             raise OptionError("objective two-stage: the pair has no second stage u; gaussian-two-stage has one.")
         joint = terms(p, q, len(x))
         z, prior_of_z = q.nodes["z"]["value"], p.nodes["u"]["fn"]
-
-        def bounds(weight: Weight) -> Tensor:
-            first = p.nodes["x"]["log_prob"] + weight * (prior_of_z.log_prob(z) - q.nodes["z"]["log_prob"])
-            of_u = p.nodes["u"]["log_prob"] - q.nodes["u"]["log_prob"]
-            second = p.nodes["z"]["fn"].log_prob(z.detach()) + weight * of_u
-            both: Tensor = (first + second).mean()
-            return both
-
-        return joint.loss(-bounds(kl_weight), bounds(1.0))
+        first_kl = q.nodes["z"]["log_prob"] - prior_of_z.log_prob(z)
+        second_kl = q.nodes["u"]["log_prob"] - p.nodes["u"]["log_prob"]
+        reward = p.nodes["x"]["log_prob"] + p.nodes["z"]["fn"].log_prob(z.detach())
+        return joint._replace(weighted_kl=(first_kl + second_kl).mean()).loss_of(reward.mean(), kl_weight)
 
 
 @register_objective(

@@ -24,6 +24,7 @@ from zoo.objectives.lower_bound import (
     refuse_scaled,
     terms,
     traces,
+    weighted_sites,
 )
 from zoo.parts import register_objective
 
@@ -186,7 +187,7 @@ class Drawn(NamedTuple):
 def _draw(model: Program, guide: Program, x: Tensor, samples: int) -> Drawn:
     with pyro.plate("samples", samples, dim=-2):
         p, q = traces(model, guide, x, plates=2)
-    refuse_scaled([p.nodes["x"], *(trace.nodes[name] for trace in (p, q) for name in latent_sites(q))])
+    refuse_scaled(weighted_sites(p, q))
     sampled, summed = (latent_sites(q, enumerated=enumerated) for enumerated in (False, True))
     return Drawn(p, q, terms(p, q, samples * len(x)), samples, len(x), sampled, summed)
 
