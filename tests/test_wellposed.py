@@ -175,7 +175,7 @@ def test_quadrature_agrees_with_sampling(table):
     model = zoo.create("gaussian-learned", table, latent_dim=2).model.double()
     x = torch.as_tensor(TABLE)
     with torch.no_grad():
-        model, positions = next(paths(model, x)).at(3.0)
+        model, positions = next(next(paths(model, x)).along([3.0]))
         z = torch.randn(200_000, 2, generator=torch.Generator().manual_seed(0)).double()
         sampled = model.likelihood(z).log_prob(x[:3, None]).T
         exact = log_likelihood(model, x[:3], positions)

@@ -139,8 +139,7 @@ def _followed(pair: Pair, path: Path, rows: Tensor, grid: NDArray[np.float64]) -
     """How the likelihood behaves along a path."""
     volume = len(rows) * pair.view.log_volume
     likelihood, steered, lower, penalized = [], [], [], []
-    for a in grid.tolist():
-        model, positions = path.at(a)
+    for a, (model, positions) in zip(grid.tolist(), path.along(grid.tolist()), strict=True):
         of_rows = log_likelihood(model, rows, positions) - pair.view.log_volume
         likelihood.append(float(of_rows.sum()))
         steered.append(float(of_rows[0]) if path.description == COLLAPSE else likelihood[-1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial, singledispatch
 from typing import Any, NamedTuple
@@ -38,13 +38,16 @@ class Point(NamedTuple):
     positions: Tensor
 
 
+Along = Callable[[Sequence[float]], Iterator[Point]]
+
+
 @dataclass(frozen=True)
 class Path:
-    """What a path does and needs beyond the model, in words, and the model at a given sharpness."""
+    """What a path does and needs beyond the model, in words, and the model at each sharpness in turn."""
 
     description: str
     needs: str
-    at: Callable[[float], Point]
+    along: Along
 
 
 @singledispatch
@@ -82,24 +85,28 @@ def _by_outputs(model: Any, decoder: nn.Module, x: Tensor) -> Iterator[Path]:
         yield Path(THROUGH_ALL, _needs(decoder, len(x) - 1), _through(model, x, torch.ones(len(x))))
 
 
-def _collapse(model: Any, target: Tensor) -> Callable[[float], Point]:
+def _collapse(model: Any, target: Tensor) -> Along:
     """The best outputs for one datum where z_1 < 0, and the start elsewhere."""
     steered = _Steered(model, target)
 
-    def at(sharpness: float) -> Point:
-        best = steered.uphill(sharpness)
-        return _stepping(
-            steered.model, torch.cat([best, torch.zeros_like(best)]), torch.zeros(1), sharpness, steered.width
-        )
+    def along(sharpness: Sequence[float]) -> Iterator[Point]:
+        for a, best in zip(sharpness, steered.uphill_at_once(sharpness), strict=True):
+            levels = torch.cat([best, torch.zeros_like(best)])
+            yield _stepping(steered.model, levels, torch.zeros(1), a, steered.width)
 
-    return at
+    return along
 
 
-def _through(model: Any, targets: Tensor, counts: Tensor, column: int | None = None) -> Callable[[float], Point]:
+def _through(model: Any, targets: Tensor, counts: Tensor, column: int | None = None) -> Along:
     """The best outputs for each target on its share of z, with shared parameters steered too."""
     steered = _Steered(model, targets, column, shared=True)
     positions = torch.special.ndtri((counts.cumsum(0)[:-1] / counts.sum()).double())
-    return lambda sharpness: _stepping(steered.model, steered.uphill(sharpness), positions, sharpness, steered.width)
+
+    def along(sharpness: Sequence[float]) -> Iterator[Point]:
+        for a in sharpness:
+            yield _stepping(steered.model, steered.uphill(targets.new_tensor(a)), positions, a, steered.width)
+
+    return along
 
 
 def _stepping(model: Any, levels: Tensor, positions: Tensor, sharpness: float, width: int) -> Point:
@@ -151,6 +158,26 @@ class Given(nn.Module):
         return self.numbers
 
 
+class _Pace(NamedTuple):
+    """The last direction of each number, -1 to 1, and the size of its last step."""
+
+    direction: Tensor
+    size: Tensor
+
+    def after(self, slope: Tensor, largest: Tensor) -> _Pace:
+        """Longer steps while the slope keeps its sign; where it has turned, a pause, then shorter ones."""
+        turned = slope.sign() * self.direction
+        size = self.size * torch.where(turned > 0, 1.2, torch.where(turned < 0, 0.5, 1.0))
+        return _Pace(torch.where(turned < 0, 0.0, slope.sign()), size.clamp(min=1e-16).minimum(largest))
+
+
+class _Place(NamedTuple):
+    """How high a place is, and what has moved there."""
+
+    height: Tensor
+    moved: list[Tensor]
+
+
 class _Steered:
     """A model whose decoder gives numbers (M, ...) for M targets (M, D), which are steered uphill.
 
@@ -166,36 +193,51 @@ class _Steered:
         self.width = latent_width(model, targets)
         self.z = targets.new_zeros(len(targets), self.width)
         self.model.decoder = self.given = Given(torch.zeros_like(model.decoder(self.z)))
-        self.moving = [self.given.numbers, *(_shared(self.model) if shared else [])]
+        self.shared = _shared(self.model) if shared else []
         self.middles = [part.detach().clone() for part in self.moving]
         self._look_at_the_targets()
-        self.steps = self._climb(NEAR, UPHILL)
+        self.paces = self._climb(targets.new_tensor(NEAR), UPHILL)
         self.near = [part.clone() for part in self.moving]
 
-    def uphill(self, sharpness: float) -> Tensor:
-        """The best numbers (M, ...) at most ``sharpness`` from 0; shared parameters move at most as far."""
-        ends = []
-        further = max(1.0, sharpness / NEAR)
+    @property
+    def moving(self) -> list[Tensor]:
+        """What is steered; the numbers may be (A, M, ...), several attempts at once."""
+        return [self.given.numbers, *self.shared]
+
+    def uphill_at_once(self, sharpness: Sequence[float]) -> Tensor:
+        """The best numbers for each sharpness, (A, M, ...), if nothing is shared."""
+        return self.uphill(self.z.new_tensor(sharpness).reshape(-1, *[1] * self.near[0].dim()))
+
+    def uphill(self, radius: Tensor) -> Tensor:
+        """The best numbers at most this far from 0; shared parameters move at most as far, and are left there."""
         # either what ended at the edge starts at the new edge and the rest moves in small steps, or all are scaled up
         # and move in large steps, since two outputs whose ratio counts rise together
-        for steps, least in ((self.steps, NEAR), (None, 0.0)):
-            for part, near, middle in zip(self.moving, self.near, self.middles, strict=True):
-                moved = (near - middle).abs() >= least
-                part.copy_(middle + (near - middle) * torch.where(moved, further, 1.0))
-            self._climb(sharpness, FURTHER, steps)
-            ends.append((float(self.height().nan_to_num(-math.inf)), [part.clone() for part in self.moving]))
-        for part, best in zip(self.moving, max(ends, key=lambda end: end[0])[1], strict=True):
-            part.copy_(best)
+        small, large = self._climbed(radius, NEAR, self.paces), self._climbed(radius, 0.0)
+        best = (small.height >= large.height).reshape(radius.shape)
+        self._go([torch.where(best, *parts) for parts in zip(small.moved, large.moved, strict=True)])
         return self.given.numbers.clone()
 
+    def _climbed(self, radius: Tensor, least: float, paces: list[_Pace] | None = None) -> _Place:
+        """The end of a climb, at whose start all that is at least so far from its middle moves outwards."""
+        start = []
+        for near, middle in zip(self.near, self.middles, strict=True):
+            far = near - middle
+            start.append(middle + far * torch.where(far.abs() >= least, (radius / NEAR).clamp(min=1.0), 1.0))
+        self._go(start)
+        self._climb(radius, FURTHER, paces)
+        return _Place(self.height().nan_to_num(-math.inf), [part.clone() for part in self.moving])
+
+    def _go(self, place: list[Tensor]) -> None:
+        self.given.numbers = place[0]
+        for part, new in zip(self.shared, place[1:], strict=True):
+            part.copy_(new)
+
     def height(self) -> Tensor:
-        """How likely the targets are."""
+        """How likely the targets are: a number, or (A,)."""
         fn, column = site(self.model, self.z, self.targets), self.column
-        alone = column is not None
-        each: Tensor = (
-            columns_log_prob(fn, self.targets, torch.tensor([column])) if alone else fn.log_prob(self.targets)
-        )
-        return each.sum()
+        if column is None:
+            return fn.log_prob(self.targets).sum(-1)  # type: ignore[no-any-return]
+        return columns_log_prob(fn, self.targets, torch.tensor([column])).sum(-1)
 
     def _look_at_the_targets(self) -> None:
         """Set an output to the target where that is uphill: a location has to be exact in the end."""
@@ -206,29 +248,30 @@ class _Steered:
             if not self.height() > before:
                 row.copy_(old)
 
-    def _climb(self, radius: float, rounds: int, steps: Any = None) -> Any:
+    def _climb(self, radius: Tensor, rounds: int, paces: list[_Pace] | None = None) -> list[_Pace]:
         """Climb by the signs of the gradient, since its size is unbounded, and by Newton's steps, for locations.
 
-        Starts with these step sizes, and returns the last ones.
+        Starts with these step sizes, and returns the last ones. This is Rprop, whose steps torch's would limit by the
+        same radius for all attempts. Riedmiller & Braun (1993), https://doi.org/10.1109/ICNN.1993.298623
         """
-        for part in self.moving:
+        moving = self.moving
+        for part in moving:
             part.requires_grad_()
         self._clamp(radius)
         self._polish(radius)
-        optimiser = torch.optim.Rprop(self.moving, lr=radius / 8, step_sizes=(1e-16, radius))
-        if steps is not None:
-            optimiser.load_state_dict(copy.deepcopy(steps))
+        paces = paces or [_Pace(torch.zeros(()), radius / 8)] * len(moving)
         for _ in range(rounds):
-            for part, slope in zip(self.moving, _slopes(self.height, self.moving), strict=True):
-                part.grad = -slope
-            optimiser.step()
+            slopes = _slopes(self.height, moving)
+            paces = [pace.after(slope, radius) for pace, slope in zip(paces, slopes, strict=True)]
+            for part, pace in zip(moving, paces, strict=True):
+                part.add_(pace.direction * pace.size)
             self._clamp(radius)
         self._polish(radius)
-        for part in self.moving:
+        for part in moving:
             part.requires_grad_(False)
-        return optimiser.state_dict()
+        return paces
 
-    def _polish(self, radius: float) -> None:
+    def _polish(self, radius: Tensor) -> None:
         """Newton's steps for each number separately, as long as they reduce its slope."""
         for _ in range(POLISHED):
             before = [part.detach().clone() for part in self.moving]
@@ -240,7 +283,7 @@ class _Steered:
             for part, old, was, now in zip(self.moving, before, slopes, after, strict=True):
                 part.copy_(torch.where(now.abs() <= was.abs(), part, old))
 
-    def _clamp(self, radius: float) -> None:
+    def _clamp(self, radius: Tensor) -> None:
         for part, middle in zip(self.moving, self.middles, strict=True):
             part.clamp_(middle - radius, middle + radius)
 
@@ -248,7 +291,7 @@ class _Steered:
 def _slopes(height: Callable[[], Tensor], moving: list[Tensor]) -> list[Tensor]:
     """The derivatives of a height, 0 where they are NaN."""
     with torch.enable_grad():
-        value = height()
+        value = height().sum()
         if not value.requires_grad:  # the likelihood does not depend on the decoder
             return [torch.zeros_like(part) for part in moving]
         slopes = torch.autograd.grad(value, moving, allow_unused=True, materialize_grads=True)
@@ -259,7 +302,7 @@ def _slopes_and_bends(height: Callable[[], Tensor], moving: list[Tensor]) -> tup
     """The same, and the second derivative with respect to each number alone."""
     bends = []
     with torch.enable_grad():
-        value = height()
+        value = height().sum()
         if not value.requires_grad:
             return (still := [torch.zeros_like(part) for part in moving]), still
         slopes = torch.autograd.grad(value, moving, create_graph=True, allow_unused=True, materialize_grads=True)
@@ -327,13 +370,14 @@ def _(model: models.TwoStage, x: Tensor) -> Iterator[Path]:
     for parameter in plain.second.parameters():
         parameter.zero_()
 
-    def at(path: Path, sharpness: float) -> Point:
-        point, whole = path.at(sharpness), copy.deepcopy(plain)
-        whole.first = point.model
-        return Point(whole, point.positions)
+    def along(path: Path, sharpness: Sequence[float]) -> Iterator[Point]:
+        for point in path.along(sharpness):
+            whole = copy.deepcopy(plain)
+            whole.first = point.model
+            yield Point(whole, point.positions)
 
     for path in paths(model.first, x):
-        yield Path(path.description, path.needs, partial(at, path))
+        yield Path(path.description, path.needs, partial(along, path))
 
 
 @paths.register
@@ -349,7 +393,7 @@ def _(model: models.GaussianMixture, x: Tensor) -> Iterator[Path]:
                 getattr(covariance, name)[0] = per_unit * sharpness
         return Point(mixture, torch.zeros(0))
 
-    yield Path(ON_ONE, "", at)
+    yield Path(ON_ONE, "", partial(map, at))
 
 
 @paths.register
@@ -369,4 +413,4 @@ def _(model: models.LinearGaussian, x: Tensor) -> Iterator[Path]:
         linear.log_scale.fill_(-sharpness / 4)
         return Point(linear, torch.zeros(0))
 
-    yield Path(ON_A_SURFACE, "", at)
+    yield Path(ON_A_SURFACE, "", partial(map, at))
