@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 
@@ -26,9 +27,15 @@ def run(iris):
     return run
 
 
+@pytest.fixture(scope="module")
+def written(run, tmp_path_factory):
+    return run.save(tmp_path_factory.mktemp("written") / "run")
+
+
 @pytest.fixture
-def saved(run, tmp_path):
-    return run.save(tmp_path / "run")
+def saved(written, tmp_path):
+    """A copy of the run's files that a test may damage."""
+    return shutil.copytree(written, tmp_path / "run")
 
 
 @pytest.mark.usefixtures("quick_scores")
