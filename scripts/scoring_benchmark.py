@@ -28,7 +28,7 @@ import pyro
 import pyro.distributions as dist
 import torch
 import typer
-from benchmark import Problem, networks, processor, pythae_model
+from benchmark import Problem, networks, picture, processor, pythae_model
 from pyro.infer.importance import vectorized_importance_weights
 from torch import Tensor
 
@@ -175,8 +175,16 @@ def main(out: Path = Path("benchmark"), rounds: int = 3, steps: int = 2000) -> N
     for row in rows:
         ratio = f"{row['against_torch_by_hand']:5.2f} of torch by hand"
         typer.echo(f"K = {row['samples']:4d}  {row['name']:40s} {row['seconds']:7.2f} s  {ratio}")
-    about = {"machine": processor(), "evidence": rows, "whole": whole(steps)}
+    waited = whole(steps)
+    about = {"machine": processor(), "evidence": rows, "whole": waited}
     out.mkdir(parents=True, exist_ok=True)
+    titles = {row["samples"]: f"evidence of 360 rows of digits, 64-128-8, K = {row['samples']}" for row in rows}
+    panels = {
+        title: {row["name"]: row["seconds"] for row in rows if row["samples"] == samples}
+        for samples, title in titles.items()
+    }
+    panels["the whole"] = {f"zoo: {row['name']}": row["seconds"] for row in waited}
+    picture(panels, "seconds", out / "scoring.png")
     (out / "scoring.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
     typer.echo(out / "scoring.json")
 
