@@ -623,6 +623,19 @@ def test_arviz_draws_the_comparison(tmp_path):
     assert collection is not None
 
 
+def test_the_error_over_splits_is_that_of_data_drawn_anew():
+    """Over 4,000 data sets of 50 differences, of which each split tests a fifth."""
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(4000):
+        differences = rng.normal(size=50)
+        found.append(
+            Difference.over_splits(np.array([rng.choice(differences, 10, replace=False).mean() for _ in "abcd"]))
+        )
+    squares = np.mean([one.error**2 for one in found])
+    assert squares == pytest.approx(np.var([one.mean for one in found]), rel=0.08)
+
+
 def test_splits_are_put_together_by_pair():
     rng = np.random.default_rng(0)
     levels = {"a": [-10.0, -11.0, -9.0], "b": [-12.0, -12.5, -11.5]}

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, special, stats
-from scipy.special import log_ndtr
+from scipy.special import log_ndtr, logsumexp
 
 import zoo
 from zoo.context import pyro_context, seeded
@@ -275,6 +275,22 @@ def test_binned_training_does_not_run_away_where_the_density_does(ratings):
         scales[name] = run.tree["optimization"]
     assert (scales["gaussian-binned"]["elbo"] <= 0).all()
     assert scales["gaussian-learned"]["elbo"][:, -1].max() > scales["gaussian-binned"]["elbo"].max()
+
+
+def test_noise_on_levels_does_not_move_the_cells_that_are_scored(ratings):
+    """Against the same mixture's probabilities of the levels themselves, by scipy."""
+    rows = np.concatenate([part.values for part in (ratings.train, ratings.validation, ratings.test)])
+    spread = zoo.Data.from_array(rows, levels=range(7), dequantize=True)
+    run = zoo.fit(zoo.create("gmm", spread, components=2), spread, seeds=1, steps=20, compile="off", progress=False)
+    found = zoo.evaluate(run, spread, samples=20, temperatures=0, reference=0)["heldout"]
+    assert found.attrs["mass"] == "binned" and found.attrs["mass_exact"]
+    model = run._program(0, gaps=False).model
+    fn, weights = model.likelihood(torch.arange(2)), model.logits.log_softmax(0).numpy()
+    center, scale = fn.mean.numpy(), fn.stddev.numpy()
+    x = (spread.on_levels(spread.test)[:, None] - spread.scaling.center) / spread.scaling.scale
+    half = 0.5 / spread.scaling.scale
+    mass = stats.norm.cdf(x + half, center, scale) - stats.norm.cdf(x - half, center, scale)
+    np.testing.assert_allclose(found["log_mass"][0], logsumexp(np.log(mass).sum(2) + weights, axis=1), rtol=1e-4)
 
 
 def test_dequantized_training_is_scored_on_the_same_levels(ratings):

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["NOISE", "Difference", "Majority", "Score", "decisive_row", "most_rows", "standard_error"]
+__all__ = ["NOISE", "Difference", "Majority", "Score", "decisive_row", "most_rows", "split_error", "standard_error"]
 
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -93,14 +93,8 @@ class Difference:
 
     @classmethod
     def over_splits(cls, differences: Floats) -> Difference:
-        """The mean of the differences on several splits (R,), whose test parts are a fifth of the rows.
-
-        Splits share most of their rows, so the standard error has the correction of Nadeau & Bengio (2003),
-        https://doi.org/10.1023/A:1024068626366: s sqrt(1/R + 1/4).
-        """
-        count = differences.size
-        error = float(differences.std(ddof=1)) * math.sqrt(1 / count + OVERLAP) if count > 1 else math.nan
-        return cls(float(differences.mean()), error, math.nan, max(count - 1, 1))
+        """The mean of the differences on several splits (R,), with the error of :func:`split_error`."""
+        return cls(float(differences.mean()), split_error(differences), math.nan, max(differences.size - 1, 1))
 
     @property
     def error(self) -> float:
@@ -153,6 +147,18 @@ def decisive_row(values: Floats) -> int | None:
     squares = np.square(values - values.mean())
     worst = int(squares.argmax())
     return worst if squares[worst] > DECISIVE * squares.sum() > 0 else None  # False where a square is NaN
+
+
+def split_error(differences: Floats) -> float:
+    r"""The standard error of the mean of a difference over several splits (R,); NaN for fewer than two.
+
+    .. math:: s \sqrt{1/R + 1/4}
+
+    Splits share most of their rows: this is the correction of Nadeau & Bengio (2003),
+    https://doi.org/10.1023/A:1024068626366, for test parts of a fifth of the rows.
+    """
+    count = differences.size
+    return float(differences.std(ddof=1)) * math.sqrt(1 / count + OVERLAP) if count > 1 else math.nan
 
 
 def standard_error(values: Floats) -> float:

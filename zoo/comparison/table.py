@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from zoo.comparison.choices import families
-from zoo.comparison.difference import OVERLAP, Difference, Floats, standard_error
+from zoo.comparison.difference import Difference, Floats, split_error, standard_error
 from zoo.comparison.outcome import Outcome, Source, outcomes, with_ensembles
 from zoo.comparison.verdicts import first, gift, height, listed_apart, remarks, verdict
 from zoo.comparison.weights import stacking_weights
@@ -105,9 +105,8 @@ def across_splits(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     Columns: ``table``; ``splits`` (in which the pair has a score); ``log_evidence`` (mean over splits), ``split_sd``
     (standard deviation over them) and ``worst`` (the worst datum of all); ``difference`` to the pair with the highest
     mean and ``difference_se``, paired by split; ``best``, ``apart`` and ``chosen``, the number of splits in which it
-    was ranked first, listed apart, or chosen by validation among the options of its pair. Splits share most of their
-    rows, so the standard error has the correction of Nadeau & Bengio (2003),
-    https://doi.org/10.1023/A:1024068626366, for a test part of a fifth: s sqrt(1/R + 1/4).
+    was ranked first, listed apart, or chosen by validation among the options of its pair. The standard error is that of
+    :func:`zoo.comparison.difference.split_error`.
     """
     every = pd.concat([table.reset_index().assign(split=split) for split, table in enumerate(tables)])
     frames = []
@@ -128,7 +127,7 @@ def across_splits(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
         ).sort_values("log_evidence", ascending=False)
         paired = scores[frame.index].sub(scores[frame.index[0]], axis=0)
         frame.insert(4, "difference", paired.mean())
-        frame.insert(5, "difference_se", paired.std() * np.sqrt(1 / paired.notna().sum() + OVERLAP))
+        frame.insert(5, "difference_se", [split_error(column.dropna().to_numpy()) for _, column in paired.items()])
         frames.append(frame)
     return pd.concat(frames)
 
