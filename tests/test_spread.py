@@ -1,6 +1,7 @@
 """What a guide loses, against the closed forms of linear models and of normals."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pyro
@@ -14,9 +15,9 @@ import zoo
 from zoo.context import Stream, seeded
 from zoo.errors import Unknown
 from zoo.evaluation.evidence import heldout, weigh
-from zoo.evaluation.inference_gaps import gaps
+from zoo.evaluation.inference_gaps import GapFinder, gaps
 from zoo.evaluation.reference import agreement, guide_moments, nuts, reference_posterior, wasserstein
-from zoo.evaluation.spread import aggregate_mmd, information, spread, squared_mmd
+from zoo.evaluation.spread import _of_latents, aggregate_mmd, information, spread, squared_mmd
 from zoo.evaluation.tails import pareto_k
 from zoo.guides import ClosedFormNormal
 from zoo.inference import LogWeights, predictive_draws
@@ -192,6 +193,40 @@ def test_contraction_of_a_linear_model_is_known(iris):
 
 
 LATENTS = ["gaussian-constrained", "gaussian-constrained:full-rank", "gaussian-two-stage", "linear-diagonal"]
+
+
+def test_a_latent_that_follows_an_earlier_draw_has_the_variance_of_both():
+    """Its mean varies over the data by 0.01, and over the draws that estimate it by another 0.003."""
+    x = torch.linspace(-1, 1, 3000)[:, None]
+    x = 0.1 * x / x.std()
+
+    def model(x):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x), dim=-1):
+            u = pyro.sample("u", dist.Normal(torch.zeros(1), 0.3).to_event(1))
+            pyro.sample("z", dist.Normal(x + u, 0.4).to_event(1))
+
+    with seeded(0):
+        found = _of_latents(SimpleNamespace(each_seed=lambda of_seed, *_: [of_seed(model, guide)]), x)
+    assert found["contraction"].item() == pytest.approx(1 - 0.4**2 - 0.3**2, abs=0.005)
+    assert found["mean_variance"].item() == pytest.approx(0.01, rel=0.1)
+
+
+def test_pieces_of_an_elbo_count_by_their_draws(monkeypatch):
+    """Of 5 draws, two at a time, the last is a piece by itself."""
+    model = probabilistic_pca(6, 2)
+    monkeypatch.setattr("zoo.inference.CHUNK", 12)
+    find = GapFinder(1, 5, 6)
+    assert find.pieces == [2, 2, 1]
+    find.elbo = {
+        piece: SimpleNamespace(block=lambda *_, piece=piece: [torch.full((3,), 1.0 / piece)]) for piece in (1, 2)
+    }
+    found = find._elbo_of(model, None, [], [0, 1, 2])
+    np.testing.assert_allclose(found, (0.5 * 2 + 0.5 * 2 + 1.0) / 5)
 
 
 @pytest.mark.parametrize("name", LATENTS)
