@@ -90,8 +90,34 @@ def test_leave_one_out_and_prior_are_the_exact_conditionals_and_marginals(truth)
     z = (rows - marginal.mean()) / marginal.std()
     far = np.abs(z) > 1.5  # where even so many draws are few
     np.testing.assert_allclose(prior.log_density[~far], marginal.logpdf(rows)[~far], atol=0.05)
-    closed = marginal.std() * (z * (2 * stats.norm.cdf(z) - 1) + 2 * stats.norm.pdf(z) - np.pi**-0.5)
-    np.testing.assert_allclose(prior.crps / marginal.std(), closed / marginal.std(), atol=0.03)
+    np.testing.assert_allclose(prior.crps.numpy() / marginal.std(), crps_of_standard_normal(z), atol=0.03)
+
+
+def crps_of_standard_normal(z):
+    return z * (2 * stats.norm.cdf(z) - 1) + 2 * stats.norm.pdf(z) - np.pi**-0.5
+
+
+def test_columns_are_scored_in_their_own_units():
+    """Against the conditionals and the marginals of the normal that a linear model is."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(500, 2)) @ rng.normal(size=(2, 5)) + 0.5 * rng.normal(size=(500, 5))
+    data = zoo.Data.from_array(x * np.array([1.0, 20.0, 0.3, 5.0, 100.0]))
+    run = zoo.fit(zoo.create("linear-shared", data), data, seeds=1, steps=60, compile="off", progress=False)
+    group, view = calibration(run, data, weigh(run, data, 1000)), run.pair.view
+    model, rows = run._program(0, gaps=False).model.double(), data.test.values
+    within = model.decoder.weight @ model.decoder.weight.T + (2 * model.log_scale).exp() * torch.eye(5).double()
+    mean = view.center + view.scale * model.decoder.bias.numpy()
+    exact = stats.multivariate_normal(mean, np.outer(view.scale, view.scale) * within.numpy())
+    given, deviation = conditionals(exact, rows)
+    marginal = exact.cov_object.covariance.diagonal() ** 0.5
+    for kind, one in ("leave-one-out", stats.norm(given, deviation)), ("prior", stats.norm(exact.mean, marginal)):
+        of = group.sel(kind=kind).isel(chain=0)
+        np.testing.assert_allclose(of["log_score"], one.logpdf(rows).mean(0), atol=0.03)
+        closed = one.std() * crps_of_standard_normal((rows - one.mean()) / one.std())
+        np.testing.assert_allclose(of["crps"], closed.mean(0), rtol=0.06)
+    pairs = np.abs(data.train.values[:, None] - data.train.values).mean((0, 1))
+    errors = np.abs(data.train.values[:, None] - rows).mean((0, 1))
+    np.testing.assert_allclose(group["crps_reference"], errors - pairs / 2, rtol=0.01)
 
 
 @pytest.mark.parametrize(("variance_times", "expected"), [(1.0, 0.9), (0.5, 0.76)])
@@ -111,6 +137,15 @@ def test_a_decoder_too_sure_of_itself_is_caught(truth, variance_times, expected)
     beyond = beyond_chance(p_values(found.pit.numpy()))
     assert beyond.sum() == 0 if variance_times == 1 else beyond.sum() == D
     assert flattered > covered + 0.02  # a draw that has seen the datum covers it more often
+
+
+def test_draws_of_the_exact_posterior_leave_errors_as_large_as_the_noise(truth):
+    """Of data and latents drawn together, x - mu is N(0, sigma^2), and so on in closed form."""
+    x, _ = truth
+    with seeded(0):
+        found = reconstruction_check(probabilistic_pca(), ClosedFormNormal(probabilistic_pca()), x)
+    expected = [0, NOISE, 0, 2**0.5 * NOISE**2, 0, 2**0.5 * NOISE]
+    np.testing.assert_allclose(found[:-1], expected, rtol=0.01, atol=0.004)
 
 
 def test_every_observed_entry_counts_once_in_a_reconstruction():
@@ -352,8 +387,12 @@ def test_the_group_of_every_kind_of_run(name):
     ):
         known = np.isfinite(family)
         np.testing.assert_array_equal(found[known], stats.false_discovery_control(family[known]) <= 0.05)
-    assert (group["coverage"].diff("level").values[..., ~constant] >= 0).all()
     np.testing.assert_array_equal(group["level"], COVERAGES)
+    for level in COVERAGES:
+        inside = ((pit > (1 - level) / 2) & (pit < (1 + level) / 2)).mean(2)
+        np.testing.assert_allclose(group["coverage"].sel(level=level).values[..., ~constant], inside, atol=1e-6)
+    shares = [np.apply_along_axis(lambda u: np.histogram(u, 6, (0, 1))[0] / len(u), 2, pit)]
+    np.testing.assert_allclose(group["ece"].values[..., ~constant], np.square(1 / 6 - shares[0]).sum(2), atol=1e-6)
     of_rows = group["row_log_score"].mean("obs")
     np.testing.assert_allclose(of_rows, group["log_score"].sel(kind="leave-one-out"), rtol=1e-4, atol=1e-4)
     # knowing the other features helps, or at least does not hurt

@@ -2,6 +2,7 @@
 
 import json
 import math
+from importlib import import_module
 from itertools import pairwise
 
 import numpy as np
@@ -19,11 +20,12 @@ from zoo.errors import DataError, OptionError
 from zoo.evaluation.imputation import hidden_entries
 from zoo.evaluation.imputation import imputation as scores
 from zoo.guides import MeanFieldNormal
-from zoo.imputation import center, impute
+from zoo.imputation import center, given_latents, impute
 from zoo.lenses import observed
 from zoo.models import ProbabilisticPCA
 from zoo.objectives import MIWAE
 
+group_of = import_module("zoo.evaluation.imputation")
 METHODS = ("importance", "gibbs", "pseudo-gibbs")
 DRAWS = 4000
 # Standard errors that a moment of so many independent draws may be off: importance sampling chooses latents with
@@ -339,6 +341,24 @@ def test_the_log_score_of_one_normal_is_that_of_its_conditionals(one_normal):
         error = np.sqrt((deviation[columns == j] ** 2).mean() / 500)
         np.testing.assert_allclose(group["error"][0, j], np.sqrt(square[columns == j].mean()), atol=2 * error)
     np.testing.assert_allclose(group["log_score_mean"][0], score.mean(), atol=1e-4)
+    in_deviations = group["count"] * (group["error"][0] / data.train_std) ** 2
+    np.testing.assert_allclose(group["rmse"][0] ** 2, in_deviations.sum() / hidden.sum())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_entries_are_scored_by_as_many_late_draws_of_every_method(one_normal, method):
+    _, run = one_normal
+    model, guide = run.each_seed(lambda *programs: programs, 0, gaps=True)[0]
+    x = torch.zeros(3, 4)
+    x[:, 1] = torch.nan
+    swept = []
+    with pytest.MonkeyPatch.context() as patch, seeded(0), torch.no_grad():
+        patch.setattr(group_of, "given_latents", lambda *of: (swept.append(1), given_latents(*of))[1])
+        _, drawn = group_of._score(
+            model, guide, x, torch.zeros(3, 4), x.isnan(), torch.full((4,), torch.nan), method, {}
+        )
+    assert drawn.shape == (500, 3)
+    assert len(swept) == (1 if method == "importance" else 25)
 
 
 def test_the_log_score_of_a_number_with_a_resolution_is_the_mass_of_its_cell():

@@ -17,7 +17,7 @@ from zoo.inference import log_mean_exp
 from zoo.models import VAE
 from zoo.models.emissions import LearnedNormal
 from zoo.pairs import VAEOptions, guide
-from zoo.wellposed import ceiling, witness
+from zoo.wellposed import Witness, ceiling, witness
 from zoo.wellposed.likelihood import elbo, log_likelihood
 from zoo.wellposed.paths import Stepping, paths
 
@@ -161,6 +161,21 @@ def test_width_is_asked_for_where_the_pair_has_too_little(table):
     assert shared(hidden=(64,)).needs == ""
     assert "19 units" in shared(hidden=(4,)).needs
     assert "38 units" in str(shared(hidden=(4,), activation="relu"))
+
+
+@pytest.mark.parametrize(
+    ("curve", "grows"),
+    [
+        (lambda a: a, True),
+        (lambda a: 5 * np.log(a), True),
+        (lambda a: -200 / a, False),
+        (lambda a: 0.05 * np.log2(a), False),
+    ],
+)
+def test_a_curve_grows_whose_gains_last(curve, grows):
+    a = np.array([2.0, 4.0, 8.0, 16.0, 32.0, 64.0])
+    none = np.array([])
+    assert Witness("pair", "path", "", a, curve(a), none, none, math.inf, "", curve(a)).grows == grows
 
 
 def test_the_weights_of_the_pair_are_left_alone(table):
