@@ -3,11 +3,14 @@
 from dataclasses import replace
 
 import numpy as np
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from programs import Perturbed
-from scipy.stats import multivariate_normal
+from scipy.stats import multivariate_normal, norm
 from sklearn.decomposition import PCA, FactorAnalysis
+from torch import nn
 
 import zoo
 from zoo.context import Stream, seeded
@@ -159,6 +162,29 @@ def test_annealed_weights_are_unbiased():
         found = anneal(model, Perturbed(model, 0.8, 0.3), x, temperatures=4, chains=40_000)
     assert (found.error < 0.02).all()
     assert ((found.log_evidence - model.log_evidence(x)).abs() < 4 * found.error + 1e-4).all()
+
+
+class Beside(nn.Module):
+    """z ~ N(0, I) and x | z ~ N(z, 0.1), and as a guide normals that are too wide and beside its posterior."""
+
+    def __init__(self, guide):
+        super().__init__()
+        self.guide = guide
+
+    def forward(self, x):
+        with pyro.plate("data", len(x), dim=-1):
+            mean, scale = (0.9 * x, 0.3) if self.guide else (torch.zeros_like(x), 1.0)
+            z = pyro.sample("z", dist.Normal(mean, scale).to_event(1))
+            if not self.guide:
+                pyro.sample("x", dist.Normal(z, 0.1).to_event(1), obs=x)
+
+
+def test_eight_chains_are_unbiased_too():
+    """Their own spread must not decide how far they move."""
+    with seeded(0):
+        found = anneal(Beside(guide=False), Beside(guide=True), torch.ones(6000, 2), temperatures=20, chains=8)
+    ratio = (found.log_evidence - 2 * norm.logpdf(1, 0, 1.01**0.5)).exp()
+    assert ratio.mean().item() == pytest.approx(1, abs=4 * ratio.std().item() / 6000**0.5)
 
 
 def test_bad_weights_are_replaced_by_the_rule_and_not_by_size(digits):

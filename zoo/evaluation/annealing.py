@@ -78,8 +78,8 @@ def anneal(model: Program, guide: Program, x: Tensor, temperatures: int, chains:
 
     where z_t is one Hamiltonian move from z_{t-1} that leaves q^(1 - beta_t) p^beta_t invariant. The log-mean-exp of w
     over chains is, as for importance weights, a lower bound on log p(x) in expectation. Step sizes, for each datum and
-    temperature, come from separate pilot chains that accepted 65 % of their moves; they are frozen before the first
-    weighted chain starts.
+    temperature, come from separate pilot chains that accepted 65 % of their moves. They are frozen before the first
+    weighted chain starts: steps by the weighted chains' own spread would bias the weights upwards.
 
     Neal (2001), https://arxiv.org/abs/physics/9803008; Wu et al. (2017), https://arxiv.org/abs/1611.04273
 
@@ -88,7 +88,7 @@ def anneal(model: Program, guide: Program, x: Tensor, temperatures: int, chains:
         guide: q(latents | x), from which the chains start.
         x: data, shape (B, D).
         temperatures: T.
-        chains: C, above 8 a multiple of it.
+        chains: C, rounded up to a multiple of 8.
 
     Raises:
         Unknown: a discrete latent has too many values to be summed out, the guide's density is known only at its own
@@ -104,10 +104,9 @@ class Annealer:
     """
 
     def __init__(self, temperatures: int, width: int, chains: int = CHAINS) -> None:
-        self.temperatures, self.together = temperatures, min(TOGETHER, chains)
-        self.groups = -(-chains // self.together)
-        numbers = 2 * self.together * width  # gradients, too
-        self.start = Rowwise(lambda model, guide, x: _started(model, guide, x, self.together), numbers)
+        self.temperatures, self.groups = temperatures, -(-chains // TOGETHER)
+        numbers = 2 * TOGETHER * width  # gradients, too
+        self.start = Rowwise(_started, numbers)
         self.move = Rowwise(_moved, numbers)
         self.weigh_cells = Rowwise(_of_cells, numbers)
 
@@ -131,10 +130,9 @@ class Annealer:
     ) -> tuple[Tensor, Tensor]:
         """Log weights of the density and of cells, (C, B) each."""
         of_groups = [random_stream(key, Stream.NOISE, group + 1) for key in keys for group in range(self.groups)]
-        point, noise = self._begun(model, guide, x.repeat_interleave(self.groups, 0), of_groups)
-        unit = point[0].reshape(len(x), -1, point[0].shape[-1]).std(1)
-        steps = self._pilot(model, guide, x, keys, unit)
+        steps = self._pilot(model, guide, x, keys)
         x, at, *steps = (of.repeat_interleave(self.groups, 0) for of in (x, at, *steps))
+        point, noise = self._begun(model, guide, x, of_groups)
         log_weight = torch.zeros_like(point[1], dtype=torch.float64)
         for t in range(1, self.temperatures + 1):
             log_weight += (point[1] - point[2]) / self.temperatures
@@ -145,8 +143,16 @@ class Annealer:
             of_cells = log_weight + self.weigh_cells.block(lens, model, [x, at, point[0]])[0]
         return self._by_chain(log_weight), self._by_chain(of_cells)
 
-    def _pilot(self, model: Program, guide: Program, x: Tensor, keys: list[int], unit: Tensor) -> list[Tensor]:
-        """The step sizes (B, U) of every temperature, from chains that are then discarded, in units (B, U)."""
+    def _pilot(self, model: Program, guide: Program, x: Tensor, keys: list[int]) -> list[Tensor]:
+        """The step sizes (B, U) of every temperature, from chains that are then discarded.
+
+        They are in units of the spread of other draws of the guide, as many as there are weighted chains.
+        """
+        others = [
+            random_stream(key, Stream.NOISE, self.groups + 1 + group) for key in keys for group in range(self.groups)
+        ]
+        starts = self.start.block(model, guide, [x.repeat_interleave(self.groups, 0)], others)[0]
+        unit = starts.reshape(len(x), -1, starts.shape[-1]).std(1)
         point, noise = self._begun(model, guide, x, [random_stream(key, Stream.NOISE) for key in keys])
         steps = []
         log_step = torch.full_like(unit[:, :1], FIRST_STEP).log()
@@ -174,15 +180,15 @@ class Annealer:
 
     def _by_chain(self, log_weight: Tensor) -> Tensor:
         """From (B groups, C / groups, 1) to (C, B)."""
-        return log_weight.reshape(-1, self.groups * self.together).T
+        return log_weight.reshape(-1, self.groups * TOGETHER).T
 
 
 # -- for one datum, whose chains are (C, 1, ...) -----------------------------------------------------------------------
 
 
-def _started(model: Program, guide: Program, x: Tensor, chains: int) -> Point:
+def _started(model: Program, guide: Program, x: Tensor) -> Point:
     """Draws from the guide."""
-    with pyro.plate("samples", chains, dim=-2):
+    with pyro.plate("samples", TOGETHER, dim=-2):
         trace = poutine.trace(guide).get_trace(x)
     vector = real_vector(trace)
     return _at(model, guide, x, vector, vector.flatten({name: trace.nodes[name]["value"] for name in vector.names}))
