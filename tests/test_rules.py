@@ -16,7 +16,7 @@ from zoo.lenses import observed
 from zoo.models import VAE
 from zoo.models.emissions import FixedNormal, GammaPrecision
 from zoo.models.precisions import GRID
-from zoo.objectives import ELBO, BetaNLL, Faithful, MapGamma, Split, VariationalVariance
+from zoo.objectives import CRPS, ELBO, BetaNLL, Faithful, MapGamma, Quantile, Split, VariationalVariance
 from zoo.parts import OBJECTIVES
 
 RULES = "gaussian-faithful", "gaussian-split", "gaussian-beta-nll", "gaussian-map-gamma", "gaussian-v3ae"
@@ -124,6 +124,17 @@ def test_beta_nll_is_the_elbo_at_0_and_moves_the_mean_as_squared_error_at_1(data
     np.testing.assert_allclose(bias[:4], (x.numpy() - mean).mean(0))
 
 
+def test_beta_nll_multiplies_the_gradient_of_one_value_by_a_power_of_its_variance():
+    column = zoo.Data.from_array(np.random.default_rng(0).normal(size=(40, 1)))
+    pair, x = small("gaussian-beta-nll", column)
+    x = x[:1]
+    plain, weighted = (gradients(BetaNLL(beta), pair.model, pair.guide, x) for beta in (0.0, 0.7))
+    _, variance, _ = plugged(pair.model, pair.guide, x)
+    assert abs(variance.item() - 1) > 0.1
+    for name, gradient in plain.items():
+        torch.testing.assert_close(weighted[name], variance.item() ** 0.7 * gradient)
+
+
 def test_a_gamma_prior_on_the_precision_bounds_the_objective(data):
     pair, x = small("gaussian-map-gamma", data)
     total, terms = value(MapGamma(), pair.model, pair.guide, x)
@@ -144,6 +155,49 @@ def test_a_gamma_prior_on_the_precision_bounds_the_objective(data):
         loss.backward()
         adam.step()
     assert highest <= 4 * heights[0] and heights[0] == max(heights)
+
+
+@pytest.mark.parametrize("name", ["gmm", "gmvae"])
+def test_a_component_counts_by_its_probability(name, data):
+    pair, x = small(name, data) if name == "gmvae" else mixture(data)
+    elbo, _ = value(ELBO(), pair.model, pair.guide, x)
+    rule, _ = value(BetaNLL(0.0), pair.model, pair.guide, x)
+    torch.testing.assert_close(rule, elbo)
+
+
+def mixture(data):
+    pair = zoo.create("gmm", data, components=3)
+    x = torch.as_tensor(pair.view.inward(data.train.values))[:8]
+    pair.model.double()
+    with torch.no_grad(), seeded(1):
+        for parameter in pair.model.parameters():
+            parameter.copy_(torch.randn_like(parameter))
+    return pair, x
+
+
+def test_rules_of_a_mixture_are_means_over_its_components(data):
+    """By the components' own means and variances, and their posterior probabilities, without Pyro."""
+    pair, x = mixture(data)
+    with torch.no_grad():
+        fn, weights = pair.model.likelihood(torch.arange(3)), pair.model.logits.log_softmax(0).numpy()
+    mean, scale, rows = fn.mean.numpy(), fn.stddev.numpy(), x.numpy()[:, None]
+    joint = stats.norm.logpdf(rows, mean, scale).sum(2) + weights
+    share = np.exp(joint - logsumexp(joint, axis=1, keepdims=True))
+    z, below = (rows - mean) / scale, rows - (mean + stats.norm.ppf(0.15) * scale)
+    crps = scale * (z * (2 * stats.norm.cdf(z) - 1) + 2 * stats.norm.pdf(z) - np.pi**-0.5)
+    pinball = np.maximum(0.15 * below, -0.85 * below) + np.abs(rows - mean) / 2
+    terms = {
+        Quantile(): -pinball,
+        Faithful(): stats.norm.logpdf(rows, mean) + stats.norm.logpdf(rows, mean, scale),
+        BetaNLL(0.5): scale * stats.norm.logpdf(rows, mean, scale),
+        MapGamma(2.0, 0.7): stats.norm.logpdf(rows, mean, scale) + stats.gamma.logpdf(scale**-2, 2, scale=1 / 0.7),
+        CRPS(0.5): -crps,
+    }
+    kl = (share * (np.log(share) - weights)).sum(1)
+    for rule, of_columns in terms.items():
+        total, _ = value(rule, pair.model, pair.guide, x)
+        expected = (share * of_columns.sum(2)).sum(1) - kl
+        assert total.item() == pytest.approx(expected.mean(), rel=1e-5), rule
 
 
 def test_variational_variance_is_an_expectation_under_its_gammas(data):

@@ -29,6 +29,7 @@ __all__ = [
     "refuse_other_data",
     "refuse_other_latents",
     "refuse_scaled",
+    "reward",
     "terms",
     "traces",
     "weighted_sites",
@@ -188,11 +189,27 @@ def terms(model_trace: Any, guide_trace: Any, size: int) -> Terms:
 
 def _likelihood_and_kl(p: Any, q: Any, log_prob: Callable[[Any], Tensor], size: int) -> tuple[Tensor, Tensor]:
     """The two terms of the ELBO, with densities by ``log_prob(site)``; enumerated latents are summed exactly."""
-    log_q_enumerated = [plain_log_prob(q.nodes[name]) for name in latent_sites(q, enumerated=True)]
-    weight = torch.stack(torch.broadcast_tensors(*log_q_enumerated)).sum(0).exp() if log_q_enumerated else 1.0
+    weight = _weight(q)
     gaps = (log_prob(q.nodes[name]) - log_prob(p.nodes[name]) for name in latent_sites(q))
     value, kl = torch.broadcast_tensors(weight * log_prob(p.nodes["x"]), sum(weight * gap for gap in gaps))
     return value.sum() / size, kl.sum() / size
+
+
+def reward(model_trace: Any, guide_trace: Any, values: Tensor) -> Tensor:
+    """The mean over a batch of what stands in place of log p(x | z), (..., B), for each row.
+
+    Like that density, it is weighted by q(c | x) over the values c of enumerated latents, and masked and scaled as site
+    x is.
+    """
+    site = model_trace.nodes["x"]
+    each: Tensor = _weight(guide_trace) * scale_and_mask(values, site["scale"], site["mask"])
+    return each.sum() / values.shape[-1]
+
+
+def _weight(guide_trace: Any) -> Tensor | float:
+    """q(c | x) of the values of all enumerated latents together, in dimensions left of the plate; 1 without any."""
+    of_each = [plain_log_prob(guide_trace.nodes[name]) for name in latent_sites(guide_trace, enumerated=True)]
+    return torch.stack(torch.broadcast_tensors(*of_each)).sum(0).exp() if of_each else 1.0
 
 
 def held(program: Any) -> Program:

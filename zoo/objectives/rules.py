@@ -17,7 +17,7 @@ from zoo.densities import each_feature
 from zoo.errors import OptionError
 from zoo.lenses import Gapped
 from zoo.models.emissions import LOWER_QUANTILE, SPREAD
-from zoo.objectives.lower_bound import Loss, Program, Weight, terms, traces
+from zoo.objectives.lower_bound import Loss, Program, Weight, reward, terms, traces
 from zoo.parts import register_objective
 
 __all__ = [
@@ -74,7 +74,7 @@ class Quantile:
     def __call__(self, model: Program, guide: Program, x: Tensor, kl_weight: Weight = 1.0) -> Loss:
         """The loss of a batch x, (B, D)."""
         p, q = traces(model, guide, x)
-        return terms(p, q, len(x)).loss_of(-pinball(_normal(p, "quantile"), x).mean(), kl_weight)
+        return terms(p, q, len(x)).loss_of(reward(p, q, -pinball(_normal(p, "quantile"), x)), kl_weight)
 
 
 def pinball(fn: Any, x: Tensor) -> Tensor:
@@ -115,8 +115,8 @@ class TwoStage:
         z, prior_of_z = q.nodes["z"]["value"], p.nodes["u"]["fn"]
         first_kl = q.nodes["z"]["log_prob"] - prior_of_z.log_prob(z)
         second_kl = q.nodes["u"]["log_prob"] - p.nodes["u"]["log_prob"]
-        reward = p.nodes["x"]["log_prob"] + p.nodes["z"]["fn"].log_prob(z.detach())
-        return joint._replace(weighted_kl=(first_kl + second_kl).mean()).loss_of(reward.mean(), kl_weight)
+        both = p.nodes["x"]["log_prob"] + p.nodes["z"]["fn"].log_prob(z.detach())
+        return joint._replace(weighted_kl=(first_kl + second_kl).mean()).loss_of(both.mean(), kl_weight)
 
 
 @register_objective(
@@ -142,7 +142,7 @@ class Faithful:
         fn = _normal(p, "faithful")
         mean, variance = fn.mean, fn.variance
         rule = _log_normal(x, mean, torch.ones_like(variance)) + _log_normal(x, mean.detach(), variance)
-        return terms(p, q, len(x)).loss_of(rule.sum(-1).mean(), kl_weight)
+        return terms(p, q, len(x)).loss_of(reward(p, q, rule.sum(-1)), kl_weight)
 
 
 @register_objective(
@@ -180,7 +180,7 @@ class Split:
         apart = type(fn)(fn.df, fn.loc.detach(), fn.scale, validate_args=False).log_prob(seen)
         rest = torch.where(x.isnan(), 0.0, apart)
         rule = _log_normal(x, fn.loc, torch.full_like(fn.loc, self.scale**2)) + rest
-        return terms(p, q, len(x)).loss_of(rule.sum(-1).mean(), kl_weight)
+        return terms(p, q, len(x)).loss_of(reward(p, q, rule.sum(-1)), kl_weight)
 
 
 @register_objective(
@@ -210,8 +210,8 @@ class BetaNLL:
         p, q = traces(model, guide, x)
         fn = _normal(p, "beta-nll")
         variance = fn.variance
-        rule = (variance.detach() ** self.beta * _log_normal(x, fn.mean, variance)).sum(-1).mean()
-        return terms(p, q, len(x)).loss_of(rule, kl_weight)
+        rule = variance.detach() ** self.beta * _log_normal(x, fn.mean, variance)
+        return terms(p, q, len(x)).loss_of(reward(p, q, rule.sum(-1)), kl_weight)
 
 
 @register_objective(
@@ -243,8 +243,8 @@ class MapGamma:
         of = terms(p, q, len(x))
         precision = _normal(p, "map-gamma").variance.reciprocal()
         prior = Gamma(precision.new_tensor(self.shape), precision.new_tensor(self.rate), validate_args=False)
-        log_prior = torch.where(x.isnan(), 0.0, prior.log_prob(precision)).sum(-1).mean()
-        return of.loss_of(of.weighted_likelihood + log_prior, kl_weight)
+        log_prior = torch.where(x.isnan(), 0.0, prior.log_prob(precision)).sum(-1)
+        return of.loss_of(of.weighted_likelihood + reward(p, q, log_prior), kl_weight)
 
 
 @register_objective(
@@ -293,8 +293,8 @@ class VariationalVariance:
             precision = posterior.rsample().clamp(min=SMALLEST_PRECISION)
             log_prior = own(precision, there, q.nodes["z"]["value"], guide)
             taken = -torch.where(there, posterior.entropy(), 0.0).sum(-1) - log_prior
-        rule = (torch.where(there, expected, 0.0).sum(-1) - taken).mean()
-        return terms(p, q, len(x)).loss_of(rule, kl_weight)
+        rule = torch.where(there, expected, 0.0).sum(-1) - taken
+        return terms(p, q, len(x)).loss_of(reward(p, q, rule), kl_weight)
 
 
 def _normal(model_trace: Any, objective: str) -> Any:

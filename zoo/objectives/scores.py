@@ -12,7 +12,7 @@ from torch import Tensor
 
 from zoo.densities import crps, each_feature
 from zoo.errors import OptionError, Unknown
-from zoo.objectives.lower_bound import Loss, Program, Weight, terms, traces
+from zoo.objectives.lower_bound import Loss, Program, Weight, reward, terms, traces
 from zoo.parts import register_objective
 
 __all__ = ["CRPS"]
@@ -50,5 +50,5 @@ class CRPS:
             score = crps(each, torch.where(x.isnan(), 0.0, x))
         except Unknown as reason:
             raise OptionError(f"objective crps: {reason}; that of normals and of quantile-spline is.") from reason
-        total = torch.where(x.isnan(), 0.0, score).sum(-1).mean()
-        return terms(p, q, len(x)).loss_of(-total / (2 * self.beta), kl_weight)
+        total = torch.where(x.isnan(), 0.0, score).sum(-1)
+        return terms(p, q, len(x)).loss_of(reward(p, q, -total / (2 * self.beta)), kl_weight)
