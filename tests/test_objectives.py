@@ -5,16 +5,21 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
 from pyro.infer import RenyiELBO, Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
+from torch import nn
 
 import zoo
 from zoo.context import pyro_context, seeded
 from zoo.errors import OptionError
-from zoo.objectives import ELBO, IWAE, BetaELBO, FreeBits, Renyi, held, terms, traces
+from zoo.evaluation.weighing import Asked, Weigher
+from zoo.inference import LogWeights
+from zoo.objectives import ELBO, IWAE, BetaELBO, BetaNLL, Faithful, FreeBits, Renyi, held, terms, traces
 from zoo.parts import OBJECTIVES, Parts
+from zoo.scoring import RowWeights
 from zoo.testing import check_engine, make_subject
 
 BOUNDS = ["elbo", "elbo[kl=analytic]", "elbo[gradient=path]", "beta-vae", "tempered",
@@ -431,3 +436,53 @@ def test_an_attached_diagnostic_loses_nothing(catalogue, iris):
     pair = zoo.create("gaussian-constrained", iris)
     run = zoo.fit(pair, iris, objective="own-attached", seeds=1, steps=4, compile="off", progress=False)
     assert np.isfinite(run.tree["optimization/twice"]).all()
+
+
+# -- masks -------------------------------------------------------------------------------------------------------------
+
+
+class Masked(nn.Module):
+    """A linear model, or as a guide a normal, of whose rows those with a first entry above 0 do not count."""
+
+    def __init__(self, guide):
+        super().__init__()
+        self.guide = guide
+        self.weight = nn.Parameter(torch.tensor([[1.0, -0.5, 0.3]]))
+
+    def forward(self, x):
+        with pyro.plate("data", len(x), dim=-1), poutine.mask(mask=x[:, 0] <= 0):
+            mean = 0.3 * x[:, :1] if self.guide else torch.zeros(len(x), 1)
+            z = pyro.sample("z", dist.Normal(mean, 0.8 if self.guide else 1.0).to_event(1))
+            if not self.guide:
+                pyro.sample("x", dist.Normal(z @ self.weight, 0.5).to_event(1), obs=x)
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [ELBO(), ELBO(kl="analytic"), BetaNLL(0.0), Faithful(), IWAE(3), Renyi(0.5, 3), FreeBits(0.01)],
+    ids=str,
+)
+def test_what_a_masked_row_holds_changes_nothing(objective):
+    rows = torch.tensor([[-1.0, 0.3, 0.2], [1.0, 2.0, -3.0], [-0.2, 0.9, 0.1]])
+    others = torch.tensor([[-1.0, 0.3, 0.2], [3.0, -7.0, 0.0], [-0.2, 0.9, 0.1]])
+    found = []
+    for x in (rows, others):
+        with pyro_context(), torch.no_grad(), seeded(0):
+            found.append(objective(Masked(guide=False), Masked(guide=True), x).value)
+    torch.testing.assert_close(*found)
+    assert found[0] != 0
+
+
+def test_scores_of_a_masked_row_are_of_nothing():
+    """A row that counts for nothing has the evidence 0, in some columns too, and no column costs anything."""
+    model, guide = Masked(guide=False), Masked(guide=True)
+    x = torch.tensor([[-1.0, 0.3, 0.2], [1.0, 2.0, -3.0]])
+    asked = Asked(2000, columns=torch.tensor([0, 1]), features=2)
+    with torch.no_grad(), pyro_context(), seeded(0):
+        of_all, of_some = LogWeights(2000, columns=torch.tensor([0, 1]))(model, guide, x)
+        (weights, predicted), *_ = Weigher(asked, model, guide, x)(model, guide, x, x)
+        whole, others = RowWeights(2000, torch.zeros(3), by_column=True)(model, guide, x)
+    for found in (of_all[:, 1], of_some[:, 1], weights.density[:, 1], weights.columns[:, 1]):
+        assert found.abs().max() == 0
+    assert predicted.of.log_density[1].abs().max() < 1e-5 < predicted.of.log_density[0].abs().min()
+    torch.testing.assert_close(others[1] - whole[1], torch.zeros(3).double())

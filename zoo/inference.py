@@ -13,6 +13,7 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
+from pyro.distributions.util import scale_and_mask
 from torch import Tensor, nn
 
 from zoo.answers import ask
@@ -39,6 +40,7 @@ __all__ = [
     "known_evidence",
     "log_mean_exp",
     "log_weights",
+    "of_columns",
     "overflown",
     "pieces",
     "posterior_draws",
@@ -91,8 +93,10 @@ def log_weights(model: Program, guide: Program, x: Tensor, samples: int, columns
     Returns:
         Shape (K, B), or (2, K, B) with ``columns``: the weights with all columns and with only these columns.
     """
-    likelihood, given, rest, _ = weighted_likelihood(model, guide, x, samples)
-    parts = [given] if columns is None else [given, columns_log_prob(likelihood, x, columns)]
+    likelihood, given, rest, mask = weighted_likelihood(model, guide, x, samples)
+    parts = [given]
+    if columns is not None:
+        parts.append(scale_and_mask(columns_log_prob(likelihood, x, columns), 1.0, mask))
     weights: Tensor = torch.stack([part + rest for part in parts])
     if weights.dim() > 3:
         weights = weights.flatten(1, -3).logsumexp(1)
@@ -119,6 +123,12 @@ def weighted_likelihood(model: Program, guide: Program, x: Tensor, samples: int)
     log_q = sum(plain_log_prob(q.nodes[name]) for name in latent_sites(q, enumerated=False))
     given, rest = torch.broadcast_tensors(plain_log_prob(p.nodes["x"]), log_prior - log_q)
     return Weighted(p.nodes["x"]["fn"], given, rest, p.nodes["x"]["mask"])
+
+
+def of_columns(log_p: Tensor, mask: Any) -> Tensor:
+    """Log densities of each column, (..., B, D), masked by rows as site x is."""
+    each: Tensor = scale_and_mask(log_p, 1.0, mask[..., None] if isinstance(mask, Tensor) else mask)
+    return each
 
 
 class LogWeights:

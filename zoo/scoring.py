@@ -80,13 +80,13 @@ class RowWeights:
         """The log of the sum of one datum's weights, and of its weights without each column, (D,)."""
 
         def of_datum(model: Any, guide: Program, x: Tensor) -> tuple[Tensor, ...]:
-            likelihood, given, rest, _ = inference.weighted_likelihood(model, guide, x, draws)
+            likelihood, given, rest, mask = inference.weighted_likelihood(model, guide, x, draws)
             log_w = (given + rest).double()
             whole = log_w.flatten().logsumexp(0)
             if not self.by_column:
                 return (whole,)
             one = each_feature_given_the_others(likelihood, x)
-            log_p = one.log_prob(torch.where(x.isnan(), self.filler, x)).double()
+            log_p = inference.of_columns(one.log_prob(torch.where(x.isnan(), self.filler, x)), mask).double()
             log_p = log_p.expand(*log_w.shape, x.shape[-1])
             # a draw that gives the column zero density gives the row zero density
             without = torch.where(log_p == -torch.inf, -torch.inf, log_w[..., None] - log_p)

@@ -151,7 +151,7 @@ class Weigher:
         fn = likelihood
         parts = [given]
         if asked.columns is not None:
-            parts.append(columns_log_prob(likelihood, x, asked.columns))
+            parts.append(scale_and_mask(columns_log_prob(likelihood, x, asked.columns), 1.0, mask))
         if asked.lens is not None:
             fn = asked.lens(model, asked.width).likelihood(likelihood)
             parts.append(scale_and_mask(fn.log_prob(at), 1.0, mask))
@@ -169,7 +169,7 @@ class Weigher:
         batch = torch.Size((*log_w.shape, features))
         below, upto = distribution_function(one, whole)
         drawn = (one if one.batch_shape == batch else one.expand(batch)).sample()
-        shown = (one.log_prob(whole), below, upto, drawn)
+        shown = (inference.of_columns(one.log_prob(whole), mask), below, upto, drawn)
         # a summed component counts as a draw
         of_features = (values.expand(batch).reshape(-1, features) for values in shown)
         return weights, log_w.reshape(-1), *of_features, torch.rand(2, features).to(x)

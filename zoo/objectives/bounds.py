@@ -165,7 +165,7 @@ class FreeBits:
 
     def _felt(self, p: Any, q: Any, size: int) -> Tensor:
         if _by_dimension(p["fn"]) and _by_dimension(q["fn"]):
-            gap: Tensor = q["fn"].base_dist.log_prob(q["value"]) - p["fn"].base_dist.log_prob(p["value"])
+            gap: Tensor = _of_dimensions(q) - _of_dimensions(p)
             return (gap.flatten(end_dim=-2).sum(0) / size).clamp(min=self.nats).sum()
         kl: Tensor = (plain_log_prob(q) - plain_log_prob(p)).sum() / size
         return kl.clamp(min=self.nats * _width(q))
@@ -174,6 +174,13 @@ class FreeBits:
 def _width(site: Any) -> int:
     """How many numbers one draw for one datum has."""
     return int(site["fn"].event_shape.numel())
+
+
+def _of_dimensions(site: Any) -> Tensor:
+    """The log density of each number of a site, masked by rows as the site is."""
+    mask = site["mask"]
+    each: Tensor = site["fn"].base_dist.log_prob(site["value"])
+    return scale_and_mask(each, 1.0, mask[..., None] if isinstance(mask, Tensor) else mask)  # type: ignore[no-any-return]
 
 
 def _by_dimension(fn: Any) -> bool:
