@@ -17,7 +17,7 @@ from zoo.errors import Unknown
 from zoo.evaluation.evidence import heldout, weigh
 from zoo.evaluation.inference_gaps import GapFinder, gaps
 from zoo.evaluation.reference import agreement, guide_moments, nuts, reference_posterior, wasserstein
-from zoo.evaluation.spread import _of_latents, aggregate_mmd, information, spread, squared_mmd
+from zoo.evaluation.spread import _of_components, _of_latents, aggregate_mmd, information, spread, squared_mmd
 from zoo.evaluation.tails import pareto_k
 from zoo.guides import ClosedFormNormal
 from zoo.inference import LogWeights, predictive_draws
@@ -214,6 +214,26 @@ def test_a_latent_that_follows_an_earlier_draw_has_the_variance_of_both():
         found = _of_latents(SimpleNamespace(each_seed=lambda of_seed, *_: [of_seed(model, guide)]), x)
     assert found["contraction"].item() == pytest.approx(1 - 0.4**2 - 0.3**2, abs=0.005)
     assert found["mean_variance"].item() == pytest.approx(0.01, rel=0.1)
+
+
+def test_the_weight_of_a_component_that_follows_z_is_a_mean_over_z():
+    """Which of two it is depends on the sign of z + 0.5."""
+
+    def model(x):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+            component = pyro.sample("component", dist.Categorical(logits=torch.cat([40 * (z + 0.5), 0 * z], dim=-1)))
+            pyro.sample("x", dist.Normal(component[..., None].to(x), 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("component", dist.Categorical(torch.tensor([0.5, 0.5]).expand(len(x), 2)))
+
+    with seeded(0):
+        found = _of_components(
+            SimpleNamespace(each_seed=lambda of_seed, *_: [of_seed(model, guide)]), torch.zeros(20, 1)
+        )
+    np.testing.assert_allclose(found["component_weight"][0], [0.691, 0.309], atol=0.02)
 
 
 def test_pieces_of_an_elbo_count_by_their_draws(monkeypatch):
