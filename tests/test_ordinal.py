@@ -17,7 +17,7 @@ from zoo.errors import Unknown
 from zoo.inference import Cells, Dequantized, LogWeights, log_mean_exp
 from zoo.models import VAE
 from zoo.models.emissions import LearnedNormal
-from zoo.models.ordinal import Binned, Levels, log_interval_mass
+from zoo.models.ordinal import Binned, Levels, legendre, log_interval_mass
 
 LEVELS = torch.arange(17.0)
 
@@ -94,6 +94,24 @@ def test_the_masses_of_other_distributions_add_up_to_one_and_have_gradients(name
     near = log_mass[(x.abs() < 20) & log_mass.isfinite()]
     gradients = torch.autograd.grad(near.sum(), parameters, allow_unused=True)
     assert all(g is None or g.isfinite() for g in gradients)
+
+
+@pytest.mark.parametrize("middle", [0.3, 0.5, float(legendre(torch.zeros(()))[0][12])])  # the last is one of the nodes
+@pytest.mark.parametrize("narrow", [1e-3, 1e-5])
+def test_a_peak_between_two_nodes_is_not_lost(middle, narrow):
+    """A mixture, of whose mass one in two hundred is in a peak far narrower than the cell."""
+    far = dist.Normal(torch.tensor([-30.0, middle]), torch.tensor([1.0, narrow]))
+    fn = dist.MixtureSameFamily(dist.Categorical(torch.tensor([0.995, 0.005])), far)
+    found = log_interval_mass(fn, torch.tensor(0.0), torch.tensor(1.0), 1.0)
+    assert found.item() == pytest.approx(np.log(0.005), abs=1e-3)
+
+
+@pytest.mark.parametrize("scale", [1e-1, 1e-3, 1e-5])
+def test_a_narrow_density_beside_a_cell_has_its_mass_there(scale):
+    low, high = torch.tensor(5.0 * scale), torch.tensor(5.0 * scale + 1)
+    found = log_interval_mass(dist.SoftLaplace(torch.tensor(0.0), torch.tensor(scale)), low, high, 1.0)
+    above = 1 - 2 / np.pi * np.arctan(np.exp([5.0, 5.0 + 1 / scale] if scale > 2e-3 else [5.0, 600.0]))
+    assert found.item() == pytest.approx(np.log(above[0] - above[1]), abs=2e-3)
 
 
 def tail_of_t(df, x):
