@@ -175,8 +175,9 @@ class PenalizedVAE(VAE):
 
 def _joint(fn: dist.TorchDistribution) -> dist.TorchDistribution:
     """The joint distribution of all columns: the product if they are independent."""
-    if not hasattr(fn, "event_shape"):
+    if not hasattr(fn, "to_event"):
         raise TypeError(
-            f"an emission's forward() must return a distribution, but this one returned {type(fn).__name__}"
+            f"an emission's forward() must return a distribution of pyro.distributions, but this one returned "
+            f"{type(fn).__module__}.{type(fn).__name__}"
         )
     return fn if fn.event_shape else fn.to_event(1)

@@ -14,9 +14,9 @@ from zoo.context import seeded
 from zoo.errors import Unknown
 from zoo.evaluation.wellposedness import wellposedness
 from zoo.inference import log_mean_exp
-from zoo.models import VAE
+from zoo.models import VAE, Emission
 from zoo.models.emissions import LearnedNormal
-from zoo.pairs import VAEOptions, guide
+from zoo.pairs import VAEOptions, decoder, guide
 from zoo.wellposed import Witness, ceiling, witness
 from zoo.wellposed.likelihood import elbo, log_likelihood
 from zoo.wellposed.paths import Stepping, paths
@@ -176,6 +176,62 @@ def test_a_curve_grows_whose_gains_last(curve, grows):
     a = np.array([2.0, 4.0, 8.0, 16.0, 32.0, 64.0])
     none = np.array([])
     assert Witness("pair", "path", "", a, curve(a), none, none, math.inf, "", curve(a)).grows == grows
+
+
+def test_a_bound_that_is_kept_is_no_growth_however_slowly_it_is_reached():
+    a = np.array([2.0, 4.0, 8.0, 16.0, 32.0, 64.0])
+    curve, none = -200 / np.sqrt(a), np.array([])
+    assert Witness("pair", "path", "", a, curve, none, none, math.inf, "", curve).grows
+    assert not Witness("pair", "path", "", a, curve, none, none, 0.0, "0", curve).grows
+    assert Witness("pair", "path", "", a, curve, none, none, -30.0, "wrong", curve).grows
+
+
+class Coupled(Emission):
+    """A normal whose two outputs a, b give its mean (a + b) / 2 and its scale e^(b - a)."""
+
+    outputs = 2
+
+    def forward(self, parameters):
+        a, b = parameters.unbind(-2)
+        return dist.Normal((a + b) / 2, (b - a).exp())
+
+
+class SharedStudent(Emission):
+    """A joint Student-t, of whose columns some have no density that torch knows, with a scale that all data share."""
+
+    outputs = 1
+
+    def __init__(self):
+        super().__init__()
+        self.log_scale = torch.nn.Parameter(torch.zeros(()))
+
+    def forward(self, parameters):
+        eye = torch.eye(parameters.shape[-1]).to(parameters)
+        return dist.MultivariateStudentT(torch.tensor(5.0), parameters[..., 0, :], self.log_scale.exp() * eye)
+
+
+def own(emission, data, bounded=False):
+    @zoo.register(
+        "own", title="t", summary="s.", formula="p", support="real", bounded=bounded, bound="b", reference="r"
+    )
+    def build(data: zoo.Data, options: VAEOptions):
+        return VAE(decoder(data, options, emission.outputs), options.latent_dim, emission), guide(data, options)
+
+    return zoo.create("own", data)
+
+
+def test_a_path_never_falls_and_is_no_proof_where_it_does_not_grow(table, catalogue):
+    found = witness(own(Coupled(), table), TABLE)
+    assert (np.diff(found.steered) > -1e-6 * np.abs(found.steered[1:])).all()
+    assert found.grows or "no proof of a bound" in str(found)
+
+
+def test_a_path_that_is_not_known_does_not_hide_one_that_is(catalogue):
+    """The first path of what all data share is along one column that has repeats."""
+    x = np.random.default_rng(0).normal(size=(30, 3))
+    x[:, 0] = x[:, 0].round()
+    data = zoo.Data.from_array(np.vstack([x] * 2), scaling="none")
+    assert witness(own(SharedStudent(), data), x[:12]).grows
 
 
 def test_the_weights_of_the_pair_are_left_alone(table):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from zoo.errors import Unknown
 
-__all__ = ["ask", "known", "name_of"]
+__all__ = ["ask", "known", "name_of", "of_values"]
 
 LIBRARIES = ("torch.distributions.", "pyro.distributions.")
 WORDS = {"cdf": "distribution function", "stddev": "standard deviation"}
@@ -51,6 +51,13 @@ def ask(fn: Any, what: str, *at: Tensor) -> Any:
     with known(f"the {WORDS.get(what, what)} of {name_of(fn)}"):
         answer = getattr(fn, what)
         return answer(*at) if at else answer
+
+
+def of_values(support: Any) -> Any:
+    """The support of each number, whichever of its dimensions are events; a mixture wraps it twice."""
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    return support
 
 
 def name_of(fn: Any) -> str:

@@ -348,15 +348,23 @@ def _build(
     entry: Entry, data: Data, options: Any, guide: str, prior: str | None, seed: int
 ) -> tuple[nn.Module, nn.Module, str]:
     """Model and guide, with the chosen guide and prior instead of their own, if any, and the prior's name."""
-    from zoo.context import seeded
+    import torch
+
+    from zoo.context import pyro_context, seeded
 
     try:
-        with seeded(seed):
+        with seeded(seed), pyro_context():
             built = entry.build(data, options)
             if not (isinstance(built, tuple) and len(built) == 2):
                 told = f"{entry.build.__qualname__} returned {type(built).__name__}"
                 raise OptionError(f"{told}; it must return (model, guide).")
             model, made = built
+            for part in (model, made):
+                if any(parameter.dtype == torch.float64 for parameter in part.parameters()):
+                    raise OptionError(
+                        f"{entry.build.__qualname__} returned a {type(part).__name__} in double precision, and pairs "
+                        "are trained in single precision: leave out .double()."
+                    )
             if guide != entry.card.guide:
                 made = _with_guide(entry.card, data, options, model, guide)
             prior = _with_prior(entry.card, data, model, made, prior)

@@ -28,7 +28,11 @@ class Stream(IntEnum):
 
 @contextmanager
 def pyro_context(*, validate: bool = False) -> Iterator[None]:
-    """Parameters stay in the modules; validation, 15 host synchronisations a step, is on only for the first step."""
+    """Parameters stay in the modules; validation, 15 host synchronisations a step, is on only for the first step.
+
+    New tensors are in single precision, whatever the caller's default is.
+    """
+    before = torch.get_default_dtype()
     with pyro.settings.context(
         module_local_params=True,
         validate_distributions_pyro=validate,
@@ -36,7 +40,11 @@ def pyro_context(*, validate: bool = False) -> Iterator[None]:
         validate_infer=validate,
         validate_poutine=validate,
     ):
-        yield
+        try:
+            torch.set_default_dtype(torch.float32)
+            yield
+        finally:
+            torch.set_default_dtype(before)
 
 
 @contextmanager

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import groupby
 from math import prod
@@ -28,7 +28,7 @@ from zoo.context import Stream, pyro_context, quiet_compiler, random_stream, see
 from zoo.errors import OptionError
 from zoo.graphs import BrainFloatLayers, arrange_products, compiling_pays, on_cuda, record
 from zoo.noise import Tape
-from zoo.objectives import Loss, refuse_other_data, traces
+from zoo.objectives import Loss, refuse_coupled_rows, refuse_other_data, refuse_other_sites, traces
 from zoo.ranks import Ranks
 
 if TYPE_CHECKING:
@@ -79,6 +79,18 @@ def _pieces(sizes: Sequence[int], seeds: int) -> list[list[int]]:
 
 def _first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0][:160]
+
+
+@contextmanager
+def _evaluating(program: nn.Module) -> Iterator[None]:
+    """Without dropout."""
+    before = {module: module.training for module in program.modules()}
+    try:
+        program.eval()
+        yield
+    finally:
+        for module, training in before.items():
+            module.training = training
 
 
 def _identity(batch: Tensor) -> Tensor:
@@ -183,6 +195,10 @@ class Engine:
         replicas = [_started(pair.replica(seed), seed, self.data, self.prepare) for seed in self.seeds]
         self.program = replicas[0]
         trained = {name: p.shape for name, p in self.program.named_parameters() if p.requires_grad}
+        if not trained:
+            raise OptionError(
+                "the pair has no parameter to train: neither its model nor its guide has an nn.Parameter."
+            )
         self.names, self.shapes = list(trained), list(trained.values())
         self.pieces = _pieces([prod(shape) for shape in self.shapes], len(seeds))
         tensors = [dict([*replica.named_parameters(), *replica.named_buffers()]) for replica in replicas]
@@ -402,8 +418,11 @@ class Engine:
         weights = {**self.parameters(self.state.theta[0]), **buffers}
         batch = self.data.batch(self.data.given(0))[0]
         with seeded(0), torch.no_grad(), pyro_context():
-            model, _ = functional_call(self.program, weights, (traces, self.prepare(batch)))
+            model, guide = functional_call(self.program, weights, (traces, self.prepare(batch)))
+            refuse_other_sites(model, guide, len(batch))
             refuse_other_data(model.nodes["x"]["fn"], self.prepare(batch), base_measure)
+        with seeded(0), torch.no_grad(), pyro_context(), _evaluating(self.program):
+            functional_call(self.program, weights, (refuse_coupled_rows, self.prepare(batch)))
         with seeded(0), torch.no_grad(), pyro_context(validate=True):
             as_it_is = self._of_batch(weights, batch, batch.new_tensor(1.0))
         with seeded(0), torch.no_grad(), pyro_context():

@@ -397,7 +397,7 @@ class Record:
 
         self.validation = seen(validation)
         self.train = seen(train) if hasattr(engine.program.model, "settle") else None
-        self.trace = torch.empty(0, len(engine.recorded), len(engine.seeds), device=device)
+        self.trace = torch.empty(0, len(engine.recorded), len(engine.seeds), dtype=torch.float32, device=device)
         self.checked: list[int] = []
         self.elbo: list[np.ndarray[Any, Any]] = []
         self.column_scale: list[np.ndarray[Any, Any]] = []
@@ -710,7 +710,7 @@ def _training(pair: Pair, train: xarray.DataArray, device: torch.device) -> Trai
         return Resident(_tensor(pair.view.inward(train.values), device))
 
     def read(rows: Any) -> Tensor:
-        x = torch.empty(len(rows), train.shape[1])
+        x = torch.empty(len(rows), train.shape[1], dtype=torch.float32)
         values = train.isel(obs=rows).values
         size = max(1, SCALED_AT_ONCE // train.shape[1])
         for piece in (slice(at, at + size) for at in range(0, len(rows), size)):

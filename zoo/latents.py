@@ -12,7 +12,7 @@ from pyro.infer import config_enumerate
 from torch import Tensor
 from torch.distributions import biject_to, constraints
 
-from zoo.answers import known, name_of
+from zoo.answers import known, name_of, of_values
 from zoo.context import seeded
 from zoo.errors import Unknown
 from zoo.objectives import Program, latent_sites, plain_log_prob
@@ -63,9 +63,7 @@ def vector_dim(model: Program, x: Tensor) -> tuple[Latents, int]:
 
 def is_real(support: Any) -> bool:
     """Whether this support is all real numbers."""
-    while hasattr(support, "base_constraint"):  # a mixture wraps it twice
-        support = support.base_constraint
-    return support is constraints.real
+    return of_values(support) is constraints.real
 
 
 class Vector(NamedTuple):

@@ -16,7 +16,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from zoo.answers import ask, name_of
+from zoo.answers import ask, name_of, of_values
 from zoo.densities import (
     cells,
     column_scale,
@@ -80,7 +80,7 @@ class Dequantized(Cells):
     def likelihood(self, fn: Any) -> dist.TorchDistribution:
         """One draw's estimate of the mass of a cell."""
         support = ask(fn, "support")
-        if getattr(support, "base_constraint", support) is not constraints.real:
+        if of_values(support) is not constraints.real:
             raise Unknown(
                 f"{name_of(fn)} is not a density on the whole cell of a value, so the mass of a cell is not known"
             )

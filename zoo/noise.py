@@ -32,6 +32,17 @@ def _of_size(*size: Any, dtype: Any = None, device: Any = None, **_: Any) -> tup
     return torch.Size(shape), torch.empty(0, dtype=dtype, device=device)
 
 
+def _normal(noise: Any, mean: Any, std: Any = 1.0, size: Any = None, **kind: Any) -> Tensor:
+    """What ``torch.normal`` draws: of the size asked for, or else of that of its tensors together."""
+    if size is not None:
+        drawn: Tensor = noise.normal(*_of_size(size, **kind))
+    else:
+        like = mean if isinstance(mean, Tensor) else std
+        shapes = [of.shape for of in (mean, std) if isinstance(of, Tensor)]
+        drawn = noise.normal(torch.broadcast_shapes(*shapes), like)
+    return drawn * std + mean  # type: ignore[no-any-return]
+
+
 # How each draw follows from standard noise: a function of the noise and the draw's arguments except the generator.
 # Plain noise is copied, since a program may change its draws in place.
 _LIFTS: dict[Any, Callable[..., Tensor]] = {
@@ -41,7 +52,7 @@ _LIFTS: dict[Any, Callable[..., Tensor]] = {
     torch.Tensor.cauchy_: lambda noise, to, median=0.0, scale=1.0: (
         median + scale * torch.tan(math.pi * (noise.uniform(to.shape, to) - 0.5))
     ),
-    torch.normal: lambda noise, mean, std: noise.normal(mean.shape, mean) * std + mean,
+    torch.normal: _normal,
     torch.randn_like: lambda noise, like, **_: noise.normal(like.shape, like).clone(),
     torch.rand_like: lambda noise, like, **_: noise.uniform(like.shape, like).clone(),
     torch.randn: lambda noise, *args, size=(), **kw: noise.normal(*_of_size(*(args or size), **kw)).clone(),

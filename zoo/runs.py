@@ -103,7 +103,7 @@ class Run:
 
     def sample(self, n: int, seed: int = 0) -> np.ndarray[Any, Any]:
         """New data from each seed's model, in the units as loaded, shape (S, n, D)."""
-        blank = torch.zeros(count("n", n), self.pair.data.features)
+        blank = torch.zeros(count("n", n), self.pair.data.features, dtype=torch.float32)
         seed = count("seed", seed, least=0, most=MAX_SEED)
         draws = self.each_seed(lambda model, _: inference.predictive_draws(model, blank, 1)[0], Stream.PREDICTIVE, seed)
         return self.pair.view.outward(torch.stack(draws).numpy())
@@ -134,7 +134,7 @@ class Run:
 
         def draw(model: Any, _: Any) -> None:
             if len(at := next(share)):
-                blank = torch.zeros(len(at), rows.shape[1])
+                blank = torch.zeros(len(at), rows.shape[1], dtype=torch.float32)
                 blocks = inference.row_blocks(blank, inference.width(model, blank))
                 drawn = torch.cat([inference.predictive_draws(model, some, 1)[0] for some in blocks])
                 rows[at] = self.pair.view.outward(drawn.numpy())

@@ -24,11 +24,10 @@ import torch
 from pyro import poutine
 from pyro.infer import Trace_ELBO, TraceEnum_ELBO
 from pyro.poutine.messenger import Messenger
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from zoo import inference
-from zoo.answers import name_of
+from zoo.answers import name_of, of_values
 from zoo.catalogue import Pair, card, create, list_pairs, options_of
 from zoo.context import pyro_context, seeded
 from zoo.data import Data
@@ -49,7 +48,7 @@ from zoo.fitting import fit
 from zoo.lenses import Cells, Dequantized
 from zoo.names import Name
 from zoo.noise import Tape
-from zoo.objectives import ELBO, latent_sites, refuse_other_data, refuse_other_latents
+from zoo.objectives import ELBO, latent_sites, observed_sites, refuse_other_data, refuse_other_latents
 from zoo.parts import GUIDES, OBJECTIVES, PRIORS, Parts
 from zoo.runs import load_run
 from zoo.supports import MIXED, SUPPORTS, Support, as_modelled
@@ -273,7 +272,7 @@ def check_sites(subject: Subject) -> None:
             "shapes do not fit; are the features an event, to_event(1), and are there as many numbers as `outputs` "
             f"says? {first_line}"
         ) from error
-    observed = [n for n in model.observation_nodes if not site_is_subsample(model.nodes[n])]
+    observed = observed_sites(model)
     assert observed == ["x"], f"the model must observe one site, x; it observes {observed}"
     refuse_other_latents(model, guide)
     refuse_other_data(model.nodes["x"]["fn"], subject.x, subject.pair.card.base_measure)
@@ -303,8 +302,7 @@ def _check_one_column(narrow: Subject) -> None:
 
     def density(grid: Tensor) -> Tensor:
         assert own is None or own.check(grid).all(), (
-            f"the card says {kind.name} data, and the likelihood is defined only for "
-            f"{getattr(own, 'base_constraint', own)}"
+            f"the card says {kind.name} data, and the likelihood is defined only for {of_values(own)}"
         )
         found: Tensor = fn.log_prob(grid).exp().detach()
         assert found.isfinite().all(), "the density of one feature is not finite everywhere"

@@ -94,7 +94,7 @@ def posterior(run: Run, kept: Kept) -> tuple[xarray.Dataset, xarray.Dataset]:
 
 def prior(run: Run) -> xarray.Dataset:
     """The group ``prior``: draws of the latents without a datum."""
-    blank = torch.zeros(1, run.pair.data.features)
+    blank = torch.zeros(1, run.pair.data.features, dtype=torch.float32)
 
     def draw(model: Any, _: Any) -> dict[str, Tensor]:
         with pyro.plate("samples", PRIOR_DRAWS, dim=-2):
@@ -178,7 +178,7 @@ def prior_sbc(run: Run, simulations: int) -> xarray.Dataset:
     Raises:
         Unknown: the pair has no real vector z.
     """
-    blank = torch.zeros(simulations, run.pair.data.features)
+    blank = torch.zeros(simulations, run.pair.data.features, dtype=torch.float32)
 
     def of_seed(model: Any, guide: Any) -> Tensor:
         names = latents(guide, blank)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+import pyro
 import torch
 from pyro import poutine
 from pyro.distributions.util import is_identically_one, scale_and_mask
@@ -12,7 +13,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.func import functional_call
 
-from zoo.answers import ask, name_of
+from zoo.answers import ask, name_of, of_values
 from zoo.densities import smallest_scale
 from zoo.errors import OptionError, Unknown
 from zoo.lenses import Gapped
@@ -25,9 +26,12 @@ __all__ = [
     "at_latents",
     "held",
     "latent_sites",
+    "observed_sites",
     "plain_log_prob",
+    "refuse_coupled_rows",
     "refuse_other_data",
     "refuse_other_latents",
+    "refuse_other_sites",
     "refuse_scaled",
     "reward",
     "terms",
@@ -113,6 +117,77 @@ def refuse_other_latents(model_trace: Any, guide_trace: Any) -> None:
             )
 
 
+def refuse_other_sites(model_trace: Any, guide_trace: Any, rows: int) -> None:
+    """Raise OptionError for what a loss would leave out, or count for each row more than once.
+
+    That is a term besides those of the datum and the latents, a parameter outside the modules, and a site that is not
+    in a single plate over the rows of a batch.
+    """
+    for who, trace in (("model", model_trace), ("guide", guide_trace)):
+        others = [name for name in observed_sites(trace) if (who, name) != ("model", "x")]
+        if others:
+            raise OptionError(
+                f"the {who} has the observed site {others[0]!r} (pyro.factor makes one, too), which the ELBO of a pair "
+                "leaves out: a pair observes x alone, so put such a term into a prior or into the density of x."
+            )
+        for name in trace.param_nodes:
+            if name in pyro.get_param_store() and "$$$" not in name:  # those of pyro.module are of a module after all
+                raise OptionError(
+                    f"the {who} has pyro.param({name!r}), which is in no module and would not be trained: make it an "
+                    "nn.Parameter."
+                )
+        for name in [*latent_sites(trace), *observed_sites(trace)]:
+            node = trace.nodes[name]
+            plates = [frame for frame in node["cond_indep_stack"] if frame.vectorized]
+            if len(plates) != 1 or plates[0].dim != -1 or node["unscaled_log_prob"].shape[-1:] != (rows,):
+                told = " and ".join(repr(frame.name) for frame in plates) or "none"
+                raise OptionError(
+                    f"site {name!r} of the {who} should be in one plate, over the {rows} rows of a batch, dim=-1, and "
+                    f"its plate is {told}, with log densities of shape {tuple(node['unscaled_log_prob'].shape)}: every "
+                    "latent belongs to one row, and the columns of a row are an event, .to_event(1)."
+                )
+
+
+def refuse_coupled_rows(model: Program, guide: Program, x: Tensor) -> None:
+    """Raise OptionError if the first row's densities depend on the others (B, D): scores are of single rows.
+
+    It is looked at beside two pairs of other rows. Not judged are programs whose densities are random, or unknown at
+    latents that they did not draw.
+    """
+    if len(x) < 5:
+        return
+    q = poutine.trace(guide).get_trace(x[:5])
+    drawn = {name: (-1 - q.nodes[name]["fn"].event_dim, q.nodes[name]["value"]) for name in latent_sites(q)}
+
+    def beside(program: Program, *others: int) -> Any:
+        rows = torch.tensor([0, *others], device=x.device)
+        return at_latents(
+            program, x[rows], {name: value.index_select(dim, rows) for name, (dim, value) in drawn.items()}
+        )
+
+    for program in (guide, model):
+        try:
+            once, again, changed = beside(program, 1, 2), beside(program, 1, 2), beside(program, 3, 4)
+        except Exception:  # whatever cannot be asked at given latents
+            continue
+        for name in (*drawn, "x") if program is model else drawn:
+            first, repeated, elsewhere = (of.nodes[name]["unscaled_log_prob"][..., 0] for of in (once, again, changed))
+            if torch.equal(first, repeated) and not torch.allclose(first, elsewhere, 1e-3, 1e-3):
+                raise OptionError(
+                    f"the density of site {name!r} for a row depends on the rows beside it (a mean over the batch, or "
+                    "batch normalisation?), and scores are of single rows: use layer normalisation, or constants."
+                )
+
+
+def observed_sites(trace: Any) -> list[str]:
+    """Names of the observed sites of a trace, without what ``pyro.deterministic`` notes."""
+    return [
+        name
+        for name in trace.observation_nodes
+        if not (site_is_subsample(trace.nodes[name]) or trace.nodes[name]["infer"].get("_deterministic"))
+    ]
+
+
 def weighted_sites(model_trace: Any, guide_trace: Any) -> list[Any]:
     """The sites whose densities an objective weighs: the datum's, and every latent's in both traces."""
     p, q = model_trace, guide_trace
@@ -138,6 +213,11 @@ def refuse_other_data(likelihood: Any, x: Tensor, base_measure: str) -> None:
         base_measure: "density" or "mass", as on the card.
     """
     likelihood = likelihood.base if isinstance(likelihood, Gapped) else likelihood
+    if not callable(likelihood):
+        raise OptionError(
+            f"site 'x' has a {name_of(likelihood)} of torch.distributions, which Pyro cannot draw from: take the one "
+            "of pyro.distributions."
+        )
     try:
         support = ask(likelihood, "support")
     except Unknown:
@@ -147,7 +227,7 @@ def refuse_other_data(likelihood: Any, x: Tensor, base_measure: str) -> None:
             f"{name_of(likelihood)} gives values a probability mass, and the card says density: register the pair with "
             'base_measure="mass" and bounded=True.'
         )
-    values = getattr(support, "base_constraint", support)
+    values = of_values(support)
     outside = ~(values.check(x) | x.isnan())  # missing entries are never outside
     if outside.any():
         raise OptionError(

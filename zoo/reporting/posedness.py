@@ -115,7 +115,8 @@ def _shown(run: Outcome) -> str:
         return f"{start} reaches {reached}{told}: it has no limit."
     bound = _number(about, "bound")
     below = f" and stays below {number(bound)}, its bound for these rows" if np.isfinite(bound) else ""
-    return f"{start} reaches at most {number(float(np.nanmax(values)))} nats{below}: it does not run away."
+    there = "" if np.isfinite(bound) else " on this path, which is no proof of a bound"
+    return f"{start} reaches at most {number(float(np.nanmax(values)))} nats{below}: it does not run away{there}."
 
 
 def _seen(run: Outcome) -> str:

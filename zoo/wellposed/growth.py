@@ -63,10 +63,11 @@ class Witness:
     def grows(self) -> bool:
         """Whether the last doubling of the sharpness still gains, and not much less than the previous one.
 
-        Without a bound the gain rises each time, or stays equal if growth is logarithmic; under a bound it shrinks.
+        Without a bound the gain rises each time, or stays equal if growth is logarithmic; under a bound it shrinks in
+        the end. A likelihood that keeps to a known bound does not grow without end, however slowly it gets there.
         """
         before, last = self._gains[-2:]
-        return bool(last > max(LASTING * before, FLAT))
+        return bool(last > max(LASTING * before, FLAT)) and not self.log_likelihood[-1] <= self.bound < math.inf
 
     @property
     def gain(self) -> float:
@@ -81,7 +82,8 @@ class Witness:
         reached = f"{nats(self.log_likelihood[-1])} nats at sharpness {self.sharpness[-1]:g}"
         if math.isfinite(self.bound):
             return f"{self.pair} is bounded, log p(X) <= {nats(self.bound)} nats; {self.path}, it has {reached}."
-        verb = f"grows without end, by {nats(self.gain)} nats at the last doubling" if self.grows else "does not grow"
+        growth = f"grows without end, by {nats(self.gain)} nats at the last doubling"
+        verb = growth if self.grows else "does not grow here, which is no proof of a bound"
         needs = f" (needs {self.needs})" if self.needs else ""
         return f"{self.pair}: {self.path}{needs}, log p(X) {verb}: {reached}."
 
@@ -126,12 +128,18 @@ def witness(pair: Pair, x: ArrayLike, sharpness: tuple[float, ...] = SHARPNESS) 
     if not (grid.size > 2 and np.isfinite(grid).all() and grid[0] > 0 and (np.diff(grid) > 0).all()):
         raise OptionError(f"sharpness={sharpness!r}; give at least three increasing positive numbers.")
     model = copy.deepcopy(pair.model).double().eval()
-    tried: list[Witness] = []
+    tried, reasons = [], []
     with torch.no_grad(), pyro_context():
         for path in paths(model, rows):
-            tried.append(_followed(pair, path, rows, grid))
+            try:
+                tried.append(_followed(pair, path, rows, grid))
+            except Unknown as reason:  # another path may be known
+                reasons.append(reason)
+                continue
             if tried[-1].grows:
                 return tried[-1]
+    if not tried:
+        raise reasons[0]
     return max(tried, key=lambda each: each.log_likelihood[-1])
 
 

@@ -87,9 +87,9 @@ def _by_outputs(model: Any, decoder: nn.Module, x: Tensor) -> Iterator[Path]:
 
 def _collapse(model: Any, target: Tensor) -> Along:
     """The best outputs for one datum where z_1 < 0, and the start elsewhere."""
-    steered = _Steered(model, target)
 
     def along(sharpness: Sequence[float]) -> Iterator[Point]:
+        steered = _Steered(model, target)
         for a, best in zip(sharpness, steered.uphill_at_once(sharpness), strict=True):
             levels = torch.cat([best, torch.zeros_like(best)])
             yield _stepping(steered.model, levels, torch.zeros(1), a, steered.width)
@@ -99,10 +99,10 @@ def _collapse(model: Any, target: Tensor) -> Along:
 
 def _through(model: Any, targets: Tensor, counts: Tensor, column: int | None = None) -> Along:
     """The best outputs for each target on its share of z, with shared parameters steered too."""
-    steered = _Steered(model, targets, column, shared=True)
     positions = torch.special.ndtri((counts.cumsum(0)[:-1] / counts.sum()).double())
 
     def along(sharpness: Sequence[float]) -> Iterator[Point]:
+        steered = _Steered(model, targets, column, shared=True)
         for a in sharpness:
             yield _stepping(steered.model, steered.uphill(targets.new_tensor(a)), positions, a, steered.width)
 
@@ -205,8 +205,13 @@ class _Steered:
         return [self.given.numbers, *self.shared]
 
     def uphill_at_once(self, sharpness: Sequence[float]) -> Tensor:
-        """The best numbers for each sharpness, (A, M, ...), if nothing is shared."""
-        return self.uphill(self.z.new_tensor(sharpness).reshape(-1, *[1] * self.near[0].dim()))
+        """The best numbers for each sharpness, ascending, (A, M, ...), if nothing is shared."""
+        best = self.uphill(self.z.new_tensor(sharpness).reshape(-1, *[1] * self.near[0].dim()))
+        heights = self.height().nan_to_num(-math.inf)
+        for i in range(1, len(sharpness)):  # a larger box holds whatever was found in a smaller one
+            if heights[i - 1] > heights[i]:
+                best[i], heights[i] = best[i - 1], heights[i - 1]
+        return best
 
     def uphill(self, radius: Tensor) -> Tensor:
         """The best numbers at most this far from 0; shared parameters move at most as far, and are left there."""
@@ -272,7 +277,7 @@ class _Steered:
         return paces
 
     def _polish(self, radius: Tensor) -> None:
-        """Newton's steps for each number separately, as long as they reduce its slope."""
+        """Newton's steps, as if no number met another, for those whose slope they reduce."""
         for _ in range(POLISHED):
             before = [part.detach().clone() for part in self.moving]
             slopes, bends = _slopes_and_bends(self.height, self.moving)
@@ -299,7 +304,7 @@ def _slopes(height: Callable[[], Tensor], moving: list[Tensor]) -> list[Tensor]:
 
 
 def _slopes_and_bends(height: Callable[[], Tensor], moving: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    """The same, and the second derivative with respect to each number alone."""
+    """The same, and how each changes if all numbers of its part move alike: its own bend, if it is theirs alone."""
     bends = []
     with torch.enable_grad():
         value = height().sum()
