@@ -37,6 +37,15 @@ def test_pairs_that_the_data_do_not_tell_apart_are_both_named():
     assert told.sentence.endswith("better than the other, and the data do not tell them apart.")
 
 
+def test_what_scores_less_than_a_worse_pair_is_not_recommended():
+    level = -np.random.default_rng(0).gumbel(0, 3, 200)
+    uncertain = synthetic_run("wild", evidence=np.stack([level - 5, level - 45]), **ROWS)
+    told = recommended(run("best", -5), uncertain, run("next", -7.6, 0.1))
+    assert told.sentence.startswith("Use best: it predicts held-out rows of toy best, by 2.59")
+    assert told.sentence.endswith("nats a row over next. Nothing can be said of wild, whose score is too uncertain.")
+    assert [why.pairs for why in told.close] == [("wild",)]
+
+
 def test_a_pair_that_ran_away_is_avoided_however_high_it_scores():
     told = recommended(run("sound-constrained", -8), run("learned", -2, ran_away=True))
     assert told.best[0].pairs == ("sound-constrained",)

@@ -205,25 +205,34 @@ def _trimmed(most: Majority) -> str:
 def _use(
     best: Candidate, close: Sequence[Candidate], worse: Sequence[Candidate], faulty: Sequence[Candidate], data: str
 ) -> str:
-    """The recommendation, and why."""
-    if close:
+    """The recommendation, and why; what may be as good, but scores less than what is worse, is not recommended."""
+    vague = [pair for pair in close if any(other.mean > pair.mean for other in worse)]
+    if close := [pair for pair in close if pair not in vague]:
         who = [best.label, *(pair.label for pair in close)]
         rest = f" than the other{'s' * (len(worse) > 1)}" if worse else ""
         if len(who) > NAMED:
             why = f"predicts held-out rows of {data} better{rest}, but" if worse else "has the highest score, but"
-            return f"Use {best.label}: it {why} the data do not tell it apart from {len(close)} more."
+            return f"Use {best.label}: it {why} the data do not tell it apart from {len(close)} more.{_vague(vague)}"
         why = f"they predict held-out rows of {data} better{rest}, and the" if worse else "the"
-        return f"Use {listing(who, 'or')}: {why} data do not tell them apart."
+        return f"Use {listing(who, 'or')}: {why} data do not tell them apart.{_vague(vague)}"
     if worse:
         lead, most = worse[0].behind(best), worse[0].on_most_rows(best)
         if most and not lead.beyond_noise:
             told = f"{most.rows:,} of {most.of:,} held-out rows of {data} better than the next, {worse[0].label}"
-            return f"Use {best.label}: it predicts {told}, {_trimmed(most)}."
-        by = f"by {plus_minus(lead.mean, lead.error)} nats a row over the next, {worse[0].label}"
-        return f"Use {best.label}: it predicts held-out rows of {data} best, {by}."
+            return f"Use {best.label}: it predicts {told}, {_trimmed(most)}.{_vague(vague)}"
+        by = f"by {plus_minus(lead.mean, lead.error)} nats a row over {'the next, ' * (not vague)}{worse[0].label}"
+        return f"Use {best.label}: it predicts held-out rows of {data} best, {by}.{_vague(vague)}"
     if faulty:
         return f"Use {best.label}: it is the only pair on {data} whose score can be relied on."
     return f"{best.label} is the only pair scored on {data}: there is nothing to compare it with."
+
+
+def _vague(pairs: Sequence[Candidate]) -> str:
+    """What is to be said of pairs whose scores are too uncertain for a judgement."""
+    if not pairs:
+        return ""
+    whose = "whose score is" if len(pairs) == 1 else "whose scores are"
+    return f" Nothing can be said of {listing([pair.label for pair in pairs], most=NAMED)}, {whose} too uncertain."
 
 
 def _use_none(faulty: Sequence[Candidate], data: str) -> str:
