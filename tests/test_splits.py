@@ -228,6 +228,9 @@ ROUNDED = RNG.normal(size=(2000, 2)).round(1)
         (np.concatenate([COUNTS, COUNTS[:40]]) + 0.5, True),
         (np.concatenate([RNG.normal(size=(50, 3))] * 3), True),
         (with_copies(columns=1), True),
+        (RNG.normal(size=(300, 1)).round(2), False),
+        (np.concatenate([ROUNDED[:300]] * 2), True),
+        (np.concatenate([ROUNDED[:300]] * 5), True),
     ],
 )
 def test_copies_are_told_from_chance(x, kept):
@@ -239,6 +242,13 @@ def test_copies_are_told_from_chance(x, kept):
         assert f"{found} of {len(data.test)} test rows" in told(data)
         assert "times as many as such columns have by chance" in told(data)
         assert data.fingerprint == Data.from_array(np.asarray(x, dtype=float), split="rows").fingerprint
+
+
+def test_groups_are_not_joined_by_values_that_chance_makes_equal():
+    x, sites = RNG.normal(size=(400, 1)).round(2), np.repeat(np.arange(20), 20)
+    data = Data.from_array(x, groups=sites)
+    assert "Each of 20 groups is in one part" in told(data)
+    assert "divided by their groups alone" in told(data) and "groups= keeps" not in told(data)
 
 
 def test_equal_rows_are_found_by_their_values_alone():

@@ -810,6 +810,7 @@ def score(
 ) -> None:
     """Score each row of a table: its log-likelihood, its rank among the training rows, the columns that make it odd.
 
+    The log-likelihood is that of the pair's own formula, which may be a density: it compares rows, and not pairs.
     A rank of 0.01 means that one training row in a hundred is as odd. A column's cost is how many nats less its value
     scores, given the rest of the row, than in a usual row. Columns the run was not trained on are kept.
     """

@@ -207,8 +207,8 @@ class Run:
                   \mathrm{cost}_j = \mathrm{median}_i \log p(x_{ij} \mid x_{i,-j}) - \log p(x_j \mid x_{-j})
 
         with i over M training rows, at most a thousand. The evidence is :meth:`log_evidence` under the mixture of all
-        seeds, from which :meth:`sample_frame` draws: a single seed that finds a row impossible does not decide. The
-        rank is an empirical p-value: 0.01 means that one training row in a hundred is as odd. It is a little too small
+        seeds, from which :meth:`sample_frame` draws: a single seed that finds a row impossible does not decide. It is
+        of the pair's own measure, so it compares rows and not pairs. The rank is an empirical p-value: 0.01 means that one training row in a hundred is as odd. It is a little too small
         for new rows, since a pair fits its training rows better.
 
         A cost is how many nats less a column's value scores, given the rest of its row, than in the median training
@@ -250,6 +250,9 @@ class Run:
 
     def log_evidence(self, x: Any, samples: int = 5000) -> np.ndarray[Any, Any]:
         """Log p(x) per datum in nats, in the units as loaded, shape (S, N); NaN entries of x are left out.
+
+        The measure is that of the pair's formula: for real numbers a density, even where ``zoo.evaluate`` also scores
+        the mass of the cells that rounded values stand for.
 
         Exact for mixtures and linear models, otherwise a lower bound in expectation; ``zoo.evaluate`` also gives its
         standard error, diagnostics of its importance weights, and a better estimate where those are bad.

@@ -22,6 +22,7 @@ SplitChoice: TypeAlias = Literal["grouped", "rows"] | Sequence[float] | Sequence
 
 PARTS: tuple[Part, ...] = get_args(Part)
 FRACTIONS = (0.7, 0.1, 0.2)
+JOINED = 10  # rows whose numbers of copies have a common divisor by chance once in a thousand tables
 FAR_MORE = 10  # times as many equal pairs as independent columns would give
 SOME_ROWS, SOME_COLUMNS = 4096, 64  # enough to judge what chance would give
 MOST_ROWS = 2**18  # rows in which pairs that differ in one column are counted; of more, an even sample
@@ -53,9 +54,10 @@ def split_rows(
     than the intended size of validation or test is not drawn for it if any other is left, so without labels these
     parts miss their sizes by at most two units.
 
-    Equal rows count as copies if there are ten times as many equal pairs as there would be if the columns were
-    independent with the same frequencies. A single column of continuous values has no others to compare with, and
-    its repeats count as copies. In ``discrete`` values, and in continuous ones so coarse that at least half of the
+    Equal rows count as copies if every row occurs a multiple of k times, as in a table joined to itself, or if there
+    are ten times as many equal pairs as there would be if the columns were independent with the same frequencies. In a
+    single column of continuous values, these are compared with the pairs that differ by the smallest step, which
+    rounding makes frequent, too. In ``discrete`` values, and in continuous ones so coarse that at least half of the
     rows repeat, correlated columns make equal rows frequent without copying. But they also make rows that differ in
     only one column frequent, which copying does not. So there must also be ten times as many equal pairs as such
     pairs, which are counted among 2^18 evenly spaced rows if there are more. If chance explains equal rows, they are
@@ -89,8 +91,8 @@ def split_rows(
     advice = (
         "the part of every row was given"
         if given
-        else f"fewer than {FAR_MORE} times as many as such columns have by chance, so equal rows were "
-        "divided one by one; groups= keeps rows of one unit together"
+        else f"fewer than {FAR_MORE} times as many as such columns have by chance, so equal rows were divided "
+        + ("by their groups alone" if groups is not None else "one by one; groups= keeps rows of one unit together")
         if not copies
         else 'split="grouped" keeps equal rows together'
     )
@@ -175,10 +177,16 @@ def _pairs(counts: Array) -> float:
 
 def _explained_by_chance(rows: Rows, keys: Array, equal: Array, coarse: bool) -> bool:
     n, d = rows.shape
-    if d == 1 and not coarse:
-        return False  # a single column has no others to compare with
-    pairs = _pairs(np.unique(equal, return_counts=True)[1])
-    some = rows.spread(SOME_ROWS)
+    counts = np.unique(equal, return_counts=True)[1]
+    if np.gcd.reduce(counts) > 1 and len(counts) >= JOINED:
+        return False
+    pairs, some = _pairs(counts), rows.spread(SOME_ROWS)
+    if d == 1 and not coarse:  # there are no other columns to compare with
+        values, often = np.unique(some, return_counts=True)
+        steps = np.diff(values)
+        apart = steps <= 1.01 * steps.min(initial=np.inf)
+        rounded = apart.sum() > 1  # without rounding no two steps agree
+        return bool(rounded and _pairs(often) <= FAR_MORE * (often[1:] * often[:-1])[apart].sum())
     same = [_pairs(np.unique(column, return_counts=True)[1]) / _pairs(np.array(len(some))) for column in some.T]
     if pairs <= FAR_MORE * _pairs(np.array(n)) * np.prod(same):
         return True
