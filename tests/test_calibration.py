@@ -148,6 +148,21 @@ def test_draws_of_the_exact_posterior_leave_errors_as_large_as_the_noise(truth):
     np.testing.assert_allclose(found[:-1], expected, rtol=0.01, atol=0.004)
 
 
+def test_reconstructions_are_told_in_deviations_of_their_columns():
+    """Of counts that no likelihood scales and of real numbers that all do: the same numbers, so that pairs compare."""
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(np.exp(rng.normal(6, 1, (400, 1))) * np.array([[1.0, 2.0, 0.5]])).astype(float)
+    data = zoo.Data.from_array(counts)
+    found = []
+    for name in ("mixed", "gaussian-identity"):
+        run = zoo.fit(zoo.create(name, data, latent_dim=2), data, seeds=1, steps=20, compile="off", progress=False)
+        found.append(calibration(run, data, weigh(run, data, 20))["reconstruction_check"][0, 0])
+    for of in found:
+        assert 0.3 < of.sel(statistic="mean RMSE") < 3
+    told = data.train.values.std(0, ddof=0)
+    np.testing.assert_allclose(data.unit, told, rtol=0.01)
+
+
 def test_every_observed_entry_counts_once_in_a_reconstruction():
     model, x = probabilistic_pca(), torch.ones(2, D)
     x[1] = torch.nan

@@ -505,6 +505,8 @@ def test_repeat_trains_the_same_bits_again(tmp_path):
     )
     out, _ = call("repeat", tmp_path / "a", "--out", tmp_path / "b", "--quiet")
     assert out == f"{tmp_path / 'b'} is {tmp_path / 'a'} to the last bit.\n"
+    told = call("repeat", tmp_path / "a", "--out", tmp_path / "b", "--quiet", status=2)[1]
+    assert told == f"error: {tmp_path / 'b'} exists: choose another --out.\n"
     first, again = zoo.load_run(tmp_path / "a"), zoo.load_run(tmp_path / "b")
     assert first.differences(again) == []
     assert (

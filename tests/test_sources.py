@@ -426,9 +426,41 @@ def test_missing_extra(tmp_path, monkeypatch, module, name, extra):
         load_data(name if name in NAMED else tmp_path / name)
 
 
-def test_a_label_name_needs_named_columns():
-    with pytest.raises(DataError, match="this source has none"):
-        load_data("digits", labels="target")
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("digits", "digits has labels of its own"),
+        ("les-miserables", "les-miserables has no column of labels"),
+        ("penguins", "labels='target' is not a column"),
+        (np.eye(4), "this source has none"),
+    ],
+)
+def test_a_label_name_needs_named_columns(source, told):
+    with pytest.raises(DataError, match=told):
+        load_data(source, labels="target")
+
+
+def test_a_column_of_a_data_set_known_by_name_may_be_its_labels():
+    data = load_data("penguins", labels="species")
+    assert "species" not in data.names
+    assert {*data.train["label"].values.tolist()} == {"Adelie", "Chinstrap", "Gentoo"}
+
+
+def test_a_mark_of_missing_entries_that_occurs_nowhere_is_told(tmp_path):
+    frame().to_csv(tmp_path / "a.csv", index=False)
+    notes = load_data(tmp_path / "a.csv", missing_values=[-999, "none"]).notes
+    assert "-999, 'none' occur nowhere, and so mark no missing entry." in notes
+    assert not any(
+        "nowhere" in note for note in load_data(np.array([[1.5, -9], [2.5, 3]] * 9), missing_values=[-9]).notes
+    )
+
+
+def test_numbers_with_leading_zeros_are_pointed_out():
+    table = pd.DataFrame({"plz": ["01234", "10115", "20095", "80331"] * 5, "b": np.arange(20) * 1.5})
+    (note,) = (note for note in load_data(table).notes if "leading zeros" in note)
+    assert note.startswith("plz was read as numbers") and "support={'plz': 'categorical'}" in note
+    named = load_data(table, support={"plz": "categorical"})
+    assert named.columns[0].categories[0] == "01234" and not any("leading zeros" in note for note in named.notes)
 
 
 def test_the_documentation_names_every_ending():

@@ -891,11 +891,13 @@ def repeat(
 
     On the same machine with the same versions they are; if not, the exit status is 1.
     """
+    from zoo.tasks import check_place
+
     _run_plugins(plugin)
     first = _load_run(run)
     if "interrupted_at" in first.tree.attrs:
         raise RunError(f"{run} is an interrupted run: finish it with `zoo train --resume {run.parent}`.")
-    _check_free(out, overwrite=False)
+    check_place(out, overwrite=False, resume=False, argument="--out", remedies="")
     now = _load_again(run, first.tree.attrs.get("data_call", ""), data)
     if now.fingerprint != first.tree.attrs["data_fingerprint"]:
         raise DataError(f"{now.origin} does not give the data {run} was trained on.")

@@ -345,6 +345,16 @@ class Data:
         return Scaling(kind=self.kind, center=center, scale=scale)
 
     @property
+    def unit(self) -> Array:
+        """What errors are measured by, (D,): a column's deviation in training, or the one of all if they share a scale.
+
+        Pixels share it, and a border pixel's own deviation is nearly zero. A constant column has the unit 1.
+        """
+        if self.scaling.kind == "scalar":
+            return self.scaling.scale
+        return np.where(self.train_std > 0, self.train_std, 1.0)
+
+    @property
     def constant_columns(self) -> tuple[str, ...]:
         """The columns that are constant in the training part: a learned variance runs away on them."""
         return tuple(column.name for column in self.columns if column.constant)

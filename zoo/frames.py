@@ -34,9 +34,11 @@ def coded(columns: Sequence[Column], frame: Any, missing_values: Sequence[Any] =
     frame = frame.rename(columns=str)
     if absent := [column.name for column in columns if column.name not in frame]:
         hint = did_you_mean(absent[0], frame.columns)
-        raise DataError(f"x has no column {few([repr(name) for name in absent])}, which the pair was trained on{hint}")
+        raise DataError(
+            f"there is no column {few([repr(name) for name in absent])}, which the pair was trained on{hint}"
+        )
     if twice := [column.name for column in columns if frame[column.name].ndim > 1]:
-        raise DataError(f"x has more than one column {few([repr(name) for name in twice])}")
+        raise DataError(f"there is more than one column {few([repr(name) for name in twice])}")
     return np.stack([_coded(column, frame[column.name], missing_values) for column in columns], axis=1)
 
 

@@ -208,8 +208,9 @@ class Run:
 
         with i over M training rows, at most a thousand. The evidence is :meth:`log_evidence` under the mixture of all
         seeds, from which :meth:`sample_frame` draws: a single seed that finds a row impossible does not decide. It is
-        of the pair's own measure, so it compares rows and not pairs. The rank is an empirical p-value: 0.01 means that one training row in a hundred is as odd. It is a little too small
-        for new rows, since a pair fits its training rows better.
+        of the pair's own measure, so it compares rows and not pairs. The rank is an empirical p-value: 0.01 means that
+        one training row in a hundred is as odd. It is a little too small for new rows, since a pair fits its training
+        rows better.
 
         A cost is how many nats less a column's value scores, given the rest of its row, than in the median training
         row. It does not depend on units, so columns can be compared. It is exact for mixtures. Otherwise it uses the

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import reprlib
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -56,6 +57,7 @@ BEYOND = "beyond what float64 holds exactly"
 ANOTHER_UNIT = "use another unit, or leave the column out if it numbers the rows"
 NOTHING: Array = np.empty(0)
 OPPOSITES = ({"yes", "no"}, {"true", "false"}, {"y", "n"}, {"t", "f"})
+PADDED = re.compile(r"\s*0\d+\s*")
 NUMBERING = {"id", "index", "row", "row_id", "rowid", "level_0", ""}  # names of columns that number the rows
 
 
@@ -82,6 +84,7 @@ class Numbered(NamedTuple):
     ordered: bool = False
     single: bool = False  # whether it was in single precision
     reason: str = ""
+    padded: bool = False  # whether some have leading zeros, as codes have
 
 
 TRUTHS = Numbered(NOTHING, ("False", "True"), reason="true or false")
@@ -177,7 +180,7 @@ def read_table(
         _recorded(one, rows.select(np.array([j])), resolution, partial(scan.summary.step, j))
         for j, one in enumerate(columns)
     )
-    notes = _missing_notes(scan.summary, [*raw]) + _code_notes(rows, scan.summary, raw)
+    notes = _missing_notes(scan.summary, [*raw]) + _code_notes(rows, scan.summary, raw) + _padded_notes(raw, declared)
     return Table(rows, recorded, shape, (*notes, *_numbering_notes(rows, scan.summary, [*raw])), scan)
 
 
@@ -427,7 +430,8 @@ def _read_text(name: str, cells: Array, gone: Array) -> Numbered:
 
     odd = np.array([_not_a_number(cell) for cell in text])
     if not odd.any():
-        return Numbered(in_rows([float(cell) for cell in text]) + 0.0)
+        padded = any(PADDED.fullmatch(cell) for cell in text if isinstance(cell, str))
+        return Numbered(in_rows([float(cell) for cell in text]) + 0.0, padded=padded)
     sample = np.flatnonzero(odd)[:SOME]
     some = times[sample].sum()
     written = times[[j for j in sample if _is_written_number(str(text[j]))]].sum()
@@ -686,6 +690,15 @@ def _code_notes(rows: Rows, summary: Summary, raw: Mapping[str, Numbered]) -> li
         f"{code:g} in {few(names)} lies far from all other values and may mark missing ones: "
         f"if so, pass missing_values=[{code:g}] (--missing {code:g})."
         for code, names in found.items()
+    ]
+
+
+def _padded_notes(raw: Mapping[str, Numbered], declared: Mapping[str, str]) -> list[str]:
+    return [
+        f"{name} was read as numbers, though some of them have leading zeros, as codes have: "
+        f"support={{{name!r}: 'categorical'}} takes them as names."
+        for name, column in raw.items()
+        if column.padded and declared[name] == "auto"
     ]
 
 

@@ -11,7 +11,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 import zoo
-from zoo.dataframes import is_frame
+from zoo.dataframes import is_frame, same_kind
 from zoo.errors import OptionError
 from zoo.options import count, share
 from zoo.runs import Run
@@ -113,6 +113,7 @@ class ZooDensity(DensityMixin, TransformerMixin, BaseEstimator):  # type: ignore
         )
         scores = log_evidence(self.run_, X, self.samples)
         self.offset_ = float(np.quantile(scores, contamination))
+        self._like = X.head(0) if is_frame(X) else None
         self._latents = [*self.run_.embed(data.train.values[:1]).columns]
         return self
 
@@ -141,10 +142,10 @@ class ZooDensity(DensityMixin, TransformerMixin, BaseEstimator):  # type: ignore
         return self._fitted().decode(check_array(X))
 
     def sample(self, n_samples: int = 1, random_state: Any = None) -> Any:
-        """New rows, (n_samples, D); a pandas data frame if such a frame, or one with words, was fitted."""
+        """New rows, (n_samples, D); a data frame of the same library if one with named columns was fitted."""
         run = self._fitted()
         frame = run.sample_frame(n_samples, seed=int(check_random_state(random_state).randint(2**31 - 1)))
-        return frame if hasattr(self, "feature_names_in_") else frame.to_numpy(dtype=np.float64)
+        return same_kind(frame, self._like) if hasattr(self, "feature_names_in_") else frame.to_numpy(dtype=np.float64)
 
     def get_feature_names_out(self, input_features: Any = None) -> Array:  # noqa: ARG002
         """The names of the latents: z0, z1, and so on."""

@@ -25,7 +25,7 @@ from zoo.dataframes import as_pandas
 from zoo.errors import DataError
 from zoo.notation import READ_CSV, notation
 from zoo.options import count, location
-from zoo.schema import NOTHING, TRUTHS, Numbered, Refused, Stored, exact
+from zoo.schema import NOTHING, TRUTHS, Numbered, Refused, Stored, exact, spellings
 from zoo.splits import SplitChoice
 from zoo.storage import check_memory, check_opens, check_packed, check_promise, free_memory, pieces, regular, unzipped
 from zoo.supports import Support
@@ -200,7 +200,24 @@ def load_data(
         raise DataError(f"{place}{advice}") from error
     except MemoryError as error:
         raise DataError(f"{place}{TOO_MUCH}") from error
-    return replace(data, notes=(*raw.notes, *data.notes), origin=_origin(source, options))
+    notes = (*raw.notes, *_unfound(raw.x, missing_values), *data.notes)
+    return replace(data, notes=notes, origin=_origin(source, options))
+
+
+def _unfound(x: Any, missing_values: Sequence[Any]) -> list[str]:
+    """A note on marks of missing entries that a table in memory does not have."""
+    if isinstance(x, Stored):
+        return []
+    columns = [column for _, column in x.items()] if hasattr(x, "items") else [np.asarray(x).ravel()]
+
+    def occurs(mark: Any) -> bool:
+        import pandas as pd
+
+        return any(pd.Series(column).isin(spellings([mark])).any() for column in columns)
+
+    absent = [repr(mark) for mark in missing_values if not occurs(mark)]
+    occur, mark = ("occurs", "marks") if len(absent) == 1 else ("occur", "mark")
+    return [f"{few(absent)} {occur} nowhere, and so {mark} no missing entry."] if absent else []
 
 
 def read_source(source: str | os.PathLike[str], label: str | None = None, max_bytes: int | None = None) -> Raw:
@@ -211,8 +228,7 @@ def read_source(source: str | os.PathLike[str], label: str | None = None, max_by
     """
     limit = _limit(max_bytes)
     if isinstance(source, str) and source in NAMED:
-        _unlabelled(label)
-        return NAMED[source]()
+        return _labelled(NAMED[source](), source, label)
     return _read(location("source", source), label, limit)
 
 
@@ -561,6 +577,17 @@ def _likely(rows: Sequence[Sequence[str]]) -> tuple[bool, float, int]:
 
 def _numbers(frame: Any) -> int:
     return int(frame.select_dtypes("number").shape[1])
+
+
+def _labelled(raw: Raw, source: str, label: str | None) -> Raw:
+    """A data set that is known by name, with labels from one of its columns."""
+    if label is None:
+        return raw
+    if raw.labels is not None:
+        raise DataError(f"labels={label!r}: {source} has labels of its own; leave it out")
+    if not hasattr(raw.x, "columns"):
+        raise DataError(f"labels={label!r}: {source} has no column of labels")
+    return _framed(raw.x, label)
 
 
 def _framed(frame: Any, label: str | None) -> Raw:

@@ -87,11 +87,12 @@ def calibration(run: Run, data: Data, weighed: Weighed) -> xarray.Dataset:
     scale, cells = view.scale, ~np.isnan(view.width)
     x, as_cells = weighed.seen[: weighed.asked.features], weighed.asked.as_cells
     filler = torch.as_tensor(view.filler, dtype=torch.float32)
+    unit = torch.as_tensor(data.unit / scale, dtype=torch.float32)
 
     def of_seed(model: Any, guide: Any) -> tuple[Any, ...]:
         known = Cells(model, weighed.asked.width) if as_cells else model
         simulated = inference.predictive_draws(known, x, 1)[0]
-        check = [reconstruction_check(known, guide, seen, filler) for seen in (x, simulated)]
+        check = [reconstruction_check(known, guide, seen, filler, unit) for seen in (x, simulated)]
         of_prior = prior_predictive(known, torch.where(x.isnan(), filler, x), samples).where_observed(x)
         return of_prior, np.stack(check)
 
@@ -192,14 +193,17 @@ def _summed(model: Program, blank: Tensor, values: Tensor) -> Tensor:
     return torch.cat([each.log_prob(block[:, None]).logsumexp(1) for block in blocks])
 
 
-def reconstruction_check(model: Program, guide: Program, x: Tensor, filler: Tensor | None = None) -> Floats:
-    """How p(x | z) with z ~ q(z | x) fits the x it has seen, in the order of ``STATISTICS``, in scaled units.
+def reconstruction_check(
+    model: Program, guide: Program, x: Tensor, filler: Tensor | None = None, unit: Tensor | None = None
+) -> Floats:
+    """How p(x | z) with z ~ q(z | x) fits the x it has seen, in the order of ``STATISTICS``.
 
     Bias and root mean square error of the mean (x - mu), the variance ((x - mu)^2 - sigma^2) and a draw (x' - x), over
     all data and features. This is a description, not a calibration check: compare it with the same for data simulated
     from the model. Stirn & Knowles (2020), https://arxiv.org/abs/2006.04910
 
-    Missing entries do not count; ``filler`` (D,) are values that columns can take.
+    Missing entries do not count; ``filler`` (D,) are values that columns can take, and ``unit`` (D,) in what each is
+    measured, 1 if it is not given.
     """
     total = count = torch.zeros(())
     for rows in inference.row_blocks(x, RECONSTRUCTION_DRAWS * inference.width(model, x)):
@@ -208,11 +212,14 @@ def reconstruction_check(model: Program, guide: Program, x: Tensor, filler: Tens
             fn = poutine.trace(poutine.replay(model, trace=q)).get_trace(rows).nodes["x"]["fn"]
         one = each_feature(fn).expand(torch.Size((RECONSTRUCTION_DRAWS, *rows.shape)))
         mean, variance = moments(one)
-        error = rows - mean
+        in_units = 1.0 if unit is None else unit
+        error = (rows - mean) / in_units
         full = rows if filler is None else torch.where(rows.isnan(), filler, rows)
         below, upto = (end.mean(0) for end in distribution_function(one, full))
         pit = randomised(below, upto, torch.rand_like(rows))
-        errors = torch.stack([error, error.square() - variance, one.sample() - rows]).double()
+        errors = torch.stack(
+            [error, error.square() - variance / in_units**2, (one.sample() - rows) / in_units]
+        ).double()
         inside = ((pit - 0.5).abs() < 0.45).double().masked_fill(rows.isnan(), torch.nan)
         each = torch.cat([errors, errors.square(), inside.expand_as(errors[:1])]).flatten(1)
         total, count = total + each.nansum(1), count + (~each.isnan()).sum(1)

@@ -112,8 +112,6 @@ def imputation(run: Run, data: Data, share: float, method: ImputationMethod = "g
             baselines[name] = fill(data, given)[hidden]
         except Unknown as reason:
             absent[name] = str(reason)
-    # pixels share a unit, and a border pixel's own deviation is nearly zero
-    unit = data.scaling.scale if data.scaling.kind == "scalar" else np.where(data.train_std > 0, data.train_std, 1.0)
     errors = np.stack([_errors(seed.center, truth, nominal[columns]) for seed in seeds])
     others = np.stack([_errors(filled, truth, nominal[columns]) for filled in baselines.values()])
     is_number = ~nominal[columns]
@@ -142,10 +140,10 @@ def imputation(run: Run, data: Data, share: float, method: ImputationMethod = "g
             "log_score_mean": ("chain", score.mean(-1), {"units": "nats per entry"}),
             "error": (("chain", "feature"), of_errors(errors)),
             "baseline_error": (("imputer", "feature"), of_errors(others)),
-            "rmse": ("chain", np.sqrt(of_all(errors / np.where(is_number, unit[columns], 1.0) ** 2, is_number))),
+            "rmse": ("chain", np.sqrt(of_all(errors / np.where(is_number, data.unit[columns], 1.0) ** 2, is_number))),
             "baseline_rmse": (
                 "imputer",
-                np.sqrt(of_all(others / np.where(is_number, unit[columns], 1.0) ** 2, is_number)),
+                np.sqrt(of_all(others / np.where(is_number, data.unit[columns], 1.0) ** 2, is_number)),
             ),
             "error_rate": ("chain", of_all(errors, ~is_number)),
             "baseline_error_rate": ("imputer", of_all(others, ~is_number)),
