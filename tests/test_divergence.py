@@ -45,6 +45,7 @@ def test_the_alarm_wants_a_scale_that_is_small_and_falling(iris):
     a = ALARM
     assert rings(watching(iris), [a / 2, a / 3, a / 4, a / 5]) == [False, False, False, True]
     assert rings(watching(iris), [a / 2] * 5) == [False] * 5
+    assert rings(watching(iris), [a / 2, a / 4, a / 3, a / 5, a / 4, a / 6]) == [False] * 6
     assert rings(watching(iris), [9 * a, 8 * a, 7 * a, 6 * a, 5 * a]) == [False] * 5
     assert rings(watching(iris), [a / 2, a / 3, a / 4, a / 5, a / 6]).count(True) == 1
 

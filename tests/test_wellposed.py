@@ -303,6 +303,12 @@ def test_a_ceiling_is_above_whatever_a_mixture_reaches(floor, table):
     assert -loss.item() < found.certified
 
 
+def test_a_certificate_holds_before_the_best_mixture_is_found(table):
+    pair = zoo.create("gmm-constrained", table, floor=0.3)
+    early, late = (ceiling(pair, TABLE, iterations=iterations) for iterations in (1, 500))
+    assert early.reached < late.reached - 0.5 and early.certified >= late.reached
+
+
 def test_far_apart_every_datum_is_an_atom(table):
     found = ceiling(zoo.create("gaussian-constrained", table, floor=1e-3), TABLE)
     assert found.atoms == 20
