@@ -142,7 +142,8 @@ def fit(
         A :class:`zoo.Run` with groups ``optimization``, ``validation`` and ``constant_data``.
 
     Raises:
-        OptionError: an argument of the wrong type or range, or a batch that cannot be divided over processes.
+        OptionError: an argument of the wrong type or range, a batch that cannot be divided over processes, or programs
+            with something that the loss would leave out.
         DataError: data the pair was not created for.
         Diverged: a seed ran away and ``on_divergence="raise"``.
         RunError: the checkpoint's directory is in use, cannot be written, or holds something else. (Once training has
