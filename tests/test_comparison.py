@@ -16,6 +16,7 @@ from synthetic_runs import digits_runs, replace, synthetic_run
 
 from zoo.comparison import across_splits, compare, elpd
 from zoo.comparison.difference import Difference, Score
+from zoo.comparison.weights import _best_mixture
 from zoo.errors import RunError
 
 
@@ -191,6 +192,7 @@ def test_stacking_weights_are_those_of_a_direct_optimisation(level):
 
     best = np.exp(np.append(minimize(loss, np.zeros(2), tol=1e-12).x, 0.0))
     np.testing.assert_allclose(table.loc[list("abc"), "weight"], best / best.sum(), atol=2e-3)
+    np.testing.assert_allclose(_best_mixture(points - points.max(0)), best / best.sum(), atol=2e-3)
     assert table["weight"].sum() == pytest.approx(1)
 
 

@@ -19,8 +19,8 @@ from zoo.context import pyro_context, seeded
 from zoo.densities import smallest_scale
 from zoo.errors import DataError, Unknown
 from zoo.inference import LogWeights, encode, log_mean_exp, log_weights, prior
-from zoo.lenses import Gapped, Observed, Zeros, observed
-from zoo.models import VAE
+from zoo.lenses import Dequantized, Gapped, Observed, Zeros, observed
+from zoo.models import VAE, FactorAnalysis
 from zoo.models.emissions import PerColumn
 from zoo.networks import Tabulated
 from zoo.objectives import terms, traces
@@ -349,3 +349,24 @@ def test_nor_is_one_of_a_column_in_a_table_of_several_kinds():
     x = torch.tensor([[torch.nan, 1.0, 0.0], [0.0, torch.nan, torch.nan], [0.0, 0.0, 0.0]])
     assert smallest_scale(Gapped(PerColumn(parts), torch.zeros(3)), x) == 2
     assert smallest_scale(PerColumn(parts), torch.zeros(3, 3)) == scale.min()
+
+
+def test_a_model_starts_from_the_moments_of_what_was_observed():
+    """Half of all entries are missing: filled with one value, variances would be half as large."""
+    x = torch.randn(4000, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 5.0, 0.2]) + 2
+    x[torch.rand(x.shape, generator=torch.Generator().manual_seed(1)) < 0.5] = torch.nan
+    with seeded(0):
+        lens = Observed(FactorAnalysis(3, 1), torch.tensor([9.0, 9.0, 9.0]))
+        lens.initialise(x)
+    torch.testing.assert_close(lens.model.decoder.bias.detach(), x.nanmean(0), rtol=0, atol=0.2)
+    scale = (x - x.nanmean(0)).square().nanmean(0).sqrt()
+    torch.testing.assert_close(lens.model.log_scale.exp().detach(), scale, rtol=0.05, atol=0)
+
+
+def test_the_cell_of_a_missing_entry_has_no_volume():
+    two = Gapped(dist.Normal(torch.zeros(2), torch.ones(2)).to_event(1), torch.zeros(2))
+    x, found = torch.tensor([0.3, torch.nan]), []
+    for width in (0.5, 8.0):
+        with seeded(0):
+            found.append(Dequantized(nn.Identity(), torch.tensor([0.5, width])).likelihood(two).log_prob(x))
+    assert found[0] == found[1]
