@@ -120,6 +120,15 @@ def kl(mean, covariance, other_mean, other_covariance):
     return torch.distributions.kl_divergence(normal(mean, covariance), normal(other_mean, other_covariance))
 
 
+def test_a_distance_is_in_deviations_of_the_prior():
+    """Between N(1, 4) and N(0, 1), of a latent whose prior has the deviation 2."""
+    z = np.random.default_rng(0).normal(size=(2, 40_000, 1, 1))
+    z = (z - z.mean()) / z.std(ddof=1)
+    found = agreement(z, np.array([[1.0]]), np.array([[[4.0]]]), np.array([2.0]))
+    assert found.distance.item() == pytest.approx(np.sqrt(0.5**2 + 0.5**2), rel=1e-6)
+    assert found.scale_ratio.item() == pytest.approx(2) and found.shift.item() == pytest.approx(1)
+
+
 def test_an_exact_guide_has_no_gap():
     model = probabilistic_pca(10, 3)
     x = simulated(model, 20)
