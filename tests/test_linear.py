@@ -138,6 +138,19 @@ def test_a_model_that_knows_its_evidence_is_scored_by_it():
     np.testing.assert_allclose(group["log_evidence"], run.log_evidence(data.test.values), rtol=1e-6)
 
 
+def test_a_linear_model_starts_in_the_units_of_each_column():
+    """A constant column, which has no deviation, has the unit 1."""
+    x = torch.randn(2000, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 0.01, 0.0]) + 5
+    with seeded(0):
+        model = FactorModel(3, 2)
+    drawn = model.decoder.weight.detach().clone()
+    model.initialise(x)
+    unit = torch.tensor([x[:, 0].std(), x[:, 1].std(), 1.0])
+    torch.testing.assert_close(model.log_scale.exp().detach(), unit, rtol=1e-3, atol=0)
+    torch.testing.assert_close(model.decoder.weight.detach(), drawn * unit[:, None], rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(model.decoder.bias.detach(), x.mean(0))
+
+
 # -- annealing, against the evidence that a linear model knows ---------------------------------------------------------
 
 
