@@ -44,6 +44,18 @@ def test_a_fit_that_was_stopped_ends_in_the_same_bits(name, mode, iris, tmp_path
     same(zoo.load_run(tmp_path / "run"), whole)
 
 
+def test_buffers_of_the_best_weights_are_kept_too(iris, tmp_path, monkeypatch):
+    """Steps so large that the best is behind when the fit is stopped."""
+    pair, how = zoo.create("gaussian-shared", iris, optimal=True), HOW | {"learning_rate": 0.3, "compile": "off"}
+    whole = zoo.fit(pair, iris, **how)
+    assert whole.tree["optimization"]["best_step"].max() < 40
+    with monkeypatch.context() as patch:
+        break_at(patch, 55, Stopped)
+        with pytest.raises(Stopped):
+            zoo.fit(pair, iris, checkpoint=tmp_path / "run", **how)
+    same(zoo.fit(pair, iris, checkpoint=tmp_path / "run", **how), whole)
+
+
 @pytest.mark.usefixtures("short_rounds")
 def test_rounds_that_were_broken_off_end_in_the_same_bits(iris, tmp_path, monkeypatch):
     pair = zoo.create("gaussian-constrained", iris, latent_dim=2, hidden=(8,))

@@ -5,11 +5,13 @@ import warnings
 from dataclasses import replace
 
 import numpy as np
+import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 
 import zoo
+from zoo.context import pyro_context, seeded
 from zoo.errors import DataError, DivergenceWarning, OptionError
 from zoo.models import VAE
 from zoo.pairs import VAEOptions, decoder, guide
@@ -316,3 +318,34 @@ def test_what_settles_settles_on_as_many_training_rows(iris, monkeypatch):
     pair = zoo.create("gaussian-shared", iris, optimal=True)
     zoo.fit(pair, iris, seeds=1, steps=10, validation_rows=30, **QUIET)
     assert set(met) == {1020}, "30 rows, several times over"
+
+
+def test_patience_counts_the_checks_since_the_best(iris):
+    """Steps too small to change a number: the first check is the best, and the third after it ends the fit."""
+    how = {"steps": 400, "checks": 20, "seeds": 2, "compile": "off", "progress": False}
+    run = zoo.fit(zoo.create("gaussian-constrained", iris), iris, learning_rate=1e-20, patience=3, **how)
+    steps = run.tree["validation"]["step"].values
+    assert (run.tree["optimization"]["best_step"] == steps[0]).all()
+    assert len(steps) == 4 and (run.tree["optimization"]["stopped_at"] == steps[3]).all()
+
+
+def test_the_row_of_the_smallest_scale_is_found_in_any_block(monkeypatch):
+    """Of programs by which the scale of a row follows its first column."""
+    from zoo import fitting
+
+    def model(x):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(torch.zeros(3), z.exp().expand(*z.shape[:-1], 3)).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.Normal(x[:, :1], 1e-6).to_event(1))
+
+    x = torch.randn(50, 3, generator=torch.Generator().manual_seed(5))
+    x[40, 0] = -4.0
+    monkeypatch.setattr(fitting, "ROWS_AT_ONCE", 7)
+    with pyro_context(), seeded(0), torch.no_grad():
+        found = fitting._validate(model, guide, x)
+    assert (found.row == 40).all()
+    torch.testing.assert_close(found.smallest, x[:, 0].min().exp().expand(3), rtol=1e-4, atol=0)
