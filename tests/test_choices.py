@@ -97,6 +97,11 @@ def test_the_test_part_changes_no_choice():
         assert family(*runs).chosen.setting == "latent_dim=1"
 
 
+def test_the_mean_over_seeds_decides_and_not_the_best_of_them():
+    lucky = member(-20, -18, floor=0.5, seeds=(-4.0, 0.0, 4.0))
+    assert family(lucky, member(-19, -18)).chosen.setting == "floor=0.1"
+
+
 def test_the_scored_weights_and_the_scored_seeds_are_asked():
     tree = member(-17, -18, floor=0.5, frozen=(1,))
     other = member(-17.3, -18)

@@ -638,6 +638,14 @@ def test_the_error_over_splits_is_that_of_data_drawn_anew():
     assert squares == pytest.approx(np.var([one.mean for one in found]), rel=0.08)
 
 
+@pytest.mark.parametrize(("worst", "named"), [(-8.0, False), (-30.0, True)])
+def test_a_seed_is_named_that_is_below_the_others_by_more_than_their_range(worst, named):
+    """The others are 3 nats apart, so that 5 nats more are nothing to speak of."""
+    levels = np.array([0.0, -3.0, worst])
+    verdict = compare([run("a", levels[:, None] + normal(400))]).loc["a", "verdict"]
+    assert ("nats below the others" in verdict) == named
+
+
 def test_splits_are_put_together_by_pair():
     rng = np.random.default_rng(0)
     levels = {"a": [-10.0, -11.0, -9.0], "b": [-12.0, -12.5, -11.5]}
