@@ -30,7 +30,7 @@ ROUNDING = 1e-6  # of a number, that single precision tells from it
 FAR = 40.0  # so far out nothing is left, and numbers stay finite
 SMALL = 1e-3  # of a distribution function, a difference from which on it is accurate
 LEAST = 1e-30  # distribution function below which single precision loses digits
-CLEAR, STRAY = 1e-2, 1e-5  # the same, of those that torch rounds more; and more than their rounding
+CLEAR = 1e-2  # the same, of those that torch rounds more
 
 
 @singledispatch
@@ -40,9 +40,10 @@ def log_interval_mass(base: dist.TorchDistribution, low: Tensor, high: Tensor, w
     .. math:: \log [F(b) - F(a)], \qquad \log \int_a^b p(x) \, dx
 
     The first is used if it is not lost in rounding; the second, by Gauss-Legendre quadrature, if there is little mass
-    between the two: in a tail, or because they are close. Where a narrow peak falls between its nodes, it differs from
-    the first by more than rounding can explain, and the first is used all the same. ``width`` is their exact distance,
-    since rounding may make them equal: in single precision two prices may be the same though they differ by a cent.
+    between the two: in a tail, or because they are close. Of a peak between its nodes it may see nothing or too much:
+    where the two differ by more than a quarter, the first is used from a mass of a thousandth on, and limits the second
+    below that. ``width`` is their exact distance, since rounding may make them equal: in single precision two prices
+    may be the same though they differ by a cent.
     """
     a, b = within_support(base, low), within_support(base, high)
     span = torch.where((a == low) & (b == high), torch.as_tensor(width).to(a), b - a)
@@ -50,9 +51,11 @@ def log_interval_mass(base: dist.TorchDistribution, low: Tensor, high: Tensor, w
     log_density = torch.stack([base.log_prob(a + span * node) for node in nodes.unbind()], dim=-1)
     by_density: Tensor = span.log() + (log_density + weights.log()).logsumexp(-1)
     mass = base.cdf(b) - base.cdf(a)
-    apart = ROUNDING * a.abs().maximum(b.abs()) <= span / 100
-    clear = apart & ((mass > CLEAR) | ((by_density.exp() - mass).abs() > STRAY))
-    return torch.where(clear, torch.where(clear, mass, 1.0).clamp(min=ROUNDING).log(), by_density)
+    apart = ROUNDING * a.abs().maximum(b.abs()) <= span  # otherwise the difference is of other places
+    told = mass.clamp(min=SMALL).log()
+    clear = (mass > CLEAR) | (apart & (mass > SMALL) & ((by_density - told).abs() > math.log(1.25)))
+    limited = torch.where(apart, by_density.minimum((mass.clamp(min=0) + SMALL).log()), by_density)
+    return torch.where(clear, told, limited)
 
 
 def legendre(like: Tensor, count: int = 24) -> tuple[Tensor, Tensor]:

@@ -46,6 +46,17 @@ def test_what_scores_less_than_a_worse_pair_is_not_recommended():
     assert [why.pairs for why in told.close] == [("wild",)]
 
 
+def test_one_row_of_a_worse_pair_makes_no_good_second_uncertain():
+    """The worse pair is behind on all rows but one, which gives it the higher mean."""
+    rng, level = np.random.default_rng(0), -np.random.default_rng(0).gumbel(0, 3, 200)
+    told = recommended(
+        synthetic_run("best", evidence=np.stack([level] * 2), **ROWS),
+        synthetic_run("second", evidence=np.stack([level - 0.04 + rng.normal(0, 0.5, 200)] * 2), **ROWS),
+        synthetic_run("worse", evidence=np.stack([level - 0.1 + 18.0 * (np.arange(200) == 7)] * 2), **ROWS),
+    )
+    assert "too uncertain" not in told.sentence and "second" in told.sentence
+
+
 def test_a_pair_that_ran_away_is_avoided_however_high_it_scores():
     told = recommended(run("sound-constrained", -8), run("learned", -2, ran_away=True))
     assert told.best[0].pairs == ("sound-constrained",)

@@ -5,7 +5,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pyro.nn import PyroModule
+from pyro.nn import PyroModule, PyroParam
 from torch import nn
 
 import zoo
@@ -179,6 +179,26 @@ def test_what_can_be_trained_is_recorded_and_scored(model, made, table, catalogu
     assert np.isfinite(zoo.evaluate(run, table, samples=20, temperatures=0)["heldout/log_evidence"]).all()
 
 
+def test_a_parameter_of_a_pyro_module_is_no_loose_one(table, catalogue):
+    class Scaled(PyroModule):
+        def __init__(self):
+            super().__init__()
+            self.decoder = nn.Linear(L, D)
+            self.loose = PyroParam(torch.ones(D), dist.constraints.positive)
+
+        def forward(self, x):
+            with pyro.plate("data", len(x), dim=-1):
+                z = pyro.sample("z", dist.Normal(x.new_zeros(L), 1.0).to_event(1))
+                pyro.sample("x", dist.Normal(self.decoder(z), self.loose).to_event(1), obs=x)
+
+    pyro.param("loose", torch.ones(D))
+    try:
+        run = zoo.fit(pair_of(Scaled, Guide, table), table, **QUICK)
+    finally:
+        pyro.clear_param_store()
+    assert any("loose" in name for name in run.weights)
+
+
 def test_a_joint_mixture_is_a_likelihood(table, catalogue):
     def model():
         return VAE(decoder(table, VAEOptions(), 2), VAEOptions().latent_dim, Mixture())
@@ -187,7 +207,12 @@ def test_a_joint_mixture_is_a_likelihood(table, catalogue):
     assert np.isfinite(run.log_evidence(table.test.values)).all()
 
 
-def test_a_default_of_double_precision_is_left_alone(table, quick_scores):
+@pytest.mark.parametrize("gaps", [False, True])
+def test_a_default_of_double_precision_is_left_alone(gaps, table, quick_scores):
+    if gaps:
+        x = table.train.values.copy()
+        x[np.random.default_rng(0).random(x.shape) < 0.1] = np.nan
+        table = zoo.Data.from_array(x)
     torch.set_default_dtype(torch.float64)
     try:
         run = zoo.fit(zoo.create("gaussian-constrained", table), table, **QUICK)

@@ -106,6 +106,25 @@ def test_a_peak_between_two_nodes_is_not_lost(middle, narrow):
     assert found.item() == pytest.approx(np.log(0.005), abs=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("x", "width", "scale"), [(3.0, 1e-4, 1e-6), (1.0, 1e-5, 1e-7), (3.0, 1e-6, 1e-8), (1e5, 0.01, 1e-4)]
+)
+@pytest.mark.parametrize("kind", [dist.Gumbel, dist.Cauchy, dist.SoftLaplace])
+def test_a_cell_far_out_holds_all_of_a_density_that_is_narrower(kind, x, width, scale):
+    at = torch.tensor(x)
+    with pyro_context():
+        found = log_interval_mass(kind(at, torch.tensor(scale)), at - width / 2, at + width / 2, width)
+    assert -0.02 < found.item() <= 0
+
+
+@pytest.mark.parametrize("x", [0.0149405, 0.012, 0.008])
+def test_where_the_distribution_function_is_rounded_more_the_density_decides(x):
+    at, half = torch.tensor(x), 5e-5
+    found = log_interval_mass(dist.Kumaraswamy(torch.tensor(3.0), torch.tensor(300.0)), at - half, at + half, 2 * half)
+    exactly = [(1 - (x + side) ** 3) ** 300 for side in (-half, half)]
+    assert found.item() == pytest.approx(np.log(exactly[0] - exactly[1]), abs=1e-3)
+
+
 @pytest.mark.parametrize("scale", [1e-1, 1e-3, 1e-5])
 def test_a_narrow_density_beside_a_cell_has_its_mass_there(scale):
     low, high = torch.tensor(5.0 * scale), torch.tensor(5.0 * scale + 1)

@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pandas as pd
 import polars
+import pyarrow
 import pytest
 import torch
 from sklearn.base import clone
@@ -75,6 +76,8 @@ def test_names_and_kinds_of_tables_are_kept(density, wine):
     as_frame = clone(density).set_params(steps=5).set_output(transform="pandas").fit(wine)
     assert list(as_frame.transform(wine)) == names and as_frame.transform(wine).index.equals(wine.index)
     assert isinstance(ZooDensity(steps=5, random_state=0).fit(polars.from_pandas(wine)).sample(2, 0), polars.DataFrame)
+    arrow = ZooDensity(steps=5, random_state=0).fit(pyarrow.Table.from_pandas(wine))
+    assert isinstance(arrow.sample(2, 0), pyarrow.Table)
     as_table = density.set_output(transform="polars").transform(polars.from_pandas(wine))
     assert isinstance(as_table, polars.DataFrame)
     np.testing.assert_allclose(as_table.to_numpy().sum(axis=1), 1, rtol=1e-6)

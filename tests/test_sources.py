@@ -455,6 +455,12 @@ def test_a_mark_of_missing_entries_that_occurs_nowhere_is_told(tmp_path):
     )
 
 
+def test_a_mark_is_found_however_it_is_written_and_among_labels():
+    table = pd.DataFrame({"a": ["1.0", "2.5", "-999.0"] * 6, "b": np.arange(18) * 1.5, "of": ["l", "m", "?"] * 6})
+    data = load_data(table, missing_values=[-999, "?"], labels="of")
+    assert data.columns[0].missing == 6 and not any("nowhere" in note or "-999" in note for note in data.notes)
+
+
 def test_numbers_with_leading_zeros_are_pointed_out():
     table = pd.DataFrame({"plz": ["01234", "10115", "20095", "80331"] * 5, "b": np.arange(20) * 1.5})
     (note,) = (note for note in load_data(table).notes if "leading zeros" in note)

@@ -231,6 +231,8 @@ ROUNDED = RNG.normal(size=(2000, 2)).round(1)
         (RNG.normal(size=(300, 1)).round(2), False),
         (np.concatenate([ROUNDED[:300]] * 2), True),
         (np.concatenate([ROUNDED[:300]] * 5), True),
+        (np.arange(5000)[:, None] % 10, False),
+        (np.array([*np.ndindex(3, 2, 4)] * 50), False),
     ],
 )
 def test_copies_are_told_from_chance(x, kept):
@@ -242,6 +244,16 @@ def test_copies_are_told_from_chance(x, kept):
         assert f"{found} of {len(data.test)} test rows" in told(data)
         assert "times as many as such columns have by chance" in told(data)
         assert data.fingerprint == Data.from_array(np.asarray(x, dtype=float), split="rows").fingerprint
+
+
+def test_copies_in_a_column_are_seen_wherever_they_stand():
+    rng = np.random.default_rng(0)
+    x = np.round(rng.normal(0, 100, 20_000), 4)
+    for row in np.flatnonzero(rng.random(20_000) < 0.3)[1:]:
+        x[row] = x[row - 1]
+    assert all(
+        "equal rows were kept in one part" in told(Data.from_array(of[:, None])) for of in (x, rng.permutation(x))
+    )
 
 
 def test_groups_are_not_joined_by_values_that_chance_makes_equal():

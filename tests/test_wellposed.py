@@ -226,6 +226,19 @@ def test_a_path_never_falls_and_is_no_proof_where_it_does_not_grow(table, catalo
     assert found.grows or "no proof of a bound" in str(found)
 
 
+class Deaf(Emission):
+    """A normal that no output of the decoder moves."""
+
+    outputs = 1
+
+    def forward(self, parameters):
+        return dist.Normal(torch.zeros(parameters.shape[-1]).to(parameters), 1.0)
+
+
+def test_a_likelihood_that_no_output_moves_does_not_grow(table, catalogue):
+    assert not witness(own(Deaf(), table), TABLE).grows
+
+
 def test_a_path_that_is_not_known_does_not_hide_one_that_is(catalogue):
     """The first path of what all data share is along one column that has repeats."""
     x = np.random.default_rng(0).normal(size=(30, 3))

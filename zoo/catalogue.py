@@ -416,7 +416,7 @@ def _observed(card: Card, data: Data, model: nn.Module, guide: nn.Module) -> tup
     from zoo.lenses import observed
     from zoo.views import View
 
-    return observed(model, guide, torch.as_tensor(View(data, card).filler, dtype=torch.get_default_dtype()))
+    return observed(model, guide, torch.as_tensor(View(data, card).filler, dtype=torch.float32))
 
 
 def origins(pair: Pair) -> list[str]:

@@ -18,6 +18,7 @@ from itertools import groupby
 from math import prod
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
+import pyro
 import torch
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
@@ -417,7 +418,7 @@ class Engine:
         buffers = {name: b[0].clone() for name, b in self.buffers.items()}
         weights = {**self.parameters(self.state.theta[0]), **buffers}
         batch = self.data.batch(self.data.given(0))[0]
-        with seeded(0), torch.no_grad(), pyro_context():
+        with seeded(0), torch.no_grad(), pyro_context(), pyro.get_param_store().scope():
             model, guide = functional_call(self.program, weights, (traces, self.prepare(batch)))
             refuse_other_sites(model, guide, len(batch))
             refuse_other_data(model.nodes["x"]["fn"], self.prepare(batch), base_measure)

@@ -379,10 +379,16 @@ def spellings(missing_values: Sequence[Any]) -> list[Any]:
     """The marks of a missing entry, in the forms they may have in a column of text or numbers.
 
     >>> spellings([-999, "12"])
-    [-999, '12', '-999', 12.0]
+    [-999, '12', '-999', '-999.0', 12.0]
     """
     numbers = [float(value) for value in missing_values if isinstance(value, str) and not _not_a_number(value)]
-    return [*missing_values, *(str(value) for value in missing_values if not isinstance(value, str)), *numbers]
+    others = [value for value in missing_values if not isinstance(value, str)]
+    written = dict.fromkeys(str(one) for value in others for one in (value, *_as_float(value)))
+    return [*missing_values, *written, *numbers]
+
+
+def _as_float(value: Any) -> tuple[float, ...]:
+    return (float(value),) if isinstance(value, Real) and not isinstance(value, bool) else ()
 
 
 def _plain(dtype: Any) -> Any:

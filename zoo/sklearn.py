@@ -113,7 +113,7 @@ class ZooDensity(DensityMixin, TransformerMixin, BaseEstimator):  # type: ignore
         )
         scores = log_evidence(self.run_, X, self.samples)
         self.offset_ = float(np.quantile(scores, contamination))
-        self._like = X.head(0) if is_frame(X) else None
+        self._like = X[:0] if is_frame(X) else None
         self._latents = [*self.run_.embed(data.train.values[:1]).columns]
         return self
 

@@ -34,6 +34,7 @@ from zoo.words import did_you_mean, few
 
 __all__ = ["DataCall", "Layout", "Raw", "in_memory", "list_data", "load_data", "read_source"]
 
+LOOKED_THROUGH = 2**21  # most values of a table in which marks that occur nowhere are looked for
 TOLD = 1000  # most characters of an argument in a recorded call
 SHARE = 8  # loaded data may take 1/8 of the free memory: checks, splits and scaling make copies
 NUMBER, WORD = 8, 64  # bytes per value
@@ -200,15 +201,17 @@ def load_data(
         raise DataError(f"{place}{advice}") from error
     except MemoryError as error:
         raise DataError(f"{place}{TOO_MUCH}") from error
-    notes = (*raw.notes, *_unfound(raw.x, missing_values), *data.notes)
+    notes = (*raw.notes, *_unfound(raw, missing_values), *data.notes)
     return replace(data, notes=notes, origin=_origin(source, options))
 
 
-def _unfound(x: Any, missing_values: Sequence[Any]) -> list[str]:
-    """A note on marks of missing entries that a table in memory does not have."""
-    if isinstance(x, Stored):
+def _unfound(raw: Raw, missing_values: Sequence[Any]) -> list[str]:
+    """A note on marks of missing entries that a table does not have, if it is in memory and not large."""
+    x = raw.x
+    if not missing_values or isinstance(x, Stored) or np.size(x) > LOOKED_THROUGH:
         return []
     columns = [column for _, column in x.items()] if hasattr(x, "items") else [np.asarray(x).ravel()]
+    columns += [] if raw.labels is None else [raw.labels]
 
     def occurs(mark: Any) -> bool:
         import pandas as pd

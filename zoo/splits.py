@@ -54,14 +54,15 @@ def split_rows(
     than the intended size of validation or test is not drawn for it if any other is left, so without labels these
     parts miss their sizes by at most two units.
 
-    Equal rows count as copies if every row occurs a multiple of k times, as in a table joined to itself, or if there
-    are ten times as many equal pairs as there would be if the columns were independent with the same frequencies. In a
-    single column of continuous values, these are compared with the pairs that differ by the smallest step, which
-    rounding makes frequent, too. In ``discrete`` values, and in continuous ones so coarse that at least half of the
-    rows repeat, correlated columns make equal rows frequent without copying. But they also make rows that differ in
-    only one column frequent, which copying does not. So there must also be ten times as many equal pairs as such
-    pairs, which are counted among 2^18 evenly spaced rows if there are more. If chance explains equal rows, they are
-    divided one by one: keeping them together would remove from the test part what is most frequent in the data.
+    Equal rows count as copies if every row occurs a multiple of k times, as in a table joined to itself (unless half of
+    all combinations of its columns' values occur, as in a planned experiment), or if there are ten times as many equal
+    pairs as there would be if the columns were independent with the same frequencies. In a single column of continuous
+    values, these are compared with the pairs that differ by the smallest step, which rounding makes frequent, too. In
+    ``discrete`` values, and in continuous ones so coarse that at least half of the rows repeat, correlated columns make
+    equal rows frequent without copying. But they also make rows that differ in only one column frequent, which copying
+    does not. So there must also be ten times as many equal pairs as such pairs, which are counted among 2^18 evenly
+    spaced rows if there are more. If chance explains equal rows, they are divided one by one: keeping them together
+    would remove from the test part what is most frequent in the data.
     """
     n = len(rows)
     given = np.shape(split) == (n,) and all(isinstance(part, str) for part in split)
@@ -177,16 +178,19 @@ def _pairs(counts: Array) -> float:
 
 def _explained_by_chance(rows: Rows, keys: Array, equal: Array, coarse: bool) -> bool:
     n, d = rows.shape
-    counts = np.unique(equal, return_counts=True)[1]
-    if np.gcd.reduce(counts) > 1 and len(counts) >= JOINED:
+    counts, some = np.unique(equal, return_counts=True)[1], rows.spread(SOME_ROWS)
+    possible = np.prod([len(np.unique(column)) for column in some.T], dtype=np.float64)
+    if np.gcd.reduce(counts) > 1 and JOINED <= len(counts) < possible / 2:
         return False
-    pairs, some = _pairs(counts), rows.spread(SOME_ROWS)
+    pairs = _pairs(counts)
     if d == 1 and not coarse:  # there are no other columns to compare with
         values, often = np.unique(some, return_counts=True)
         steps = np.diff(values)
         apart = steps <= 1.01 * steps.min(initial=np.inf)
-        rounded = apart.sum() > 1  # without rounding no two steps agree
-        return bool(rounded and _pairs(often) <= FAR_MORE * (often[1:] * often[:-1])[apart].sum())
+        if apart.sum() < 2:  # without rounding no two steps agree
+            return False
+        next_to = (often[1:] * often[:-1])[apart].sum() / _pairs(np.array(len(some)))
+        return bool(pairs <= FAR_MORE * _pairs(np.array(n)) * next_to)
     same = [_pairs(np.unique(column, return_counts=True)[1]) / _pairs(np.array(len(some))) for column in some.T]
     if pairs <= FAR_MORE * _pairs(np.array(n)) * np.prod(same):
         return True

@@ -206,7 +206,8 @@ def _use(
     best: Candidate, close: Sequence[Candidate], worse: Sequence[Candidate], faulty: Sequence[Candidate], data: str
 ) -> str:
     """The recommendation, and why; what may be as good, but scores less than what is worse, is not recommended."""
-    vague = [pair for pair in close if any(other.mean > pair.mean for other in worse)]
+    surely = [pair for pair in worse if pair.behind(best).beyond_noise]  # and not on most rows alone
+    vague = [pair for pair in close if any(other.mean > pair.mean for other in surely)]
     if close := [pair for pair in close if pair not in vague]:
         who = [best.label, *(pair.label for pair in close)]
         rest = f" than the other{'s' * (len(worse) > 1)}" if worse else ""

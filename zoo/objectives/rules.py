@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import torch
 from annotated_types import Ge, Gt, Le, Lt
 from pyro.distributions import Gamma, Independent, Normal, StudentT
+from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 from torch.distributions import kl_divergence
 
@@ -113,9 +114,10 @@ class TwoStage:
             raise OptionError("objective two-stage: the pair has no second stage u; gaussian-two-stage has one.")
         joint = terms(p, q, len(x))
         z, prior_of_z = q.nodes["z"]["value"], p.nodes["u"]["fn"]
-        first_kl = q.nodes["z"]["log_prob"] - prior_of_z.log_prob(z)
+        first_kl = q.nodes["z"]["log_prob"] - scale_and_mask(prior_of_z.log_prob(z), 1.0, q.nodes["z"]["mask"])
         second_kl = q.nodes["u"]["log_prob"] - p.nodes["u"]["log_prob"]
-        both = p.nodes["x"]["log_prob"] + p.nodes["z"]["fn"].log_prob(z.detach())
+        of_second = scale_and_mask(p.nodes["z"]["fn"].log_prob(z.detach()), 1.0, p.nodes["z"]["mask"])
+        both = p.nodes["x"]["log_prob"] + of_second
         return joint._replace(weighted_kl=(first_kl + second_kl).mean()).loss_of(both.mean(), kl_weight)
 
 

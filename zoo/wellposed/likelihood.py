@@ -64,7 +64,8 @@ def _log_probs(model: Any, nodes: Tensor, x: Tensor) -> Tensor:
 
 
 def _of_some(fn: Any, x: Tensor, nodes: int) -> Tensor:
-    return torch.cat([fn.log_prob(rows[:, None]) for rows in inference.row_blocks(x, nodes * x.shape[1])])
+    blocks = [fn.log_prob(rows[:, None]) for rows in inference.row_blocks(x, nodes * x.shape[1])]
+    return torch.cat(blocks).expand(-1, nodes)  # also where z has no say
 
 
 def _check_prior(model: nn.Module, x: Tensor) -> None:

@@ -240,9 +240,11 @@ class _Steered:
     def height(self) -> Tensor:
         """How likely the targets are: a number, or (A,)."""
         fn, column = site(self.model, self.z, self.targets), self.column
-        if column is None:
-            return fn.log_prob(self.targets).sum(-1)  # type: ignore[no-any-return]
-        return columns_log_prob(fn, self.targets, torch.tensor([column])).sum(-1)
+        each: Tensor = (
+            fn.log_prob(self.targets) if column is None else columns_log_prob(fn, self.targets, torch.tensor([column]))
+        )
+        attempts = self.given.numbers.shape[: self.given.numbers.dim() - self.middles[0].dim()]
+        return each.sum(-1).expand(attempts)  # also where no output has a say
 
     def _look_at_the_targets(self) -> None:
         """Set an output to the target where that is uphill: a location has to be exact in the end."""
