@@ -17,7 +17,7 @@ from zoo.context import pyro_context, seeded
 from zoo.errors import OptionError
 from zoo.evaluation.weighing import Asked, Weigher
 from zoo.inference import LogWeights
-from zoo.objectives import ELBO, IWAE, BetaELBO, BetaNLL, Faithful, FreeBits, Renyi, held, terms, traces
+from zoo.objectives import ELBO, IWAE, BetaELBO, BetaNLL, Faithful, FreeBits, Renyi, TwoStage, held, terms, traces
 from zoo.parts import OBJECTIVES, Parts
 from zoo.scoring import RowWeights
 from zoo.testing import check_engine, make_subject
@@ -471,6 +471,16 @@ def test_what_a_masked_row_holds_changes_nothing(objective):
             found.append(objective(Masked(guide=False), Masked(guide=True), x).value)
     torch.testing.assert_close(*found)
     assert found[0] != 0
+
+
+def test_masked_rows_count_for_nothing_in_either_stage(iris):
+    pair = zoo.create("gaussian-two-stage", iris, latent_dim=2)
+    x, found = torch.as_tensor(iris.scaled("train")[:8], dtype=torch.float32), []
+    programs = [poutine.mask(program, mask=torch.arange(8) < 4) for program in (pair.model, pair.guide)]
+    for others in (x[4:], 3 * x[4:] + 1):
+        with pyro_context(), torch.no_grad(), seeded(0):
+            found.append(TwoStage()(*programs, torch.cat([x[:4], others])).value)
+    torch.testing.assert_close(*found)
 
 
 def test_scores_of_a_masked_row_are_of_nothing():
