@@ -40,7 +40,6 @@ __all__ = [
     "known_evidence",
     "log_mean_exp",
     "log_weights",
-    "of_columns",
     "overflown",
     "pieces",
     "posterior_draws",
@@ -123,12 +122,6 @@ def weighted_likelihood(model: Program, guide: Program, x: Tensor, samples: int)
     log_q = sum(plain_log_prob(q.nodes[name]) for name in latent_sites(q, enumerated=False))
     given, rest = torch.broadcast_tensors(plain_log_prob(p.nodes["x"]), log_prior - log_q)
     return Weighted(p.nodes["x"]["fn"], given, rest, p.nodes["x"]["mask"])
-
-
-def of_columns(log_p: Tensor, mask: Any) -> Tensor:
-    """Log densities of each column, (..., B, D), masked by rows as site x is."""
-    each: Tensor = scale_and_mask(log_p, 1.0, mask[..., None] if isinstance(mask, Tensor) else mask)
-    return each
 
 
 class LogWeights:

@@ -15,7 +15,7 @@ from zoo.context import Stream, random_stream
 from zoo.dataframes import row_names, same_kind
 from zoo.densities import each_feature_given_the_others
 from zoo.errors import DataError, RunError, Unknown
-from zoo.objectives import Program
+from zoo.objectives import Program, masked_columns
 from zoo.options import count
 from zoo.rowwise import Rowwise, base_key
 from zoo.splits import subsample
@@ -86,7 +86,7 @@ class RowWeights:
             if not self.by_column:
                 return (whole,)
             one = each_feature_given_the_others(likelihood, x)
-            log_p = inference.of_columns(one.log_prob(torch.where(x.isnan(), self.filler, x)), mask).double()
+            log_p = masked_columns(one.log_prob(torch.where(x.isnan(), self.filler, x)), mask).double()
             log_p = log_p.expand(*log_w.shape, x.shape[-1])
             # a draw that gives the column zero density gives the row zero density
             without = torch.where(log_p == -torch.inf, -torch.inf, log_w[..., None] - log_p)

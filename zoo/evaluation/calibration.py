@@ -194,7 +194,7 @@ def _summed(model: Program, blank: Tensor, values: Tensor) -> Tensor:
 
 
 def reconstruction_check(
-    model: Program, guide: Program, x: Tensor, filler: Tensor | None = None, unit: Tensor | None = None
+    model: Program, guide: Program, x: Tensor, filler: Tensor | None = None, unit: Tensor | float = 1.0
 ) -> Floats:
     """How p(x | z) with z ~ q(z | x) fits the x it has seen, in the order of ``STATISTICS``.
 
@@ -203,7 +203,7 @@ def reconstruction_check(
     from the model. Stirn & Knowles (2020), https://arxiv.org/abs/2006.04910
 
     Missing entries do not count; ``filler`` (D,) are values that columns can take, and ``unit`` (D,) in what each is
-    measured, 1 if it is not given.
+    measured.
     """
     total = count = torch.zeros(())
     for rows in inference.row_blocks(x, RECONSTRUCTION_DRAWS * inference.width(model, x)):
@@ -212,14 +212,11 @@ def reconstruction_check(
             fn = poutine.trace(poutine.replay(model, trace=q)).get_trace(rows).nodes["x"]["fn"]
         one = each_feature(fn).expand(torch.Size((RECONSTRUCTION_DRAWS, *rows.shape)))
         mean, variance = moments(one)
-        in_units = 1.0 if unit is None else unit
-        error = (rows - mean) / in_units
+        error = (rows - mean) / unit
         full = rows if filler is None else torch.where(rows.isnan(), filler, rows)
         below, upto = (end.mean(0) for end in distribution_function(one, full))
         pit = randomised(below, upto, torch.rand_like(rows))
-        errors = torch.stack(
-            [error, error.square() - variance / in_units**2, (one.sample() - rows) / in_units]
-        ).double()
+        errors = torch.stack([error, error.square() - variance / unit**2, (one.sample() - rows) / unit]).double()
         inside = ((pit - 0.5).abs() < 0.45).double().masked_fill(rows.isnan(), torch.nan)
         each = torch.cat([errors, errors.square(), inside.expand_as(errors[:1])]).flatten(1)
         total, count = total + each.nansum(1), count + (~each.isnan()).sum(1)

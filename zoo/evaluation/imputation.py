@@ -115,6 +115,7 @@ def imputation(run: Run, data: Data, share: float, method: ImputationMethod = "g
     errors = np.stack([_errors(seed.center, truth, nominal[columns]) for seed in seeds])
     others = np.stack([_errors(filled, truth, nominal[columns]) for filled in baselines.values()])
     is_number = ~nominal[columns]
+    unit = np.where(is_number, data.unit[columns], 1.0)
 
     def by_column(values: Array, mean: Callable[[Array], Any]) -> Array:
         """(..., H) to (..., D)."""
@@ -140,11 +141,8 @@ def imputation(run: Run, data: Data, share: float, method: ImputationMethod = "g
             "log_score_mean": ("chain", score.mean(-1), {"units": "nats per entry"}),
             "error": (("chain", "feature"), of_errors(errors)),
             "baseline_error": (("imputer", "feature"), of_errors(others)),
-            "rmse": ("chain", np.sqrt(of_all(errors / np.where(is_number, data.unit[columns], 1.0) ** 2, is_number))),
-            "baseline_rmse": (
-                "imputer",
-                np.sqrt(of_all(others / np.where(is_number, data.unit[columns], 1.0) ** 2, is_number)),
-            ),
+            "rmse": ("chain", np.sqrt(of_all(errors / unit**2, is_number))),
+            "baseline_rmse": ("imputer", np.sqrt(of_all(others / unit**2, is_number))),
             "error_rate": ("chain", of_all(errors, ~is_number)),
             "baseline_error_rate": ("imputer", of_all(others, ~is_number)),
         },

@@ -210,19 +210,12 @@ def _of_components(run: Run, x: Tensor) -> xarray.Dataset:
 
     def of_seed(model: Any, guide: Any) -> tuple[Tensor, Tensor]:
         blank = x.new_zeros(PRIOR_ROWS, x.shape[-1])  # a component may depend on z: its weight is a mean over the prior
-        weight = (
-            torch.cat(
-                [
-                    poutine.trace(poutine.uncondition(model))
-                    .get_trace(rows)
-                    .nodes[CATEGORY]["fn"]
-                    .probs.expand(len(rows), -1)
-                    for rows in inference.row_blocks(blank, inference.width(model, blank))
-                ]
-            )
-            .double()
-            .mean(0)
-        )
+        prior = poutine.trace(poutine.uncondition(model))
+        of_rows = [
+            prior.get_trace(rows).nodes[CATEGORY]["fn"].probs.expand(len(rows), -1)
+            for rows in inference.row_blocks(blank, inference.width(model, blank))
+        ]
+        weight = torch.cat(of_rows).double().mean(0)
         certainty = torch.zeros((), dtype=torch.float64)
         for rows in inference.row_blocks(x, len(weight) * inference.width(guide, x)):
             responsibility = inference.responsibility(guide, rows)

@@ -17,7 +17,7 @@ from zoo.densities import columns_log_prob, distribution_function, each_feature_
 from zoo.evaluation.predictions import PREDICTIVE_DRAWS, Draws, Predictions, predicted
 from zoo.evaluation.tails import pareto_k
 from zoo.lenses import Cells, Dequantized
-from zoo.objectives import Program
+from zoo.objectives import Program, masked_columns
 from zoo.rowwise import Rowwise, keyed_blocks
 
 __all__ = ["Asked", "Predicted", "Weigher", "Weights", "joined", "leave_one_feature_out"]
@@ -169,7 +169,7 @@ class Weigher:
         batch = torch.Size((*log_w.shape, features))
         below, upto = distribution_function(one, whole)
         drawn = (one if one.batch_shape == batch else one.expand(batch)).sample()
-        shown = (inference.of_columns(one.log_prob(whole), mask), below, upto, drawn)
+        shown = (masked_columns(one.log_prob(whole), mask), below, upto, drawn)
         # a summed component counts as a draw
         of_features = (values.expand(batch).reshape(-1, features) for values in shown)
         return weights, log_w.reshape(-1), *of_features, torch.rand(2, features).to(x)

@@ -26,6 +26,7 @@ __all__ = [
     "at_latents",
     "held",
     "latent_sites",
+    "masked_columns",
     "observed_sites",
     "plain_log_prob",
     "refuse_coupled_rows",
@@ -89,6 +90,12 @@ def plain_log_prob(node: Any) -> Tensor:
     """The log density of a site of a trace, masked where it is masked, without the weight of a ``poutine.scale``."""
     log_prob: Tensor = scale_and_mask(node["unscaled_log_prob"], 1.0, node["mask"])
     return log_prob
+
+
+def masked_columns(log_p: Tensor, mask: Any) -> Tensor:
+    """Log densities of each column, (..., B, D), masked by rows as their site is."""
+    each: Tensor = scale_and_mask(log_p, 1.0, mask[..., None] if isinstance(mask, Tensor) else mask)
+    return each
 
 
 def traces(model: Program, guide: Program, x: Tensor, plates: int = 1) -> tuple[Any, Any]:
